@@ -1,0 +1,157 @@
+"""The glossary: letters, the types that cross modules, and loading by name.
+
+Letters, used in every docstring of this package:
+
+  B batch size            K classes              D cut width
+  F features of a party   H head input width     C clients
+  P parties               S local steps          T trials
+  N data set size         M examples that the attacker holds
+
+Two types carry the threat model. A `View` (`hfl.View`, `vfl.View`) is all that
+an attack observes; a `Known` is all that it is granted beside. Neither holds
+the victim's labels: truth goes straight from the data to the metrics.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import difflib
+import importlib
+import inspect
+import pkgutil
+from typing import Any, NamedTuple, Optional
+
+import chex
+import jax
+import optax
+
+
+class InputError(ValueError):
+  """Bad input. The message is one line: the value, the rule, the remedy."""
+
+
+class Batch(NamedTuple):
+  """One client's (HFL) or one step's (VFL) examples."""
+
+  xs: tuple[chex.Array, ...]  # P x [B, F_p]; HFL has one party
+  y: chex.Array  # [B, K] one-hot or soft
+  index: chex.Array  # [B] rows of the data set
+  mask: chex.Array  # [B] 0 for padding, 1 for an example
+
+
+class Revealed(NamedTuple):
+  """What an aggregator lets its receiver see."""
+
+  result: chex.ArrayTree  # what the receiver may use
+  message: Optional[chex.ArrayTree]  # what it could read; None when sealed
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """What the threat model grants an attack beyond its view.
+
+  Sizes and functions are static, arrays are leaves, so a `Known` passes through
+  jit and vmap. A field that is None was not granted.
+  """
+
+  num_classes: int = dataclasses.field(metadata=dict(static=True))  # K
+  batch_size: int = dataclasses.field(metadata=dict(static=True))  # B, a client
+  steps: int = dataclasses.field(default=1, metadata=dict(static=True))  # S
+  clients: int = dataclasses.field(default=1, metadata=dict(static=True))  # C
+  # Local learning rate behind an update.
+  lr: Optional[float] = dataclasses.field(
+      default=None, metadata=dict(static=True)
+  )
+  # The defense as far as the attacker knows it: pairs of a transform's name and
+  # its strength, such as (('clip', 0.1), ('gaussian', 0.01)).
+  defense: Optional[tuple] = dataclasses.field(
+      default=None, metadata=dict(static=True)
+  )
+  # The model's forward pass: (variables, x [M, ...]) -> logits [M, K].
+  apply: Optional[Callable] = dataclasses.field(
+      default=None, metadata=dict(static=True)
+  )
+  x: Optional[chex.Array] = None  # [M, ...] auxiliary examples
+  y: Optional[chex.Array] = None  # [M, K] their labels, where granted
+
+
+def _absent(*args, **kwargs):
+  raise InputError('this attack has no such part; see its docstring.')
+
+
+class Attack(NamedTuple):
+  """Pure functions; an attack fills in what it needs."""
+
+  infer: Callable = _absent  # (key, view, known) -> counts [K] | scores [B, K]
+  optimizer: Callable = lambda tx: tx  # wraps the attacker's own optimizer
+  tamper: optax.GradientTransformation = optax.identity()  # affine
+
+
+def load(package: str, name: str, **hyper: Any) -> Any:
+  """Builds `name` from `labelleak.<package>`: names resolve by import.
+
+  'counts.llbg' of 'attacks' is `labelleak.attacks.counts.llbg(**hyper)`. A name
+  whose first part is no module of the package is an absolute import path, so
+  that extensions may live in another repository.
+
+  Raises:
+    InputError: no such name (lists the names that exist) or no such argument.
+  """
+  module, _, attribute = name.rpartition('.')
+  root = importlib.import_module(f'labelleak.{package}')
+  found = None
+  for path in (f'{root.__name__}.{module}' if module else root.__name__, module):
+    with_parents = tuple(
+        path.rsplit('.', i)[0] for i in range(path.count('.') + 1)
+    )
+    try:
+      found = getattr(importlib.import_module(path), attribute, None)
+    except ModuleNotFoundError as e:
+      if e.name not in with_parents:
+        raise  # the module exists but lacks a dependency of its own
+    except ValueError:
+      pass  # an empty module name
+    if found is not None:
+      break
+  if not callable(found) or attribute.startswith('_'):
+    known = names(package)
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
+    raise InputError(
+        f'{package} has no {name!r}; {hint}known: {", ".join(known)}.'
+    )
+  accepted = inspect.signature(found).parameters
+  open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+  for argument in hyper:
+    if argument not in accepted and not open_ended:
+      raise InputError(
+          f'{name} takes no {argument!r}; it takes: '
+          f'{", ".join(accepted) or "nothing"}.'
+      )
+  for argument, p in accepted.items():
+    if (
+        p.default is p.empty
+        and p.kind is p.KEYWORD_ONLY
+        and argument not in hyper
+    ):
+      raise InputError(f'{name} needs {argument!r}; add it beside its name.')
+  return found(**hyper)
+
+
+def names(package: str) -> list[str]:
+  """Public constructors that `load(package, ...)` accepts, by module."""
+  root = importlib.import_module(f'labelleak.{package}')
+  modules = {'': root}
+  for info in pkgutil.iter_modules(getattr(root, '__path__', ())):
+    modules[f'{info.name}.'] = importlib.import_module(
+        f'{root.__name__}.{info.name}'
+    )
+  return sorted(
+      prefix + name
+      for prefix, module in modules.items()
+      for name, value in vars(module).items()
+      if inspect.isfunction(value)
+      and value.__module__ == module.__name__
+      and not name.startswith('_')
+      and name != 'load'
+  )

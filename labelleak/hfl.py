@@ -1,0 +1,222 @@
+"""Horizontal FL: what a client sends, and what the server thereby sees.
+
+A client is a pure function `(key, variables, batch) -> update`, one client and
+one batch at a time; `observe` vmaps it over C clients. `variables` is Flax's
+dict: 'params' and, with batch norm, the 'batch_stats' that the server sent.
+Clients run in evaluation mode, as in the published runs: the statistics stay
+as they are and only 'params' are updated.
+"""
+
+from collections.abc import Callable
+import math
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak.base import Batch, InputError
+
+Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
+
+
+class View(NamedTuple):
+  """All that the server (or an eavesdropper) observes of a round."""
+
+  grads: chex.ArrayTree  # like variables['params']: gradient, or update / lr
+  variables: Optional[chex.ArrayTree] = None  # what the server sent
+
+
+def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
+  """Examples in each local step: slices of ceil(B/S), the last one ragged.
+
+  >>> step_sizes(128, 10)
+  (13, 13, 13, 13, 13, 13, 13, 13, 13, 11)
+
+  Indices wrap modulo B where B < S, as in the released code, so that each
+  step then revisits one example.
+
+  Raises:
+    InputError: a step would be left without examples.
+  """
+  if batch_size < 1 or steps < 1:
+    raise InputError(
+        f'batch_size={batch_size} and local_steps={steps}: both must be at'
+        ' least 1.'
+    )
+  if batch_size < steps:
+    return (1,) * steps
+  size = math.ceil(batch_size / steps)
+  sizes = tuple(
+      min(size, batch_size - start)
+      for start in range(0, steps * size, size)
+  )
+  if min(sizes) < 1:
+    good = math.ceil(batch_size / size)
+    raise InputError(
+        f'batch_size={batch_size} in slices of ceil(B/S)={size} leaves'
+        f' {sum(s < 1 for s in sizes)} of local_steps={steps} without'
+        f' examples; use local_steps={good}.'
+    )
+  return sizes
+
+
+def cross_entropy(apply: Callable) -> Callable:
+  """Mean cross entropy over the examples of a batch that are not padding.
+
+  Args:
+    apply: (variables, x [B, ...]) -> logits [B, K].
+
+  Returns:
+    loss_fn(variables, batch) -> [].
+  """
+
+  def loss_fn(variables, batch):
+    logits = apply(variables, batch.xs[0])
+    losses = optax.softmax_cross_entropy(logits, batch.y)
+    return (losses * batch.mask).sum() / jnp.maximum(batch.mask.sum(), 1.0)
+
+  return loss_fn
+
+
+def _grad(loss_fn, variables, batch):
+  """Gradient of loss_fn with respect to variables['params']."""
+  return jax.grad(lambda p: loss_fn({**variables, 'params': p}, batch))(
+      variables['params']
+  )
+
+
+def fedsgd(loss_fn: Callable) -> Client:
+  """A client that sends the gradient of its mean loss."""
+  return lambda key, variables, batch: _grad(loss_fn, variables, batch)
+
+
+def fedavg(
+    loss_fn: Callable,
+    *,
+    lr: float,
+    steps: int,
+    step_defense: Optional[optax.GradientTransformation] = None,
+) -> Client:
+  """A client that takes S steps of SGD and sends (server - local) / lr.
+
+  Slices are consecutive, of ceil(B/S) examples; the last one may be ragged (see
+  `step_sizes`). The update is divided by the learning rate and not by S, so
+  that it is the sum of S step gradients. It is accumulated as that sum: the
+  difference of parameters loses 1e-5 of it to float32 rounding.
+
+  Args:
+    loss_fn: (variables, batch) -> [], a mean over `batch.mask`.
+    lr: local learning rate.
+    steps: S.
+    step_defense: acts on each step's mini-batch gradient, before the step.
+  """
+  if lr <= 0:
+    raise InputError(f'lr={lr} must be positive; the update is divided by it.')
+  defense = optax.with_extra_args_support(step_defense or optax.identity())
+
+  def client(key, variables, batch):
+    num = batch.mask.shape[0]
+    sizes = jnp.array(step_sizes(num, steps))
+    width = max(step_sizes(num, steps))
+    starts = jnp.arange(steps)[:, None] * width
+    slots = jnp.arange(width)[None, :]
+    rows = (starts + slots) % num  # [S, b]
+    real = (slots < sizes[:, None]).astype(batch.mask.dtype)
+
+    def step(carry, inputs):
+      total, state = carry
+      key, rows, real = inputs
+      part = jax.tree.map(lambda a: a[rows], batch)
+      part = part._replace(mask=part.mask * real)
+      params = jax.tree.map(
+          lambda p, t: p - lr * t, variables['params'], total
+      )
+      local = {**variables, 'params': params}
+      grads = _grad(loss_fn, local, part)
+      grads, state = defense.update(
+          grads, state, params, key=key, mask=part.mask
+      )
+      return (jax.tree.map(jnp.add, total, grads), state), None
+
+    params = variables['params']
+    start = jax.tree.map(jnp.zeros_like, params), defense.init(params)
+    keys = jax.random.split(key, steps)
+    (total, _), _ = jax.lax.scan(step, start, (keys, rows, real))
+    return total
+
+  return client
+
+
+def observe(
+    key: chex.PRNGKey,
+    client: Client,
+    variables: chex.ArrayTree,
+    batches: Batch,
+    *,
+    defense: optax.GradientTransformation,
+    aggregate: Callable,
+    queries: int = 1,
+) -> View:
+  """One round with C clients, as the server sees it.
+
+  Each client answers `queries` times with its own randomness; the server
+  averages the answers, then the aggregator reveals the mean over clients.
+
+  Args:
+    key: randomness of clients, defenses and aggregator.
+    client: from `fedsgd` or `fedavg`.
+    variables: what the server sent.
+    batches: leaves [C, B, ...].
+    defense: acts on each client's update.
+    aggregate: from `he`.
+    queries: answers of each client to the same request.
+  """
+  clients = batches.mask.shape[0]
+  client_key, aggregate_key = jax.random.split(key)
+  defense = optax.with_extra_args_support(defense)
+
+  def answer(key, batch):
+    local_key, defense_key = jax.random.split(key)
+    update = client(local_key, variables, batch)
+    state = defense.init(update)
+    return defense.update(
+        update, state, variables['params'], key=defense_key, mask=batch.mask
+    )[0]
+
+  def one_client(key, batch):
+    if queries == 1:
+      return answer(key, batch)
+    answers = jax.vmap(answer, (0, None))(jax.random.split(key, queries), batch)
+    return jax.tree.map(lambda a: a.mean(0), answers)
+
+  keys = jax.random.split(client_key, clients)
+  if clients == 1:  # spares XLA the batched form of every layer
+    first = jax.tree.map(lambda a: a[0], batches)
+    updates = jax.tree.map(lambda a: a[None], one_client(keys[0], first))
+  else:
+    updates = jax.vmap(one_client)(keys, batches)
+  mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
+  revealed = aggregate(aggregate_key, mean, updates)
+  return View(grads=revealed.result, variables=variables)
+
+
+def head(
+    tree: chex.ArrayTree,
+) -> tuple[Optional[chex.Array], Optional[chex.Array]]:
+  """The classifier's leaves: kernel [H, K] and bias [K], None where absent.
+
+  Every model of this package calls its classifier `head`; a tree that is
+  itself {'kernel', 'bias'} serves too, so attacks run on loaded updates.
+
+  Raises:
+    InputError: the tree has no head.
+  """
+  node = tree.get('head', tree)
+  if not {'kernel', 'bias'} & set(node):
+    raise InputError(
+        f'no classifier among {sorted(tree)}; name it "head", with "kernel"'
+        ' [H, K] and "bias" [K].'
+    )
+  return node.get('kernel'), node.get('bias')
