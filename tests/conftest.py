@@ -1,0 +1,41 @@
+"""Strictness for every test: no silent broadcasting, our warnings are errors.
+
+Four CPU devices, so that sharded and single-device results can be compared; and
+a compilation cache in the user's cache directory, so that only the first run
+pays for compiling the larger models.
+"""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+_ROOT = pathlib.Path(__file__).resolve().parent.parent
+_CACHE = os.environ.get('XDG_CACHE_HOME', '~/.cache')
+
+jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update(
+  'jax_compilation_cache_dir',
+  os.path.join(os.path.expanduser(_CACHE), 'labelleak', 'jax'),
+)
+
+
+def pytest_configure(config):
+  # A warning counts as ours when it points at our code (stacklevel included).
+  config.addinivalue_line('filterwarnings', r'error:::labelleak(\..*)?$')
+
+
+@pytest.fixture(scope='session')
+def shared() -> pathlib.Path:
+  """The directory of sample data and papers that does not ship with the code.
+
+  LABELLEAK_SHARED names it, `../shared` beside the repository is the default.
+  """
+  path = pathlib.Path(
+    os.environ.get('LABELLEAK_SHARED', _ROOT.parent / 'shared')
+  )
+  if not path.is_dir():
+    pytest.skip(f'no shared data at {path}; set LABELLEAK_SHARED')
+  return path
