@@ -1,0 +1,148 @@
+"""Batch plans: which rows of a data set make up a client's batch.
+
+The partitions of the LLBG paper (Gat & Sharif, AISec 2024, section 5) as its
+released code draws them. Label-only studies pass labels that stand for no
+images: `y = np.repeat(np.arange(K), rows_per_class)`.
+"""
+
+import difflib
+from typing import Optional
+
+import numpy as np
+
+from labelleak.base import InputError
+
+
+def draw(
+  seed: int,
+  trial: int,
+  y: np.ndarray,
+  num_classes: int,
+  *,
+  partition: str,
+  batch_size: int,
+  per_class_cap: Optional[int] = None,
+) -> np.ndarray:
+  """Rows of one client's batch in random order, [B] int64.
+
+  Depends on (seed, trial) and the labels only, hence is the same for every
+  attack. Partitions:
+
+    unbalanced: half of a class a, a quarter of a class b, the rest drawn from
+      all rows with replacement. a and b are uniform and independent, and may
+      be equal. Published runs draw a and b from an evaluation split, whose
+      rows per class limit both parts: `per_class_cap` 100 for CIFAR-100, 50
+      for ImageNet.
+    iid: rows drawn with replacement.
+    balanced: B / K rows of every class.
+    unique: one row each of B different classes.
+
+  Rows of one class are drawn without replacement where it holds enough of
+  them, otherwise with replacement; a or b without any row contributes none.
+
+  Args:
+    seed: of the experiment, not negative.
+    trial: number of the batch, not negative.
+    y: [N] int labels.
+    num_classes: K.
+    partition: a name from the list above.
+    batch_size: B, at most N.
+    per_class_cap: most rows that the a and b parts hold each.
+
+  Raises:
+    InputError: unknown partition, K < 2, B < 1, B > N, cap < 1, negative seed
+      or trial, or a partition that these labels cannot fill.
+  """
+  y = np.asarray(y)
+  _check(seed, trial, y, num_classes, partition, batch_size, per_class_cap)
+  rng = np.random.default_rng([seed, trial])
+  index = PARTITIONS[partition](rng, y, num_classes, batch_size, per_class_cap)
+  return rng.permutation(index)
+
+
+def _check(seed, trial, y, num_classes, partition, batch_size, cap):
+  if partition not in PARTITIONS:
+    close = difflib.get_close_matches(str(partition), PARTITIONS, 1)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
+    raise InputError(
+      f'no partition {partition!r}; {hint}known: {", ".join(PARTITIONS)}.'
+    )
+  if num_classes < 2:
+    raise InputError(
+      f'num_classes={num_classes}: with fewer than two classes no label is'
+      ' secret; use a data set with more.'
+    )
+  if batch_size < 1:
+    raise InputError(f'batch_size={batch_size} must be at least 1; raise it.')
+  if batch_size > len(y):
+    raise InputError(
+      f'batch_size={batch_size} is larger than the data, {len(y)} rows; use'
+      f' at most {len(y)}, or a larger data set or split.'
+    )
+  if cap is not None and cap < 1:
+    raise InputError(
+      f'per_class_cap={cap} must be at least 1; raise it or use None.'
+    )
+  if min(seed, trial) < 0:
+    raise InputError(
+      f'seed={seed}, trial={trial}: neither may be negative; raise it.'
+    )
+
+
+def _unbalanced(rng, y, num_classes, batch_size, cap):
+  a, b = rng.integers(num_classes, size=2)
+  cap = batch_size if cap is None else cap
+  heavy = _of_class(rng, y, a, min(batch_size // 2, cap))
+  light = _of_class(rng, y, b, min(batch_size // 4, cap))
+  rest = rng.integers(len(y), size=batch_size - len(heavy) - len(light))
+  return np.concatenate([heavy, light, rest])
+
+
+def _iid(rng, y, num_classes, batch_size, cap):
+  return rng.integers(len(y), size=batch_size)
+
+
+def _balanced(rng, y, num_classes, batch_size, cap):
+  each, left = divmod(batch_size, num_classes)
+  if left:
+    raise InputError(
+      f'batch_size={batch_size} is no multiple of {num_classes} classes, as'
+      f' partition=balanced needs; use {max(each, 1) * num_classes}.'
+    )
+  _need_classes(y, num_classes, 'balanced')
+  return np.concatenate(
+    [_of_class(rng, y, c, each) for c in range(num_classes)]
+  )
+
+
+def _unique(rng, y, num_classes, batch_size, cap):
+  if batch_size > num_classes:
+    raise InputError(
+      f'batch_size={batch_size} exceeds {num_classes} classes, and'
+      f' partition=unique repeats none; use at most {num_classes}.'
+    )
+  _need_classes(y, num_classes, 'unique')
+  classes = rng.choice(num_classes, batch_size, replace=False)
+  return np.concatenate([_of_class(rng, y, c, 1) for c in classes])
+
+
+PARTITIONS = dict(
+  unbalanced=_unbalanced, iid=_iid, balanced=_balanced, unique=_unique
+)
+
+
+def _of_class(rng, y, label, num):
+  """`num` rows of a class; none where the class is empty."""
+  rows = np.flatnonzero(y == label)
+  if not len(rows):
+    return rows
+  return rng.choice(rows, num, replace=len(rows) < num)
+
+
+def _need_classes(y, num_classes, partition):
+  empty = num_classes - len(np.unique(y))
+  if empty > 0:
+    raise InputError(
+      f'partition={partition} needs a row of every class, and {empty} of'
+      f' {num_classes} have none; use another split or partition.'
+    )

@@ -1,0 +1,298 @@
+"""Image data sets that tensorflow_datasets prepared, read without TensorFlow.
+
+`tfds.data_source` gives random access to the records: labels are parsed
+without decoding an image, images are decoded when taken. Nothing is ever
+downloaded.
+"""
+
+from concurrent import futures
+import difflib
+import io
+import os
+import pathlib
+from typing import Optional
+
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from labelleak.base import InputError
+from labelleak.data import Source
+
+# Mean and deviation by prefix of the name, as in the published runs.
+_STATISTICS = {
+  'cifar100': (
+    (0.5071598291397095, 0.4866936206817627, 0.44120192527770996),
+    (0.2673342823982239, 0.2564384639263153, 0.2761504650115967),
+  ),
+  'cifar10': ((0.49147, 0.48226, 0.44677), (0.24703, 0.24349, 0.26159)),
+  'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+  'mnist': ((0.1307,), (0.3081,)),
+  '': ((0.5,), (0.5,)),
+}
+_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
+_CACHE_BYTES = 2**30
+_CHUNK = 1024  # records in memory while labels are read
+
+
+def images(
+  *,
+  dataset: str,
+  split: Optional[str] = None,
+  data_dir: Optional[str] = None,
+  size: Optional[int] = None,
+  classes: Optional[int] = None,
+  copies: int = 1,
+  normalise: bool = True,
+) -> Source:
+  """A prepared data set of labelled images.
+
+  `size` scales the shorter side and crops the centre to [size, size]. Images
+  of a fixed size were framed by whoever made the data set: their shorter side
+  becomes `size`, so that a square image keeps its border. Images of varying
+  size (ImageNet) follow the published protocol, Resize(256) and
+  CenterCrop(224): the shorter side becomes size * 256 / 224. Scaling is PIL's
+  bilinear filter, which averages over the area when it shrinks.
+
+  Args:
+    dataset: name, 'name/config' or 'name:version' of tfds, or a directory.
+    split: a split or slice of tfds ('train[:10%]'); None as in `data.load`.
+    data_dir: see `data.load`.
+    size: side of the images; needed where they vary in size.
+    classes: merges the labels into this many groups of consecutive ones.
+    copies: repeats the rows, so that a small data set stands in for the label
+      statistics of a large one.
+    normalise: with the data set's constants; otherwise in [0, 1].
+
+  Raises:
+    InputError: unknown or unprepared data set, no such split, no labels, or an
+      option out of range.
+  """
+  _at_least_one(size=size, classes=classes, copies=copies)
+  builder = tfds.builder_from_directory(_find(dataset, data_dir))
+  x_key, y_key = _keys(builder)
+  name, feature = builder.name, builder.info.features[x_key]
+  records, y = _labelled(builder, split, y_key)
+  shape, shorter = _geometry(name, feature.shape, size)
+  num_classes = builder.info.features[y_key].num_classes
+  if classes is not None:
+    y, num_classes = _merge(name, y, num_classes, classes)
+  parse = _parser(builder, x_key)
+
+  def decode(record):
+    image = Image.open(io.BytesIO(parse(record)))
+    image = image.convert(_MODES[shape[-1]])
+    if shorter is not None:
+      image = _frame(image, shorter, size)
+    return np.asarray(image).reshape(shape)
+
+  fetch = _reader(records, decode, shape)
+  mean, std = _statistics(name) if normalise else ((0.0,), (1.0,))
+  scale = 1 / (255 * np.array(std, np.float32))
+  shift = np.array(mean, np.float32) / np.array(std, np.float32)
+  rows = np.tile(np.arange(len(records)), copies)
+  for shown, suffix in (
+    (shorter is not None, f' {size}px'),
+    (classes is not None, f'/{classes}'),
+    (copies > 1, f' x{copies}'),
+  ):
+    name += suffix if shown else ''
+  return Source(
+    take=lambda index: fetch(rows[np.asarray(index)]) * scale - shift,
+    y=np.tile(y, copies),
+    num_classes=num_classes,
+    shape=shape,
+    name=name,
+  )
+
+
+def _at_least_one(**values):
+  for name, value in values.items():
+    if value is not None and value < 1:
+      raise InputError(f'{name}={value} must be at least 1; raise it.')
+
+
+def _statistics(name):
+  """Mean and deviation of the first prefix that fits."""
+  return next(v for k, v in _STATISTICS.items() if name.startswith(k))
+
+
+def _find(dataset, data_dir):
+  """The directory of a prepared data set: the one given, or by name.
+
+  tfds.builder is not asked, because it looks on the network for what it
+  does not find.
+  """
+  root = pathlib.Path(
+    data_dir or os.environ.get('TFDS_DATA_DIR') or '~/tensorflow_datasets'
+  ).expanduser()
+  path = pathlib.Path(dataset).expanduser()
+  given = dataset.startswith(('.', '/', '~')) or (
+    '/' in dataset and path.is_dir()
+  )
+  if not given:
+    path = root / dataset.replace(':', '/')
+  info = 'dataset_info.json'
+  for pattern in (info, f'*/{info}', f'*/*/{info}'):
+    found = [f.parent for f in path.glob(pattern)]
+    if len({f.parent for f in found}) > 1:  # several configs of a data set
+      configs = ', '.join(sorted({f'{dataset}/{f.parent.name}' for f in found}))
+      raise InputError(f'{dataset} has several configs; use one of: {configs}.')
+    if found:
+      return max(found, key=_version)
+  raise InputError(_not_found(dataset, path if given else root, given))
+
+
+def _version(path):
+  return [int(n) for n in path.name.split('.') if n.isdigit()]
+
+
+def _not_found(dataset, looked_in, given):
+  """The one line that says why there is no such data set here."""
+  if given:
+    return (
+      f'{dataset} holds no prepared data set (no dataset_info.json in'
+      f' {looked_in.absolute()}); give the directory of a version, such as'
+      ' DIR/mnist/3.0.1.'
+    )
+  name = dataset.replace(':', '/').split('/')[0]
+  here = [f.parent.parent.name for f in looked_in.glob('*/*/dataset_info.json')]
+  known = tfds.list_builders(with_community_datasets=False)
+  if name not in known and name not in here:
+    close = difflib.get_close_matches(name, {*here, *known}, 3)
+    hint = f'did you mean {", ".join(close)}? ' if close else ''
+    return (
+      f'no data set {dataset!r}; {hint}prepared in {looked_in}:'
+      f' {", ".join(sorted(set(here))) or "none"}; others: embedded.digits,'
+      ' embedded.breast_cancer, synthetic.images.'
+    )
+  return (
+    f'data set {dataset!r} is not prepared in {looked_in}; where there is a'
+    f' network run `tfds build {dataset} --file_format=array_record` and pass'
+    ' its directory as --config.data_dir or TFDS_DATA_DIR, or use a prepared'
+    ' one such as ../shared/tfds/imagenet_sample/1.0.0.'
+  )
+
+
+def _keys(builder):
+  """Names of the image and the label in a record."""
+  keys = builder.info.supervised_keys or ('image', 'label')
+  features = dict(builder.info.features.items())
+  kinds = tfds.features.Image, tfds.features.ClassLabel
+  if len(keys) != 2 or not all(
+    isinstance(k, str) and isinstance(features.get(k), kind)
+    for k, kind in zip(keys, kinds)
+  ):
+    raise InputError(
+      f'{builder.name} is no data set of labelled images (its features:'
+      f' {", ".join(features)}); use one that is.'
+    )
+  return keys
+
+
+def _parser(builder, key):
+  """record -> one of its features; an image stays encoded."""
+  feature = builder.info.features[key]
+  part = tfds.features.FeaturesDict({key: feature})
+  encoded = isinstance(feature, tfds.features.Image)
+  decoders = {key: tfds.decode.SkipDecoding()} if encoded else None
+  return lambda record: part.deserialize_example_np(record, decoders=decoders)[
+    key
+  ]
+
+
+def _labelled(builder, split, y_key):
+  """Raw records and labels [N] of a split."""
+  name, splits = builder.name, builder.info.splits
+  label = _parser(builder, y_key)
+  tried = (split,) if split else ('test', 'validation', 'train')
+  for candidate in tried:
+    if not split and candidate not in splits:
+      continue
+    try:
+      records = builder.as_data_source(
+        candidate, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+      ).data_source
+    except NotImplementedError as e:
+      raise InputError(
+        f'{name} in {builder.data_path} does not allow random access; convert'
+        ' it with `tfds convert_format --out_file_format=array_record`.'
+      ) from e
+    except (ValueError, KeyError) as e:
+      raise InputError(
+        f'{name} has no split {split!r}; use one of: {", ".join(splits)}.'
+      ) from e
+    if len(records) and label(records[0]) >= 0:
+      return records, np.array(
+        [
+          label(record)
+          for start in range(0, len(records), _CHUNK)
+          for record in records.__getitems__(
+            list(range(start, min(start + _CHUNK, len(records))))
+          )
+        ],
+        np.int32,
+      )
+  raise InputError(
+    f'{name}: split {split or tried} is empty or its labels are withheld; use'
+    f' another of: {", ".join(splits)}.'
+  )
+
+
+def _merge(name, y, num_classes, classes):
+  """Labels of `classes` groups of consecutive classes."""
+  if not 2 <= classes <= num_classes:
+    raise InputError(
+      f'classes={classes} must lie in 2..{num_classes}, the labels of {name};'
+      ' change it.'
+    )
+  return y * classes // num_classes, classes
+
+
+def _geometry(name, stored, size):
+  """Shape of an example, and what its shorter side becomes (None: as it is)."""
+  height, width, channels = stored
+  varies = None in (height, width)
+  if size is None and varies:
+    raise InputError(f'{name}: its images vary in size; add size=224, say.')
+  if size is None or (height, width) == (size, size):
+    return tuple(stored), None
+  return (size, size, channels), round(size * 256 / 224) if varies else size
+
+
+def _frame(image, shorter, size):
+  """Scales the shorter side, then crops the centre [size, size].
+
+  Rounds as torchvision's Resize and CenterCrop do.
+  """
+  scale = lambda side: int(shorter * side / min(image.size))
+  image = image.resize(tuple(map(scale, image.size)), Image.Resampling.BILINEAR)
+  left, top = (round((side - size) / 2) for side in image.size)
+  return image.crop((left, top, left + size, top + size))
+
+
+def _reader(records, decode, shape):
+  """rows [n] -> uint8 [n, H, W, C]; remembers small data sets as it goes."""
+  small = len(records) * int(np.prod(shape)) < _CACHE_BYTES
+  cache = np.zeros((len(records) if small else 0, *shape), np.uint8)
+  cached = np.zeros(len(cache), bool)
+
+  def read(rows):
+    out = np.empty((len(rows), *shape), np.uint8)
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      raw = records.__getitems__(rows.tolist()) if len(rows) else []
+      for k, image in enumerate(pool.map(decode, raw)):
+        out[k] = image
+    return out
+
+  def fetch(rows):
+    unique, inverse = np.unique(rows, return_inverse=True)
+    if not small:
+      return read(unique)[inverse]
+    new = unique[~cached[unique]]
+    if len(new):
+      cache[new] = read(new)
+      cached[new] = True
+    return cache[rows]
+
+  return fetch
