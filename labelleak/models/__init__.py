@@ -1,0 +1,25 @@
+"""Classifiers: one family a file, loaded by name.
+
+Conventions that the rest of the package relies on:
+
+- A model is a Flax module called as `model(x [B, ...], train=False)`; it
+  returns logits `[B, K]`, with no softmax. Images are `[B, H, W, C]`.
+- Variables are {'params'} and, with batch norm, {'batch_stats'}. `train=False`
+  uses the running statistics, so rows of a batch do not see each other; FL
+  clients run so (see `hfl`).
+- The classifier is a Dense called `head`. A map is flattened in PyTorch's
+  order (channels first) before a Dense, and submodules carry PyTorch's names,
+  dots replaced by underscores inside one level, so that weights convert.
+- Initialisation is that of the library that the published runs used; it decides
+  the results (LLBG paper, Sections 5 and 6).
+- Constructors take `num_classes` and options as keywords and return a module.
+"""
+
+from flax import linen as nn
+
+from labelleak import base
+
+
+def load(name: str, **hyper) -> nn.Module:
+  """`load('vgg.vgg19', num_classes=100)`; see `base.load`."""
+  return base.load('models', name, **hyper)

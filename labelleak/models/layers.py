@@ -1,0 +1,241 @@
+"""Layers that all families share, with PyTorch's conventions.
+
+`Conv` exists because XLA:CPU has two slow paths, 20 to 100 times slower than
+the machine (measured in jax 0.10): maps smaller than the kernel, and gradients
+of convolutions inside `lax.scan`. Small maps and strided kernels are computed
+here as shifted slices and one matmul. Larger maps use XLA's convolution, with a
+derivative rule whose transpose is again a plain convolution (input) and matmuls
+(kernel). All of it is made of ordinary JAX operations, so forward, reverse and
+second-order differentiation and `vmap` work. Other backends get XLA's own.
+"""
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Optional, Union
+
+import chex
+from flax import linen as nn
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from labelleak.base import InputError
+
+# torch.nn's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)). Biases follow the same
+# law, with the kernel's fan_in; `Conv` and `Dense` see to that.
+torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+# kaiming_normal_(mode='fan_out', nonlinearity='relu'), not truncated.
+kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+# Patches of a convolution above this many numbers are made kernel row by row.
+_PATCH_LIMIT = 2**26
+
+
+def _xla(x, w, strides, padding, groups=1):
+  return lax.conv_general_dilated(
+    x,
+    w,
+    strides,
+    padding,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+  )
+
+
+def _out(size, kernel, stride, padding):
+  return (size + sum(padding) - kernel) // stride + 1
+
+
+def _live(size, kernel, stride, padding):
+  """Kernel taps that ever meet the map: (slice, padding left for them)."""
+  lo, hi = padding
+  starts = range(0, _out(size, kernel, stride, padding) * stride, stride)
+  live = [
+    i for i in range(kernel) if any(0 <= i - lo + o < size for o in starts)
+  ]
+  first, last = live[0], live[-1]
+  return slice(first, last + 1), (lo - first, hi - (kernel - 1 - last))
+
+
+def _shifts(x, kernel_size, strides, padding):
+  """Rows i of kernel taps (i, j): the slice [B, H', W', C] that each meets."""
+  sizes = [_out(*a) for a in zip(x.shape[1:3], kernel_size, strides, padding)]
+  x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+  (h, w), (dh, dw) = sizes, strides
+  ends = (h - 1) * dh + 1, (w - 1) * dw + 1
+  return [
+    [
+      x[:, i : i + ends[0] : dh, j : j + ends[1] : dw]
+      for j in range(kernel_size[1])
+    ]
+    for i in range(kernel_size[0])
+  ]
+
+
+def _matmuls(x, w, strides, padding):
+  """The convolution as patches times kernel; linear in each argument."""
+  kh, kw, _, features = w.shape
+  if strides == (kh, kw) and not any(map(sum, padding)):  # disjoint patches
+    n, h, v, c = x.shape[0], x.shape[1] // kh, x.shape[2] // kw, x.shape[3]
+    x = x[:, : h * kh, : v * kw].reshape(n, h, kh, v, kw, c)
+    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, v, kh * kw * c)
+    return x @ w.reshape(-1, features)
+  rows = _shifts(x, (kh, kw), strides, padding)
+  if rows[0][0].size * kh * kw <= _PATCH_LIMIT:
+    patches = jnp.concatenate([tap for row in rows for tap in row], -1)
+    return patches @ w.reshape(-1, features)
+  return sum(
+    jnp.concatenate(row, -1) @ kernel.reshape(-1, features)
+    for row, kernel in zip(rows, w)
+  )
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _wide(x, w, padding):
+  """XLA's convolution at stride 1, with derivatives that stay fast in scans."""
+  return _xla(x, w, (1, 1), padding)
+
+
+@functools.partial(_wide.defjvp, symbolic_zeros=True)
+def _wide_jvp(padding, primals, tangents):
+  (x, w), (dx, dw) = primals, tangents
+  out = _wide(x, w, padding)
+  zero = jax.custom_derivatives.SymbolicZero
+  terms = []
+  if not isinstance(dx, zero):
+    # conv(dx, w), written as the transpose of the convolution that reverse mode
+    # needs: transposing it again leaves that one, and XLA:CPU runs it fast.
+    flipped = w[::-1, ::-1].swapaxes(2, 3)
+    back = tuple(
+      (k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(w.shape, padding)
+    )
+    pull = lambda g: _xla(g, flipped, (1, 1), back)
+    terms += jax.linear_transpose(pull, out)(dx)
+  if not isinstance(dw, zero):
+    terms.append(_matmuls(x, dw, (1, 1), padding))
+  return out, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(out)
+
+
+def _grouped(x, w, strides, padding, groups):
+  """Groups of one channel tap by tap; wider ones as one convolution each."""
+  if w.shape[2] == 1:
+    x = jnp.repeat(x, w.shape[3] // groups, axis=3)
+    rows = _shifts(x, w.shape[:2], strides, padding)
+    taps = [
+      tap * kernel[0]
+      for row, kernels in zip(rows, w)
+      for tap, kernel in zip(row, kernels)
+    ]
+    return sum(taps[1:], taps[0])
+  parts = zip(jnp.split(x, groups, 3), jnp.split(w, groups, 3))
+  return jnp.concatenate([_conv(a, b, strides, padding) for a, b in parts], 3)
+
+
+def _conv(x, w, strides, padding, groups=1):
+  """Convolution of x [B, H, W, C] with w [kh, kw, C / groups, features]."""
+  if jax.default_backend() != 'cpu':
+    return _xla(x, w, strides, padding, groups)
+  live = [_live(*a) for a in zip(x.shape[1:3], w.shape[:2], strides, padding)]
+  w = w[live[0][0], live[1][0]]
+  padding = tuple(left for _, left in live)
+  if groups > 1:
+    return _grouped(x, w, strides, padding, groups)
+  if w.shape[:2] == (1, 1):
+    return _shifts(x, (1, 1), strides, padding)[0][0] @ w[0, 0]
+  if strides == (1, 1) and min(x.shape[1:3]) > 4:
+    return _wide(x, w, padding)
+  return _matmuls(x, w, strides, padding)
+
+
+def _pair(value):
+  return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _bias(module, init, fan_in):
+  """The bias [features] of a Conv or Dense; init None is torch's default."""
+  bound = 1 / math.sqrt(fan_in)
+  uniform = lambda key, shape: jax.random.uniform(
+    key, shape, minval=-bound, maxval=bound
+  )
+  return module.param('bias', init or uniform, (module.features,))
+
+
+class Conv(nn.Module):
+  """2-D convolution, [B, H, W, C] -> [B, H', W', features], as torch's Conv2d.
+
+  Kernel [kh, kw, C / groups, features]. `padding` is symmetric as in torch: p,
+  (p_h, p_w) or ((p, p), (p, p)). The default initialisation is torch's.
+
+  Raises:
+    InputError: `groups` does not divide the channels, or the kernel is larger
+      than the padded map.
+  """
+
+  features: int
+  kernel_size: Union[int, tuple[int, int]]
+  strides: Union[int, tuple[int, int]] = 1
+  padding: Union[int, tuple] = 0
+  groups: int = 1
+  use_bias: bool = True
+  kernel_init: Callable = torch_default
+  bias_init: Optional[Callable] = None  # None: torch's default
+
+  @nn.compact
+  def __call__(self, x: chex.Array) -> chex.Array:
+    chex.assert_rank(x, 4)
+    size, strides = _pair(self.kernel_size), _pair(self.strides)
+    padding = tuple(_pair(p) for p in _pair(self.padding))
+    if x.shape[3] % self.groups or self.features % self.groups:
+      raise InputError(
+        f'groups={self.groups} must divide the {x.shape[3]} channels and the'
+        f' {self.features} features.'
+      )
+    if min(map(_out, x.shape[1:3], size, strides, padding)) < 1:
+      raise InputError(
+        f'a map of {x.shape[1:3]} is smaller than the kernel {size}; use'
+        ' larger images.'
+      )
+    shape = (*size, x.shape[3] // self.groups, self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    y = _conv(x, kernel, strides, padding, self.groups)
+    if self.use_bias:
+      y += _bias(self, self.bias_init, math.prod(shape[:3]))
+    return y
+
+
+class Dense(nn.Module):
+  """Linear layer, [..., in] -> [..., features], with torch's default init."""
+
+  features: int
+  use_bias: bool = True
+  kernel_init: Callable = torch_default
+  bias_init: Optional[Callable] = None  # None: torch's default
+
+  @nn.compact
+  def __call__(self, x: chex.Array) -> chex.Array:
+    shape = (x.shape[-1], self.features)
+    y = x @ self.param('kernel', self.kernel_init, shape)
+    if self.use_bias:
+      y += _bias(self, self.bias_init, shape[0])
+    return y
+
+
+# torch's momentum .1 is Flax's .9. Called with use_running_average=not train.
+BatchNorm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+class MaxPool(nn.Module):
+  """Max pooling of [B, H, W, C] as torch's MaxPool2d, without ceil_mode."""
+
+  window: int
+  stride: Optional[int] = None  # None: the window
+  padding: int = 0
+
+  def __call__(self, x: chex.Array) -> chex.Array:
+    k, stride, p = self.window, self.stride or self.window, self.padding
+    if stride != k or p:
+      return nn.max_pool(x, (k, k), (stride, stride), ((p, p), (p, p)))
+    # Three times faster than a windowed reduction and its gradient on CPU.
+    n, h, w, c = x.shape[0], x.shape[1] // k, x.shape[2] // k, x.shape[3]
+    return x[:, : h * k, : w * k].reshape(n, h, k, w, k, c).max((2, 4))
