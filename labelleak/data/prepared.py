@@ -71,7 +71,8 @@ def images(
   _at_least_one(size=size, classes=classes, copies=copies)
   builder = tfds.builder_from_directory(_find(dataset, data_dir))
   x_key, y_key = _keys(builder)
-  name, feature = builder.name, builder.info.features[x_key]
+  name = builder.info.full_name.rpartition('/')[0]  # without the version
+  feature = builder.info.features[x_key]
   records, y = _labelled(builder, split, y_key)
   shape, shorter = _geometry(name, feature.shape, size)
   num_classes = builder.info.features[y_key].num_classes
@@ -87,10 +88,16 @@ def images(
     return np.asarray(image).reshape(shape)
 
   fetch = _reader(records, decode, shape)
-  mean, std = _statistics(name) if normalise else ((0.0,), (1.0,))
-  scale = 1 / (255 * np.array(std, np.float32))
-  shift = np.array(mean, np.float32) / np.array(std, np.float32)
+  # Full shapes: numpy is slow to broadcast over three channels.
+  mean, std = _statistics(name) if normalise else (0.0, 1.0)
+  scale = np.broadcast_to(1 / (255 * np.float32(std)), shape).copy()
+  shift = np.broadcast_to(np.float32(mean) / np.float32(std), shape).copy()
   rows = np.tile(np.arange(len(records)), copies)
+
+  def take(index):
+    x = fetch(rows[np.asarray(index)]) * scale
+    return np.subtract(x, shift, out=x)
+
   for shown, suffix in (
     (shorter is not None, f' {size}px'),
     (classes is not None, f'/{classes}'),
@@ -98,7 +105,7 @@ def images(
   ):
     name += suffix if shown else ''
   return Source(
-    take=lambda index: fetch(rows[np.asarray(index)]) * scale - shift,
+    take=take,
     y=np.tile(y, copies),
     num_classes=num_classes,
     shape=shape,
@@ -156,18 +163,20 @@ def _not_found(dataset, looked_in, given):
       ' DIR/mnist/3.0.1.'
     )
   name = dataset.replace(':', '/').split('/')[0]
-  here = [f.parent.parent.name for f in looked_in.glob('*/*/dataset_info.json')]
+  here = sorted(
+    f.parent.parent.name for f in looked_in.glob('*/*/dataset_info.json')
+  )
   known = tfds.list_builders(with_community_datasets=False)
+  prepared = f'prepared in {looked_in}: {", ".join(here) or "nothing"}'
   if name not in known and name not in here:
-    close = difflib.get_close_matches(name, {*here, *known}, 3)
+    close = difflib.get_close_matches(name, sorted({*here, *known}), 3)
     hint = f'did you mean {", ".join(close)}? ' if close else ''
     return (
-      f'no data set {dataset!r}; {hint}prepared in {looked_in}:'
-      f' {", ".join(sorted(set(here))) or "none"}; others: embedded.digits,'
-      ' embedded.breast_cancer, synthetic.images.'
+      f'no data set {dataset!r}; {hint}{prepared}; without files:'
+      ' embedded.digits, embedded.breast_cancer, synthetic.images.'
     )
   return (
-    f'data set {dataset!r} is not prepared in {looked_in}; where there is a'
+    f'data set {dataset!r} is not prepared ({prepared}); where there is a'
     f' network run `tfds build {dataset} --file_format=array_record` and pass'
     ' its directory as --config.data_dir or TFDS_DATA_DIR, or use a prepared'
     ' one such as ../shared/tfds/imagenet_sample/1.0.0.'
@@ -203,40 +212,43 @@ def _parser(builder, key):
 
 def _labelled(builder, split, y_key):
   """Raw records and labels [N] of a split."""
-  name, splits = builder.name, builder.info.splits
-  label = _parser(builder, y_key)
-  tried = (split,) if split else ('test', 'validation', 'train')
+  splits, label = builder.info.splits, _parser(builder, y_key)
+  evaluation = [s for s in ('test', 'validation', 'train') if s in splits]
+  tried = [split] if split else evaluation
   for candidate in tried:
-    if not split and candidate not in splits:
-      continue
-    try:
-      records = builder.as_data_source(
-        candidate, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-      ).data_source
-    except NotImplementedError as e:
-      raise InputError(
-        f'{name} in {builder.data_path} does not allow random access; convert'
-        ' it with `tfds convert_format --out_file_format=array_record`.'
-      ) from e
-    except (ValueError, KeyError) as e:
-      raise InputError(
-        f'{name} has no split {split!r}; use one of: {", ".join(splits)}.'
-      ) from e
+    records = _records(builder, candidate)
     if len(records) and label(records[0]) >= 0:
-      return records, np.array(
-        [
-          label(record)
-          for start in range(0, len(records), _CHUNK)
-          for record in records.__getitems__(
-            list(range(start, min(start + _CHUNK, len(records))))
-          )
-        ],
+      chunks = np.array_split(
+        np.arange(len(records)), 1 + len(records) // _CHUNK
+      )
+      y = np.fromiter(
+        (label(r) for c in chunks for r in records.__getitems__(c.tolist())),
         np.int32,
       )
+      return records, y
   raise InputError(
-    f'{name}: split {split or tried} is empty or its labels are withheld; use'
-    f' another of: {", ".join(splits)}.'
+    f'{builder.name}: split {" and ".join(tried)} is empty or its labels are'
+    f' withheld; use another of: {", ".join(splits)}.'
   )
+
+
+def _records(builder, split):
+  """Random access to the bytes of a split's records."""
+  try:
+    return builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    ).data_source
+  except NotImplementedError as e:
+    raise InputError(
+      f'{builder.name} in {builder.data_path} does not allow random access;'
+      ' convert it with `tfds convert_format'
+      ' --out_file_format=array_record`.'
+    ) from e
+  except (KeyError, ValueError) as e:
+    raise InputError(
+      f'{builder.name} has no split {split!r}; use one of:'
+      f' {", ".join(builder.info.splits)}.'
+    ) from e
 
 
 def _merge(name, y, num_classes, classes):

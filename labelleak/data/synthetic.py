@@ -1,6 +1,7 @@
 """Synthetic examples: any shape, any number of classes, no files."""
 
 from collections.abc import Sequence
+import math
 from typing import Optional
 import zlib
 
@@ -58,7 +59,7 @@ def images(
   def example(i):
     rng = np.random.default_rng([seed, 1, stream, i])
     grain = rng.standard_normal(shape, dtype=np.float32)
-    return (_pattern(seed, y[i], shape) + noise * grain) / np.hypot(1, noise)
+    return (_pattern(seed, y[i], shape) + noise * grain) / math.hypot(1, noise)
 
   def take(index):
     rows = np.arange(len(y))[np.asarray(index)]
