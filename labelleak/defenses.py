@@ -44,6 +44,8 @@ def _noise(draw, scale):
   """Adds `scale * draw(key, shape, dtype)` to every entry."""
 
   def update(updates, key):
+    if key is None:
+      raise InputError('noise has key=None; pass key= to update(...).')
     leaves, treedef = jax.tree.flatten(updates)
     keys = jax.random.split(key, len(leaves))
     return treedef.unflatten(

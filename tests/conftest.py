@@ -8,6 +8,7 @@ pays for compiling the larger models.
 import os
 import pathlib
 
+from absl import flags
 import jax
 import pytest
 
@@ -23,6 +24,7 @@ jax.config.update(
 
 
 def pytest_configure(config):
+  flags.FLAGS.mark_as_parsed()  # as absltest.main() would, for create_tempdir
   # A warning counts as ours when it points at our code (stacklevel included).
   config.addinivalue_line('filterwarnings', r'error:::labelleak(\..*)?$')
 

@@ -79,6 +79,11 @@ class DefensesTest(parameterized.TestCase):
       moved, jax.tree.map(lambda u: jnp.full_like(u, 3.0), tree), atol=1e-5
     )
 
+  def test_noise_without_a_key_is_refused(self):
+    tx, tree = defenses.gaussian(stddev=1.0), _tree()
+    with self.assertRaisesRegex(base.InputError, 'key=None; pass key='):
+      tx.update(tree, tx.init(tree))
+
   def test_links_of_a_chain_draw_their_own_noise(self):
     link = dict(name='gaussian', stddev=0.3)
     noise = _apply(defenses.build((link, link)), {'a': jnp.zeros(20000)})['a']

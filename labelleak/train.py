@@ -1,0 +1,294 @@
+"""Training: one loop for everything that learns, and our own classifiers.
+
+`fit` scans a pure step over chunks of batches; between chunks it shows a
+progress bar, calls back, and saves. Steps are numbered from 1, so that step n
+is also the number of steps done. Chunks begin at multiples of `chunk` whether
+or not a run was interrupted: resumed, it executes the same compiled programs on
+the same batches, and ends with the same bits.
+"""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import functools
+import inspect
+import pathlib
+from typing import Any, NamedTuple, Optional
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import tqdm
+
+from labelleak.base import InputError
+
+
+class State(NamedTuple):
+  """What training a classifier carries from step to step."""
+
+  variables: chex.ArrayTree  # Flax's dict: 'params' and, say, 'batch_stats'
+  opt_state: chex.ArrayTree
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
+
+
+@contextlib.contextmanager
+def _checkpoints(workdir: Optional[str]) -> Iterator[Optional[Any]]:
+  """The checkpoints under `workdir`, closed at the end; None without one."""
+  if workdir is None:
+    yield None
+    return
+  options = ocp.CheckpointManagerOptions(
+    max_to_keep=1, enable_async_checkpointing=False
+  )
+  path = pathlib.Path(workdir).resolve() / 'checkpoints'
+  with ocp.CheckpointManager(path, options=options) as manager:
+    yield manager
+
+
+def _restore(manager, state, steps):
+  """The saved state and its step, or the given one and 0."""
+  done = manager.latest_step() if manager else None
+  if done is None:
+    return state, 0
+  if done > steps:
+    raise InputError(
+      f'{manager.directory} is at step {done}, beyond steps={steps}; ask for'
+      ' more steps or use another workdir.'
+    )
+  like = jax.tree.map(ocp.tree.to_shape_dtype_struct, dict(state=state))
+  saved = manager.restore(done, args=ocp.args.StandardRestore(like))
+  return saved['state'], done
+
+
+def _check_finite(metrics, done):
+  """Raises where a metric [n] of the steps after `done` is not finite."""
+  for name, values in metrics.items():
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+      raise FloatingPointError(
+        f'{name} is {values[bad[0]]} at step {done + bad[0] + 1}; lower lr,'
+        ' clip the gradients or look for invalid inputs.'
+      )
+
+
+def fit(
+  step: Callable,
+  state: chex.ArrayTree,
+  batches: Callable,
+  *,
+  steps: int,
+  chunk: int = 20,
+  callback: Optional[Callable] = None,
+  workdir: Optional[str] = None,
+  progress: Optional[bool] = None,
+) -> chex.ArrayTree:
+  """Runs `step` over `steps` batches and returns the final state.
+
+  Args:
+    step: (state, batch) -> (state, metrics), pure; metrics is a dict of scalars
+      such as loss and accuracy.
+    state: pytree of arrays, typed keys included.
+    batches: (numbers [n]) -> leaves [n, ...], the batches of the steps with
+      these numbers (from 1), on the host. The same numbers must give the same
+      batches, or a resumed run differs.
+    steps: total number of steps, those of an earlier run included.
+    chunk: steps between two returns to the host; what is left over at the end
+      is a shorter chunk.
+    callback: (step, metrics) after every chunk: steps done, and the chunk's
+      mean metrics as floats.
+    workdir: where the state is saved after every chunk and resumed from.
+    progress: whether to show a bar; None shows it on a terminal.
+
+  Raises:
+    FloatingPointError: a metric is not finite; names the step. The state saved
+      last is from before that chunk.
+    InputError: workdir holds a run that is longer than `steps`.
+  """
+  if steps < 0 or chunk < 1:
+    raise InputError(
+      f'steps={steps} and chunk={chunk}: need steps >= 0 and chunk >= 1.'
+    )
+  scan = jax.jit(lambda state, batch: jax.lax.scan(step, state, batch))
+  hide = None if progress is None else not progress
+  with _checkpoints(workdir) as manager:
+    state = jax.tree.map(jnp.asarray, state)
+    state, done = _restore(manager, state, steps)
+    bar = tqdm.tqdm(
+      total=steps, initial=done, disable=hide, unit='step', desc='train'
+    )
+    with bar:
+      while done < steps:
+        end = min((done // chunk + 1) * chunk, steps)
+        numbers = np.arange(done, end) + 1
+        state, metrics = scan(state, batches(numbers))
+        metrics = jax.device_get(metrics)
+        _check_finite(metrics, done)
+        done = end
+        if manager:
+          manager.save(done, args=ocp.args.StandardSave(dict(state=state)))
+        means = {name: float(np.mean(v)) for name, v in metrics.items()}
+        bar.set_postfix(means, refresh=False)
+        bar.update(len(numbers))
+        if callback:
+          callback(done, means)
+  return state
+
+
+def _optimizer(name, lr, weight_decay, hyper):
+  """`optax.<name>`; L2 decay where it has no weight decay of its own."""
+  known = sorted(
+    key
+    for key, value in vars(optax).items()
+    if inspect.isfunction(value)
+    and 'learning_rate' in inspect.signature(value).parameters
+  )
+  if name not in known:
+    raise InputError(
+      f'optax has no optimizer {name!r}; known: {", ".join(known)}.'
+    )
+  make = getattr(optax, name)
+  accepted = inspect.signature(make).parameters
+  for argument in hyper:
+    if argument not in accepted:
+      raise InputError(
+        f'optimizer {name} takes no {argument!r}; it takes:'
+        f' {", ".join(accepted)}.'
+      )
+  if 'weight_decay' in accepted:
+    return make(lr, weight_decay=weight_decay, **hyper)
+  return optax.chain(optax.add_decayed_weights(weight_decay), make(lr, **hyper))
+
+
+def _train_step(model, tx, state, batch):
+  """One step of cross entropy, batch norm and dropout in training mode."""
+  x, y = batch
+  params = state.variables['params']
+  rest = {k: v for k, v in state.variables.items() if k != 'params'}
+  key = jax.random.fold_in(state.key, state.count)
+
+  def loss_fn(params):
+    logits, updated = model.apply(
+      {**rest, 'params': params},
+      x,
+      train=True,
+      rngs={'dropout': key},
+      mutable=list(rest),
+    )
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
+    return losses.mean(), (updated, (logits.argmax(-1) == y).mean())
+
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+  (loss, (updated, hits)), grads = value_and_grad(params)
+  updates, opt_state = tx.update(grads, state.opt_state, params)
+  params = optax.apply_updates(params, updates)
+  state = state._replace(
+    variables={**rest, **updated, 'params': params},
+    opt_state=opt_state,
+    count=state.count + 1,
+  )
+  return state, {'loss': loss, 'accuracy': hits}
+
+
+def _shuffled(source, batch_size, seed, numbers):
+  """Batches of the steps `numbers` [n]: a stream of shuffled epochs."""
+  size = len(source.y)
+  start = (numbers[0] - 1) * batch_size
+  place = np.arange(start, numbers[-1] * batch_size)
+  epochs = range(place[0] // size, place[-1] // size + 1)
+  order = np.concatenate(
+    [np.random.default_rng((seed, epoch)).permutation(size) for epoch in epochs]
+  )
+  index = order[place - epochs[0] * size]
+  x = source.take(index)
+  shape = len(numbers), batch_size
+  return (
+    x.reshape(*shape, *x.shape[1:]),
+    np.asarray(source.y)[index].reshape(shape),
+  )
+
+
+def classifier(
+  model: nn.Module,
+  source: Any,
+  *,
+  steps: int,
+  batch_size: int,
+  lr: float,
+  seed: int,
+  optimizer: str = 'adam',
+  weight_decay: float = 0.0,
+  variables: Optional[chex.ArrayTree] = None,
+  workdir: Optional[str] = None,
+  callback: Optional[Callable] = None,
+  progress: Optional[bool] = None,
+  **hyper: Any,
+) -> chex.ArrayTree:
+  """Trains `model` on all examples of `source`; returns its variables.
+
+  Args:
+    model: called as (x [B, ...], train=...) -> logits [B, K].
+    source: a `data.Source`.
+    steps, batch_size: of mini-batches from epochs shuffled anew.
+    lr: learning rate, constant.
+    seed: of initialisation, order and dropout.
+    optimizer: name in optax, such as 'adam', 'adamw' or 'sgd'.
+    weight_decay: the optimizer's own, else added to the gradient (L2).
+    variables: where to start; None initialises from `seed`.
+    workdir, callback, progress: see `fit`.
+    **hyper: the optimizer's own, such as momentum.
+
+  Raises:
+    InputError: unknown optimizer or hyperparameter, or no examples in a batch.
+    FloatingPointError: the loss is not finite.
+  """
+  if batch_size < 1 or lr <= 0:
+    raise InputError(
+      f'batch_size={batch_size} must be at least 1 and lr={lr} positive.'
+    )
+  tx = _optimizer(optimizer, lr, weight_decay, hyper)
+  init_key, step_key = jax.random.split(jax.random.key(seed))
+  if variables is None:
+    variables = jax.jit(model.init)(init_key, source.take(np.arange(1)))
+  state = State(
+    variables=variables,
+    opt_state=tx.init(variables['params']),
+    key=step_key,
+    count=jnp.zeros((), jnp.int32),
+  )
+  state = fit(
+    functools.partial(_train_step, model, tx),
+    state,
+    functools.partial(_shuffled, source, batch_size, seed),
+    steps=steps,
+    workdir=workdir,
+    callback=callback,
+    progress=progress,
+  )
+  return state.variables
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(model, variables, x):
+  return model.apply(variables, x).argmax(-1)
+
+
+def accuracy(
+  model: nn.Module,
+  variables: chex.ArrayTree,
+  source: Any,
+  *,
+  batch_size: int = 256,
+) -> float:
+  """Share of `source` that the model classifies right, in evaluation mode."""
+  size = len(source.y)
+  hits = 0
+  for start in range(0, size, batch_size):
+    # The last batch wraps around, so that all of them have one shape.
+    index = np.arange(start, start + batch_size) % size
+    right = _predict(model, variables, source.take(index)) == source.y[index]
+    hits += int(np.sum(np.asarray(right)[: size - start]))
+  return hits / size
