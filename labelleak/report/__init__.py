@@ -1,0 +1,157 @@
+"""What a run leaves behind: rows, per-trial values, tables and plots.
+
+A workdir holds `config.json`, `rows.jsonl` (one JSON object for each point and
+attack), `trials.npz` (per-trial values), `table.md` and plots. Points are
+written as they finish, so a killed run that is started again goes on where it
+stopped. `python -m labelleak.report results > RESULTS.md` compares the rows of
+many workdirs with the published tables.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+
+import flax
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+import optax
+
+from labelleak.base import InputError
+from labelleak.report import plots, tables
+
+# Fields that differ between two runs of the same config.
+VOLATILE = ('seconds', 'device', 'versions', 'commit')
+
+
+def start(workdir: str, config: ConfigDict) -> list[dict]:
+  """Opens a workdir and returns the rows of the points that it finished.
+
+  A point is finished once its per-trial values are in `trials.npz`, which is
+  replaced atomically after its rows were written. What a kill left of an
+  unfinished point, a torn last line included, is removed.
+
+  Raises:
+    InputError: the workdir holds another config; names the first field.
+  """
+  path = pathlib.Path(workdir)
+  path.mkdir(parents=True, exist_ok=True)
+  ours = json.loads(config.to_json_best_effort())
+  stored = path / 'config.json'
+  if stored.exists():
+    theirs = json.loads(stored.read_text())
+    if field := _first_difference(theirs, ours):
+      raise InputError(
+          f'{workdir} holds a run with another config: {field}; choose another'
+          ' --workdir or remove this one.'
+      )
+  else:
+    _replace(stored, (json.dumps(ours, indent=2) + '\n').encode())
+  finished = {name.split('/')[0] for name in trials(workdir)}
+  rows = [r for r in read(workdir) if tables.label(r['point']) in finished]
+  _replace(path / 'rows.jsonl', b''.join(_line(row) for row in rows))
+  return rows
+
+
+def append(workdir: str, rows: list[dict], values: list[dict]) -> None:
+  """Writes one point: its rows and, for each row, metric -> values [T]."""
+  path = pathlib.Path(workdir)
+  with open(path / 'rows.jsonl', 'ab') as f:
+    f.write(b''.join(_line(row) for row in rows))
+    f.flush()
+    os.fsync(f.fileno())
+  arrays = trials(workdir)
+  for row, metrics in zip(rows, values):
+    for metric, array in metrics.items():
+      prefix = f'{tables.label(row["point"])}/{tables.attack(row)}'
+      arrays[f'{prefix}/{metric}'] = np.asarray(array)
+  with open(path / 'trials.tmp', 'wb') as f:
+    np.savez_compressed(f, **arrays)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(path / 'trials.tmp', path / 'trials.npz')
+
+
+def finish(workdir: str, rows: list[dict]) -> None:
+  """Writes `table.md` and the plots of a run."""
+  path = pathlib.Path(workdir)
+  _replace(path / 'table.md', tables.points(rows, 'github').encode())
+  plots.save(path, rows)
+
+
+def read(workdir: str) -> list[dict]:
+  """Rows of a workdir; a torn last line is no row."""
+  path = pathlib.Path(workdir) / 'rows.jsonl'
+  lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+  return [json.loads(line) for line in lines if line.endswith(b'\n')]
+
+
+def trials(workdir: str) -> dict[str, np.ndarray]:
+  """Per-trial values, 'point/attack/metric' -> [T]."""
+  path = pathlib.Path(workdir) / 'trials.npz'
+  if not path.exists():
+    return {}
+  with np.load(path, allow_pickle=False) as f:
+    return dict(f)
+
+
+def summary(values: np.ndarray) -> dict[str, float]:
+  """Mean, standard deviation and standard error of values [T], T >= 1."""
+  values = np.asarray(values, np.float64)
+  std = values.std(ddof=1) if len(values) > 1 else 0.0
+  stderr = std / np.sqrt(len(values))
+  return dict(mean=float(values.mean()), std=float(std), stderr=float(stderr))
+
+
+def comparable(row: dict) -> dict:
+  """A row without the fields that differ between two runs of a config."""
+  return {k: v for k, v in row.items() if k not in VOLATILE}
+
+
+@functools.cache
+def environment() -> dict:
+  """Device, versions and commit, as every row states them."""
+  here = pathlib.Path(__file__).parent
+  git = ['git', '-C', str(here), 'describe', '--always', '--dirty']
+  try:
+    commit = subprocess.run(git, capture_output=True, text=True, timeout=20)
+    commit = commit.stdout.strip() or None
+  except (OSError, subprocess.TimeoutExpired):
+    commit = None  # no git, or not a checkout
+  devices = jax.devices()
+  return dict(
+      device=f'{len(devices)} x {devices[0].device_kind}',
+      versions={m.__name__: m.__version__ for m in (jax, flax, optax, np)},
+      commit=commit,
+  )
+
+
+def _line(row):
+  return (json.dumps(row) + '\n').encode()
+
+
+def _replace(path, data):
+  """Writes a file such that a kill leaves the old one or the new one."""
+  temporary = path.with_name(path.name + '.tmp')
+  with open(temporary, 'wb') as f:
+    f.write(data)
+    f.flush()
+    os.fsync(f.fileno())
+  os.replace(temporary, path)
+
+
+def _first_difference(theirs, ours, path='config'):
+  """The first field, in sorted order, that two JSON values disagree about."""
+  if isinstance(theirs, dict) and isinstance(ours, dict):
+    for key in sorted({*theirs, *ours}):
+      if key not in ours or key not in theirs:
+        where = 'that run' if key in theirs else 'this one'
+        return f'{path}.{key} is only in {where}'
+      if found := _first_difference(theirs[key], ours[key], f'{path}.{key}'):
+        return found
+    return None
+  if theirs == ours:
+    return None
+  return f'{path} was {json.dumps(theirs)} and is {json.dumps(ours)}'

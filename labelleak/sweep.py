@@ -1,0 +1,187 @@
+"""The two axes of a sweep: points are a python loop, trials are an array axis.
+
+`grid` turns a config into one full config for each point. `spread` runs one
+pure function for T trials, in chunks that are sharded over the devices.
+"""
+
+from collections.abc import Callable, Iterator
+import copy
+import itertools
+from typing import Any, Optional
+
+import chex
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
+import numpy as np
+
+from labelleak.base import InputError
+
+
+def grid(config: ConfigDict) -> Iterator[tuple[dict, ConfigDict]]:
+  """Points of the product over `config.sweep`, each with its own full config.
+
+  >>> config = ConfigDict(dict(lr=1.0, sweep=(('lr', (0.1, 0.2)),)))
+  >>> [(point, full.lr) for point, full in grid(config)]
+  [({'lr': 0.1}, 0.1), ({'lr': 0.2}, 0.2)]
+
+  `sweep` holds pairs (path, values), with the command line's syntax for paths:
+  'batch_size', 'model.name', 'attacks[0]["form"]'. A path may be a tuple of
+  paths whose values are tuples as long as it: these fields move together, as a
+  model and its batch size do. Where a field is a dict, its value is replaced.
+
+  Raises:
+    InputError: a path that the config lacks, a value of another type, tuples of
+      unequal lengths, or a point that occurs twice.
+  """
+  axes = [_axis(entry) for entry in config.get('sweep', ())]
+  seen = []
+  for choices in itertools.product(*axes):
+    full = copy.deepcopy(config)  # copy_and_resolve_references shares dicts
+    point = {}
+    for path, value in itertools.chain(*choices):
+      _set(full, path, value)
+      point[path] = describe(value)
+    if point in seen:
+      raise InputError(f'config.sweep holds the point {point} twice; drop one.')
+    seen.append(point)
+    yield point, full
+
+
+def describe(value: Any) -> Any:
+  """A config value as a row and a table show it.
+
+  >>> describe(dict(name='vit.tiny', depth=4))
+  'vit.tiny(depth=4)'
+  """
+  if isinstance(value, tuple | list):
+    return [describe(v) for v in value]
+  if not isinstance(value, dict | ConfigDict):
+    return value
+  rest = ', '.join(
+      f'{k}={describe(v)}' for k, v in sorted(value.items()) if k != 'name'
+  )
+  name = value.get('name', '')
+  return f'{name}({rest})' if name and rest else name or rest
+
+
+def spread(
+    trial: Callable,
+    keys: chex.Array,
+    per_trial: chex.ArrayTree | Callable[[np.ndarray], chex.ArrayTree],
+    shared: chex.ArrayTree,
+    *,
+    per_device: Optional[int] = None,
+    callback: Callable[[int], None] = lambda num: None,
+) -> chex.ArrayTree:
+  """Runs `trial(key, item, shared)` for T trials, sharded over all devices.
+
+  A chunk holds `per_device` trials for each device and is fetched once. The
+  last chunk is filled up with its last trial and cut again, so that T may be
+  any number. The next chunk is prepared while the devices work.
+
+  Args:
+    trial: pure; one trial to a pytree of arrays.
+    keys: [T].
+    per_trial: leaves [T, ...], or a function from indices [n] to leaves
+      [n, ...], which builds large inputs on the host for one chunk at a time.
+    shared: the same for all trials, replicated.
+    per_device: trials that a device runs at once. None is 1 on a CPU, where
+      convolutions with weights of their own are slow when batched, else 8.
+    callback: called with the number of trials that a chunk finished.
+
+  Returns:
+    host arrays, leaves [T, ...].
+
+  Raises:
+    InputError: per_device < 1.
+  """
+  devices = jax.devices()
+  if per_device is None:
+    per_device = 1 if devices[0].platform == 'cpu' else 8
+  if per_device < 1:
+    raise InputError(f'per_device={per_device} must be at least 1.')
+  width = min(per_device * len(devices), _round_up(len(keys), len(devices)))
+  run, put = _compile(trial, width, devices)
+  build = per_trial
+  if not callable(build):
+    build = lambda index: jax.tree.map(lambda a: a[index], per_trial)
+  shared = jax.device_put(shared, _sharding(devices, PartitionSpec()))
+
+  done, pending = [], None
+  for start in [*range(0, len(keys), width), None]:
+    ahead = None
+    if start is not None:
+      stop = min(start + width, len(keys))
+      index = np.minimum(np.arange(start, start + width), stop - 1)
+      ahead = run(put(keys[index]), put(build(index)), shared), stop - start
+    if pending:
+      out, num = pending
+      done.append(jax.tree.map(lambda a, n=num: a[:n], jax.device_get(out)))
+      callback(num)
+    pending = ahead
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+
+
+def _compile(trial, width, devices):
+  """The jitted chunk and the function that places its inputs."""
+  if width == 1:  # a batch of one would still take the batched form of layers
+    first = lambda tree: jax.tree.map(lambda a: a[0], tree)
+    one = jax.jit(trial)
+
+    def run(keys, items, shared):
+      out = one(keys[0], first(items), shared)
+      return jax.tree.map(lambda a: a[None], out)
+
+    return run, lambda tree: tree
+  split = _sharding(devices, PartitionSpec('trial'))
+  whole = _sharding(devices, PartitionSpec())
+  run = jax.jit(
+      jax.vmap(trial, (0, 0, None)),
+      in_shardings=(split, split, whole),
+      out_shardings=split,
+  )
+  return run, lambda tree: jax.device_put(tree, split)
+
+
+def _sharding(devices, spec):
+  mesh = jax.sharding.Mesh(np.array(devices), ('trial',))
+  return NamedSharding(mesh, spec)
+
+
+def _round_up(num, step):
+  return max(-(-num // step), 1) * step
+
+
+def _axis(entry):
+  """One sweep entry as a list of tuples of (path, value) that move together."""
+  try:
+    path, values = entry
+    values = list(values)
+  except (TypeError, ValueError):
+    raise InputError(
+        f'sweep entry {entry!r} must be a pair (path, values), such as'
+        " ('batch_size', (64, 128))."
+    ) from None
+  if isinstance(path, str):
+    return [((path, value),) for value in values]
+  for value in values:
+    if not isinstance(value, tuple | list) or len(value) != len(path):
+      raise InputError(
+          f'sweep value {value!r} must have one part for each of the paths'
+          f' {tuple(path)}.'
+      )
+  return [tuple(zip(path, value)) for value in values]
+
+
+def _set(config, path, value):
+  try:
+    config_path.set_value(path, config, value)
+  except (AttributeError, KeyError, IndexError) as e:
+    raise InputError(
+        f'config.sweep names {path!r}, which the config lacks; its fields are:'
+        f' {", ".join(sorted(config.keys()))}.'
+    ) from e
+  except (TypeError, ValueError) as e:
+    raise InputError(f'config.sweep sets {path}={value!r}: {e}') from e
