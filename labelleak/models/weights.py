@@ -1,0 +1,195 @@
+"""Pretrained weights: a PyTorch `state_dict` into the variables of any family.
+
+The file is an .npz or .safetensors of the state_dict's tensors, made where
+torch is at hand; nothing pickled is read:
+
+  state = torchvision.models.resnet50(weights='IMAGENET1K_V1').state_dict()
+  np.savez('resnet50.npz', **{k: v.numpy() for k, v in state.items()})
+
+Families need no tables, because a submodule bears its torch name: '.' joins
+levels, and an underscore before a digit stands for a dot within one, so that
+'layer1_0' / 'conv1' is 'layer1.0.conv1'. Two exceptions: `blocks` is a scanned
+module, whose leaves stack 'blocks.0', 'blocks.1', ...; and `head` is the one
+linear layer of the file that no other name claims ('fc', 'classifier.6', ...).
+Maps are flattened channels first, as in torch, so no kernel is permuted beyond
+[O, I, h, w] -> [h, w, I, O] and [O, I] -> [I, O].
+"""
+
+import os
+import re
+from typing import Union
+import zipfile
+
+import chex
+from flax import traverse_util
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.flax
+
+from labelleak.base import InputError
+
+# Flax's leaf -> torch's; other leaves (cls_token) are called alike.
+_LEAVES = {
+  'kernel': 'weight',
+  'scale': 'weight',
+  'mean': 'running_mean',
+  'var': 'running_var',
+}
+_SCANNED = 'blocks'
+_REMEDIES = {
+  'head': "set num_classes as in the file, or head='fresh'",
+  'pos_embed': 'use the image size and patch of the file',
+}
+_IGNORED = 'num_batches_tracked'  # counts calls; batch norm does not use it
+
+
+def load(
+  path: Union[str, os.PathLike],
+  variables: chex.ArrayTree,
+  *,
+  head: str = 'load',
+) -> chex.ArrayTree:
+  """Reads a PyTorch state_dict into variables of the same model.
+
+  Args:
+    path: an .npz or .safetensors file of the state_dict's tensors.
+    variables: {'params', 'batch_stats'?}, from the model's `init`.
+    head: 'load', or 'fresh' to keep the classifier of `variables`, such as when
+      the file was trained for another number of classes.
+
+  Returns:
+    A tree like `variables`.
+
+  Raises:
+    InputError: the file cannot be read, or a tensor is missing, left over or of
+      another shape.
+  """
+  if head not in ('load', 'fresh'):
+    raise InputError(f"head={head!r} is unknown; use 'load' or 'fresh'.")
+  state = _read(path)
+  leaves = traverse_util.flatten_dict(variables)
+  names = {
+    key: _names(key, leaf) for key, leaf in leaves.items() if key[1] != 'head'
+  }
+  rest = state.keys() - {name for group in names.values() for name in group}
+  classifier = _classifier(path, rest, state)
+  if head == 'fresh':
+    rest -= {f'{classifier}.weight', f'{classifier}.bias'}
+  else:
+    ours = leaves.keys() - names.keys()
+    names |= {key: [_join(classifier, key[-1])] for key in ours}
+    rest -= {name for key in ours for name in names[key]}
+  loaded = {
+    key: _convert(path, names[key], state, key, leaf) if key in names else leaf
+    for key, leaf in leaves.items()
+  }
+  if rest:
+    raise InputError(
+      f'{path} holds {_some(rest)}, which the model has no place for; choose'
+      ' the model (and its form, depth, head_bias) that it was saved from.'
+    )
+  return traverse_util.unflatten_dict(loaded)
+
+
+def _read(path):
+  """{name: array} of a file, without what no model needs."""
+  path = os.fspath(path)
+  if not path.endswith(('.npz', '.safetensors')):
+    raise InputError(
+      f'{path} is neither .npz nor .safetensors; save the state_dict as one'
+      ' (see labelleak/models/weights.py).'
+    )
+  try:
+    if path.endswith('.npz'):
+      with np.load(path, allow_pickle=False) as file:
+        state = dict(file)
+    else:  # Flax's reader, because NumPy's knows no bfloat16
+      state = safetensors.flax.load_file(path)
+  except (
+    OSError,
+    ValueError,
+    EOFError,
+    zipfile.BadZipFile,
+    safetensors.SafetensorError,
+  ) as e:
+    reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+    raise InputError(
+      f'{path} cannot be read ({reason}); it must hold plain arrays, not'
+      ' pickled objects.'
+    ) from e
+  return {
+    name: np.asarray(value)
+    for name, value in state.items()
+    if not name.endswith(_IGNORED)
+  }
+
+
+def _join(module, leaf):
+  leaf = _LEAVES.get(leaf, leaf)
+  return f'{module}.{leaf}' if module else leaf
+
+
+def _names(key, leaf):
+  """Torch's tensors behind the leaf at (collection, *modules, name)."""
+  _, *modules, name = key
+  modules = [re.sub(r'_(?=\d)', '.', module) for module in modules]
+  if modules[:1] != [_SCANNED]:
+    return [_join('.'.join(modules), name)]
+  return [
+    _join('.'.join([_SCANNED, str(i), *modules[1:]]), name)
+    for i in range(leaf.shape[0])
+  ]
+
+
+def _classifier(path, names, state):
+  """The module of the one matrix among `names`; 'head' where there is none."""
+  found = [
+    name.removesuffix('.weight')
+    for name in names
+    if name.endswith('.weight') and state[name].ndim == 2
+  ]
+  if len(found) > 1:
+    raise InputError(
+      f'{path} holds {_some(found)}, of which one may be the head; choose the'
+      ' model that the file was saved from.'
+    )
+  return found[0] if found else 'head'
+
+
+def _convert(path, names, state, key, leaf):
+  """The tensors `names` as the leaf at `key`."""
+  missing = [name for name in names if name not in state]
+  if missing:
+    fresh = ", or head='fresh'" if key[1] == 'head' else ''
+    raise InputError(
+      f'{path} lacks {_some(missing)} for {"/".join(key)} {leaf.shape};'
+      f' choose the model that the file was saved from{fresh}.'
+    )
+  scanned = key[1] == _SCANNED
+  shape = leaf.shape[1:] if scanned else leaf.shape
+  parts = []
+  for name in names:
+    part = _transpose(state[name], key[-1], len(shape))
+    if part.shape != shape:
+      remedy = _REMEDIES.get(key[1], 'choose the model it was saved from')
+      raise InputError(
+        f'{path}: {name} {state[name].shape} does not fit {"/".join(key)}'
+        f' {shape}; {remedy}.'
+      )
+    parts.append(part)
+  return jnp.asarray(np.stack(parts) if scanned else parts[0], leaf.dtype)
+
+
+def _transpose(tensor, leaf, ndim):
+  """Torch's layout to Flax's; a patch or 1x1 convolution may be a matmul."""
+  if leaf == 'kernel' and tensor.ndim == 4:
+    tensor = tensor.transpose(2, 3, 1, 0)
+    return tensor.reshape(-1, tensor.shape[3]) if ndim == 2 else tensor
+  return tensor.T if leaf == 'kernel' else tensor
+
+
+def _some(names):
+  names = sorted(names)
+  more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+  return ', '.join(names[:3]) + more
