@@ -276,6 +276,21 @@ def test_missing_data_is_one_line_with_the_remedy(tmp_path):
   assert "did you mean 'embedded.digits'" in message('embedded.digit')
 
 
+def test_damaged_or_unsuited_data(tmp_path):
+  image = np.zeros((2, 2, 3), np.uint8)
+  directory = tmp_path / 'mine' / '1.0.0'
+  write(directory, dict(test=[(image, 0)]), shape=(2, 2, 3))
+  info = directory / 'dataset_info.json'
+  complete = info.read_text()
+  info.write_text(complete.replace('array_record', 'tfrecord'))
+  assert 'array_record' in message('mine', data_dir=str(tmp_path))
+  info.write_text(complete.replace('"label"', '"image"'))
+  assert 'labelled images' in message('mine', data_dir=str(tmp_path))
+  info.write_text(complete)
+  next(directory.glob('*-of-00001')).unlink()
+  assert 'cannot be read' in message('mine', data_dir=str(tmp_path))
+
+
 def test_shared_data_sets(shared):
   load = lambda name, **options: data.load(
     name, data_dir=str(shared / 'tfds'), **options
@@ -315,10 +330,13 @@ def test_imagenet_sample_stands_in_for_cifar100(shared):
 def test_neither_tensorflow_nor_noise(shared):
   code = (
     'import sys\n'
+    'from absl import app\n'
     'from labelleak import data\n'
-    f'source = data.load("cifar10", data_dir="{shared}/tfds")\n'
-    'source.take([0, 1])\n'
-    'assert "tensorflow" not in sys.modules\n'
+    'def main(_):\n'
+    f'  source = data.load("cifar10", data_dir="{shared}/tfds")\n'
+    '  source.take([0, 1])\n'
+    '  assert "tensorflow" not in sys.modules\n'
+    'app.run(main)\n'
   )
   done = subprocess.run(
     [sys.executable, '-c', code],

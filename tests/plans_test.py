@@ -2,6 +2,7 @@
 
 from absl.testing import absltest, parameterized
 import numpy as np
+from scipy import stats
 
 from labelleak import base
 from labelleak.data import plans
@@ -120,6 +121,43 @@ class UnbalancedTest(parameterized.TestCase):
     y = np.zeros(64, int)  # classes 1..99 have no rows
     index = plans.draw(0, 3, y, 100, partition='unbalanced', batch_size=64)
     self.assertLen(index, 64)
+
+  @parameterized.parameters(
+    # K, rows a class, B, cap, the reference's own simulation in percent
+    (100, 100, 128, 100, 18.25),
+    (100, 100, 512, 100, 54.67),
+    (100, 100, 1024, 100, 72.13),
+    (1000, 50, 128, 50, 4.36),
+  )
+  def test_score_of_random_guesses(self, k, per_class, b, cap, published):
+    # Mean of sum_i min(count_i, guess_i) / B, where guesses are Bin(B, 1/K) a
+    # class, and counts the planted rows plus Bin(rest, 1/K).
+    heavy, light = min(b // 2, cap), min(b // 4, cap)
+    rest = b - heavy - light
+    tail = lambda n: stats.binom.sf(np.arange(b) - 0.5, n, 1 / k)[1:]
+    guess = tail(b)
+
+    def overlap(planted):  # E min(X, Y) = sum over m >= 1 of P(X>=m) P(Y>=m)
+      count = np.concatenate([np.ones(planted), tail(rest)])[: b - 1]
+      return (count * guess[: len(count)]).sum()
+
+    apart = overlap(heavy) + overlap(light) + (k - 2) * overlap(0)
+    alike = overlap(heavy + light) + (k - 1) * overlap(0)
+    expected = ((1 - 1 / k) * apart + alike / k) / b
+    trials = 1000
+    true = counts(
+      labels(k, per_class),
+      k,
+      range(trials),
+      partition='unbalanced',
+      batch_size=b,
+      per_class_cap=cap,
+    )
+    guesses = np.random.default_rng(0).multinomial(b, [1 / k] * k, trials)
+    score = np.minimum(true, guesses).sum(1) / b
+    error = score.std() / np.sqrt(trials)
+    self.assertLess(abs(score.mean() - expected), 4 * error)
+    self.assertLess(abs(100 * expected - published), 0.5)
 
 
 class OtherPartitionsTest(parameterized.TestCase):

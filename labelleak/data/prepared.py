@@ -7,11 +7,13 @@ downloaded.
 
 from concurrent import futures
 import difflib
+import functools
 import io
 import os
 import pathlib
 from typing import Optional
 
+from absl import logging
 import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
@@ -69,7 +71,7 @@ def images(
       option out of range.
   """
   _at_least_one(size=size, classes=classes, copies=copies)
-  builder = tfds.builder_from_directory(_find(dataset, data_dir))
+  builder = _open(_find(dataset, data_dir))
   x_key, y_key = _keys(builder)
   name = builder.info.full_name.rpartition('/')[0]  # without the version
   feature = builder.info.features[x_key]
@@ -183,6 +185,16 @@ def _not_found(dataset, looked_in, given):
   )
 
 
+def _open(directory):
+  """The builder of a directory; tfds announces each file under absl's app."""
+  verbosity = logging.get_verbosity()
+  logging.set_verbosity(min(verbosity, logging.WARNING))
+  try:
+    return tfds.builder_from_directory(directory)
+  finally:
+    logging.set_verbosity(verbosity)
+
+
 def _keys(builder):
   """Names of the image and the label in a record."""
   keys = builder.info.supervised_keys or ('image', 'label')
@@ -205,9 +217,8 @@ def _parser(builder, key):
   part = tfds.features.FeaturesDict({key: feature})
   encoded = isinstance(feature, tfds.features.Image)
   decoders = {key: tfds.decode.SkipDecoding()} if encoded else None
-  return lambda record: part.deserialize_example_np(record, decoders=decoders)[
-    key
-  ]
+  example = functools.partial(part.deserialize_example_np, decoders=decoders)
+  return lambda record: example(record)[key]
 
 
 def _labelled(builder, split, y_key):
@@ -234,21 +245,29 @@ def _labelled(builder, split, y_key):
 
 def _records(builder, split):
   """Random access to the bytes of a split's records."""
+  where = f'{builder.name} in {builder.data_path}'
   try:
-    return builder.as_data_source(
+    records = builder.as_data_source(
       split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     ).data_source
+    if len(records):
+      records[0]  # files open at the first access
   except NotImplementedError as e:
     raise InputError(
-      f'{builder.name} in {builder.data_path} does not allow random access;'
-      ' convert it with `tfds convert_format'
-      ' --out_file_format=array_record`.'
+      f'{where} does not allow random access; convert it with'
+      ' `tfds convert_format --out_file_format=array_record`.'
     ) from e
   except (KeyError, ValueError) as e:
     raise InputError(
       f'{builder.name} has no split {split!r}; use one of:'
       f' {", ".join(builder.info.splits)}.'
     ) from e
+  except (OSError, RuntimeError) as e:
+    raise InputError(
+      f'{where}: the files of split {split!r} cannot be read'
+      f' ({" ".join(str(e).split())}); prepare it again.'
+    ) from e
+  return records
 
 
 def _merge(name, y, num_classes, classes):
