@@ -1,0 +1,364 @@
+from absl.testing import absltest, parameterized
+import chex
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from labelleak import base, defenses, he, hfl
+
+KEY = jax.random.key(0)
+
+
+def _apply(variables, x):
+  head = variables['params']['head']
+  return x @ head['kernel'] + head['bias'][None]
+
+
+LOSS = hfl.cross_entropy(_apply)
+
+
+def _variables(num_features=5, num_classes=7, scale=0.5, seed=0):
+  rng = np.random.default_rng(seed)
+  leaf = lambda *shape: jnp.array(scale * rng.normal(size=shape), jnp.float32)
+  head = {'kernel': leaf(num_features, num_classes), 'bias': leaf(num_classes)}
+  return {'params': {'head': head}}
+
+
+def _batch(size, num_features=5, num_classes=7, seed=0):
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, num_classes, size)
+  return base.Batch(
+    xs=(jnp.array(rng.normal(size=(size, num_features)), jnp.float32),),
+    y=jnp.eye(num_classes)[labels],
+    index=jnp.arange(size),
+    mask=jnp.ones(size),
+  )
+
+
+def _stack(*trees):
+  return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _observe(client, batches, variables=None, key=KEY, **options):
+  options = dict(defense=defenses.build(()), aggregate=he.clear()) | options
+  variables = _variables() if variables is None else variables
+  return hfl.observe(key, client, variables, batches, **options)
+
+
+def _numpy_grad(kernel, bias, x, y):
+  """Gradient of the mean cross entropy of a linear model, by hand."""
+  logits = x @ kernel + bias
+  p = np.exp(logits - logits.max(1, keepdims=True))
+  delta = (p / p.sum(1, keepdims=True) - y) / len(x)
+  return {'kernel': x.T @ delta, 'bias': delta.sum(0)}
+
+
+def _numpy_steps(variables, batch, lr, slices):
+  """The step gradients of local SGD over the given rows, one by one."""
+  head = variables['params']['head']
+  weights = {k: np.asarray(v, np.float64) for k, v in head.items()}
+  start = {k: v.copy() for k, v in weights.items()}
+  x, y = (np.asarray(a, np.float64) for a in (batch.xs[0], batch.y))
+  grads = []
+  for rows in slices:
+    grads.append(
+      _numpy_grad(weights['kernel'], weights['bias'], x[rows], y[rows])
+    )
+    weights = {k: weights[k] - lr * grads[-1][k] for k in weights}
+  update = {k: (start[k] - weights[k]) / lr for k in weights}
+  return update, grads
+
+
+def _slices(batch_size, steps):
+  """As published: ceil(B/S) consecutive rows a step; wraps where B < S."""
+  width = -(-batch_size // steps)
+  if batch_size < steps:
+    return [[s % batch_size] for s in range(steps)]
+  return [
+    list(range(s * width, min((s + 1) * width, batch_size)))
+    for s in range(steps)
+  ]
+
+
+class StepSizesTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (64, (7,) * 9 + (1,)),
+    (100, (10,) * 10),
+    (128, (13,) * 9 + (11,)),
+    (256, (26,) * 9 + (22,)),
+    (512, (52,) * 9 + (44,)),
+    (1024, (103,) * 9 + (97,)),
+    (4, (1,) * 10),
+  )
+  def test_the_published_sizes(self, batch_size, sizes):
+    self.assertEqual(hfl.step_sizes(batch_size, 10), sizes)
+
+  @settings(max_examples=300, deadline=None)
+  @given(st.integers(1, 3000), st.integers(1, 60))
+  def test_sizes_are_full_slices_and_a_rest(self, batch_size, steps):
+    try:
+      sizes = hfl.step_sizes(batch_size, steps)
+    except base.InputError as e:
+      # Refused only where a slice is empty, and the remedy works.
+      width = -(-batch_size // steps)
+      self.assertLessEqual(batch_size, (steps - 1) * width)
+      remedy = int(str(e).split('use local_steps=')[1].rstrip('.'))
+      self.assertLess(remedy, steps)
+      steps, sizes = remedy, hfl.step_sizes(batch_size, remedy)
+    self.assertLen(sizes, steps)
+    if batch_size < steps:
+      self.assertEqual(sizes, (1,) * steps)
+      return
+    self.assertEqual(sum(sizes), batch_size)
+    self.assertEqual(set(sizes[:-1]) | {max(sizes)}, {-(-batch_size // steps)})
+    self.assertBetween(sizes[-1], 1, max(sizes))
+
+  @parameterized.parameters(
+    (0, 10, 'batch_size=0 and local_steps=10: both must be at least 1'),
+    (4, 0, 'batch_size=4 and local_steps=0: both'),
+    (12, 10, 'leaves 4 of local_steps=10 without examples; use local_steps=6'),
+  )
+  def test_impossible_sizes_are_refused(self, batch_size, steps, message):
+    with self.assertRaisesRegex(base.InputError, message):
+      hfl.step_sizes(batch_size, steps)
+
+
+class ClientTest(parameterized.TestCase):
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_uniform_logits_give_the_counts_in_closed_form(self):
+    # d CE / d b_k = p_k - y_k with p = 1/K: the mean is 1/K - counts / B.
+    variables, batch = _variables(scale=0.0), _batch(12)
+    grads = self.variant(hfl.fedsgd(LOSS))(KEY, variables, batch)
+    counts = batch.y.sum(0)
+    np.testing.assert_allclose(
+      grads['head']['bias'], 1 / 7 - counts / 12, atol=1e-6
+    )
+    np.testing.assert_allclose(  # and d CE / d W = mean x (p - y)^T
+      grads['head']['kernel'], batch.xs[0].T @ (1 / 7 - batch.y) / 12, atol=1e-6
+    )
+
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.parameters(
+    (128, 10, 1e-3), (128, 10, 0.5), (4, 10, 0.3), (64, 10, 0.1), (9, 1, 0.1)
+  )
+  def test_fedavg_equals_sgd_by_hand(self, batch_size, steps, lr):
+    variables, batch = _variables(), _batch(batch_size)
+    client = hfl.fedavg(LOSS, lr=lr, steps=steps)
+    got = self.variant(client)(KEY, variables, batch)['head']
+    slices = _slices(batch_size, steps)
+    self.assertEqual(
+      tuple(len(s) for s in slices), hfl.step_sizes(batch_size, steps)
+    )
+    update, grads = _numpy_steps(variables, batch, lr, slices)
+    chex.assert_trees_all_close(dict(got), update, atol=2e-5, rtol=1e-4)
+    # Divided by lr and not by S: the update is the sum of the step gradients.
+    total = jax.tree.map(lambda *g: sum(g), *grads)
+    chex.assert_trees_all_close(dict(got), total, atol=2e-5, rtol=1e-4)
+
+  def test_a_ragged_last_step_weighs_its_examples_more(self):
+    # At lr -> 0 and uniform logits: S / K - sum_s counts_s / b_s.
+    variables, batch = _variables(scale=0.0), _batch(64)
+    got = hfl.fedavg(LOSS, lr=1e-6, steps=10)(KEY, variables, batch)
+    y = np.asarray(batch.y)
+    want = 10 / 7 - sum(y[rows].mean(0) for rows in _slices(64, 10))
+    np.testing.assert_allclose(got['head']['bias'], want, atol=1e-4)
+    unweighted = 10 / 7 - 10 * y.mean(0)
+    self.assertGreater(np.abs(want - unweighted).max(), 0.1)
+
+  def test_one_step_of_fedavg_is_fedsgd(self):
+    variables, batch = _variables(), _batch(9)
+    chex.assert_trees_all_close(
+      hfl.fedavg(LOSS, lr=0.7, steps=1)(KEY, variables, batch),
+      hfl.fedsgd(LOSS)(KEY, variables, batch),
+      atol=1e-6,
+    )
+
+  def test_padding_does_not_count(self):
+    variables, batch = _variables(), _batch(9)
+    short = jax.tree.map(lambda a: a[:6], batch)
+    padded = batch._replace(mask=(jnp.arange(9) < 6).astype(float))
+    chex.assert_trees_all_close(
+      hfl.fedsgd(LOSS)(KEY, variables, padded),
+      hfl.fedsgd(LOSS)(KEY, variables, short),
+      atol=1e-6,
+    )
+
+  def test_only_the_parameters_are_updated(self):
+    variables = {**_variables(), 'batch_stats': {'mean': jnp.ones(5)}}
+    apply = lambda v, x: _apply(v, x - v['batch_stats']['mean'][None])
+    client = hfl.fedavg(hfl.cross_entropy(apply), lr=0.1, steps=3)
+    update = client(KEY, variables, _batch(9))
+    chex.assert_trees_all_equal_shapes(update, variables['params'])
+
+  def test_step_defense_acts_on_every_step(self):
+    variables, batch = _variables(), _batch(128)
+    clip = hfl.fedavg(
+      LOSS, lr=1e-6, steps=10, step_defense=defenses.clip(max_norm=0.01)
+    )
+    got = clip(KEY, variables, batch)['head']
+    _, grads = _numpy_steps(variables, batch, 1e-6, _slices(128, 10))
+    want = jax.tree.map(np.zeros_like, grads[0])
+    for g in grads:
+      norm = np.sqrt(sum((v**2).sum() for v in g.values()))
+      self.assertGreater(norm, 0.01)
+      scale = 0.01 / (norm + 1e-6)
+      want = {k: want[k] + scale * g[k] for k in want}
+    chex.assert_trees_all_close(dict(got), want, rtol=1e-3, atol=1e-6)
+
+  def test_step_noise_adds_up_over_the_steps(self):
+    # The update carries sigma * sqrt(S), independent of lr and batch size.
+    variables, batch = _variables(), _batch(20)
+    client = lambda tx: hfl.fedavg(LOSS, lr=1e-3, steps=10, step_defense=tx)
+    clean = client(None)(KEY, variables, batch)
+    noisy = jax.jit(
+      jax.vmap(client(defenses.gaussian(stddev=0.2)), (0, None, None))
+    )
+    noise = jax.tree.map(
+      lambda a, b: np.ravel(a - b[None]),
+      noisy(jax.random.split(KEY, 400), variables, batch),
+      clean,
+    )
+    std = np.concatenate(jax.tree.leaves(noise)).std()
+    # 400 * 42 draws: a relative standard error of .55 %, times four.
+    self.assertLess(abs(std / (0.2 * np.sqrt(10)) - 1), 0.025)
+
+  def test_a_learning_rate_that_cannot_divide_is_refused(self):
+    with self.assertRaisesRegex(base.InputError, 'lr=0.0 must be positive'):
+      hfl.fedavg(LOSS, lr=0.0, steps=10)
+
+
+class ObserveTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.batches = [_batch(8, seed=seed) for seed in range(3)]
+    self.clients = {
+      'fedsgd': hfl.fedsgd(LOSS),
+      'fedavg': hfl.fedavg(LOSS, lr=0.1, steps=4),
+    }
+
+  @chex.variants(with_jit=True, without_jit=True)
+  @parameterized.parameters('fedsgd', 'fedavg')
+  def test_the_view_is_the_mean_over_clients(self, name):
+    client = self.clients[name]
+    see = self.variant(lambda key, batches: _observe(client, batches, key=key))
+    view = see(KEY, _stack(*self.batches))
+    updates = [client(KEY, _variables(), batch) for batch in self.batches]
+    chex.assert_trees_all_close(
+      view.grads,
+      jax.tree.map(lambda *u: sum(u) / 3, *updates),
+      atol=1e-6,
+    )
+
+  @parameterized.parameters('fedsgd', 'fedavg')
+  def test_one_client_is_seen_as_it_sends(self, name):
+    client = self.clients[name]
+    view = _observe(client, _stack(self.batches[0]))
+    chex.assert_trees_all_close(
+      view.grads, client(KEY, _variables(), self.batches[0]), atol=1e-6
+    )
+
+  @parameterized.parameters('fedsgd', 'fedavg')
+  def test_the_order_of_clients_does_not_matter(self, name):
+    client = self.clients[name]
+    chex.assert_trees_all_close(
+      _observe(client, _stack(*self.batches)).grads,
+      _observe(client, _stack(*self.batches[::-1])).grads,
+      atol=1e-6,
+    )
+
+  def test_the_view_shows_what_the_server_sent_and_no_labels(self):
+    variables = _variables()
+    view = _observe(self.clients['fedsgd'], _stack(self.batches[0]), variables)
+    chex.assert_trees_all_equal(view.variables, variables)
+    self.assertEqual(view._fields, ('grads', 'variables'))
+
+  @parameterized.parameters(1, 3)
+  def test_sealing_hides_messages_and_changes_no_result(self, num_clients):
+    batches = _stack(*self.batches[:num_clients])
+    client = self.clients['fedavg']
+    chex.assert_trees_all_equal(
+      _observe(client, batches, aggregate=he.clear()),
+      _observe(client, batches, aggregate=he.sealed()),
+    )
+    mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
+    message = {'a': jnp.arange(6.0).reshape(3, 2)}
+    self.assertIsNone(he.sealed()(KEY, mean, message).message)
+    chex.assert_trees_all_equal(he.clear()(KEY, mean, message).message, message)
+
+  @parameterized.parameters(
+    # clients, queries -> the noise of a mean of clients * queries answers
+    (1, 1),
+    (3, 1),
+    (1, 4),
+    (3, 4),
+  )
+  def test_clients_and_queries_average_their_own_noise(self, clients, queries):
+    batches = _stack(*self.batches[:clients])
+    see = lambda key, tx: (
+      _observe(
+        self.clients['fedsgd'], batches, key=key, defense=tx, queries=queries
+      ).grads
+    )
+    clean = see(KEY, defenses.build(()))
+    noise = jax.jit(
+      jax.vmap(
+        lambda key: jax.tree.map(
+          jnp.subtract, see(key, defenses.gaussian(stddev=1.0)), clean
+        )
+      )
+    )(jax.random.split(KEY, 500))
+    flat = np.concatenate([np.ravel(n) for n in jax.tree.leaves(noise)])
+    want = 1 / np.sqrt(clients * queries)
+    error = want / np.sqrt(2 * flat.size)
+    self.assertLess(abs(flat.std() - want), 4 * error)
+
+  def test_defenses_act_on_each_client_before_the_mean(self):
+    tx = defenses.compress(drop=0.5)
+    client = self.clients['fedsgd']
+    view = _observe(client, _stack(*self.batches), defense=tx)
+    sparse = [
+      tx.update(client(KEY, _variables(), b), optax.EmptyState())[0]
+      for b in self.batches
+    ]
+    chex.assert_trees_all_close(
+      view.grads, jax.tree.map(lambda *u: sum(u) / 3, *sparse), atol=1e-6
+    )
+
+  def test_trials_vmap(self):
+    trials = _stack(_stack(*self.batches[:2]), _stack(*self.batches[1:]))
+    client = self.clients['fedavg']
+    keys = jax.random.split(KEY, 2)
+    tx = defenses.gaussian(stddev=0.1)
+    see = jax.jit(lambda key, b: _observe(client, b, key=key, defense=tx).grads)
+    loop = [
+      see(key, jax.tree.map(lambda a, i=i: a[i], trials))
+      for i, key in enumerate(keys)
+    ]
+    chex.assert_trees_all_close(
+      jax.vmap(see)(keys, trials), _stack(*loop), atol=1e-6
+    )
+
+
+class HeadTest(absltest.TestCase):
+  def test_finds_the_classifier_or_takes_bare_leaves(self):
+    leaves = {'kernel': jnp.ones((2, 3)), 'bias': jnp.zeros(3)}
+    for tree in ({'head': leaves, 'Dense_0': leaves}, leaves):
+      kernel, bias = hfl.head(tree)
+      self.assertIs(kernel, leaves['kernel'])
+      self.assertIs(bias, leaves['bias'])
+
+  def test_a_missing_part_is_none(self):
+    kernel = jnp.ones((2, 3))
+    self.assertIsNone(hfl.head({'head': {'kernel': kernel}})[1])
+    self.assertIsNone(hfl.head({'bias': jnp.ones(3)})[0])
+
+  def test_a_tree_without_a_head_is_refused(self):
+    with self.assertRaisesRegex(base.InputError, "no classifier among .'body'"):
+      hfl.head({'body': {'kernel': jnp.ones((2, 3))}})
+
+
+if __name__ == '__main__':
+  absltest.main()
