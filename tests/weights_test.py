@@ -1,0 +1,213 @@
+"""PyTorch files into our variables: equal logits, and refusals that say why."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from labelleak import base, models
+from labelleak.models import vit, weights
+
+VIT = dict(width=48, heads=3, depth=2, patch=8)
+# Model and its options; its twin in tests/twins/imagenet.py and its options.
+FAMILIES = (
+  ('resnet.resnet50', {}, 'ResNet50', {}, '.npz'),
+  ('vgg.vgg19', dict(form='imagenet'), 'Vgg19', {}, '.safetensors'),
+  ('efficientnet.b0', {}, 'EfficientNetB0', {}, '.npz'),
+  ('mnasnet.mnasnet', {}, 'MnasNet', {}, '.safetensors'),
+  ('shufflenet.shufflenet_v2', {}, 'ShuffleNet', {}, '.npz'),
+  ('vit.vit', VIT, 'ViT', VIT | dict(image_size=64), '.safetensors'),
+)
+
+
+def save(path, state):
+  """A state_dict of arrays as the file that its suffix names."""
+  if path.suffix == '.npz':
+    np.savez(path, **state)
+  else:
+    safetensors.numpy.save_file(state, path)
+
+
+def abstract(model, shape):
+  return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape))
+
+
+def randomised(twin, torch):
+  """Every tensor away from its default, activations of moderate size."""
+  generator = torch.Generator().manual_seed(1)
+  for name, tensor in twin.state_dict().items():
+    if name.endswith('running_var'):
+      tensor.uniform_(0.5, 1.5, generator=generator)
+    elif name.endswith('running_mean') or tensor.ndim == 1:
+      offset = 1.0 if name.endswith('weight') else 0.0
+      tensor.normal_(0.0, 0.1, generator=generator).add_(offset)
+    elif tensor.ndim == 4:
+      fan_in = tensor[0].numel()
+      tensor.normal_(0.0, (2 / fan_in) ** 0.5, generator=generator)
+  return twin.eval()
+
+
+def logits_agree(model, twin, path, shape, torch):
+  """The twin's file, converted, gives the twin's logits."""
+  state = {k: v.numpy() for k, v in twin.state_dict().items()}
+  save(path, state)
+  variables = weights.load(path, abstract(model, shape))
+  path.unlink()  # VGG: half a gigabyte
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  nchw = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
+  with torch.no_grad():
+    expected = twin(nchw).numpy()
+  ours = jax.jit(model.apply)(variables, x)
+  assert expected.std(0).max() > 1e-3 * np.abs(expected).max()  # sees x
+  np.testing.assert_allclose(ours, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(('name', 'hyper', 'twin', 'sizes', 'suffix'), FAMILIES)
+def test_logits_of_a_converted_twin(name, hyper, twin, sizes, suffix, tmp_path):
+  torch = pytest.importorskip('torch')
+  from tests.twins import imagenet
+
+  torch.manual_seed(0)
+  twin = randomised(getattr(imagenet, twin)(7, **sizes), torch)
+  model = models.load(name, num_classes=7, **hyper)
+  path = tmp_path / f'twin{suffix}'
+  logits_agree(model, twin, path, (2, 64, 64, 3), torch)
+
+
+@pytest.fixture
+def model():
+  return vit.vit(num_classes=5, width=8, heads=2, depth=2, patch=4)
+
+
+@pytest.fixture
+def state():
+  """A file of the model above at 8x8x1, made without torch."""
+  rng = np.random.default_rng(0)
+  shapes = {
+    'cls_token': (1, 1, 8),
+    'pos_embed': (1, 5, 8),
+    'patch_embed.proj.weight': (8, 1, 4, 4),
+    'patch_embed.proj.bias': (8,),
+    'norm.weight': (8,),
+    'norm.bias': (8,),
+    'head.weight': (5, 8),
+    'head.bias': (5,),
+  }
+  for i in range(2):
+    for name, shape in {
+      'norm1': (8,),
+      'norm2': (8,),
+      'attn.qkv': (24, 8),
+      'attn.proj': (8, 8),
+      'mlp.fc1': (32, 8),
+      'mlp.fc2': (8, 32),
+    }.items():
+      shapes[f'blocks.{i}.{name}.weight'] = shape
+      shapes[f'blocks.{i}.{name}.bias'] = shape[:1]
+  return {k: rng.normal(size=s).astype(np.float32) for k, s in shapes.items()}
+
+
+@pytest.mark.parametrize('suffix', ['.npz', '.safetensors'])
+def test_layouts(model, state, suffix, tmp_path):
+  path = tmp_path / f'file{suffix}'
+  save(path, state | {'norm.num_batches_tracked': np.array(3)})
+  params = weights.load(path, abstract(model, (1, 8, 8, 1)))['params']
+  np.testing.assert_array_equal(
+    params['head']['kernel'], state['head.weight'].T
+  )
+  qkv = params['blocks']['attn']['qkv']
+  for i in range(2):
+    np.testing.assert_array_equal(
+      qkv['kernel'][i], state[f'blocks.{i}.attn.qkv.weight'].T
+    )
+  # The patch embedding is the convolution of the file.
+  x = np.random.default_rng(1).normal(size=(1, 8, 8, 1)).astype(np.float32)
+  embed = vit.PatchEmbed(8, 4).apply({'params': params['patch_embed']}, x)
+  corner = np.einsum(
+    'oihw,hwi->o', state['patch_embed.proj.weight'], x[0, :4, 4:]
+  )
+  np.testing.assert_allclose(
+    embed[0, 1], corner + state['patch_embed.proj.bias'], rtol=1e-5
+  )
+
+
+def test_the_head_may_bear_any_name(model, state, tmp_path):
+  path = tmp_path / 'file.npz'
+  variables = abstract(model, (1, 8, 8, 1))
+  save(path, state)
+  expected = weights.load(path, variables)
+  renamed = {k.replace('head.', 'classifier.6.'): v for k, v in state.items()}
+  save(path, renamed)
+  chex.assert_trees_all_equal(weights.load(path, variables), expected)
+
+
+def test_fresh_head_keeps_ours(model, state, tmp_path):
+  path = tmp_path / 'file.npz'
+  save(path, state)
+  wide = vit.vit(num_classes=9, width=8, heads=2, depth=2, patch=4)
+  ours = wide.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+  with pytest.raises(base.InputError, match=r"head.weight \(5, 8\).*'fresh'"):
+    weights.load(path, ours)
+  loaded = weights.load(path, ours, head='fresh')['params']
+  np.testing.assert_array_equal(
+    loaded['head']['kernel'], ours['params']['head']['kernel']
+  )
+  np.testing.assert_array_equal(loaded['norm']['scale'], state['norm.weight'])
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda s: s.pop('norm.bias'), 'lacks norm.bias for params/norm/bias'),
+    (lambda s: s.pop('blocks.1.norm1.bias'), 'lacks blocks.1.norm1.bias'),
+    (lambda s: s.pop('head.weight'), "lacks head.weight.*head='fresh'"),
+    (
+      lambda s: s.update({'extra.bias': np.zeros(3)}),
+      'holds extra.bias, which the model has no place for',
+    ),
+    (
+      lambda s: s.update({'blocks.2.norm1.bias': np.zeros(8)}),
+      'blocks.2.norm1.bias.*depth',
+    ),
+    (
+      lambda s: s.update({'fc.weight': np.zeros((5, 8))}),
+      'holds fc, head, of which one may be the head',
+    ),
+    (
+      lambda s: s.update(pos_embed=np.zeros((1, 17, 8))),
+      r'pos_embed \(1, 17, 8\).*\(1, 5, 8\).*image size',
+    ),
+  ],
+)
+def test_other_models_files_are_refused(
+  change, message, model, state, tmp_path
+):
+  change(state)
+  path = tmp_path / 'file.npz'
+  save(path, state)
+  with pytest.raises(base.InputError, match=message) as e:
+    weights.load(path, abstract(model, (1, 8, 8, 1)))
+  assert '\n' not in str(e.value)
+
+
+def test_unreadable_files_are_refused(model, tmp_path):
+  variables = abstract(model, (1, 8, 8, 1))
+  pickled = tmp_path / 'pickled.npz'
+  np.savez(pickled, weight=np.array([{}], dtype=object))
+  for suffix in ('.npz', '.safetensors'):
+    (tmp_path / f'noise{suffix}').write_bytes(b'no such format at all')
+  for name, message in (
+    ('pickled.npz', 'plain arrays, not pickled'),
+    ('noise.npz', 'cannot be read'),
+    ('noise.safetensors', 'cannot be read'),
+    ('absent.npz', 'cannot be read'),
+    ('model.pth', 'neither .npz nor .safetensors'),
+  ):
+    with pytest.raises(base.InputError, match=message) as e:
+      weights.load(tmp_path / name, variables)
+    assert '\n' not in str(e.value)
+  with pytest.raises(base.InputError, match="head='new' is unknown"):
+    weights.load(pickled, variables, head='new')
