@@ -123,7 +123,7 @@ def _grouped(x, w, strides, padding, groups):
     x = jnp.repeat(x, w.shape[3] // groups, axis=3)
     rows = _shifts(x, w.shape[:2], strides, padding)
     taps = [
-      tap * kernel[0]
+      tap * kernel[0].reshape(1, 1, 1, -1)
       for row, kernels in zip(rows, w)
       for tap, kernel in zip(row, kernels)
     ]
@@ -152,13 +152,14 @@ def _pair(value):
   return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def _bias(module, init, fan_in):
-  """The bias [features] of a Conv or Dense; init None is torch's default."""
+def _add_bias(module, y, init, fan_in):
+  """Adds the bias of a Conv or Dense; init None is torch's default."""
   bound = 1 / math.sqrt(fan_in)
   uniform = lambda key, shape: jax.random.uniform(
     key, shape, minval=-bound, maxval=bound
   )
-  return module.param('bias', init or uniform, (module.features,))
+  bias = module.param('bias', init or uniform, (module.features,))
+  return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class Conv(nn.Module):
@@ -200,7 +201,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', self.kernel_init, shape)
     y = _conv(x, kernel, strides, padding, self.groups)
     if self.use_bias:
-      y += _bias(self, self.bias_init, math.prod(shape[:3]))
+      y = _add_bias(self, y, self.bias_init, math.prod(shape[:3]))
     return y
 
 
@@ -217,7 +218,7 @@ class Dense(nn.Module):
     shape = (x.shape[-1], self.features)
     y = x @ self.param('kernel', self.kernel_init, shape)
     if self.use_bias:
-      y += _bias(self, self.bias_init, shape[0])
+      y = _add_bias(self, y, self.bias_init, shape[0])
     return y
 
 

@@ -1,0 +1,108 @@
+"""Residual networks (He et al., 2016): the CIFAR family and ResNet-50.
+
+The CIFAR form has a 3x3 stem, three stages of basic blocks and a projection
+(1x1 convolution and batch norm) where the shape changes: 472,756 parameters for
+ResNet-32 and 100 classes, 46,429,060 for ResNet-32-10, which is ten times as
+wide. ResNet-50 is torchvision's, 25,557,032 parameters for 1000 classes.
+Convolutions are kaiming normal over fan_out without bias, batch norms one and
+zero (the last of a block too), the head PyTorch's default. Untrained, in
+evaluation mode, batch norm does nothing: activations grow from block to block
+and the softmax is confident and wrong (LLBG paper, Section 6.1).
+
+Submodules: conv1, bn1, `layer<stage>_<block>` {conv1, bn1, conv2, bn2, (conv3,
+bn3,) downsample_0, downsample_1} and head (torch: fc).
+"""
+
+import functools
+
+import chex
+from flax import linen as nn
+
+from labelleak.models.layers import (
+  BatchNorm,
+  Conv,
+  Dense,
+  MaxPool,
+  kaiming_normal,
+)
+
+_Conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
+
+
+class _Block(nn.Module):
+  """One residual block, basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1)."""
+
+  features: int  # of the output
+  stride: int
+  bottleneck: bool
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool) -> chex.Array:
+    inner = self.features // 4
+    plan = ((self.features, 3, self.stride), (self.features, 3, 1))
+    if self.bottleneck:  # torchvision strides in the 3x3 convolution
+      plan = ((inner, 1, 1), (inner, 3, self.stride), (self.features, 1, 1))
+    y = x
+    for i, (width, kernel, stride) in enumerate(plan, 1):
+      y = _Conv(width, kernel, stride, kernel // 2, name=f'conv{i}')(y)
+      y = BatchNorm(not train, name=f'bn{i}')(y)
+      if i < len(plan):
+        y = nn.relu(y)
+    if x.shape != y.shape:
+      x = _Conv(self.features, 1, self.stride, name='downsample_0')(x)
+      x = BatchNorm(not train, name='downsample_1')(x)
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """[B, H, W, C] -> logits [B, K]; stage s has width 2^s `width`."""
+
+  num_classes: int
+  blocks: tuple[int, ...]  # in each stage
+  width: int  # of the first stage's output
+  imagenet: bool  # 7x7 stem with pooling and bottlenecks
+  head_bias: bool
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
+    if self.imagenet:
+      x = _Conv(self.width // 4, 7, 2, 3, name='conv1')(x)
+    else:
+      x = _Conv(self.width, 3, 1, 1, name='conv1')(x)
+    x = nn.relu(BatchNorm(not train, name='bn1')(x))
+    if self.imagenet:
+      x = MaxPool(3, 2, 1)(x)
+    for stage, blocks in enumerate(self.blocks):
+      for i in range(blocks):
+        x = _Block(
+          self.width * 2**stage,
+          stride=2 if stage and i == 0 else 1,
+          bottleneck=self.imagenet,
+          name=f'layer{stage + 1}_{i}',
+        )(x, train)
+    x = x.mean((1, 2))
+    return Dense(self.num_classes, use_bias=self.head_bias, name='head')(x)
+
+
+def resnet20(
+  *, num_classes: int, width: int = 16, head_bias: bool = True
+) -> ResNet:
+  """ResNet-20 for small images."""
+  return ResNet(num_classes, (3, 3, 3), width, False, head_bias)
+
+
+def resnet32(
+  *, num_classes: int, width: int = 16, head_bias: bool = True
+) -> ResNet:
+  """ResNet-32 for small images."""
+  return ResNet(num_classes, (5, 5, 5), width, False, head_bias)
+
+
+def resnet32_10(*, num_classes: int, head_bias: bool = True) -> ResNet:
+  """ResNet-32 at ten times the width: 160, 320 and 640."""
+  return ResNet(num_classes, (5, 5, 5), 160, False, head_bias)
+
+
+def resnet50(*, num_classes: int, head_bias: bool = True) -> ResNet:
+  """ResNet-50 of torchvision, with a freshly initialised head."""
+  return ResNet(num_classes, (3, 4, 6, 3), 256, True, head_bias)
