@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, data, train
+from labelleak import base, data, models, train
 
 
 class Interrupted(Exception):
@@ -222,6 +222,16 @@ class ClassifierTest(parameterized.TestCase):
   def test_learns_the_digits(self, **hyper):
     model, variables = self._fit(**hyper)
     self.assertGreater(train.accuracy(model, variables, self.test), 0.9)
+
+  def test_a_small_vision_transformer_learns_the_digits(self):
+    model = models.load(
+      'vit.vit', num_classes=10, width=32, heads=4, depth=2, patch=2
+    )
+    variables = train.classifier(
+      model, self.train, steps=300, batch_size=64, lr=3e-3, seed=0
+    )
+    # Slower to learn than Net; chance is .1.
+    self.assertGreater(train.accuracy(model, variables, self.test), 0.8)
 
   def test_an_untrained_model_is_at_chance(self):
     model, variables = self._fit(steps=0)
