@@ -1,10 +1,31 @@
 """What configs share: `parse_arg` and the fields of an experiment."""
 
 import difflib
+import os
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from labelleak.base import InputError
+
+SAMPLE = '../shared/tfds/imagenet_sample/1.0.0'  # 1000 images, one a class
+AUX = ('lr', 'steps', 'clients', 'apply', 'x', 'y')
+
+UNTRAINED = (
+  dict(name='counts.llg'),
+  dict(name='counts.ebi'),
+  dict(name='counts.llbg'),
+  dict(name='counts.calibrated'),
+)
+TRAINED = (
+  dict(name='counts.llg'),
+  dict(name='counts.ebi'),
+  dict(name='counts.llbg', confidence='aux', known=AUX),
+  dict(name='counts.llbg', confidence=0.5),
+  dict(name='counts.llbg', confidence=0.7),
+  dict(name='counts.llbg', confidence=0.9),
+  dict(name='counts.calibrated', known=AUX),
+)
 
 
 def parse_arg(arg, **spec):
@@ -27,7 +48,7 @@ def parse_arg(arg, **spec):
       close = difflib.get_close_matches(name, spec, 1)
       hint = f'did you mean {close[0]!r}? ' if close else ''
       raise InputError(
-          f'config argument {name!r} is unknown; {hint}use: {", ".join(spec)}.'
+        f'config argument {name!r} is unknown; {hint}use: {", ".join(spec)}.'
       )
     kind = type(spec[name])
     if (kind is bool) == bool(equals):
@@ -37,7 +58,7 @@ def parse_arg(arg, **spec):
       values[name] = kind(text) if equals else True
     except ValueError:
       raise InputError(
-          f'config argument {part!r} needs a value of type {kind.__name__}.'
+        f'config argument {part!r} needs a value of type {kind.__name__}.'
       ) from None
   return values
 
@@ -49,36 +70,51 @@ def hfl(name):
   the LLBG paper (section 6.1), no defense, one client.
   """
   return ConfigDict(
-      dict(
-          name=name,
-          experiment='hfl',
-          dataset=dict(name='embedded.digits'),
-          data_dir=None,  # where prepared data sets live
-          paper_data=None,  # published data set that the data stand for
-          model=dict(name='mlp.mlp'),
-          weights=None,  # path of a PyTorch state_dict, .npz or .safetensors
-          train=None,  # dict of train.classifier's options: attacked afterwards
-          attacks=(
-              dict(name='counts.llg'),
-              dict(name='counts.ebi'),
-              dict(name='counts.llbg'),
-              dict(name='counts.calibrated'),
-          ),
-          known=('lr', 'steps', 'clients'),
-          aux=dict(per_class=10, split='train', overlap=False),
-          defense=(),  # on the update
-          step_defense=(),  # on the gradient of every local step
-          aggregate=dict(name='clear'),
-          batch_size=64,
-          clients=1,
-          local_steps=10,
-          lr=1e-3,
-          queries=1,
-          partition='unbalanced',
-          per_class_cap=None,
-          trials=100,
-          seed=0,
-          per_device=None,  # trials at once; None: 1 on a CPU, else 8
-          sweep=(),
-      )
+    dict(
+      name=name,
+      experiment='hfl',
+      dataset=dict(name='embedded.digits'),
+      data_dir=placeholder(str),  # where prepared data sets live
+      model=dict(name='mlp.mlp'),
+      weights=placeholder(str),  # a PyTorch state_dict: .npz, .safetensors
+      train=placeholder(object),  # options of train.classifier, run before
+      attacks=UNTRAINED,
+      known=('lr', 'steps', 'clients'),
+      # What was published, where the data or the model only stand for it.
+      stands_for=dict(data=placeholder(str), model=placeholder(str)),
+      aux=dict(per_class=10, split='train', overlap=False),
+      defense=(),  # on the update
+      step_defense=(),  # on the gradient of every local step
+      aggregate=dict(name='clear'),
+      batch_size=64,
+      clients=1,
+      local_steps=10,
+      lr=1e-3,
+      queries=1,
+      partition='unbalanced',
+      per_class_cap=placeholder(int),
+      trials=100,
+      seed=0,
+      per_device=placeholder(int),  # trials at once; None: 1 on a CPU, else 8
+      sweep=(),
+    )
   )
+
+
+def synthetic(size, num_classes, per_class):
+  """Images with the label statistics of a data set that is absent."""
+  return dict(
+    name='synthetic.images',
+    shape=(size, size, 3),
+    num_classes=num_classes,
+    per_class=per_class,
+  )
+
+
+def has_sample():
+  return os.path.isdir(SAMPLE)
+
+
+def check_table(table, known):
+  if table not in known:
+    raise InputError(f'table={table} is none of this config: {known}.')

@@ -15,39 +15,35 @@ Published, B=128: untrained EBI 99.2 and LLBG 99.9, but ResNet50 55.9 and 44.9;
 LLG 97.9, 62.9, 16.5 (EfficientNet), 91.1, 91.0. Trained LLBG_aux 78 to 94.
 """
 
-import os
-
 from configs import common
 
-_SAMPLE = '../shared/tfds/imagenet_sample/1.0.0'
 _MODELS = (
-    dict(name='vgg.vgg19', form='imagenet'),
-    dict(name='resnet.resnet50'),
-    dict(name='efficientnet.b0'),
-    dict(name='mnasnet.mnasnet'),
-    dict(name='shufflenet.shufflenet_v2'),
+  dict(name='vgg.vgg19', form='imagenet'),
+  dict(name='resnet.resnet50'),
+  dict(name='efficientnet.b0'),
+  dict(name='mnasnet.mnasnet'),
+  dict(name='shufflenet.shufflenet_v2'),
 )
 
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, table=2, paper=False, runlocal=False)
+  common.check_table(arg['table'], (2, 5))
   config = common.hfl('llbg_imagenet')
-  config.paper_data = 'imagenet2012'
+  config.stands_for.data = 'imagenet2012'
+  config.dataset = _dataset(arg)
   config.batch_size = 128
   config.per_class_cap = 50
-  config.dataset = _dataset(arg)
+  config.model = _MODELS[0]
   if arg['table'] == 2:
     config.sweep = (('model', _MODELS),)
-  elif arg['table'] == 5:
-    config.model = _MODELS[0]
-    config.attacks = common.TRAINED_ATTACKS
-    config.aux = dict(per_class=10, split='train', overlap=False)
   else:
-    raise common.unknown_table(arg['table'], (2, 5))
+    config.attacks = common.TRAINED
+    config.aux.split = 'train[:20%]'  # holds 10 images of every class
   if arg['runlocal']:
-    config.dataset = common.synthetic(32, 50, 50)
-    config.attacks = config.attacks[:3]
     config.trials = 2
+    config.dataset = common.synthetic(32, 50, 50)
+    config.attacks = common.UNTRAINED
     config.sweep = (('model', _MODELS[-1:]),)
   return config
 
@@ -55,6 +51,6 @@ def get_config(arg=None):
 def _dataset(arg):
   if arg['paper']:
     return dict(name='imagenet2012', size=224)
-  if os.path.isdir(_SAMPLE):
-    return dict(name=_SAMPLE, copies=50)
+  if common.has_sample():
+    return dict(name=common.SAMPLE, copies=50)
   return common.synthetic(224, 1000, 50)

@@ -16,68 +16,53 @@ confidence of .5, .7, .9: 70.25, 81.22, 76.58.
 
 from configs import common
 
-_AUX = ('lr', 'steps', 'clients', 'apply', 'x', 'y')
-_ATTACKS = (
-    dict(name='counts.llg'),
-    dict(name='counts.ebi'),
-    dict(name='counts.llbg'),
-    dict(name='counts.calibrated'),
-)
-_TRAINED = (
-    dict(name='counts.llg'),
-    dict(name='counts.ebi'),
-    dict(name='counts.llbg', confidence='aux', known=_AUX),
-    dict(name='counts.llbg', confidence=0.5),
-    dict(name='counts.llbg', confidence=0.7),
-    dict(name='counts.llbg', confidence=0.9),
-    dict(name='counts.calibrated', known=_AUX),
-)
 _FIELDS = (
-    'dataset', 'model', 'train', 'attacks', 'paper_data', 'per_class_cap',
-)  # fmt: skip
+  'dataset',
+  'model',
+  'train',
+  'attacks',
+  'stands_for',
+  'per_class_cap',
+)
+_ITSELF = dict(data=None, model=None)
+_PUBLISHED = dict(data='imagenet2012', model='vit.base')
 
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, runlocal=False)
   config = common.hfl('llbg_vit')
-  if arg['paper']:
-    return _paper(config)
   digits = dict(name='embedded.digits')
   small = dict(name='vit.vit', width=64, heads=4, depth=4, patch=2)
-  images = dict(
-      name='synthetic.images',
-      shape=(64, 64, 3),
-      num_classes=1000,
-      per_class=50,
-  )
   train = dict(steps=300, batch_size=64, lr=1e-3)
+  images = common.synthetic(64, 1000, 50)
   tiny = dict(name='vit.tiny')
   if arg['runlocal']:
-    images = dict(images, shape=(32, 32, 3), num_classes=50)
-    tiny, small = dict(tiny, depth=1), dict(small, depth=1)
-    train = dict(train, steps=5)
     config.trials = 3
+    small, tiny = dict(small, depth=1), dict(tiny, depth=1)
+    train = dict(train, steps=5)
+    images = common.synthetic(32, 50, 50)
   config.sweep = (
+    (
+      _FIELDS,
       (
-          _FIELDS,
-          (
-              (digits, small, None, _ATTACKS, None, None),
-              (digits, small, train, _TRAINED, None, None),
-              (images, tiny, None, _ATTACKS, 'imagenet2012', 50),
-          ),
+        (digits, small, None, common.UNTRAINED, _ITSELF, None),
+        (digits, small, train, common.TRAINED, _ITSELF, None),
+        (images, tiny, None, common.UNTRAINED, _PUBLISHED, 50),
       ),
+    ),
   )
-  return config
+  return _paper(config) if arg['paper'] else config
 
 
 def _paper(config):
-  """ViT-B/16 at 224 on ImageNet's validation split.
+  """ViT-B/16 at 224 on ImageNet's validation split, untrained.
 
-  The trained half needs timm's weights: --config.weights=PATH.
+  For the trained half add timm's weights and the auxiliary attacks:
+    --config.weights=vit_base_patch16_224.safetensors
+    --config.attacks="(dict(name='counts.llbg', confidence=0.7),)"
   """
+  config.sweep = ()
   config.dataset = dict(name='imagenet2012', size=224)
-  config.paper_data = 'imagenet2012'
   config.model = dict(name='vit.base')
-  config.attacks = _ATTACKS
   config.per_class_cap = 50
   return config

@@ -60,20 +60,20 @@ def describe(value: Any) -> Any:
   if not isinstance(value, dict | ConfigDict):
     return value
   rest = ', '.join(
-      f'{k}={describe(v)}' for k, v in sorted(value.items()) if k != 'name'
+    f'{k}={describe(v)}' for k, v in sorted(value.items()) if k != 'name'
   )
   name = value.get('name', '')
   return f'{name}({rest})' if name and rest else name or rest
 
 
 def spread(
-    trial: Callable,
-    keys: chex.Array,
-    per_trial: chex.ArrayTree | Callable[[np.ndarray], chex.ArrayTree],
-    shared: chex.ArrayTree,
-    *,
-    per_device: Optional[int] = None,
-    callback: Callable[[int], None] = lambda num: None,
+  trial: Callable,
+  keys: chex.Array,
+  per_trial: chex.ArrayTree | Callable[[np.ndarray], chex.ArrayTree],
+  shared: chex.ArrayTree,
+  *,
+  per_device: Optional[int] = None,
+  callback: Callable[[int], None] = lambda num: None,
 ) -> chex.ArrayTree:
   """Runs `trial(key, item, shared)` for T trials, sharded over all devices.
 
@@ -138,9 +138,9 @@ def _compile(trial, width, devices):
   split = _sharding(devices, PartitionSpec('trial'))
   whole = _sharding(devices, PartitionSpec())
   run = jax.jit(
-      jax.vmap(trial, (0, 0, None)),
-      in_shardings=(split, split, whole),
-      out_shardings=split,
+    jax.vmap(trial, (0, 0, None)),
+    in_shardings=(split, split, whole),
+    out_shardings=split,
   )
   return run, lambda tree: jax.device_put(tree, split)
 
@@ -161,16 +161,16 @@ def _axis(entry):
     values = list(values)
   except (TypeError, ValueError):
     raise InputError(
-        f'sweep entry {entry!r} must be a pair (path, values), such as'
-        " ('batch_size', (64, 128))."
+      f'sweep entry {entry!r} must be a pair (path, values), such as'
+      " ('batch_size', (64, 128))."
     ) from None
   if isinstance(path, str):
     return [((path, value),) for value in values]
   for value in values:
     if not isinstance(value, tuple | list) or len(value) != len(path):
       raise InputError(
-          f'sweep value {value!r} must have one part for each of the paths'
-          f' {tuple(path)}.'
+        f'sweep value {value!r} must have one part for each of the paths'
+        f' {tuple(path)}.'
       )
   return [tuple(zip(path, value)) for value in values]
 
@@ -180,8 +180,8 @@ def _set(config, path, value):
     config_path.set_value(path, config, value)
   except (AttributeError, KeyError, IndexError) as e:
     raise InputError(
-        f'config.sweep names {path!r}, which the config lacks; its fields are:'
-        f' {", ".join(sorted(config.keys()))}.'
+      f'config.sweep names {path!r}, which the config lacks; its fields are:'
+      f' {", ".join(sorted(config.keys()))}.'
     ) from e
   except (TypeError, ValueError) as e:
     raise InputError(f'config.sweep sets {path}={value!r}: {e}') from e

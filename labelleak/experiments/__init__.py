@@ -5,19 +5,22 @@ validates everything that the config says, loads what is cheap, and returns
 `measure(progress) -> list of dicts`, one for each attack, with
 
   attack, attack_args, known: what ran, and what it was granted;
-  setting: facts that identify the point among published ones, JSON;
-  data, defense, trials: as in a row;
+  setting: facts that identify the point among published ones, JSON: `data` and
+    `model` are those that it stands for;
+  data, model, defense, trials: as in a row;
   values: metric -> [T], the metric that papers report first.
 
 All points of a sweep are validated before the first of them runs, so that bad
 input never costs finished rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import json
+import sys
 import time
 from typing import Optional
 
+from absl import flags
 from ml_collections import ConfigDict
 import tqdm
 
@@ -43,12 +46,12 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
     raise base.InputError(f'trials={config.trials} must be at least 1.')
   name = f'{config.experiment}.experiment'
   points = [
-      (point, full, base.load('experiments', name, config=full))
-      for point, full in sweep.grid(config)
+    (point, full, base.load('experiments', name, config=full))
+    for point, full in sweep.grid(config)
   ]
   finished = report.start(workdir, config) if workdir else []
   rows = []
-  with tqdm.tqdm(total=len(points), desc='points', unit='point') as bar:
+  with _bar(len(points), 'point') as bar:
     for point, full, measure in points:
       point = json.loads(json.dumps(point))  # as the rows hold it
       ready = [row for row in finished if row['point'] == point]
@@ -59,28 +62,62 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   return rows
 
 
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
+  """The config that a command line names; what is wrong with it, in one line.
+
+  Raises:
+    InputError: an unknown flag or config field, a value of another type, or a
+      config file that is missing or fails.
+  """
+  try:
+    rest = values(argv)[1:]
+    config = values.config  # a config file fails here, not above
+  except (flags.Error, AttributeError, KeyError, OSError) as e:
+    cause = e
+    while cause.args and isinstance(cause.args[0], Exception):
+      cause = cause.args[0]  # ml_collections nests them
+    # A failing config file arrives as a traceback: its last line says why.
+    line = str(cause.args[0] if cause.args else cause).strip().split('\n')[-1]
+    line = line.removeprefix('labelleak.base.InputError: ')
+    field = isinstance(e, AttributeError | KeyError)
+    prefix = 'the config has no such field: ' if field else ''
+    raise base.InputError(prefix + line.strip()) from e
+  if rest:
+    raise base.InputError(
+      f'{rest[0]!r} is no flag; write --config=FILE.py, --config.field=value or'
+      ' --workdir=DIR.'
+    )
+  return config
+
+
 def _measure(point, config, measure: Callable, workdir):
   """Rows of one point, appended to the workdir."""
   started = time.perf_counter()
-  with tqdm.tqdm(
-      total=config.trials, desc='trials', unit='trial', leave=False
-  ) as bar:
+  with _bar(config.trials, 'trial', leave=False) as bar:
     results = measure(bar.update)
   seconds = time.perf_counter() - started
   values = [result.pop('values') for result in results]
   rows = []
   for result, metrics in zip(results, values):
     row = dict(
-        config=config.name,
-        point=point,
-        **result,
-        seed=config.seed,
-        metrics={m: report.summary(v) for m, v in metrics.items()},
-        paper=published.match(result),
-        seconds=round(seconds, 2),
-        **report.environment(),
+      config=config.name,
+      point=point,
+      **result,
+      seed=config.seed,
+      metrics={m: report.summary(v) for m, v in metrics.items()},
+      paper=published.match(result),
+      seconds=round(seconds, 2),
+      **report.environment(),
     )
     rows.append(json.loads(json.dumps(row)))
   if workdir:
     report.append(workdir, rows, values)
   return rows
+
+
+def _bar(total, unit, leave=True):
+  """A progress bar with ETA; a log file gets a line every half minute."""
+  quiet = 0.1 if sys.stderr.isatty() else 30
+  return tqdm.tqdm(
+    total=total, desc=f'{unit}s', unit=unit, leave=leave, mininterval=quiet
+  )

@@ -44,8 +44,8 @@ def start(workdir: str, config: ConfigDict) -> list[dict]:
     theirs = json.loads(stored.read_text())
     if field := _first_difference(theirs, ours):
       raise InputError(
-          f'{workdir} holds a run with another config: {field}; choose another'
-          ' --workdir or remove this one.'
+        f'{workdir} holds a run with another config: {field}; choose another'
+        ' --workdir or remove this one.'
       )
   else:
     _replace(stored, (json.dumps(ours, indent=2) + '\n').encode())
@@ -122,9 +122,9 @@ def environment() -> dict:
     commit = None  # no git, or not a checkout
   devices = jax.devices()
   return dict(
-      device=f'{len(devices)} x {devices[0].device_kind}',
-      versions={m.__name__: m.__version__ for m in (jax, flax, optax, np)},
-      commit=commit,
+    device=f'{len(devices)} x {devices[0].device_kind}',
+    versions={m.__name__: m.__version__ for m in (jax, flax, optax, np)},
+    commit=commit,
   )
 
 

@@ -20,7 +20,7 @@ def save(workdir: pathlib.Path, rows: list[dict]) -> list[pathlib.Path]:
     saved.append(_write(workdir / 'accuracy.png', by_attack(rows)))
   if len({row['setting'].get('batch_size') for row in rows}) > 1:
     saved.append(
-        _write(workdir / 'batch_size.png', against(rows, 'batch_size'))
+      _write(workdir / 'batch_size.png', against(rows, 'batch_size'))
     )
   return saved
 
@@ -32,14 +32,14 @@ def by_attack(rows: list[dict]) -> figure.Figure:
   tall = -(-len(groups) // wide)
   most = max(len(group) for _, group in groups)
   fig = figure.Figure(
-      figsize=(6.4 * wide, tall * (0.34 * most + 1.3)), layout='constrained'
+    figsize=(6.4 * wide, tall * (0.34 * most + 1.3)), layout='constrained'
   )
   axes = fig.subplots(tall, wide, squeeze=False, sharex=True).flat
   for ax in axes[len(groups) :]:
     ax.set_visible(False)
   for ax, (first, group) in zip(axes, groups):
     _bars(ax, group, next(iter(first['metrics'])))
-    ax.set_title(tables.heading_of(first), fontsize=8, loc='left', wrap=True)
+    ax.set_title(tables.heading(first), fontsize=8, loc='left', wrap=True)
   return fig
 
 
@@ -72,10 +72,12 @@ def against(rows: list[dict], field: str) -> figure.Figure:
   """
   panels = {}
   for row in rows:
-    rest = {k: v for k, v in row['setting'].items() if k not in (field, 'accuracy')}
+    rest = {
+      k: v for k, v in row['setting'].items() if k not in (field, 'accuracy')
+    }
     panels.setdefault((row['data'], str(rest)), []).append(row)
   panels = {
-      k: v for k, v in panels.items() if len({r['setting'][field] for r in v}) > 1
+    k: v for k, v in panels.items() if len({r['setting'][field] for r in v}) > 1
   } or panels
   fig = figure.Figure(figsize=(5.6 * len(panels), 3.8), layout='constrained')
   axes = fig.subplots(1, len(panels), squeeze=False, sharey=True).flat
@@ -95,10 +97,19 @@ def _lines(ax, group, field):
     mean = [100 * row['metrics'][metric]['mean'] for row in line]
     std = [100 * row['metrics'][metric]['std'] for row in line]
     color = _color(line[0])
-    ax.errorbar(x, mean, std, marker='o', ms=4, capsize=3, color=color, label=name)
+    ax.errorbar(
+      x, mean, std, marker='o', ms=4, capsize=3, color=color, label=name
+    )
     for row in line:
       if paper := (row.get('paper') or {}).get(metric):
-        ax.plot(row['setting'][field], 100 * paper['mean'], 'D', color='k', mfc='none', ms=7)
+        ax.plot(
+          row['setting'][field],
+          100 * paper['mean'],
+          'D',
+          color='k',
+          mfc='none',
+          ms=7,
+        )
   ax.set_xscale('log', base=2)
   ticks = sorted({row['setting'][field] for row in group})
   ax.set_xticks(ticks, [str(t) for t in ticks])
@@ -106,7 +117,11 @@ def _lines(ax, group, field):
   ax.set_xlabel(field.replace('_', ' '))
   ax.set_ylabel(f'{metric.replace("_", " ")}, %')
   first = group[0]
-  ax.set_title(f'{first["setting"]["model"]} on {first["data"]}; diamonds are published', fontsize=9, loc='left')
+  ax.set_title(
+    f'{first["model"]} on {first["data"]}; diamonds are published',
+    fontsize=9,
+    loc='left',
+  )
   ax.legend(fontsize=8)
   _plain(ax, 'y')
 

@@ -5,12 +5,18 @@ Rows hold rates in [0, 1]; tables show them in percent, as the papers do.
 
 from tabulate import tabulate
 
-# Metrics that are no rates, shown as they are.
+# Metrics that are no rates: shown as they are, without the deviation.
 _PLAIN = ('count_error',)
+_SHORT = dict(
+  count_accuracy='accuracy',
+  presence_precision='precision',
+  presence_recall='recall',
+  count_error='error',
+)
 _PUBLIC = ('lr', 'steps', 'clients')  # shared in the published protocol
-_NOTE = (
-    '† published for other data than ours: expected by label statistics, which'
-    '\n  decide this attack as long as the model is untrained.'
+NOTE = (
+  '† published for another model or other data than ours: expected by label'
+  ' statistics,\nwhich decide most attacks as long as a model is untrained.'
 )
 
 
@@ -24,32 +30,38 @@ def points(rows: list[dict], style: str = 'simple') -> str:
   parts = []
   for first, group in by_point(rows):
     names = list(first['metrics'])
-    metric = names[0]
-    header = [
-        'attack',
-        *(n.replace('_', ' ') for n in names),
-        'published',
-    ]
+    source = next((s for row in group if (s := _source(row))), None)
+    header = ['attack', *(_SHORT.get(n, n.replace('_', ' ')) for n in names)]
     body = [
-        [
-            attack(row, short=True),
-            *(cell(row['metrics'][n], n) for n in names),
-            _published(row, metric),
-        ]
-        for row in group
+      [attack(row, short=True)]
+      + [cell(row['metrics'][n], n) for n in names]
+      + ([published(row)] if source else [])
+      for row in group
     ]
-    heading = ('### ' if style == 'github' else '') + heading_of(first)
-    parts.append(f'{heading}\n\n{tabulate(body, header, style)}\n')
+    if source:
+      header.append(source)
+    lines = heading(first)
+    if style == 'github':
+      lines = '#### ' + lines.replace('\n  ', ', ')
+    widths = [30] if style == 'simple' else None
+    table = tabulate(body, header, style, maxcolwidths=widths)
+    parts.append(f'{lines}\n\n{table}\n')
   text = '\n'.join(parts)
-  return text + (f'\n{_NOTE}\n' if '†' in text else '')
+  return text + (f'\n{NOTE}\n' if '†' in text else '')
 
 
 def cell(summary: dict, metric: str = 'count_accuracy') -> str:
   """Mean ± standard deviation, in percent where the metric is a rate."""
-  scale = 1 if metric in _PLAIN else 100
-  digits = 4 if metric in _PLAIN else 2
-  mean, std = scale * summary['mean'], scale * summary['std']
-  return f'{mean:.{digits}f} ± {std:.{digits}f}'
+  if metric in _PLAIN:
+    return f'{summary["mean"]:.4g}'
+  return f'{100 * summary["mean"]:.2f} ± {100 * summary["std"]:.2f}'
+
+
+def published(row: dict) -> str:
+  """The paper's cell for a row, '' where it has none; † on substitutes."""
+  for metric, paper in (row['paper'] or {}).items():
+    return cell(paper, metric) + (' †' if paper['substitute'] else '')
+  return ''
 
 
 def label(point: dict) -> str:
@@ -66,33 +78,26 @@ def attack(row: dict, short: bool = False) -> str:
   """An attack with its arguments and what it was granted.
 
   The numbers of the protocol go without saying; `+` names what was granted
-  beyond them, `-` which of them was not: 'counts.llbg(confidence=aux) +x +y'.
+  beyond them, `-` which of them was not: 'counts.llbg(confidence=aux)+x+y'.
   """
   name = row['attack'].rpartition('.')[2] if short else row['attack']
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   more = [f'+{k}' for k in row['known'] if k not in _PUBLIC]
   less = [f'-{k}' for k in _PUBLIC if k not in row['known']]
-  return ' '.join([name + (f'({args})' if args else ''), *more, *less])
+  return ''.join([name, f'({args})' if args else '', *more, *less])
 
 
-def heading_of(row: dict) -> str:
-  """What was attacked, in one line of at most about 100 columns."""
+def heading(row: dict) -> str:
+  """What was attacked, in two lines."""
   setting = row['setting']
-  parts = [f'{setting["model"]} on {row["data"]}']
-  parts.append('trained' if setting['trained'] else 'untrained')
+  state = 'trained' if setting['trained'] else 'untrained'
   shown = ('batch_size', 'local_steps', 'clients', 'partition', 'accuracy')
-  parts += [f'{k}={setting[k]}' for k in shown if setting.get(k) is not None]
-  if setting.get('defense', 'none') != 'none':
-    parts.append(setting['defense'])
-  return ', '.join(parts) + f', {row["trials"]} trials'
-
-
-def _published(row, metric):
-  paper = (row.get('paper') or {}).get(metric)
-  if not paper:
-    return ''
-  mark = ' †' if paper.get('substitute') else ''
-  return f'{cell(paper, metric)}{mark} ({paper["source"]})'
+  facts = [f'{k}={setting[k]}' for k in shown if setting.get(k) is not None]
+  facts.append(f'defense={setting["defense"]}')
+  return (
+    f'{row["model"]} on {row["data"]}, {state}\n'
+    f'  {", ".join(facts)}, {row["trials"]} trials'
+  )
 
 
 def by_point(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
@@ -101,3 +106,8 @@ def by_point(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
   for row in rows:
     groups.setdefault((row['config'], label(row['point'])), []).append(row)
   return [(group[0], group) for group in groups.values()]
+
+
+def _source(row):
+  """Which table a row's published cells stand in."""
+  return next((c['source'] for c in (row['paper'] or {}).values()), None)

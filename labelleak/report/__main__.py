@@ -1,0 +1,31 @@
+"""Compares the rows of many workdirs with the published tables.
+
+python -m labelleak.report results > RESULTS.md
+"""
+
+import pathlib
+import sys
+
+from labelleak import base, report
+from labelleak.report import results
+
+
+def main(argv):
+  root = pathlib.Path(argv[1] if len(argv) > 1 else 'results')
+  rows = [
+    row
+    for path in sorted(root.glob('*/rows.jsonl'))
+    for row in report.read(path.parent)
+  ]
+  if not rows:
+    raise base.InputError(
+      f'{root} holds no */rows.jsonl; name a folder of workdirs.'
+    )
+  print(results.markdown(rows))
+
+
+if __name__ == '__main__':
+  try:
+    main(sys.argv)
+  except base.InputError as e:
+    sys.exit(str(e))
