@@ -21,6 +21,8 @@ jax.config.update(
   'jax_compilation_cache_dir',
   os.path.join(os.path.expanduser(_CACHE), 'labelleak', 'jax'),
 )
+# Most tests compile many small programs, which the default would not keep.
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 def pytest_configure(config):
