@@ -71,7 +71,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
   """
   try:
     rest = values(argv)[1:]
-    config = values.config  # a config file fails here, not above
+    config = values.config
+    config.keys()  # an absent config file fails here, not above
   except (flags.Error, AttributeError, KeyError, OSError) as e:
     cause = e
     while cause.args and isinstance(cause.args[0], Exception):

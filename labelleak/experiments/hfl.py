@@ -52,6 +52,9 @@ def experiment(*, config: ConfigDict) -> Callable:
       traced once, so that an attack that lacks a grant is found here, too.
   """
   config = config.copy_and_resolve_references()
+  for field in ('clients', 'queries', 'per_device'):
+    if config[field] is not None and config[field] < 1:
+      raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
   source = _source(config)
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
   specs = _attack_specs(config)

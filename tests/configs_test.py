@@ -1,0 +1,106 @@
+"""Every config runs in seconds with `runlocal`, and is plain data."""
+
+import importlib.util
+import json
+import os
+import pathlib
+
+from absl.testing import parameterized
+
+from labelleak import experiments, sweep
+from labelleak.base import InputError
+from labelleak.report import published
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILES = sorted(
+  p for p in (ROOT / 'configs').glob('*.py') if p.name != 'common.py'
+)
+
+
+def _get(path, arg=None):
+  spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
+
+
+class ConfigsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    previous = os.getcwd()
+    os.chdir(ROOT)  # paths of shared data are relative to it
+    self.addCleanup(os.chdir, previous)
+
+  @parameterized.parameters(*FILES)
+  def test_runlocal(self, path):
+    config = _get(path, 'runlocal')
+    workdir = self.create_tempdir().full_path
+    rows = experiments.run(config, workdir)
+    points = list(sweep.grid(config))
+    named = {json.dumps(row['point']) for row in rows}
+    self.assertEqual(named, {json.dumps(point) for point, _ in points})
+    for point, full in points:
+      mine = [row['attack'] for row in rows if row['point'] == point]
+      wanted = [spec['name'] for spec in full.attacks]
+      self.assertEqual(mine[: len(wanted)], wanted)
+      self.assertIn('counts.random', mine)
+
+  @parameterized.parameters(*FILES)
+  def test_a_config_is_data_and_says_how_to_run_it(self, path):
+    config = _get(path)
+    json.loads(config.to_json())
+    self.assertEqual(config.name, path.stem)
+    text = path.read_text()
+    self.assertIn(f'--config=configs/{path.name}', text)
+    self.assertIn('Published', text)
+
+  @parameterized.parameters(*FILES)
+  def test_misspelt_arguments_are_named(self, path):
+    with self.assertRaisesRegex(InputError, "'runlocl'.*'runlocal'"):
+      _get(path, 'runlocl')
+
+
+class PublishedSettingsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('llbg_cifar', 'paper', 1),
+    ('llbg_cifar', 'table=3,paper', 3),
+    ('llbg_cifar', 'table=4,paper', 4),
+    ('llbg_cifar', 'table=8,paper', 8),
+    ('llbg_imagenet', 'paper', 2),
+    ('llbg_imagenet', 'table=5,paper', 5),
+    ('llbg_imagenet', 'table=5,paper', 6),
+    ('llbg_vit', 'paper', 9),
+  )
+  def test_configs_run_the_published_settings(self, name, arg, number):
+    """Each printed setting is a point of its config (weights aside)."""
+    (table,) = [t for t in published.TABLES if f'Table {number}:' in t.title]
+    points = [
+      full for _, full in sweep.grid(_get(ROOT / f'configs/{name}.py', arg))
+    ]
+    models = {full.model.name for full in points}
+    for cell in table.cells.values():
+      model = cell.setting['model'].partition('(')[0]
+      if number in (5, 6) or cell.setting['trained']:
+        continue  # one model at a time, with its weights file
+      self.assertIn(model, models)
+      fits = [
+        full
+        for full in points
+        if sweep.describe(full.model) == cell.setting['model']
+        and full.batch_size == cell.setting['batch_size']
+        and full.partition == cell.setting['partition']
+        and full.local_steps == cell.setting['local_steps']
+        and any(
+          spec['name'] == cell.attack
+          and all(spec.get(k) == v for k, v in cell.attack_args.items())
+          for spec in full.attacks
+        )
+      ]
+      self.assertLen(fits, 1, cell)
+
+  def test_trained_attacks_are_the_published_ones(self):
+    config = _get(ROOT / 'configs/llbg_imagenet.py', 'table=5')
+    asked = {(spec['name'], spec.get('confidence')) for spec in config.attacks}
+    for table in published.TABLES[4:6]:
+      for cell in table.cells.values():
+        self.assertIn((cell.attack, cell.attack_args.get('confidence')), asked)

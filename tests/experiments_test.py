@@ -1,0 +1,260 @@
+"""HFL experiments from config to rows, and the errors that stop them early."""
+
+import dataclasses
+from unittest import mock
+
+from absl.testing import parameterized
+import jax
+from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
+import numpy as np
+
+from configs import common
+from labelleak import attacks, experiments, report
+from labelleak.attacks import counts
+from labelleak.base import Attack, InputError
+
+_BASIC = (dict(name='counts.llbg'), dict(name='counts.ebi'))
+
+
+def _config(**fields):
+  config = common.hfl('test')
+  config.attacks = _BASIC
+  config.model = dict(name='mlp.mlp', width=16)
+  config.trials = 6
+  config.batch_size = 20
+  for path, value in fields.items():
+    config_path.set_value(path.replace('__', '.'), config, value)
+  return config
+
+
+def _by_attack(rows):
+  return {row['attack']: row['metrics']['count_accuracy'] for row in rows}
+
+
+def probe(*, wants: str):
+  """An attack that checks what it is granted, then guesses."""
+
+  def infer(key, view, known):
+    fields = {f.name: getattr(known, f.name) for f in dataclasses.fields(known)}
+    assert fields[wants] is not None
+    SEEN.append(fields)
+    return counts.random().infer(key, view, known)
+
+  return Attack(infer=infer)
+
+
+SEEN = []
+
+
+class RowsTest(parameterized.TestCase):
+  def test_a_row_is_complete(self):
+    rows = experiments.run(_config())
+    self.assertEqual(
+      [row['attack'] for row in rows],
+      ['counts.llbg', 'counts.ebi', 'counts.random'],
+    )
+    for row in rows:
+      self.assertEqual(row['config'], 'test')
+      self.assertEqual(row['data'], 'digits')
+      self.assertEqual(row['trials'], 6)
+      self.assertEqual(row['known'], ['lr', 'steps', 'clients'])
+      for metric in ('count_accuracy', 'presence_precision', 'count_error'):
+        self.assertEqual(set(row['metrics'][metric]), {'mean', 'std', 'stderr'})
+      for field in ('seconds', 'device', 'versions', 'commit', 'paper', 'seed'):
+        self.assertIn(field, row)
+
+  def test_fedsgd_on_a_near_uniform_model_is_exact_for_llbg(self):
+    # With one local step beta = 1/K - counts/B, up to the softmax's deviation.
+    found = _by_attack(
+      experiments.run(_config(local_steps=1, partition='balanced'))
+    )
+    self.assertEqual(found['counts.llbg']['mean'], 1.0)
+    self.assertLess(found['counts.random']['mean'], 0.9)
+
+  def test_random_is_at_chance(self):
+    rows = experiments.run(_config(trials=200, attacks=()))
+    row = rows[0]['metrics']['count_accuracy']
+    # E sum min(c, t)/B for iid guesses: simulated with NumPy on such batches.
+    rng = np.random.default_rng(0)
+    hits = []
+    for _ in range(4000):
+      a, b = rng.integers(10, size=2)
+      rest = rng.integers(10, size=5)
+      truth = np.bincount([a] * 10 + [b] * 5 + list(rest), minlength=10)
+      guess = np.bincount(rng.integers(10, size=20), minlength=10)
+      hits.append(np.minimum(truth, guess).sum() / 20)
+    self.assertAlmostEqual(
+      row['mean'], np.mean(hits), delta=4 * row['stderr'] + 0.01
+    )
+
+  def test_more_trials_extend_fewer(self):
+    few, many = self.create_tempdir().full_path, self.create_tempdir().full_path
+    experiments.run(_config(trials=3), few)
+    experiments.run(_config(trials=5, per_device=1), many)
+    many = report.trials(many)
+    for name, values in report.trials(few).items():
+      np.testing.assert_allclose(values, many[name][:3])
+
+  def test_device_count_does_not_change_rows(self):
+    rows = []
+    for num in (1, 4):
+      devices = jax.local_devices()[:num]
+      with mock.patch.object(jax, 'devices', return_value=devices):
+        rows.append(
+          [
+            {**report.comparable(row), 'config': ''}
+            for row in experiments.run(_config(trials=6, per_device=1))
+          ]
+        )
+    self.assertEqual(*rows)
+
+  def test_attacks_do_not_disturb_each_other(self):
+    alone = _by_attack(experiments.run(_config(attacks=_BASIC[1:])))
+    both = _by_attack(experiments.run(_config()))
+    for name in alone:
+      self.assertEqual(alone[name], both[name])
+
+  def test_one_initialisation_by_seed(self):
+    rows = [experiments.run(_config(seed=seed)) for seed in (0, 0, 1)]
+    first, again, other = map(_by_attack, rows)
+    self.assertEqual(first, again)
+    self.assertNotEqual(first, other)
+
+  def test_training_comes_before_the_attack(self):
+    train = dict(steps=200, batch_size=64, lr=1e-2)
+    config = _config(sweep=(('train', (None, train)),))
+    rows = experiments.run(config)
+    untrained, trained = rows[0]['setting'], rows[-1]['setting']
+    self.assertFalse(untrained['trained'])
+    self.assertIsNone(untrained['accuracy'])
+    self.assertTrue(trained['trained'])
+    self.assertGreater(trained['accuracy'], 0.6)  # chance is 0.1
+
+  def test_clients_share_one_view(self):
+    rows = experiments.run(_config(clients=3, local_steps=1))
+    self.assertEqual(rows[0]['setting']['clients'], 3)
+    self.assertGreater(rows[0]['metrics']['count_accuracy']['mean'], 0.6)
+
+  def test_defended_rows_say_so(self):
+    noise = (dict(name='clip', max_norm=1.0), dict(name='gaussian', stddev=9.0))
+    rows = experiments.run(_config(step_defense=noise))
+    self.assertEqual(rows[0]['defense'], 'clip+gaussian')
+    self.assertEqual(
+      rows[0]['setting']['defense'], 'clip(max_norm=1.0)+gaussian(stddev=9.0)'
+    )
+    free = experiments.run(_config())
+    for noisy, clean in zip(rows[:2], free[:2]):
+      self.assertLess(
+        noisy['metrics']['count_accuracy']['mean'],
+        clean['metrics']['count_accuracy']['mean'] - 0.2,
+      )
+
+
+class GrantsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    SEEN.clear()
+
+  def _seen(self, wants, **fields):
+    name = f'{__name__}.probe'
+    spec = (dict(name=name, wants=wants, known=('x', 'y', 'defense')),)
+    experiments.run(_config(attacks=spec, trials=1, **fields))
+    return SEEN[0]
+
+  def test_only_what_is_granted(self):
+    noise = (dict(name='clip', max_norm=0.5), dict(name='gaussian', stddev=0.1))
+    seen = self._seen('x', step_defense=noise)
+    self.assertIsNone(seen['apply'])
+    self.assertIsNone(seen['lr'])
+    self.assertEqual(seen['steps'], 1)
+    self.assertEqual(seen['defense'], (('clip', 0.5), ('gaussian', 0.1)))
+    self.assertEqual(seen['x'].shape, (100, 8, 8, 1))
+    self.assertEqual(seen['y'].shape, (100, 10))
+
+  def test_nothing_in_a_known_is_the_victims(self):
+    allowed = {
+      'num_classes', 'batch_size', 'steps', 'clients', 'lr', 'defense',
+      'apply', 'shape', 'x', 'y',
+    }  # fmt: skip
+    self.assertEqual(set(self._seen('x')), allowed)
+
+
+class ErrorsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (dict(attacks=(dict(name='counts.llbgg'),)), "llbgg.*'counts.llbg'"),
+    (dict(attacks=(dict(name='counts.llbg', gamma=1),)), "takes no 'gamma'"),
+    (dict(attacks=(dict(),)), 'no attack or defense'),
+    (dict(attacks=(dict(name='counts.llg_plus'),)), 'apply'),
+    (dict(model__name='mlp.mpl'), "'mlp.mpl'.*'mlp.mlp'"),
+    (dict(dataset=dict(name='embedded.digit')), "'embedded.digits'"),
+    (dict(dataset=dict(name='embedded.digits', split='tst')), "'tst'"),
+    (dict(partition='unbalancd'), "'unbalanced'"),
+    (dict(batch_size=100_000), 'larger than the data'),
+    (dict(batch_size=12), 'leaves.*without examples.*local_steps='),
+    (dict(batch_size=0), 'batch_size=0'),
+    (dict(lr=0.0), 'lr=0.0'),
+    (dict(trials=0), 'trials=0'),
+    (dict(known=('lr', 'labels')), "'labels'"),
+    (dict(experiment='hlf'), "'hfl.experiment'"),
+    (dict(aggregate=dict(name='clera')), "'clear'"),
+    (dict(weights='/nowhere.npz'), '/nowhere.npz'),
+    (dict(train=dict(steps=3, lr=0.1)), "'batch_size'"),
+    (dict(train=dict(steps=3, lr=0.1, batch_size=4, speed=1)), "'speed'"),
+    (
+      dict(step_defense=(dict(name='gaussian', stddev=-1.0),)),
+      'stddev=-1.0',
+    ),
+    (dict(model=dict(name='vit.tiny')), 'vit.tiny|patch'),
+    (
+      dict(dataset=dict(name='synthetic.images', num_classes=1)),
+      'num_classes',
+    ),
+    (
+      dict(known=('x',), aux=dict(per_class=1, split=None, overlap=False)),
+      'overlap',
+    ),
+    (dict(per_device=0), 'per_device=0'),
+    (dict(clients=0), 'clients=0'),
+    (dict(queries=0), 'queries=0'),
+    (dict(seed=-1), 'seed=-1'),
+  )
+  def test_one_line_naming_the_value(self, fields, message):
+    with self.assertRaisesRegex(InputError, message) as caught:
+      experiments.run(_config(**fields))
+    self.assertNotIn('\n', str(caught.exception))
+
+  def test_a_bad_point_stops_the_sweep_before_the_first_runs(self):
+    config = _config(sweep=(('batch_size', (20, 12)),))
+    workdir = self.create_tempdir().full_path
+    with self.assertRaisesRegex(InputError, 'batch_size=12'):
+      experiments.run(config, workdir)
+    self.assertEmpty(report.read(workdir))
+
+  def test_a_stranger_adds_an_attack_without_an_edit(self):
+    SEEN.clear()
+    config = _config(
+      attacks=(dict(name=f'{__name__}.probe', wants='num_classes'),)
+    )
+    rows = experiments.run(config)
+    self.assertEqual(rows[0]['attack'], f'{__name__}.probe')
+    self.assertIs(attacks.load('counts.llbg').__class__, Attack)
+
+
+class ResumeTest(parameterized.TestCase):
+  def test_finished_points_are_not_run_again(self):
+    config = _config(sweep=(('batch_size', (20, 30)),))
+    workdir = self.create_tempdir().full_path
+    rows = experiments.run(config, workdir)
+    with mock.patch.object(report, 'append') as append:
+      again = experiments.run(config, workdir)
+    append.assert_not_called()
+    self.assertEqual(rows, again)
+    self.assertEqual(rows, report.read(workdir))
+
+  def test_config_dict_survives(self):
+    config = _config()
+    before = config.to_json()
+    experiments.run(config)
+    self.assertEqual(config.to_json(), before)
+    self.assertIsInstance(config, ConfigDict)

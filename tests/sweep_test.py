@@ -1,0 +1,137 @@
+"""Grids of points, and trials spread over chunks and devices."""
+
+from unittest import mock
+
+from absl.testing import parameterized
+import chex
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from labelleak import sweep
+from labelleak.base import InputError
+
+
+def _config(*axes):
+  return ConfigDict(
+    dict(
+      lr=1e-3,
+      batch_size=64,
+      model=dict(name='mlp.mlp', width=8),
+      attacks=(dict(name='a', gamma=0.1),),
+      sweep=axes,
+    )
+  ).lock()
+
+
+class GridTest(parameterized.TestCase):
+  def test_no_sweep_is_the_config_itself(self):
+    ((point, full),) = sweep.grid(_config())
+    self.assertEqual(point, {})
+    self.assertEqual(full.to_dict(), _config().to_dict())
+
+  def test_product_in_order_the_last_axis_fastest(self):
+    config = _config(('batch_size', (1, 2)), ('model.width', (3, 4)))
+    points = [(f.batch_size, f.model.width) for _, f in sweep.grid(config)]
+    self.assertEqual(points, [(1, 3), (1, 4), (2, 3), (2, 4)])
+
+  def test_paths_that_move_together(self):
+    paths = 'batch_size', 'model'
+    config = _config((paths, ((1, dict(name='x')), (2, dict(name='y', n=3)))))
+    points, full = zip(*sweep.grid(config))
+    self.assertEqual([f.model.name for f in full], ['x', 'y'])
+    self.assertEqual(
+      points,
+      ({'batch_size': 1, 'model': 'x'}, {'batch_size': 2, 'model': 'y(n=3)'}),
+    )
+    self.assertNotIn('width', full[0].model)  # replaced, not merged
+
+  def test_points_share_nothing(self):
+    config = _config(('attacks[0]["gamma"]', (0.5, 0.7)))
+    full = [f for _, f in sweep.grid(config)]
+    self.assertEqual([f.attacks[0]['gamma'] for f in full], [0.5, 0.7])
+    self.assertEqual(config.attacks[0]['gamma'], 0.1)
+
+  @parameterized.parameters(
+    ((('batchsize', (1,)),), 'batchsize'),
+    ((('model.depth', (1,)),), 'model.depth'),
+    ((('attacks[3]["gamma"]', (1,)),), r'attacks\[3\]'),
+    ((('batch_size', (1.5,)),), 'batch_size=1.5'),
+    (('batch_size',), 'pair'),
+    (((('lr', 'batch_size'), ((0.1,),)),), 'one part for each'),
+    ((('lr', (0.1, 0.1)),), 'twice'),
+  )
+  def test_bad_sweeps_are_named(self, axes, message):
+    with self.assertRaisesRegex(InputError, message):
+      list(sweep.grid(_config(*axes)))
+
+
+def _trial(key, item, shared):
+  return {
+    'noise': jax.random.normal(key),
+    'dot': item['x'] @ shared,
+    'grad': jax.grad(lambda s: jnp.sum(jnp.sin(item['x'] @ s)))(shared),
+  }
+
+
+def _inputs(num):
+  keys = jax.random.split(jax.random.key(3), num)
+  x = jax.random.normal(jax.random.key(4), (num, 5))
+  shared = jnp.arange(10.0).reshape(5, 2)
+  return keys, {'x': np.asarray(x)}, shared
+
+
+class SpreadTest(parameterized.TestCase):
+  @parameterized.product(
+    num=[1, 3, 4, 7, 10], per_device=[None, 1, 2], devices=[1, 4]
+  )
+  def test_equals_a_loop_on_any_number_of_devices(
+    self, num, per_device, devices
+  ):
+    self.assertGreaterEqual(jax.device_count(), 4)
+    keys, items, shared = _inputs(num)
+    with mock.patch.object(
+      jax, 'devices', return_value=jax.local_devices()[:devices]
+    ):
+      out = sweep.spread(_trial, keys, items, shared, per_device=per_device)
+    loop = [_trial(keys[i], {'x': items['x'][i]}, shared) for i in range(num)]
+    expected = jax.tree.map(lambda *rows: np.stack(rows), *loop)
+    chex.assert_trees_all_close(out, expected, rtol=1e-5, atol=1e-5)
+
+  @parameterized.parameters(1, 4)
+  def test_lazy_inputs_are_built_for_one_chunk_at_a_time(self, devices):
+    keys, items, shared = _inputs(10)
+    asked, done = [], []
+
+    def build(index):
+      asked.append(len(index))
+      return jax.tree.map(lambda a: a[index], items)
+
+    with mock.patch.object(
+      jax, 'devices', return_value=jax.local_devices()[:devices]
+    ):
+      lazy = sweep.spread(
+        _trial, keys, build, shared, per_device=1, callback=done.append
+      )
+      eager = sweep.spread(_trial, keys, items, shared, per_device=1)
+    chex.assert_trees_all_equal(lazy, eager)
+    self.assertEqual(set(asked), {devices})
+    self.assertEqual(sum(done), 10)
+    self.assertLen(done, -(-10 // devices))
+
+  def test_work_is_sharded_over_all_devices(self):
+    keys, items, shared = _inputs(8)
+    text = []
+
+    def trial(key, item, shared):
+      jax.debug.inspect_array_sharding(item['x'], callback=text.append)
+      return item['x'].sum()
+
+    sweep.spread(trial, keys, items, shared, per_device=2)
+    used = {d for sharding in text for d in sharding.device_set}
+    self.assertLen(used, jax.device_count())
+
+  def test_per_device_must_be_positive(self):
+    with self.assertRaisesRegex(InputError, 'per_device=0'):
+      sweep.spread(_trial, *_inputs(2), per_device=0)
