@@ -1,0 +1,188 @@
+"""models.layers: convolution and pooling against XLA's under plain AD."""
+
+from unittest import mock
+
+from absl.testing import absltest, parameterized
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak.base import InputError
+from labelleak.models import layers
+
+_C = 4  # channels of every input
+# (map, kernel, stride, padding, groups, features)
+_RULES = (  # XLA's convolution with our derivatives
+  (8, 3, 1, 1, 1, 5),
+  (7, 3, 1, 0, 1, 4),
+  (9, 5, 1, 2, 1, 4),
+  (6, 2, 1, 1, 1, 4),  # an even kernel
+)
+_COMPOSED = (  # ordinary operations, so plain AD is right where the value is
+  (8, 3, 2, 1, 1, 5),  # patches
+  (8, 5, 2, 2, 1, 4),
+  (9, 4, 4, 0, 1, 4),  # disjoint patches, a rest
+  (2, 3, 1, 1, 1, 5),  # maps smaller than the kernel
+  (1, 5, 1, 2, 1, 4),
+  (1, 3, 2, 1, 1, 4),
+  (7, 1, 2, 0, 1, 4),  # pointwise
+  (8, 3, 1, 1, 2, 6),  # groups
+  (8, 3, 1, 1, 4, 4),  # depthwise
+  (7, 5, 2, 2, 4, 4),
+  (2, 3, 1, 1, 4, 8),  # depthwise, two features a channel
+)
+
+
+def _scan_sgd(conv, x, w, dx, dw):
+  """Two SGD steps on the kernel inside a scan, as in FedAVG."""
+  loss = lambda w, x: jnp.sin(conv(x, w)).sum()
+  step = lambda w, x: (w - 0.01 * jax.grad(loss)(w, x), loss(w, x))
+  return lax.scan(step, w, jnp.stack([x, dx]))
+
+
+def _loss(conv):
+  return lambda x, w: jnp.sin(conv(x, w)).sum()
+
+
+def _norm(conv):
+  """Squared norm of the gradient: a loss that needs reverse over reverse."""
+
+  def norm(x, w):
+    grads = jax.grad(_loss(conv), (0, 1))(x, w)
+    return sum((g**2).sum() for g in grads)
+
+  return norm
+
+
+_TRANSFORMS = {
+  'value': lambda conv, x, w, dx, dw: conv(x, w),
+  'jvp': lambda conv, x, w, dx, dw: jax.jvp(conv, (x, w), (dx, dw)),
+  'linearize': lambda conv, x, w, dx, dw: jax.linearize(conv, x, w)[1](dx, dw),
+  'grad': lambda conv, x, w, dx, dw: jax.grad(_loss(conv), (0, 1))(x, w),
+  'grad_kernel': lambda conv, x, w, dx, dw: jax.grad(_loss(conv), 1)(x, w),
+  'hvp': lambda conv, x, w, dx, dw: jax.jvp(
+    jax.grad(_loss(conv), (0, 1)), (x, w), (dx, dw)
+  ),
+  'reverse_twice': lambda conv, x, w, dx, dw: jax.grad(_norm(conv), (0, 1))(
+    x, w
+  ),
+  'vmap_kernels': lambda conv, x, w, dx, dw: jax.vmap(
+    jax.grad(_loss(conv), 1), (None, 0)
+  )(x, jnp.stack([w, dw])),
+  'vmap_both': lambda conv, x, w, dx, dw: jax.vmap(
+    jax.grad(_loss(conv), (0, 1))
+  )(jnp.stack([x, dx]), jnp.stack([w, dw])),
+  'scan': _scan_sgd,
+}
+
+
+class ConvTest(parameterized.TestCase):
+  def _compare(self, shape, names):
+    size, kernel, stride, padding, groups, features = shape
+    module = layers.Conv(
+      features, kernel, stride, padding, groups, use_bias=False
+    )
+    ours = lambda x, w: module.apply({'params': {'kernel': w}}, x)
+    theirs = lambda x, w: lax.conv_general_dilated(
+      x,
+      w,
+      (stride, stride),
+      ((padding, padding),) * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=groups,
+    )
+    rng = np.random.default_rng(size)
+    shapes = (3, size, size, _C), (kernel, kernel, _C // groups, features)
+    args = [rng.normal(size=s).astype(np.float32) for s in shapes * 2]
+    both = jax.jit(
+      lambda *args: [
+        {name: _TRANSFORMS[name](conv, *args) for name in names}
+        for conv in (ours, theirs)
+      ]
+    )
+    got, want = both(*args)
+    for name in names:
+      for a, b in zip(*map(jax.tree.leaves, (got[name], want[name]))):
+        np.testing.assert_allclose(
+          a, b, rtol=1e-4, atol=2e-5 * float(jnp.abs(b).max()), err_msg=name
+        )
+
+  @parameterized.parameters(*_RULES)
+  def test_is_xla_convolution_under_every_transform(self, *shape):
+    self._compare(shape, tuple(_TRANSFORMS))
+
+  @parameterized.parameters(*_COMPOSED)
+  def test_is_xla_convolution(self, *shape):
+    self._compare(shape, ('value', 'grad'))
+
+  def test_rows_of_patches_agree_with_whole_patches(self):
+    conv = layers.Conv(4, 3, 2, 1, use_bias=False)
+    rng = np.random.default_rng(0)
+    x = jnp.array(rng.normal(size=(2, 9, 9, 3)), jnp.float32)
+    variables = conv.init(jax.random.key(0), x)
+    whole = conv.apply(variables, x)
+    self.enter_context(mock.patch.object(layers, '_PATCH_LIMIT', 0))
+    np.testing.assert_allclose(conv.apply(variables, x), whole, atol=1e-5)
+
+  def test_no_slow_gradient_convolution_in_the_program(self):
+    """XLA:CPU is slow where a kernel gradient is a convolution."""
+    conv = layers.Conv(4, 3, padding=1, use_bias=False)
+    x = jnp.ones((2, 8, 8, 3))
+    variables = conv.init(jax.random.key(0), x)
+    grad = jax.grad(lambda v: (conv.apply(v, x) ** 2).sum())
+    text = str(jax.make_jaxpr(grad)(variables))
+    self.assertEqual(text.count('conv_general_dilated['), 1)  # the forward one
+
+  @parameterized.parameters(dict(groups=2, size=8), dict(groups=1, size=1))
+  def test_refuses(self, groups, size):
+    conv = layers.Conv(4, 3, groups=groups)
+    with self.assertRaisesRegex(InputError, 'groups=2|smaller than the kernel'):
+      conv.init(jax.random.key(0), jnp.ones((1, size, size, 3)))
+
+
+class PoolTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (8, 2, None, 0), (7, 2, None, 0), (5, 3, None, 0), (9, 3, 2, 1)
+  )
+  def test_is_windowed_maximum(self, size, window, stride, padding):
+    x = np.random.default_rng(0).normal(size=(2, size, size, 3))
+    pad = ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0))
+    padded = np.pad(x, pad, constant_values=-np.inf)
+    step = stride or window
+    windows = np.lib.stride_tricks.sliding_window_view(
+      padded, (window, window), (1, 2)
+    )[:, ::step, ::step]
+    pool = layers.MaxPool(window, stride, padding)
+    np.testing.assert_allclose(
+      pool.apply({}, jnp.array(x)), windows.max((-2, -1)), rtol=1e-6
+    )
+
+
+class InitTest(parameterized.TestCase):
+  def test_torch_default_bounds_kernel_and_bias_by_fan_in(self):
+    for layer, x, fan_in in (
+      (layers.Dense(5000), jnp.ones((1, 16)), 16),
+      (layers.Conv(5000, 3), jnp.ones((1, 3, 3, 4)), 36),
+      (layers.Conv(5000, 3, groups=4), jnp.ones((1, 3, 3, 4)), 9),
+    ):
+      params = layer.init(jax.random.key(0), x)['params']
+      for leaf in (params['kernel'], params['bias']):
+        bound = fan_in**-0.5
+        self.assertLessEqual(float(jnp.abs(leaf).max()), bound)
+        self.assertGreater(float(jnp.abs(leaf).max()), 0.99 * bound)
+        # U(-a, a) has variance a^2 / 3; 5000 draws know it to 1.3%.
+        np.testing.assert_allclose(leaf.var(), bound**2 / 3, rtol=0.06)
+
+  def test_kaiming_normal_has_tails(self):
+    w = layers.kaiming_normal(jax.random.key(0), (3, 3, 8, 512))
+    sd = (2 / (512 * 9)) ** 0.5
+    np.testing.assert_allclose(w.std(), sd, rtol=0.02)
+    # Beyond 2.3 sd a truncated normal has nothing, a normal 2.1%.
+    np.testing.assert_allclose(
+      (jnp.abs(w) > 2.3 * sd).mean(), 0.0214, atol=0.003
+    )
+
+
+if __name__ == '__main__':
+  absltest.main()
