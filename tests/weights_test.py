@@ -1,5 +1,7 @@
 """PyTorch files into our variables: equal logits, and refusals that say why."""
 
+import importlib
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,14 +13,32 @@ from labelleak import base, models
 from labelleak.models import vit, weights
 
 VIT = dict(width=48, heads=3, depth=2, patch=8)
-# Model and its options; its twin in tests/twins/imagenet.py and its options.
+# Model and options; twin in tests/twins and options; image size; kind of file.
 FAMILIES = (
-  ('resnet.resnet50', {}, 'ResNet50', {}, '.npz'),
-  ('vgg.vgg19', dict(form='imagenet'), 'Vgg19', {}, '.safetensors'),
-  ('efficientnet.b0', {}, 'EfficientNetB0', {}, '.npz'),
-  ('mnasnet.mnasnet', {}, 'MnasNet', {}, '.safetensors'),
-  ('shufflenet.shufflenet_v2', {}, 'ShuffleNet', {}, '.npz'),
-  ('vit.vit', VIT, 'ViT', VIT | dict(image_size=64), '.safetensors'),
+  ('mlp.mlp', dict(width=64), 'cifar.Mlp', dict(width=64), 32, '.npz'),
+  ('cnn.cnn', dict(width=16), 'cifar.Cnn', dict(width=16), 32, '.npz'),
+  ('vgg.vgg11', {}, 'cifar.Vgg', dict(depth=11), 32, '.npz'),
+  ('resnet.resnet20', {}, 'cifar.ResNet', dict(blocks=3), 32, '.safetensors'),
+  ('resnet.resnet50', {}, 'imagenet.ResNet50', {}, 64, '.npz'),
+  (
+    'vgg.vgg19',
+    dict(form='imagenet'),
+    'imagenet.Vgg19',
+    {},
+    64,
+    '.safetensors',
+  ),
+  ('efficientnet.b0', {}, 'imagenet.EfficientNetB0', {}, 64, '.npz'),
+  ('mnasnet.mnasnet', {}, 'imagenet.MnasNet', {}, 64, '.safetensors'),
+  ('shufflenet.shufflenet_v2', {}, 'imagenet.ShuffleNet', {}, 64, '.npz'),
+  (
+    'vit.vit',
+    VIT,
+    'imagenet.ViT',
+    VIT | dict(image_size=64),
+    64,
+    '.safetensors',
+  ),
 )
 
 
@@ -65,16 +85,20 @@ def logits_agree(model, twin, path, shape, torch):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize(('name', 'hyper', 'twin', 'sizes', 'suffix'), FAMILIES)
-def test_logits_of_a_converted_twin(name, hyper, twin, sizes, suffix, tmp_path):
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'twin', 'options', 'size', 'suffix'), FAMILIES
+)
+def test_logits_of_a_converted_twin(
+  name, hyper, twin, options, size, suffix, tmp_path
+):
   torch = pytest.importorskip('torch')
-  from tests.twins import imagenet
-
   torch.manual_seed(0)
-  twin = randomised(getattr(imagenet, twin)(7, **sizes), torch)
+  module, twin = twin.split('.')
+  module = importlib.import_module(f'tests.twins.{module}')
+  twin = randomised(getattr(module, twin)(num_classes=7, **options), torch)
   model = models.load(name, num_classes=7, **hyper)
   path = tmp_path / f'twin{suffix}'
-  logits_agree(model, twin, path, (2, 64, 64, 3), torch)
+  logits_agree(model, twin, path, (2, size, size, 3), torch)
 
 
 @pytest.fixture
