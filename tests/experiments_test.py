@@ -10,9 +10,10 @@ from ml_collections.config_flags import config_path
 import numpy as np
 
 from configs import common
-from labelleak import attacks, experiments, report
+from labelleak import attacks, experiments, models, report
 from labelleak.attacks import counts
 from labelleak.base import Attack, InputError
+from labelleak.experiments import hfl
 
 _BASIC = (dict(name='counts.llbg'), dict(name='counts.ebi'))
 
@@ -149,6 +150,39 @@ class RowsTest(parameterized.TestCase):
         noisy['metrics']['count_accuracy']['mean'],
         clean['metrics']['count_accuracy']['mean'] - 0.2,
       )
+
+
+class CostTest(parameterized.TestCase):
+  def _flops(self, **fields):
+    """Of the compiled trial, and of its model's forward pass alone."""
+    config = _config(
+      local_steps=1, attacks=_BASIC, model__width=256, batch_size=64, **fields
+    )
+    source = hfl._source(config)
+    model = models.load(
+      num_classes=source.num_classes, **config.model.to_dict()
+    )
+    batches = jax.tree.map(
+      lambda a: a[0], hfl._draw(config, source, np.arange(1))
+    )
+    x = batches.xs[0][0]
+    variables = model.init(jax.random.key(0), x)
+    trial = hfl._trial(config, model, source, [dict(name='counts.llbg')])
+    flops = lambda fn, *args: (
+      jax.jit(fn).lower(*args).compile().cost_analysis()['flops']
+    )
+    whole = flops(trial, jax.random.key(0), batches, (variables, None))
+    return whole, flops(model.apply, variables, x)
+
+  def test_fedsgd_without_defense_needs_no_backward_pass(self):
+    # Nobody reads the gradients below the head, so that XLA drops them.
+    whole, forward = self._flops()
+    self.assertLess(whole, 1.25 * forward)
+
+  def test_clipping_reads_all_gradients(self):
+    clip = (dict(name='clip', max_norm=1.0),)
+    whole, forward = self._flops(defense=clip)
+    self.assertGreater(whole, 2.5 * forward)
 
 
 class GrantsTest(parameterized.TestCase):

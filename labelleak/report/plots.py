@@ -1,4 +1,4 @@
-"""Plots of rows: accuracy per attack, and against a swept number."""
+"""Plots of rows: accuracy per attack, and against the batch size."""
 
 import pathlib
 
@@ -9,136 +9,151 @@ import numpy as np
 from labelleak.report import tables
 
 matplotlib.use('Agg')  # no display needed
-_COLORS = matplotlib.color_sequences['tab10']
-_BASELINE = '0.6'
+_COLORS = (
+  '#4c78a8', '#f58518', '#54a24b', '#e45756', '#72b7b2', '#b279a2', '#eeca3b',
+  '#9d755d',
+)  # fmt: skip
+_BASELINE = '#b3b3b3'
+_DASHES = '-', '--', ':', '-.'  # variants of one attack
 
 
-def save(workdir: pathlib.Path, rows: list[dict]) -> list[pathlib.Path]:
-  """Writes `accuracy.png` and, where one was swept, `batch_size.png`."""
-  saved = []
-  if rows:
-    saved.append(_write(workdir / 'accuracy.png', by_attack(rows)))
-  if len({row['setting'].get('batch_size') for row in rows}) > 1:
-    saved.append(
-      _write(workdir / 'batch_size.png', against(rows, 'batch_size'))
-    )
-  return saved
+def save(workdir: pathlib.Path, rows: list[dict]) -> None:
+  """Writes `accuracy.png` and, where it was swept, `batch_size.png`."""
+  if not rows:
+    return
+  by_attack(rows).savefig(workdir / 'accuracy.png', dpi=150)
+  panels = _panels(rows, 'batch_size')
+  if panels:
+    fig = _against(panels, 'batch_size', _colors(rows))
+    fig.savefig(workdir / 'batch_size.png', dpi=150)
 
 
 def by_attack(rows: list[dict]) -> figure.Figure:
   """Bars of the first metric, one panel a point; diamonds are published."""
   groups = tables.by_point(rows)
+  colors = _colors(rows)
   wide = min(len(groups), 2)
   tall = -(-len(groups) // wide)
   most = max(len(group) for _, group in groups)
   fig = figure.Figure(
-    figsize=(6.4 * wide, tall * (0.34 * most + 1.3)), layout='constrained'
+    figsize=(6.4 * wide, tall * (0.28 * most + 1.25)), layout='constrained'
   )
-  axes = fig.subplots(tall, wide, squeeze=False, sharex=True).flat
+  axes = fig.subplots(tall, wide, squeeze=False).flat
   for ax in axes[len(groups) :]:
     ax.set_visible(False)
   for ax, (first, group) in zip(axes, groups):
-    _bars(ax, group, next(iter(first['metrics'])))
-    ax.set_title(tables.heading(first), fontsize=8, loc='left', wrap=True)
+    _bars(ax, group, colors)
+    lines = [line.strip() for line in tables.heading(first).split('\n')]
+    ax.set_title('\n'.join(lines), fontsize=7.5, loc='left', wrap=True)
   return fig
 
 
-def _bars(ax, group, metric):
+def _bars(ax, group, colors):
+  metric = _metric(group)
   names = [tables.attack(row, short=True) for row in group]
   means = [100 * row['metrics'][metric]['mean'] for row in group]
   stds = [100 * row['metrics'][metric]['std'] for row in group]
-  colors = [_color(row) for row in group]
   at = np.arange(len(group))
-  ax.barh(at, means, xerr=stds, color=colors, height=0.7, capsize=2.5)
+  ax.barh(
+    at,
+    means,
+    xerr=stds,
+    color=[colors[row['attack']] for row in group],
+    error_kw=dict(ecolor='0.25', elinewidth=1, capsize=2.5),
+    height=0.72,
+  )
   for y, mean, std in zip(at, means, stds):
-    ax.text(min(mean + std, 100) + 1.5, y, f'{mean:.1f}', va='center', size=8)
-  paper = [(row.get('paper') or {}).get(metric) for row in group]
-  known = [(100 * p['mean'], y) for p, y in zip(paper, at) if p]
-  if known:
-    ax.plot(*zip(*known), 'D', color='k', mfc='w', ms=5, label='published')
+    right = min(mean + std, 100)  # a deviation may pass 100, a label must fit
+    ax.text(right + 2, y, f'{mean:.1f}', va='center', fontsize=8)
+  papers = [(_paper(row, metric), y) for row, y in zip(group, at)]
+  papers = [(100 * paper['mean'], y) for paper, y in papers if paper]
+  if papers:
+    ax.plot(*zip(*papers), 'D', color='k', mfc='w', ms=4.5, label='published')
     ax.legend(fontsize=7, loc='lower right')
   ax.set_yticks(at, names, fontsize=8)
   ax.invert_yaxis()
-  ax.set_xlim(0, 110)
+  ax.set_xlim(0, 112)
   ax.set_xticks(range(0, 101, 20))
+  ax.tick_params(axis='x', labelsize=8)
   ax.set_xlabel(f'{metric.replace("_", " ")}, %', fontsize=8)
   _plain(ax, 'x')
 
 
-def against(rows: list[dict], field: str) -> figure.Figure:
-  """Lines of the first metric over a field of the setting, one an attack.
-
-  Points that differ in another field, such as the model, get a panel each.
-  """
+def _panels(rows, field):
+  """Groups of rows that differ in the attack and in `field` alone."""
   panels = {}
   for row in rows:
-    rest = {
-      k: v for k, v in row['setting'].items() if k not in (field, 'accuracy')
-    }
-    panels.setdefault((row['data'], str(rest)), []).append(row)
-  panels = {
-    k: v for k, v in panels.items() if len({r['setting'][field] for r in v}) > 1
-  } or panels
+    drop = field, 'accuracy'
+    rest = {k: v for k, v in row['setting'].items() if k not in drop}
+    panels.setdefault((row['model'], row['data'], str(rest)), []).append(row)
+  return [
+    group
+    for group in panels.values()
+    if len({row['setting'][field] for row in group}) > 1
+  ]
+
+
+def _against(panels, field, colors):
+  """Lines of the first metric over a field of the setting, one an attack."""
   fig = figure.Figure(figsize=(5.6 * len(panels), 3.8), layout='constrained')
   axes = fig.subplots(1, len(panels), squeeze=False, sharey=True).flat
-  for ax, group in zip(axes, panels.values()):
-    _lines(ax, group, field)
+  for ax, group in zip(axes, panels):
+    _lines(ax, group, field, colors)
   return fig
 
 
-def _lines(ax, group, field):
-  metric = next(iter(group[0]['metrics']))
+def _lines(ax, group, field, colors):
+  metric = _metric(group)
   lines = {}
   for row in group:
     lines.setdefault(tables.attack(row, short=True), []).append(row)
+  drawn = []
   for name, line in lines.items():
     line = sorted(line, key=lambda row: row['setting'][field])
     x = [row['setting'][field] for row in line]
     mean = [100 * row['metrics'][metric]['mean'] for row in line]
     std = [100 * row['metrics'][metric]['std'] for row in line]
-    color = _color(line[0])
-    ax.errorbar(
-      x, mean, std, marker='o', ms=4, capsize=3, color=color, label=name
-    )
-    for row in line:
-      if paper := (row.get('paper') or {}).get(metric):
-        ax.plot(
-          row['setting'][field],
-          100 * paper['mean'],
-          'D',
-          color='k',
-          mfc='none',
-          ms=7,
-        )
+    family = line[0]['attack']
+    dashes = _DASHES[drawn.count(family) % len(_DASHES)]
+    drawn.append(family)
+    style = dict(color=colors[family], ls=dashes, marker='o', ms=4, capsize=3)
+    ax.errorbar(x, mean, std, label=name, **style)
+    papers = [(row['setting'][field], _paper(row, metric)) for row in line]
+    for at, paper in papers:
+      if paper:
+        ax.plot(at, 100 * paper['mean'], 'D', color='k', mfc='none', ms=7)
   ax.set_xscale('log', base=2)
   ticks = sorted({row['setting'][field] for row in group})
-  ax.set_xticks(ticks, [str(t) for t in ticks])
-  ax.set_ylim(0, 104)
+  ax.set_xticks(ticks, [str(tick) for tick in ticks])
+  ax.minorticks_off()
+  ax.set_ylim(0, 105)
   ax.set_xlabel(field.replace('_', ' '))
   ax.set_ylabel(f'{metric.replace("_", " ")}, %')
-  first = group[0]
-  ax.set_title(
-    f'{first["model"]} on {first["data"]}; diamonds are published',
-    fontsize=9,
-    loc='left',
-  )
-  ax.legend(fontsize=8)
+  title = f'{group[0]["model"]} on {group[0]["data"]}'
+  if any(_paper(row, metric) for row in group):
+    title += '; diamonds are published'
+  ax.set_title(title, fontsize=8, loc='left')
+  ax.legend(fontsize=7)
   _plain(ax, 'y')
 
 
-def _color(row):
-  """The same color for an attack in every plot; grey for the baseline."""
-  if row['attack'] == 'counts.random':
-    return _BASELINE
-  return _COLORS[sum(map(ord, tables.attack(row))) % len(_COLORS)]
+def _metric(group):
+  return next(iter(group[0]['metrics']))
+
+
+def _paper(row, metric):
+  return (row['paper'] or {}).get(metric)
+
+
+def _colors(rows):
+  """One color for an attack in all panels of a run; grey for the baseline."""
+  names = dict.fromkeys(row['attack'] for row in rows)
+  names.pop('counts.random', None)
+  colors = {n: _COLORS[i % len(_COLORS)] for i, n in enumerate(names)}
+  return colors | {'counts.random': _BASELINE}
 
 
 def _plain(ax, grid):
   ax.spines[['top', 'right']].set_visible(False)
   ax.grid(axis=grid, alpha=0.3)
   ax.set_axisbelow(True)
-
-
-def _write(path, fig):
-  fig.savefig(path, dpi=150)
-  return path
