@@ -60,16 +60,20 @@ class Known:
   clients: int = dataclasses.field(default=1, metadata=dict(static=True))  # C
   # Local learning rate behind an update.
   lr: Optional[float] = dataclasses.field(
-      default=None, metadata=dict(static=True)
+    default=None, metadata=dict(static=True)
   )
   # The defense as far as the attacker knows it: pairs of a transform's name and
   # its strength, such as (('clip', 0.1), ('gaussian', 0.01)).
   defense: Optional[tuple] = dataclasses.field(
-      default=None, metadata=dict(static=True)
+    default=None, metadata=dict(static=True)
   )
   # The model's forward pass: (variables, x [M, ...]) -> logits [M, K].
   apply: Optional[Callable] = dataclasses.field(
-      default=None, metadata=dict(static=True)
+    default=None, metadata=dict(static=True)
+  )
+  # Input shape of the model, one example; known with `apply`.
+  shape: Optional[tuple] = dataclasses.field(
+    default=None, metadata=dict(static=True)
   )
   x: Optional[chex.Array] = None  # [M, ...] auxiliary examples
   y: Optional[chex.Array] = None  # [M, K] their labels, where granted
@@ -100,9 +104,12 @@ def load(package: str, name: str, **hyper: Any) -> Any:
   module, _, attribute = name.rpartition('.')
   root = importlib.import_module(f'labelleak.{package}')
   found = None
-  for path in (f'{root.__name__}.{module}' if module else root.__name__, module):
+  for path in (
+    f'{root.__name__}.{module}' if module else root.__name__,
+    module,
+  ):
     with_parents = tuple(
-        path.rsplit('.', i)[0] for i in range(path.count('.') + 1)
+      path.rsplit('.', i)[0] for i in range(path.count('.') + 1)
     )
     try:
       found = getattr(importlib.import_module(path), attribute, None)
@@ -118,21 +125,21 @@ def load(package: str, name: str, **hyper: Any) -> Any:
     close = difflib.get_close_matches(name, known, 1)
     hint = f'did you mean {close[0]!r}? ' if close else ''
     raise InputError(
-        f'{package} has no {name!r}; {hint}known: {", ".join(known)}.'
+      f'{package} has no {name!r}; {hint}known: {", ".join(known)}.'
     )
   accepted = inspect.signature(found).parameters
   open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
   for argument in hyper:
     if argument not in accepted and not open_ended:
       raise InputError(
-          f'{name} takes no {argument!r}; it takes: '
-          f'{", ".join(accepted) or "nothing"}.'
+        f'{name} takes no {argument!r}; it takes: '
+        f'{", ".join(accepted) or "nothing"}.'
       )
   for argument, p in accepted.items():
     if (
-        p.default is p.empty
-        and p.kind is p.KEYWORD_ONLY
-        and argument not in hyper
+      p.default is p.empty
+      and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+      and argument not in hyper
     ):
       raise InputError(f'{name} needs {argument!r}; add it beside its name.')
   return found(**hyper)
@@ -144,14 +151,14 @@ def names(package: str) -> list[str]:
   modules = {'': root}
   for info in pkgutil.iter_modules(getattr(root, '__path__', ())):
     modules[f'{info.name}.'] = importlib.import_module(
-        f'{root.__name__}.{info.name}'
+      f'{root.__name__}.{info.name}'
     )
   return sorted(
-      prefix + name
-      for prefix, module in modules.items()
-      for name, value in vars(module).items()
-      if inspect.isfunction(value)
-      and value.__module__ == module.__name__
-      and not name.startswith('_')
-      and name != 'load'
+    prefix + name
+    for prefix, module in modules.items()
+    for name, value in vars(module).items()
+    if inspect.isfunction(value)
+    and value.__module__ == module.__name__
+    and not name.startswith('_')
+    and name not in ('load', 'build')
   )

@@ -1,0 +1,225 @@
+"""From noisy evidence on each class to integer counts that sum to N.
+
+One example of class i, in a local step of b_s examples, adds w = 1/b_s times
+(p - [i = label]) to the head's bias update. All but the last step weigh the
+same, so a class with k examples, r of them in the odd group, shows
+
+  beta_i ~ Normal(c * (offset_i - keep_i * ((k - r) w_1 + r w_2)), noise_i^2)
+
+with r hypergeometric. `posterior` turns that into P(count = k | beta_i) under a
+prior learned from the same update, and `allocate` names the N labels that
+maximise the expected count accuracy.
+"""
+
+import math
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from labelleak import hfl
+from labelleak.attacks import expectation
+from labelleak.base import Known
+
+_NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
+
+
+class Weights(NamedTuple):
+  """How much k examples of one class weigh, N = C * B; host constants."""
+
+  total: np.ndarray  # [N + 1, R] summed weight (k - r) w_1 + r w_2
+  log_prob: np.ndarray  # [N + 1, R] of r given k; -inf where impossible
+
+
+def weights(batch_size: int, steps: int, clients: int = 1) -> Weights:
+  """Weights of k examples drawn from N without replacement.
+
+  Steps of `hfl.step_sizes` form at most two groups: the full slices and the
+  ragged last one; or, for B < S, examples visited once more than the others.
+  """
+  sizes = hfl.step_sizes(batch_size, steps)
+  if batch_size < steps:
+    few, extra = divmod(steps, batch_size)
+    groups = (batch_size - extra, float(few)), (extra, few + 1.0)
+  else:
+    odd = sizes[-1]
+    groups = (batch_size - odd, 1.0 / sizes[0]), (odd, 1.0 / odd)
+  (num, w1), (num_odd, w2) = groups
+  num, num_odd = num * clients, num_odd * clients
+  k = np.arange(num + num_odd + 1)[:, None]
+  if w1 == w2 or num == 0:
+    return Weights(k * w2 / clients, np.zeros(k.shape))
+  middle = np.floor(k * num_odd / (num + num_odd)).astype(int)
+  width = min(_NODES, num_odd + 1)
+  first = np.clip(middle - width // 2, 0, num_odd + 1 - width)
+  r = first + np.arange(width)
+  with np.errstate(divide='ignore'):
+    log_prob = stats.hypergeom.logpmf(r, num + num_odd, k, num_odd)
+  return Weights(((k - r) * w1 + r * w2) / clients, log_prob)
+
+
+def log_likelihood(
+  beta: chex.Array,
+  offset: chex.Array,
+  keep: chex.Array,
+  scale: chex.Array,
+  noise: chex.Array,
+  table: Weights,
+) -> chex.Array:
+  """log P(beta_i | class i has k examples), [K] -> [K, N + 1].
+
+  Args:
+    beta: [K] bias update.
+    offset: [K] summed softmax that all other examples give to the class.
+    keep: [K] one minus the softmax that an example gives to its own class.
+    scale: [] what clipping left of the update, c.
+    noise: [K] standard deviation.
+    table: from `weights`.
+  """
+  chex.assert_rank([beta, offset, keep, noise], 1)
+  expand = lambda a: a[:, None, None]
+  mean = scale * (expand(offset) - expand(keep) * table.total)
+  z = (expand(beta) - mean) / expand(noise)
+  return (
+    jax.nn.logsumexp(table.log_prob - 0.5 * z**2, axis=-1)
+    - jnp.log(noise)[:, None]
+  )
+
+
+class Posterior(NamedTuple):
+  probs: chex.Array  # [K, N + 1] P(count of class i = k)
+  evidence: chex.Array  # [] log marginal likelihood
+
+
+def posterior(log_lik: chex.Array, *, iterations: int = 12) -> Posterior:
+  """Empirical Bayes: a prior on counts, shared by the classes, learned by EM.
+
+  Most classes hold Poisson(mu) examples, a few hold any number (any, equally likely).
+  mu follows from the rest of the batch: E[sum of counts] = N.
+
+  Args:
+    log_lik: [K, N + 1].
+    iterations: of EM.
+  """
+  num_classes, n = log_lik.shape[0], log_lik.shape[1] - 1
+  k = jnp.arange(n + 1.0)
+  share = min(0.2, 2.0 / num_classes)
+  few = jnp.where(k > 0, 0.0, -jnp.inf)
+  few = few + math.log(share / n)
+
+  def prior(mu):
+    most = k * jnp.log(mu) - mu - jax.lax.lgamma(k + 1.0) + math.log1p(-share)
+    return most, jnp.logaddexp(most, few)
+
+  def step(_, mu):
+    most, both = prior(mu)
+    probs = jax.nn.softmax(log_lik + both, axis=-1)
+    member = probs * jnp.exp(most - both)
+    elsewhere = ((probs - member) * k).sum()
+    return jnp.clip(
+      (n - elsewhere) / jnp.maximum(member.sum(), 1e-6), 1e-3, n / num_classes
+    )
+
+  mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
+  joint = log_lik + prior(mu)[1]
+  return Posterior(
+    jax.nn.softmax(joint, axis=-1), jax.nn.logsumexp(joint, -1).sum()
+  )
+
+
+def allocate(probs: chex.Array) -> chex.Array:
+  """The N labels with the highest expected count accuracy, [K, N+1] -> [K].
+
+  E sum_i min(m_i, lambda_i) = sum_i sum_{t <= m_i} P(lambda_i >= t): its terms
+  fall with t, so the N largest tails are the optimum under sum m = N.
+  """
+  n = probs.shape[1] - 1
+  tails = jnp.flip(jnp.cumsum(jnp.flip(probs[:, 1:], 1), 1), 1)
+  # Rounding must not let a later tail of a class overtake an earlier one.
+  tails = jax.lax.cummin(tails, axis=1)
+  _, chosen = jax.lax.top_k(tails.ravel(), n)
+  return jnp.bincount(chosen // n, length=probs.shape[0])
+
+
+def infer(
+  beta: chex.Array,
+  softmax: expectation.Softmax,
+  known: Known,
+) -> chex.Array:
+  """Counts [K] from the bias update and a model of the mean softmax.
+
+  Where the softmax depends on the class, rounds alternate: the counts say which
+  softmax the examples of other classes give to class i, that says the counts.
+  Scale and noise floor are integrated over a grid, weighted by evidence.
+  """
+  table = weights(known.batch_size, known.steps, known.clients)
+  n = known.clients * known.batch_size
+  noise, clipped = _granted(known)
+  counts = jnp.full(known.num_classes, n / known.num_classes)
+  own = jnp.diag(softmax.mean)
+  for _ in range(1 if known.y is None else 3):
+    a = known.steps * counts / n  # summed weight of each class
+    others = jnp.maximum(known.steps - a, 1e-6)
+    q = (a @ softmax.mean - a * own) / others
+    var = (known.steps / n) * (a @ softmax.var)
+    var += a**2 @ (softmax.var / softmax.num[:, None])
+
+    def evaluate(scale, floor, blur=0.0, q=q, var=var):
+      spread = noise**2 + scale**2 * (var + floor**2) + (blur * beta) ** 2
+      return posterior(
+        log_likelihood(
+          beta,
+          known.steps * q,
+          1 - own + q,
+          scale,
+          jnp.sqrt(spread),
+          table,
+        )
+      )
+
+    probs = _integrate(evaluate, beta, known, table, clipped)
+    counts = probs @ jnp.arange(n + 1.0)
+  return allocate(probs)
+
+
+def _granted(known):
+  """Noise on the update, and whether its scale is open, as far as granted."""
+  strength = dict(known.defense or ())
+  std = strength.get('gaussian', 0.0) + strength.get('laplace', 0.0) * 2**0.5
+  noise = std * (known.steps / known.clients) ** 0.5
+  return noise, known.defense is None or 'clip' in strength
+
+
+def _integrate(evaluate, beta, known, table, open_scale):
+  """Mixes `evaluate(scale, floor)` over both unknowns, [K, N + 1]."""
+  unit = float(table.total[1].min())
+  top = jnp.asarray(0.5 * unit)
+  if known.defense is None:
+    top = jnp.maximum(top, jnp.abs(beta).max() / 4)
+
+  def mix(scales, num_floors, blur=0.0):
+    floors = jnp.geomspace(0.004 * unit, top, num_floors)
+    post = jax.lax.map(
+      lambda c: jax.vmap(lambda f: evaluate(c, f, blur))(floors), scales
+    )
+    weight = jax.nn.softmax(post.evidence.ravel())
+    weight = weight.reshape(post.evidence.shape)
+    return jnp.einsum('cf,cfkn->kn', weight, post.probs), weight.sum(1)
+
+  if not open_scale:
+    return mix(jnp.ones(1), 8)[0]
+  low, high = jnp.asarray(0.02), jnp.asarray(1.0)
+  if known.defense is None:
+    # The negative entries sum to at most c * S, and miss little of it.
+    low = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / known.steps, 1e-12)
+    high = 3 * low
+  grid = jnp.geomspace(low, high, 24)
+  gap = jnp.log(high / low) / 23
+  _, weight = mix(grid, 4, blur=gap / 2)  # then a closer look at its peak
+  mean = weight @ jnp.log(grid)
+  sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
+  reach = jnp.maximum(2.5 * sd, gap)
+  return mix(jnp.exp(mean + reach * jnp.linspace(-1.0, 1.0, 25)), 4)[0]
