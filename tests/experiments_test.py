@@ -13,7 +13,7 @@ from configs import common
 from labelleak import attacks, experiments, models, report
 from labelleak.attacks import counts
 from labelleak.base import Attack, InputError
-from labelleak.experiments import hfl
+from labelleak.experiments import hfl, inputs
 
 _BASIC = (dict(name='counts.llbg'), dict(name='counts.ebi'))
 
@@ -158,12 +158,12 @@ class CostTest(parameterized.TestCase):
     config = _config(
       local_steps=1, attacks=_BASIC, model__width=256, batch_size=64, **fields
     )
-    source = hfl._source(config)
+    source = inputs.source(config)
     model = models.load(
       num_classes=source.num_classes, **config.model.to_dict()
     )
     batches = jax.tree.map(
-      lambda a: a[0], hfl._draw(config, source, np.arange(1))
+      lambda a: a[0], inputs.batches(config, source, np.arange(1))
     )
     x = batches.xs[0][0]
     variables = model.init(jax.random.key(0), x)
@@ -171,7 +171,7 @@ class CostTest(parameterized.TestCase):
     flops = lambda fn, *args: (
       jax.jit(fn).lower(*args).compile().cost_analysis()['flops']
     )
-    whole = flops(trial, jax.random.key(0), batches, (variables, None))
+    whole = flops(trial, jax.random.key(0), batches, (variables, {}))
     return whole, flops(model.apply, variables, x)
 
   def test_fedsgd_without_defense_needs_no_backward_pass(self):
@@ -230,7 +230,7 @@ class ErrorsTest(parameterized.TestCase):
     (dict(lr=0.0), 'lr=0.0'),
     (dict(trials=0), 'trials=0'),
     (dict(known=('lr', 'labels')), "'labels'"),
-    (dict(experiment='hlf'), "'hfl.experiment'"),
+    (dict(experiment='hlf'), "'hlf'; known: hfl"),
     (dict(aggregate=dict(name='clera')), "'clear'"),
     (dict(weights='/nowhere.npz'), '/nowhere.npz'),
     (dict(train=dict(steps=3, lr=0.1)), "'batch_size'"),
@@ -244,10 +244,9 @@ class ErrorsTest(parameterized.TestCase):
       dict(dataset=dict(name='synthetic.images', num_classes=1)),
       'num_classes',
     ),
-    (
-      dict(known=('x',), aux=dict(per_class=1, split=None, overlap=False)),
-      'overlap',
-    ),
+    (dict(known=('x',), aux__split='test'), "'test'.*overlap"),
+    (dict(known=('x',), aux__per_class=0), 'per_class=0'),
+    (dict(dataset=dict(split='test')), 'dataset lacks a name'),
     (dict(per_device=0), 'per_device=0'),
     (dict(clients=0), 'clients=0'),
     (dict(queries=0), 'queries=0'),

@@ -44,10 +44,8 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   """
   if config.trials < 1:
     raise base.InputError(f'trials={config.trials} must be at least 1.')
-  name = f'{config.experiment}.experiment'
   points = [
-    (point, full, base.load('experiments', name, config=full))
-    for point, full in sweep.grid(config)
+    (point, full, _validated(full)) for point, full in sweep.grid(config)
   ]
   finished = report.start(workdir, config) if workdir else []
   rows = []
@@ -89,6 +87,19 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
       ' --workdir=DIR.'
     )
   return config
+
+
+def _validated(config):
+  """`measure` of the config's experiment, found by name."""
+  name = config.experiment
+  found = [n.removesuffix('.experiment') for n in base.names('experiments')]
+  if '.' not in name and name not in found:
+    known = [n for n in found if '.' not in n and n not in ('run', 'parse')]
+    raise base.InputError(
+      f'no experiment {name!r}; known: {", ".join(known)}, or the import path'
+      ' of a module that has one.'
+    )
+  return base.load('experiments', f'{name}.experiment', config=config)
 
 
 def _measure(point, config, measure: Callable, workdir):

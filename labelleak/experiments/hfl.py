@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ import numpy as np
 from labelleak import (
   attacks,
   base,
-  data,
   defenses,
   hfl,
   metrics,
@@ -20,13 +18,10 @@ from labelleak import (
   sweep,
   train,
 )
-from labelleak.base import Batch, InputError, Known
-from labelleak.data import plans
+from labelleak.base import InputError
+from labelleak.experiments import grants, inputs
 from labelleak.models import weights
 
-# What `config.known` and an attack's own `known` may grant; the class count and
-# the batch size always are.
-GRANTS = ('lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y')
 METRICS = (
   'count_accuracy',
   'presence_precision',
@@ -52,22 +47,20 @@ def experiment(*, config: ConfigDict) -> Callable:
       traced once, so that an attack that lacks a grant is found here, too.
   """
   config = config.copy_and_resolve_references()
-  for field in ('clients', 'queries', 'per_device'):
-    if config[field] is not None and config[field] < 1:
-      raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
-  source = _source(config)
+  _check(config)
+  source = inputs.source(config)
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
-  specs = _attack_specs(config)
-  draw = functools.partial(_draw, config, source)
-  item = draw(np.arange(1))
-  aux = _auxiliary(config, source, specs)
+  specs = grants.specs(config)
+  granted = {field for spec in specs for field in grants.grant(config, spec)}
+  aux = inputs.auxiliary(config, source) if granted & {'x', 'y'} else {}
   trial = jax.jit(_trial(config, model, source, specs))
+  draw = functools.partial(inputs.batches, config, source)
   example = jnp.zeros((1, *source.shape))
   init = jax.jit(lambda key: model.init(key, example))
   key = jax.random.key(config.seed)
-  one = jax.tree.map(lambda a: a[0], item)
   variables = _abstract(init, key, config, source)
-  jax.eval_shape(trial, key, one, (variables, aux))
+  first = jax.tree.map(lambda a: a[0], draw(np.arange(1)))
+  jax.eval_shape(trial, key, first, (variables, aux))
   if config.weights:
     weights.load(config.weights, variables)
   if config.train:
@@ -97,6 +90,15 @@ def experiment(*, config: ConfigDict) -> Callable:
   return measure
 
 
+def _check(config):
+  for field in ('dataset', 'model', 'aggregate'):
+    if 'name' not in config[field]:
+      raise InputError(f'config.{field} lacks a name; add it.')
+  for field in ('clients', 'queries', 'per_device'):
+    if config[field] is not None and config[field] < 1:
+      raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
+
+
 def _trial(config, model, source, specs):
   """(key, batches [C, B, ...], (variables, aux)) -> metrics of each attack."""
   apply = lambda variables, x: model.apply(variables, x)
@@ -113,7 +115,9 @@ def _trial(config, model, source, specs):
     )
   defense = defenses.build(config.defense)
   aggregate = base.load('he', **config.aggregate.to_dict())
-  infers = [attacks.load(spec['name'], **_hyper(spec)).infer for spec in specs]
+  infers = [
+    attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
+  ]
 
   def trial(key, batches, shared):
     variables, aux = shared
@@ -130,130 +134,12 @@ def _trial(config, model, source, specs):
     truth = batches.y.sum((0, 1)).astype(jnp.int32)
     results = []
     for spec, infer in zip(specs, infers):
-      known = _known(config, source, apply, aux, _grant(config, spec))
+      known = grants.known(config, spec, source, apply, aux)
       counts = infer(attack_key, view, known)
       results.append({m: getattr(metrics, m)(counts, truth) for m in METRICS})
     return results
 
   return trial
-
-
-def _known(config, source, apply, aux, grant):
-  given = dict(
-    steps=config.local_steps,
-    clients=config.clients,
-    lr=config.lr,
-    defense=_strengths(config.step_defense),
-    apply=apply,
-    **(aux or {}),
-  )
-  granted = {field: given[field] for field in grant}
-  if 'apply' in grant:
-    granted['shape'] = source.shape
-  return Known(
-    num_classes=source.num_classes, batch_size=config.batch_size, **granted
-  )
-
-
-def _strengths(specs):
-  """(name, strength) of each transform that has one number, as in `Known`."""
-  pairs = []
-  for spec in specs:
-    numbers = [v for k, v in spec.items() if k != 'name']
-    pairs.append((spec['name'], numbers[0] if numbers else None))
-  return tuple(pairs)
-
-
-def _draw(config, source, index):
-  """Batches of the trials `index` [n], leaves [n, C, B, ...]."""
-  size, clients = config.batch_size, config.clients
-  rows = np.stack(
-    [
-      plans.draw(
-        config.seed,
-        int(trial) * clients + client,
-        source.y,
-        source.num_classes,
-        partition=config.partition,
-        batch_size=size,
-        per_class_cap=config.per_class_cap,
-      )
-      for trial in index
-      for client in range(clients)
-    ]
-  ).reshape(len(index), clients, size)
-  x = source.take(rows.reshape(-1)).reshape(*rows.shape, *source.shape)
-  y = np.eye(source.num_classes, dtype=np.float32)[source.y[rows]]
-  return Batch((x,), y, rows, np.ones(rows.shape, np.float32))
-
-
-def _source(config, split=None):
-  options = config.dataset.to_dict()
-  if split:
-    options['split'] = split
-  return _load(json.dumps(options, sort_keys=True), config.data_dir)
-
-
-@functools.lru_cache(maxsize=4)
-def _load(options, data_dir):
-  return data.load(**json.loads(options), data_dir=data_dir)
-
-
-def _attack_specs(config):
-  """Attacks of a config as plain dicts, the random baseline among them."""
-  for spec in (*config.attacks, *config.defense, *config.step_defense):
-    if not isinstance(spec, dict) or 'name' not in spec:
-      raise InputError(
-        f'{spec!r} is no attack or defense; write dicts with a name, such as'
-        " {'name': 'counts.llg'}."
-      )
-  specs = [dict(spec) for spec in config.attacks]
-  for spec in specs:
-    for field in _grant(config, spec):
-      if field not in GRANTS:
-        raise InputError(
-          f'known grants {field!r}, which is none of: {", ".join(GRANTS)}.'
-        )
-  if all(spec['name'] != 'counts.random' for spec in specs):
-    specs.append(dict(name='counts.random'))
-  return specs
-
-
-def _grant(config, spec):
-  return tuple(spec.get('known', config.known))
-
-
-def _hyper(spec):
-  return {k: v for k, v in spec.items() if k not in ('name', 'known')}
-
-
-def _auxiliary(config, source, specs):
-  """Labelled examples of the attacker, `per_class` first ones of each class.
-
-  Taken from another split than the attacked one, unless `overlap`: the
-  published runs take them from the attacked split itself.
-  """
-  if not {'x', 'y'} & {f for spec in specs for f in _grant(config, spec)}:
-    return None
-  aux = config.aux
-  if aux.per_class < 1:
-    raise InputError(f'aux.per_class={aux.per_class} must be at least 1.')
-  if not aux.overlap:
-    attacked = config.dataset.get('split')
-    if aux.split == attacked:
-      raise InputError(
-        f'aux.split={aux.split!r} is the attacked split; choose another, or'
-        ' set aux.overlap=True for the published setting.'
-      )
-    source = _source(config, aux.split)
-  rows = np.concatenate(
-    [
-      np.flatnonzero(source.y == k)[: aux.per_class]
-      for k in range(source.num_classes)
-    ]
-  )
-  y = np.eye(source.num_classes, dtype=np.float32)[source.y[rows]]
-  return dict(x=source.take(rows), y=y)
 
 
 def _abstract(init, key, config, source):
@@ -287,7 +173,7 @@ def _trained(config, model, variables, **override):
     if option not in options:
       raise InputError(f'config.train lacks {option!r}; add it.')
   options |= override
-  source = _source(config, options.pop('split'))
+  source = inputs.source(config, options.pop('split'))
   return train.classifier(model, source, variables=variables, **options)
 
 
@@ -319,6 +205,6 @@ def _identity(config, spec):
   """Row fields of one attack."""
   return dict(
     attack=spec['name'],
-    attack_args=_hyper(spec),
-    known=list(_grant(config, spec)),
+    attack_args=grants.hyper(spec),
+    known=list(grants.grant(config, spec)),
   )
