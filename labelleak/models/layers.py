@@ -3,10 +3,9 @@
 `Conv` exists because XLA:CPU has two slow paths, 20 to 100 times slower than
 the machine (measured in jax 0.10): maps smaller than the kernel, and gradients
 of convolutions inside `lax.scan`. Small maps and strided kernels are computed
-here as shifted slices and one matmul. Larger maps use XLA's convolution, with a
-derivative rule whose transpose is again a plain convolution (input) and matmuls
-(kernel). All of it is made of ordinary JAX operations, so forward, reverse and
-second-order differentiation and `vmap` work. Other backends get XLA's own.
+here as shifted slices and one matmul; larger maps by a primitive whose every
+derivative is a forward convolution. Both admit forward, reverse and higher
+differentiation and `vmap`. Other backends get XLA's own.
 """
 
 from collections.abc import Callable
@@ -18,6 +17,8 @@ import chex
 from flax import linen as nn
 import jax
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 
 from labelleak.base import InputError
@@ -91,30 +92,53 @@ def _matmuls(x, w, strides, padding):
   )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _wide(x, w, padding):
-  """XLA's convolution at stride 1, with derivatives that stay fast in scans."""
+def _plain(x, w, *, padding):
   return _xla(x, w, (1, 1), padding)
 
 
-@functools.partial(_wide.defjvp, symbolic_zeros=True)
-def _wide_jvp(padding, primals, tangents):
-  (x, w), (dx, dw) = primals, tangents
-  out = _wide(x, w, padding)
-  zero = jax.custom_derivatives.SymbolicZero
-  terms = []
-  if not isinstance(dx, zero):
-    # conv(dx, w), written as the transpose of the convolution that reverse mode
-    # needs: transposing it again leaves that one, and XLA:CPU runs it fast.
-    flipped = w[::-1, ::-1].swapaxes(2, 3)
-    back = tuple(
-      (k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(w.shape, padding)
-    )
-    pull = lambda g: _xla(g, flipped, (1, 1), back)
-    terms += jax.linear_transpose(pull, out)(dx)
-  if not isinstance(dw, zero):
-    terms.append(_matmuls(x, dw, (1, 1), padding))
-  return out, sum(terms[1:], terms[0]) if terms else jnp.zeros_like(out)
+def _pull_x(g, x, w, *, padding):
+  """Transpose of the convolution in x: g convolved with the flipped kernel."""
+  kh, kw = w.shape[:2]
+  back = tuple(
+    (k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip((kh, kw), padding)
+  )
+  return _wide_p.bind(g, w[::-1, ::-1].swapaxes(2, 3), padding=back)
+
+
+def _pull_w(g, x, w, *, padding):
+  """Transpose in w: x convolved with g, examples in the place of channels."""
+  del w
+  turned = x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+  return _wide_p.bind(*turned, padding=padding).transpose(1, 2, 0, 3)
+
+
+def _vmap_wide(args, dims, *, padding):
+  """One set of weights or inputs joins the other axes; pairs take turns."""
+  x, w = (a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims))
+  if dims[1] is None:
+    y = _wide_p.bind(x.reshape(-1, *x.shape[2:]), w, padding=padding)
+    return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+  if dims[0] is None:
+    joined = jnp.moveaxis(w, 0, 3).reshape(*w.shape[1:4], -1)
+    y = _wide_p.bind(x, joined, padding=padding)
+    return jnp.moveaxis(y.reshape(*y.shape[:3], w.shape[0], -1), 3, 0), 0
+  return lax.map(lambda pair: _wide_p.bind(*pair, padding=padding), (x, w)), 0
+
+
+# XLA:CPU is slow in loops where the axes of a convolution are not in Eigen's
+# order, and JAX transposes convolutions by renaming axes. This primitive moves
+# the data instead, and is closed under differentiation and vmap.
+_wide_p = core.Primitive('convolution_stride_1')
+_wide_p.def_impl(jax.jit(_plain, static_argnames='padding'))
+_wide_p.def_abstract_eval(
+  lambda x, w, *, padding: jax.core.ShapedArray(
+    jax.eval_shape(functools.partial(_plain, padding=padding), x, w).shape,
+    x.dtype,
+  )
+)
+mlir.register_lowering(_wide_p, mlir.lower_fun(_plain, multiple_results=False))
+ad.defbilinear(_wide_p, _pull_x, _pull_w)
+batching.primitive_batchers[_wide_p] = _vmap_wide
 
 
 def _grouped(x, w, strides, padding, groups):
@@ -144,7 +168,7 @@ def _conv(x, w, strides, padding, groups=1):
   if w.shape[:2] == (1, 1):
     return _shifts(x, (1, 1), strides, padding)[0][0] @ w[0, 0]
   if strides == (1, 1) and min(x.shape[1:3]) > 4:
-    return _wide(x, w, padding)
+    return _wide_p.bind(x, w, padding=padding)
   return _matmuls(x, w, strides, padding)
 
 
