@@ -1,6 +1,6 @@
 """LLBG on vision transformers, untrained and trained: Table 9 of the paper.
 
-  python launch.py --config=configs/llbg_vit.py           # 2 cores, 2 minutes
+  python launch.py --config=configs/llbg_vit.py           # any laptop
   python launch.py --config=configs/llbg_vit.py:paper     # ImageNet, one GPU
   python launch.py --config=configs/llbg_vit.py:runlocal  # seconds
 
@@ -12,6 +12,9 @@ the published ViT-B/16: label statistics, not images, decide that part.
 Published, ImageNet, B=64: untrained LLG 2.19 +- 1.89, EBI 95.36 +- 1.88, LLBG
 94.90 +- 0.69; trained LLG 0.34, EBI 84.41, LLBG_aux 90.20, LLBG with a constant
 confidence of .5, .7, .9: 70.25, 81.22, 76.58.
+
+The default takes 3.5 minutes of CPU time, compilation included, half of that on
+two free cores; ViT-Ti comes to EBI 95.3 +- 1.8, LLBG 94.8 +- .8.
 """
 
 from configs import common
