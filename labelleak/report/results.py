@@ -88,7 +88,8 @@ def _data(row):
 
 
 def _point(row):
-  return row['config'], tables.label(row['point']), row['data']
+  run = row['config'], row['data'], row['seed'], row['trials']
+  return *run, tables.label(row['point'])
 
 
 def _confidence():
