@@ -9,13 +9,14 @@ from ml_collections.config_dict import placeholder
 from labelleak.base import InputError
 
 SAMPLE = '../shared/tfds/imagenet_sample/1.0.0'  # 1000 images, one a class
-AUX = ('lr', 'steps', 'clients', 'apply', 'x', 'y')
+SERVER = ('lr', 'steps', 'clients', 'defense', 'apply')
+AUX = (*SERVER, 'x', 'y')
 
 UNTRAINED = (
   dict(name='counts.llg'),
   dict(name='counts.ebi'),
   dict(name='counts.llbg'),
-  dict(name='counts.calibrated'),
+  dict(name='counts.calibrated', known=SERVER),
 )
 TRAINED = (
   dict(name='counts.llg'),

@@ -1,7 +1,7 @@
-"""Aggregators: apply a linear map to a sealed message, reveal only the result.
+"""Aggregators: a linear map of a sealed message; only its result is revealed.
 
-`Aggregate: (key, linear, message) -> Revealed`. In horizontal FL `linear` is the
-mean over clients, the message their stacked updates.
+`Aggregate: (key, linear, message) -> Revealed`. In horizontal FL `linear` is
+the mean over clients, the message their stacked updates.
 """
 
 from collections.abc import Callable

@@ -42,22 +42,21 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
   """
   if batch_size < 1 or steps < 1:
     raise InputError(
-        f'batch_size={batch_size} and local_steps={steps}: both must be at'
-        ' least 1.'
+      f'batch_size={batch_size} and local_steps={steps}: both must be at'
+      ' least 1.'
     )
   if batch_size < steps:
     return (1,) * steps
   size = math.ceil(batch_size / steps)
   sizes = tuple(
-      min(size, batch_size - start)
-      for start in range(0, steps * size, size)
+    min(size, batch_size - start) for start in range(0, steps * size, size)
   )
   if min(sizes) < 1:
     good = math.ceil(batch_size / size)
     raise InputError(
-        f'batch_size={batch_size} in slices of ceil(B/S)={size} leaves'
-        f' {sum(s < 1 for s in sizes)} of local_steps={steps} without'
-        f' examples; use local_steps={good}.'
+      f'batch_size={batch_size} in slices of ceil(B/S)={size} leaves'
+      f' {sum(s < 1 for s in sizes)} of local_steps={steps} without'
+      f' examples; use local_steps={good}.'
     )
   return sizes
 
@@ -83,7 +82,7 @@ def cross_entropy(apply: Callable) -> Callable:
 def _grad(loss_fn, variables, batch):
   """Gradient of loss_fn with respect to variables['params']."""
   return jax.grad(lambda p: loss_fn({**variables, 'params': p}, batch))(
-      variables['params']
+    variables['params']
   )
 
 
@@ -93,18 +92,19 @@ def fedsgd(loss_fn: Callable) -> Client:
 
 
 def fedavg(
-    loss_fn: Callable,
-    *,
-    lr: float,
-    steps: int,
-    step_defense: Optional[optax.GradientTransformation] = None,
+  loss_fn: Callable,
+  *,
+  lr: float,
+  steps: int,
+  step_defense: Optional[optax.GradientTransformation] = None,
 ) -> Client:
   """A client that takes S steps of SGD and sends (server - local) / lr.
 
   Slices are consecutive, of ceil(B/S) examples; the last one may be ragged (see
   `step_sizes`). The update is divided by the learning rate and not by S, so
-  that it is the sum of S step gradients. It is accumulated as that sum: the
-  difference of parameters loses 1e-5 of it to float32 rounding.
+  that it is the sum of S step gradients, up to the float32 rounding of the
+  parameters: about 1e-9 / lr an entry. LLG reads that rounding where a layer
+  norm makes the head's inputs sum to zero, as in a ViT.
 
   Args:
     loss_fn: (variables, batch) -> [], a mean over `batch.mask`.
@@ -126,38 +126,34 @@ def fedavg(
     real = (slots < sizes[:, None]).astype(batch.mask.dtype)
 
     def step(carry, inputs):
-      total, state = carry
+      params, state = carry
       key, rows, real = inputs
       part = jax.tree.map(lambda a: a[rows], batch)
       part = part._replace(mask=part.mask * real)
-      params = jax.tree.map(
-          lambda p, t: p - lr * t, variables['params'], total
-      )
-      local = {**variables, 'params': params}
-      grads = _grad(loss_fn, local, part)
+      grads = _grad(loss_fn, {**variables, 'params': params}, part)
       grads, state = defense.update(
-          grads, state, params, key=key, mask=part.mask
+        grads, state, params, key=key, mask=part.mask
       )
-      return (jax.tree.map(jnp.add, total, grads), state), None
+      return (jax.tree.map(lambda p, g: p - lr * g, params, grads), state), None
 
-    params = variables['params']
-    start = jax.tree.map(jnp.zeros_like, params), defense.init(params)
+    server = variables['params']
     keys = jax.random.split(key, steps)
-    (total, _), _ = jax.lax.scan(step, start, (keys, rows, real))
-    return total
+    start = server, defense.init(server)
+    (local, _), _ = jax.lax.scan(step, start, (keys, rows, real))
+    return jax.tree.map(lambda p, q: (p - q) / lr, server, local)
 
   return client
 
 
 def observe(
-    key: chex.PRNGKey,
-    client: Client,
-    variables: chex.ArrayTree,
-    batches: Batch,
-    *,
-    defense: optax.GradientTransformation,
-    aggregate: Callable,
-    queries: int = 1,
+  key: chex.PRNGKey,
+  client: Client,
+  variables: chex.ArrayTree,
+  batches: Batch,
+  *,
+  defense: optax.GradientTransformation,
+  aggregate: Callable,
+  queries: int = 1,
 ) -> View:
   """One round with C clients, as the server sees it.
 
@@ -182,7 +178,7 @@ def observe(
     update = client(local_key, variables, batch)
     state = defense.init(update)
     return defense.update(
-        update, state, variables['params'], key=defense_key, mask=batch.mask
+      update, state, variables['params'], key=defense_key, mask=batch.mask
     )[0]
 
   def one_client(key, batch):
@@ -203,7 +199,7 @@ def observe(
 
 
 def head(
-    tree: chex.ArrayTree,
+  tree: chex.ArrayTree,
 ) -> tuple[Optional[chex.Array], Optional[chex.Array]]:
   """The classifier's leaves: kernel [H, K] and bias [K], None where absent.
 
@@ -216,7 +212,7 @@ def head(
   node = tree.get('head', tree)
   if not {'kernel', 'bias'} & set(node):
     raise InputError(
-        f'no classifier among {sorted(tree)}; name it "head", with "kernel"'
-        ' [H, K] and "bias" [K].'
+      f'no classifier among {sorted(tree)}; name it "head", with "kernel"'
+      ' [H, K] and "bias" [K].'
     )
   return node.get('kernel'), node.get('bias')

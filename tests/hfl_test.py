@@ -196,17 +196,17 @@ class ClientTest(parameterized.TestCase):
   def test_step_defense_acts_on_every_step(self):
     variables, batch = _variables(), _batch(128)
     clip = hfl.fedavg(
-      LOSS, lr=1e-6, steps=10, step_defense=defenses.clip(max_norm=0.01)
+      LOSS, lr=1e-3, steps=10, step_defense=defenses.clip(max_norm=0.01)
     )
     got = clip(KEY, variables, batch)['head']
-    _, grads = _numpy_steps(variables, batch, 1e-6, _slices(128, 10))
+    _, grads = _numpy_steps(variables, batch, 1e-3, _slices(128, 10))
     want = jax.tree.map(np.zeros_like, grads[0])
     for g in grads:
       norm = np.sqrt(sum((v**2).sum() for v in g.values()))
       self.assertGreater(norm, 0.01)
       scale = 0.01 / (norm + 1e-6)
       want = {k: want[k] + scale * g[k] for k in want}
-    chex.assert_trees_all_close(dict(got), want, rtol=1e-3, atol=1e-6)
+    chex.assert_trees_all_close(dict(got), want, rtol=1e-2, atol=1e-4)
 
   def test_step_noise_adds_up_over_the_steps(self):
     # The update carries sigma * sqrt(S), independent of lr and batch size.

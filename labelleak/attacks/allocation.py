@@ -24,6 +24,9 @@ from labelleak import hfl
 from labelleak.attacks import expectation
 from labelleak.base import Known
 
+_CLIP_ERROR = (
+  0.05  # relative, of the norm that a clipped step is thought to have
+)
 _NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
 
 
@@ -81,12 +84,15 @@ def log_likelihood(
   """
   chex.assert_rank([beta, offset, keep, noise], 1)
   expand = lambda a: a[:, None, None]
-  mean = scale * (expand(offset) - expand(keep) * table.total)
-  z = (expand(beta) - mean) / expand(noise)
-  return (
-    jax.nn.logsumexp(table.log_prob - 0.5 * z**2, axis=-1)
-    - jnp.log(noise)[:, None]
-  )
+  mean = scale * (expand(offset) - expand(keep) * table.total[None])
+  density = -0.5 * ((expand(beta) - mean) / expand(noise)) ** 2
+  density -= jnp.log(expand(noise))
+  # An exact zero is no measurement: sparsification dropped the entry because
+  # its magnitude lay below that of all entries kept.
+  kept = jnp.where(beta == 0, jnp.inf, jnp.abs(beta)).min()
+  mass = jax.scipy.special.log_ndtr((kept - jnp.abs(mean)) / expand(noise))
+  density = jnp.where(expand(beta) == 0, mass, density)
+  return jax.nn.logsumexp(table.log_prob[None] + density, axis=-1)
 
 
 class Posterior(NamedTuple):
@@ -97,7 +103,7 @@ class Posterior(NamedTuple):
 def posterior(log_lik: chex.Array, *, iterations: int = 12) -> Posterior:
   """Empirical Bayes: a prior on counts, shared by the classes, learned by EM.
 
-  Most classes hold Poisson(mu) examples, a few hold any number (any, equally likely).
+  Most classes hold Poisson(mu) examples, a few hold any number, all alike.
   mu follows from the rest of the batch: E[sum of counts] = N.
 
   Args:
@@ -116,15 +122,15 @@ def posterior(log_lik: chex.Array, *, iterations: int = 12) -> Posterior:
 
   def step(_, mu):
     most, both = prior(mu)
-    probs = jax.nn.softmax(log_lik + both, axis=-1)
-    member = probs * jnp.exp(most - both)
-    elsewhere = ((probs - member) * k).sum()
+    probs = jax.nn.softmax(log_lik + both[None], axis=-1)
+    member = probs * jnp.exp(most - both)[None]
+    elsewhere = ((probs - member) @ k).sum()
     return jnp.clip(
       (n - elsewhere) / jnp.maximum(member.sum(), 1e-6), 1e-3, n / num_classes
     )
 
   mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
-  joint = log_lik + prior(mu)[1]
+  joint = log_lik + prior(mu)[1][None]
   return Posterior(
     jax.nn.softmax(joint, axis=-1), jax.nn.logsumexp(joint, -1).sum()
   )
@@ -148,16 +154,23 @@ def infer(
   beta: chex.Array,
   softmax: expectation.Softmax,
   known: Known,
+  gain: chex.Array | None = None,
 ) -> chex.Array:
   """Counts [K] from the bias update and a model of the mean softmax.
 
   Where the softmax depends on the class, rounds alternate: the counts say which
   softmax the examples of other classes give to class i, that says the counts.
   Scale and noise floor are integrated over a grid, weighted by evidence.
+
+  Args:
+    beta: [K] bias update.
+    softmax: the model's.
+    known: sizes and `defense`.
+    gain: from `expectation.gain`, for clipped steps; tells their scale.
   """
   table = weights(known.batch_size, known.steps, known.clients)
   n = known.clients * known.batch_size
-  noise, clipped = _granted(known)
+  noise, rho = _granted(known)
   counts = jnp.full(known.num_classes, n / known.num_classes)
   own = jnp.diag(softmax.mean)
   for _ in range(1 if known.y is None else 3):
@@ -169,7 +182,7 @@ def infer(
 
     def evaluate(scale, floor, blur=0.0, q=q, var=var):
       spread = noise**2 + scale**2 * (var + floor**2) + (blur * beta) ** 2
-      return posterior(
+      post = posterior(
         log_likelihood(
           beta,
           known.steps * q,
@@ -179,21 +192,41 @@ def infer(
           table,
         )
       )
+      if gain is None:
+        return post
+      log_fit = _clip_fit(post.probs, scale, gain, rho, known)
+      return post._replace(evidence=post.evidence + log_fit)
 
-    probs = _integrate(evaluate, beta, known, table, clipped)
+    probs = _integrate(evaluate, beta, known, table, rho)
     counts = probs @ jnp.arange(n + 1.0)
   return allocate(probs)
 
 
+def _clip_fit(probs, scale, gain, rho, known):
+  """log P(steps clipped to rho have this scale | counts), up to a constant.
+
+  The bias part of a step's gradient is p - y averaged over b examples drawn
+  from the batch; `gain` times its norm is what clipping compares with rho.
+  """
+  n = probs.shape[1] - 1
+  b = max(hfl.step_sizes(known.batch_size, known.steps))
+  k = jnp.arange(n + 1.0)
+  pairs = (probs @ (k * (k - 1))).sum() / (n * max(n - 1, 1))
+  square = 1 / b + (b - 1) / b * pairs - 1 / known.num_classes
+  norm = gain * jnp.sqrt(jnp.maximum(square, 1e-12))
+  expected = jnp.minimum(1.0, rho / norm)
+  return -0.5 * (jnp.log(scale / expected) / _CLIP_ERROR) ** 2
+
+
 def _granted(known):
-  """Noise on the update, and whether its scale is open, as far as granted."""
+  """Noise on the update and the clipping norm (None), as far as granted."""
   strength = dict(known.defense or ())
   std = strength.get('gaussian', 0.0) + strength.get('laplace', 0.0) * 2**0.5
   noise = std * (known.steps / known.clients) ** 0.5
-  return noise, known.defense is None or 'clip' in strength
+  return noise, strength.get('clip')
 
 
-def _integrate(evaluate, beta, known, table, open_scale):
+def _integrate(evaluate, beta, known, table, rho):
   """Mixes `evaluate(scale, floor)` over both unknowns, [K, N + 1]."""
   unit = float(table.total[1].min())
   top = jnp.asarray(0.5 * unit)
@@ -209,7 +242,7 @@ def _integrate(evaluate, beta, known, table, open_scale):
     weight = weight.reshape(post.evidence.shape)
     return jnp.einsum('cf,cfkn->kn', weight, post.probs), weight.sum(1)
 
-  if not open_scale:
+  if known.defense is not None and rho is None:
     return mix(jnp.ones(1), 8)[0]
   low, high = jnp.asarray(0.02), jnp.asarray(1.0)
   if known.defense is None:
@@ -222,4 +255,6 @@ def _integrate(evaluate, beta, known, table, open_scale):
   mean = weight @ jnp.log(grid)
   sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
   reach = jnp.maximum(2.5 * sd, gap)
-  return mix(jnp.exp(mean + reach * jnp.linspace(-1.0, 1.0, 25)), 4)[0]
+  near = jnp.exp(mean + reach * jnp.linspace(-1.0, 1.0, 25))
+  # A scale of exactly 1, an update that nothing touched, is a point of its own.
+  return mix(jnp.append(near, 1.0), 8 if known.defense is None else 4)[0]

@@ -8,9 +8,9 @@ With mean cross entropy the bias gradient of class i is
   beta_i = -lambda_i / B + mean_k p_i(x_k)             (LLBG paper, Eq. 3)
 
 with lambda_i the count and p the softmax. FedAVG sends the sum of S such
-gradients over slices of b = ceil(B/S) examples, so one example weighs 1/b there.
-The kernel's gradient is the same times the head's input; LLG sums it over the
-inputs.
+gradients over slices of b = ceil(B/S) examples, so one example weighs 1/b
+there. The kernel's gradient is the same times the head's input; LLG sums it
+over the inputs.
 
 Sources: LLBG and EBI from Gat and Sharif, "Harmful Bias" (AISec 2024); LLG,
 LLG+, LLG* from Wainakh et al., "User-Level Label Leakage from Gradients" (PETS
@@ -116,7 +116,7 @@ def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
 
 
 def ebi() -> Attack:
-  """EBI: LLG on the bias, impact m = (sum of the negative entries)/B (Eq. 6)."""
+  """EBI: LLG on the bias, impact m = (sum of negative entries)/B (Eq. 6)."""
 
   def infer(key, view, known):
     beta = _bias(view, 'ebi')
@@ -158,35 +158,42 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
   return Attack(infer=infer)
 
 
-def calibrated(*, points: int = 4, examples: int = 64) -> Attack:
+def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
   """Ours: the Bayes allocation under a model of the update.
 
   Where the published attacks subtract a fixed impact greedily, this one
   predicts what each class would show with k examples and names the B labels of
   highest expected count accuracy (`allocation`). The prediction knows the
   ragged last step; takes the mean softmax and its spread from the model's own
-  outputs along the local steps (`expectation`), on auxiliary examples or dummy
-  inputs; and infers, from the update itself, what clipping left of its scale,
-  how noisy it is, and how many examples an ordinary class holds.
+  outputs and from replaying the local steps (`expectation`); and infers, from
+  the update itself, what clipping left of its scale, how noisy it is, and how
+  many examples an ordinary class holds.
 
   It uses what is granted of `known.apply` with `shape` or `x` (else the softmax
-  is taken as uniform), `y`, `lr`, and `defense` (None: an unknown scale and
-  noise; else exactly these transforms).
+  is taken as uniform), `y` (else one softmax for all classes), `lr`, and
+  `defense` (None: unknown scale and noise; else exactly these transforms).
 
   Args:
-    points: local steps at which the model is evaluated.
     examples: dummy inputs drawn where no auxiliary examples are granted.
+    replay: how many inputs the local steps are replayed on.
   """
 
   def infer(key, view, known):
     beta = _bias(view, 'calibrated')
-    softmax = expectation.uniform(known.num_classes)
-    if known.apply is not None and (known.x is not None or known.shape):
-      x = known.x
-      if x is None:
-        x = jax.random.normal(key, (examples, *known.shape))
-      softmax = expectation.measured(view, known, x, points=points)
-    return allocation.infer(beta, softmax, known)
+    if known.apply is None or (known.x is None and known.shape is None):
+      softmax = expectation.uniform(known.num_classes)
+      return allocation.infer(beta, softmax, known)
+    x = known.x
+    if x is None:
+      x = expectation.dummies(key, examples, known.shape)
+    softmax = expectation.measured(view, known, x)
+    gain = expectation.gain(view, known, x) if _clip(known) else None
+    counts = allocation.infer(beta, softmax, known, gain)
+    if known.y is not None or not known.lr or known.steps == 1:
+      return counts
+    mean = expectation.replayed(view, known, x[:replay], counts)
+    softmax = softmax._replace(mean=jnp.broadcast_to(mean, softmax.mean.shape))
+    return allocation.infer(beta, softmax, known, gain)
 
   return Attack(infer=infer)
 
@@ -279,6 +286,11 @@ def _bias(view, name):
 
 def _sum(values, where):
   return jnp.where(where, values, 0.0).sum()
+
+
+def _clip(known):
+  """The clipping norm that is known to act on every local step, or None."""
+  return dict(known.defense or ()).get('clip')
 
 
 def _need(known: Known, name: str, *fields: str) -> None:

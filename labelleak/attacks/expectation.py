@@ -10,9 +10,10 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
+import optax
 
-from labelleak.base import Known
+from labelleak import hfl
+from labelleak.base import Batch, Known
 
 
 class Softmax(NamedTuple):
@@ -33,35 +34,110 @@ def uniform(num_classes: int) -> Softmax:
   )
 
 
-def measured(view, known: Known, x: chex.Array, *, points: int = 4) -> Softmax:
-  """Softmax of x along the client's local training.
+def measured(view, known: Known, x: chex.Array) -> Softmax:
+  """Softmax of x before and after the client's local steps, by class.
 
-  FedAVG's steps move the softmax, strongly where activations are large. The
-  server sees where the steps ended, theta - lr * update, so they are replayed
-  as a straight line: step s of S computes its gradient s/S along the way. That
-  needs `known.lr`; without it the softmax stays that of the start.
+  The server sees where the steps ended, theta - lr * update. The first step
+  still sees theta; the others count as the end, where a step that overshoots
+  has settled and a step that does little changes nothing. Without `known.lr`
+  the softmax stays that of the start.
 
   Args:
     view: `hfl.View`.
     known: with `apply`; `y` says the classes of x, else all rows are equal.
     x: [M, ...] inputs.
-    points: how many of the S steps are evaluated, evenly spread.
   """
-  steps = known.steps if known.lr else 1
-  nodes = np.linspace(0.0, steps - 1.0, min(points, steps))
-  # The steps between two evaluated ones are interpolated linearly.
-  share = [np.interp(range(steps), nodes, e).mean() for e in np.eye(len(nodes))]
+  probs = jax.nn.softmax(known.apply(view.variables, x))
+  if known.lr and known.steps > 1:
+    after = jax.nn.softmax(known.apply(_after(view, known), x))
+    probs = (probs + (known.steps - 1) * after) / known.steps
+  return moments(probs, known.y)
 
-  def at(time):
-    params = jax.tree.map(
-      lambda p, g: p - known.lr * time * g if known.lr else p,
-      view.variables['params'],
-      view.grads,
-    )
-    return jax.nn.softmax(known.apply({**view.variables, 'params': params}, x))
 
-  probs = jax.lax.map(at, jnp.asarray(nodes / steps))
-  return moments(jnp.einsum('s,smk->mk', jnp.asarray(share), probs), known.y)
+def replayed(
+  view, known: Known, x: chex.Array, counts: chex.Array
+) -> chex.Array:
+  """Mean softmax over the local steps, had the batch been x with these counts.
+
+  Where activations are large one step throws the softmax from class to class,
+  so that neither end of the training nor a line between them is close to the
+  mean. The attacker runs the S steps itself, every step on all of x with the
+  label shares as soft labels, and pulls the path so that it ends where the
+  client's did.
+
+  Args:
+    view: `hfl.View`.
+    known: with `apply` and `lr`.
+    x: [M, ...] inputs; a handful is enough.
+    counts: [K] estimated label counts.
+
+  Returns:
+    [K].
+  """
+  labels = jnp.broadcast_to(counts / counts.sum(), (x.shape[0], counts.size))
+
+  def loss(params):
+    logits = known.apply({**view.variables, 'params': params}, x)
+    losses = optax.softmax_cross_entropy(logits, labels)
+    return losses.mean(), jax.nn.softmax(logits).mean(0)
+
+  def step(params, _):
+    grads, probs = jax.grad(loss, has_aux=True)(params)
+    return jax.tree.map(lambda p, g: p - known.lr * g, params, grads), probs
+
+  params = view.variables['params']
+  local, probs = jax.lax.scan(step, params, length=known.steps)
+  end = jax.nn.softmax(known.apply(_after(view, known), x)).mean(0)
+  pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
+  moved = probs.mean(0) + pull * (end - loss(local)[1])
+  return jnp.maximum(moved, 0.0)
+
+
+def gain(view, known: Known, x: chex.Array) -> chex.Array:
+  """Norm of a mini-batch gradient over the norm of its head bias part, [].
+
+  A model's gradient and its bias part both grow with the imbalance of the
+  labels; their ratio hardly depends on it, so that any labels serve.
+  """
+  size = max(hfl.step_sizes(known.batch_size, known.steps))
+  rows = jnp.arange(size) % x.shape[0]
+  labels = jax.nn.one_hot(
+    jnp.arange(size) % known.num_classes // 2, known.num_classes
+  )
+  batch = Batch((x[rows],), labels, rows, jnp.ones(size))
+  loss = hfl.cross_entropy(known.apply)
+  grads = jax.grad(
+    lambda params: loss({**view.variables, 'params': params}, batch)
+  )(view.variables['params'])
+  return optax.global_norm(grads) / jnp.linalg.norm(hfl.head(grads)[1])
+
+
+def dummies(key: chex.PRNGKey, num: int, shape: tuple[int, ...]) -> chex.Array:
+  """Inputs of unit variance, [num, *shape], in place of data.
+
+  Images [H, W, C] get a falling spectrum as natural images do and mostly
+  grey content, since models answer white noise differently; other shapes are
+  white.
+  """
+  white = jax.random.normal(key, (num, *shape))
+  if len(shape) != 3 or min(shape[:2]) < 2:
+    return white
+  height, width, channels = shape
+  f = jnp.hypot(jnp.fft.fftfreq(height)[:, None], jnp.fft.fftfreq(width)[None])
+  amplitude = jnp.maximum(f, 1.0 / max(height, width)) ** -1.2
+  spectrum = jnp.fft.fft2(white, axes=(1, 2)) * amplitude[None, :, :, None]
+  color = jnp.fft.ifft2(spectrum, axes=(1, 2)).real
+  grey = color.mean(-1, keepdims=True) * channels**0.5
+  x = 0.95 * grey + 0.3 * color
+  return x / x.std()
+
+
+def _after(view, known):
+  """The client's variables after its steps, as the update tells them."""
+  params = jax.tree.map(
+    lambda p, g: p - known.lr * g, view.variables['params'], view.grads
+  )
+  return {**view.variables, 'params': params}
 
 
 def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
@@ -92,7 +168,7 @@ def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
 
 def _weighted(weight, probs):
   """Column-weighted mean and variance, [M, J] and [M, K] -> 2 x [J, K]."""
-  share = weight / jnp.maximum(weight.sum(0), 1e-12)
+  share = weight / jnp.maximum(weight.sum(0), 1e-12)[None]
   mean = jnp.einsum('mj,mk->jk', share, probs)
   square = jnp.einsum('mj,mk->jk', share, probs**2)
   return mean, jnp.maximum(square - mean**2, 0.0)
