@@ -1,6 +1,7 @@
 """LLBG on ImageNet: Tables 2 (untrained) and 5, 6, 7 (trained) of the paper.
 
   python launch.py --config=configs/llbg_imagenet.py           # untrained
+  python launch.py --config=configs/llbg_imagenet.py:size=64   # smaller images
   python launch.py --config=configs/llbg_imagenet.py:paper     # on ImageNet
   python launch.py --config=configs/llbg_imagenet.py:table=5,paper \\
       --config.weights=vgg19.safetensors --config.model.form=imagenet
@@ -27,7 +28,7 @@ _MODELS = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, table=2, paper=False, runlocal=False)
+  arg = common.parse_arg(arg, table=2, size=224, paper=False, runlocal=False)
   common.check_table(arg['table'], (2, 5))
   config = common.hfl('llbg_imagenet')
   config.stands_for.data = 'imagenet2012'
@@ -50,7 +51,7 @@ def get_config(arg=None):
 
 def _dataset(arg):
   if arg['paper']:
-    return dict(name='imagenet2012', size=224)
+    return dict(name='imagenet2012', size=arg['size'])
   if common.has_sample():
-    return dict(name=common.SAMPLE, copies=50)
-  return common.synthetic(224, 1000, 50)
+    return dict(name=common.SAMPLE, size=arg['size'], copies=50)
+  return common.synthetic(arg['size'], 1000, 50)
