@@ -83,7 +83,7 @@ def hfl(name):
       known=('lr', 'steps', 'clients'),
       # What was published, where the data or the model only stand for it.
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
-      aux=dict(per_class=10, split='train', overlap=False),
+      aux=dict(per_class=10, split=placeholder(str), overlap=False),
       defense=(),  # on the update
       step_defense=(),  # on the gradient of every local step
       aggregate=dict(name='clear'),

@@ -40,7 +40,6 @@ def get_config(arg=None):
     config.sweep = (('model', _MODELS),)
   else:
     config.attacks = common.TRAINED
-    config.aux.split = 'train[:20%]'  # holds 10 images of every class
   if arg['runlocal']:
     config.trials = 2
     config.dataset = common.synthetic(32, 50, 50)

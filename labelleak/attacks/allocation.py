@@ -79,19 +79,19 @@ def log_likelihood(
     offset: [K] summed softmax that all other examples give to the class.
     keep: [K] one minus the softmax that an example gives to its own class.
     scale: [] what clipping left of the update, c.
-    noise: [K] standard deviation.
+    noise: [K, N + 1] standard deviation, given the count.
     table: from `weights`.
   """
-  chex.assert_rank([beta, offset, keep, noise], 1)
+  chex.assert_rank([beta, offset, keep, noise], [1, 1, 1, 2])
   expand = lambda a: a[:, None, None]
+  sd = noise[:, :, None]
   mean = scale * (expand(offset) - expand(keep) * table.total[None])
-  density = -0.5 * ((expand(beta) - mean) / expand(noise)) ** 2
-  density -= jnp.log(expand(noise))
+  density = -0.5 * ((expand(beta) - mean) / sd) ** 2
   # An exact zero is no measurement: sparsification dropped the entry because
   # its magnitude lay below that of all entries kept.
   kept = jnp.where(beta == 0, jnp.inf, jnp.abs(beta)).min()
-  mass = jax.scipy.special.log_ndtr((kept - jnp.abs(mean)) / expand(noise))
-  density = jnp.where(expand(beta) == 0, mass, density)
+  mass = jax.scipy.special.log_ndtr((kept - jnp.abs(mean)) / sd)
+  density = jnp.where(expand(beta) == 0, mass, density - jnp.log(sd))
   return jax.nn.logsumexp(table.log_prob[None] + density, axis=-1)
 
 
@@ -100,21 +100,16 @@ class Posterior(NamedTuple):
   evidence: chex.Array  # [] log marginal likelihood
 
 
-def posterior(log_lik: chex.Array, *, iterations: int = 12) -> Posterior:
-  """Empirical Bayes: a prior on counts, shared by the classes, learned by EM.
+def posterior(log_lik: chex.Array, *, iterations: int = 10) -> Posterior:
+  """Empirical Bayes under a known total, [K, N + 1] -> `Posterior`.
 
-  Most classes hold Poisson(mu) examples, a few hold any number, all alike.
-  mu follows from the rest of the batch: E[sum of counts] = N.
-
-  Args:
-    log_lik: [K, N + 1].
-    iterations: of EM.
+  Most classes hold Poisson(mu) examples, a few hold any number, all alike; mu
+  follows by EM from what the few leave of the batch.
   """
   num_classes, n = log_lik.shape[0], log_lik.shape[1] - 1
   k = jnp.arange(n + 1.0)
   share = min(0.2, 2.0 / num_classes)
-  few = jnp.where(k > 0, 0.0, -jnp.inf)
-  few = few + math.log(share / n)
+  few = jnp.where(k > 0, math.log(share / n), -jnp.inf)
 
   def prior(mu):
     most = k * jnp.log(mu) - mu - jax.lax.lgamma(k + 1.0) + math.log1p(-share)
@@ -130,10 +125,35 @@ def posterior(log_lik: chex.Array, *, iterations: int = 12) -> Posterior:
     )
 
   mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
-  joint = log_lik + prior(mu)[1][None]
-  return Posterior(
-    jax.nn.softmax(joint, axis=-1), jax.nn.logsumexp(joint, -1).sum()
-  )
+  return _given_total(log_lik + prior(mu)[1][None], iterations)
+
+
+def _given_total(joint, iterations):
+  """Conditions independent counts on sum k_i = N, by the saddle point.
+
+  Multiplying each class's distribution by exp(theta k), with theta such that
+  the expected sum is N, is that conditioning up to O(1/K); log P(sum = N) is
+  the saddle-point formula. Certain classes stay, uncertain ones give way.
+  """
+  n = joint.shape[1] - 1
+  k = jnp.arange(n + 1.0)
+
+  def moments(theta):
+    probs = jax.nn.softmax(joint + theta * k[None], axis=-1)
+    mean = probs @ k
+    return probs, mean.sum(), (probs @ k**2 - mean**2).sum()
+
+  def newton(_, theta):
+    _, mean, var = moments(theta)
+    move = (n - mean) / jnp.maximum(var, 1e-3)
+    return jnp.clip(theta + jnp.clip(move, -1.0, 1.0), -30.0, 30.0)
+
+  theta = jax.lax.fori_loop(0, iterations, newton, jnp.zeros(()))
+  probs, mean, var = moments(theta)
+  log_sum = jax.nn.logsumexp(joint + theta * k[None], -1).sum() - theta * n
+  # Where the evidence is integer-sharp no theta fits a wrong total.
+  miss = (n - mean) ** 2 / (var + 0.25)
+  return Posterior(probs, log_sum - 0.5 * (jnp.log(var + 0.25) + miss))
 
 
 def allocate(probs: chex.Array) -> chex.Array:
@@ -170,18 +190,24 @@ def infer(
   """
   table = weights(known.batch_size, known.steps, known.clients)
   n = known.clients * known.batch_size
+  k = jnp.arange(n + 1.0)[None]
+  w = known.steps / n  # mean weight of an example
   noise, rho = _granted(known)
   counts = jnp.full(known.num_classes, n / known.num_classes)
-  own = jnp.diag(softmax.mean)
+  own, own_var = jnp.diag(softmax.mean), jnp.diag(softmax.var)
+  # k examples scatter by k var; their class's mean is known up to var / num.
+  own_var = w**2 * own_var[:, None] * (k + k**2 / softmax.num[:, None])
+  off_var = softmax.var * (1 - jnp.eye(known.num_classes))
   for _ in range(1 if known.y is None else 3):
-    a = known.steps * counts / n  # summed weight of each class
+    a = w * counts
     others = jnp.maximum(known.steps - a, 1e-6)
     q = (a @ softmax.mean - a * own) / others
-    var = (known.steps / n) * (a @ softmax.var)
-    var += a**2 @ (softmax.var / softmax.num[:, None])
+    var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
+    var = var[:, None] + own_var
 
     def evaluate(scale, floor, blur=0.0, q=q, var=var):
-      spread = noise**2 + scale**2 * (var + floor**2) + (blur * beta) ** 2
+      spread = noise**2 + scale**2 * (var + floor**2)
+      spread += (blur * beta)[:, None] ** 2
       post = posterior(
         log_likelihood(
           beta,
@@ -198,7 +224,7 @@ def infer(
       return post._replace(evidence=post.evidence + log_fit)
 
     probs = _integrate(evaluate, beta, known, table, rho)
-    counts = probs @ jnp.arange(n + 1.0)
+    counts = probs @ k[0]
   return allocate(probs)
 
 

@@ -37,10 +37,8 @@ def uniform(num_classes: int) -> Softmax:
 def measured(view, known: Known, x: chex.Array) -> Softmax:
   """Softmax of x before and after the client's local steps, by class.
 
-  The server sees where the steps ended, theta - lr * update. The first step
-  still sees theta; the others count as the end, where a step that overshoots
-  has settled and a step that does little changes nothing. Without `known.lr`
-  the softmax stays that of the start.
+  The server sees where the steps ended, theta - lr * update; between them
+  the softmax is taken to move evenly. Without `known.lr` it stays at the start.
 
   Args:
     view: `hfl.View`.
@@ -50,7 +48,8 @@ def measured(view, known: Known, x: chex.Array) -> Softmax:
   probs = jax.nn.softmax(known.apply(view.variables, x))
   if known.lr and known.steps > 1:
     after = jax.nn.softmax(known.apply(_after(view, known), x))
-    probs = (probs + (known.steps - 1) * after) / known.steps
+    pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
+    probs = (1 - pull) * probs + pull * after
   return moments(probs, known.y)
 
 

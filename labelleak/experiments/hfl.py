@@ -52,9 +52,11 @@ def experiment(*, config: ConfigDict) -> Callable:
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
   specs = grants.specs(config)
   granted = {field for spec in specs for field in grants.grant(config, spec)}
-  aux = inputs.auxiliary(config, source) if granted & {'x', 'y'} else {}
+  aux, rows = {}, np.arange(len(source.y))
+  if granted & {'x', 'y'}:
+    aux, rows = inputs.auxiliary(config, source)
   trial = jax.jit(_trial(config, model, source, specs))
-  draw = functools.partial(inputs.batches, config, source)
+  draw = functools.partial(inputs.batches, config, source, rows)
   example = jnp.zeros((1, *source.shape))
   init = jax.jit(lambda key: model.init(key, example))
   key = jax.random.key(config.seed)

@@ -26,16 +26,16 @@ def _load(options, data_dir):
 
 
 def batches(
-  config: ConfigDict, source: data.Source, index: np.ndarray
+  config: ConfigDict, source: data.Source, rows: np.ndarray, index: np.ndarray
 ) -> Batch:
-  """Batches of the trials `index` [n], leaves [n, C, B, ...]."""
+  """Batches of the trials `index` [n] from `rows`, leaves [n, C, B, ...]."""
   size, clients = config.batch_size, config.clients
-  rows = np.stack(
+  drawn = np.stack(
     [
       plans.draw(
         config.seed,
         int(trial) * clients + client,
-        source.y,
+        source.y[rows],
         source.num_classes,
         partition=config.partition,
         batch_size=size,
@@ -45,40 +45,53 @@ def batches(
       for client in range(clients)
     ]
   ).reshape(len(index), clients, size)
-  x = source.take(rows.reshape(-1)).reshape(*rows.shape, *source.shape)
-  y = np.eye(source.num_classes, dtype=np.float32)[source.y[rows]]
-  return Batch((x,), y, rows, np.ones(rows.shape, np.float32))
+  drawn = rows[drawn]
+  x = source.take(drawn.reshape(-1)).reshape(*drawn.shape, *source.shape)
+  y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
+  return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
 
 
-def auxiliary(config: ConfigDict, attacked: data.Source) -> dict:
-  """Labelled examples of the attacker, `per_class` first ones of each class.
+def auxiliary(
+  config: ConfigDict, attacked: data.Source
+) -> tuple[dict, np.ndarray]:
+  """Labelled examples of the attacker, `aux.per_class` of each class.
 
-  Taken from another split than the attacked one, unless `overlap`: the
-  published runs take them from the attacked split itself.
+  Without `aux.split` they are drawn from the attacked split, and the clients
+  hold the others: examples that the model saw in training would show more
+  confidence than the clients' do. With `aux.overlap` they are the first ones of
+  each class and the clients hold them too, as in the published runs.
 
   Returns:
-    x [M, ...] and one-hot y [M, K].
+    x [M, ...] and one-hot y [M, K], and the clients' rows of `attacked`.
 
   Raises:
-    InputError: none asked for, or `aux.split` is the attacked split.
+    InputError: none asked for, none left, or `aux.split` is the attacked split.
   """
   aux = config.aux
   if aux.per_class < 1:
     raise InputError(f'aux.per_class={aux.per_class} must be at least 1.')
-  own = attacked if aux.overlap else source(config, aux.split)
-  if not aux.overlap and _same(attacked, own):
+  own = source(config, aux.split) if aux.split else attacked
+  if aux.split and _same(attacked, own):
     raise InputError(
-      f'aux.split={aux.split!r} is the attacked split; choose another, or'
-      ' set aux.overlap=True for the published setting.'
+      f'aux.split={aux.split!r} is the attacked split; choose another, or leave'
+      ' it empty to hold examples out.'
     )
+  order = np.arange(len(own.y))
+  if not aux.overlap:
+    order = np.random.default_rng([config.seed, len(order)]).permutation(order)
   rows = np.concatenate(
-    [
-      np.flatnonzero(own.y == k)[: aux.per_class]
-      for k in range(own.num_classes)
-    ]
+    [order[own.y[order] == k][: aux.per_class] for k in range(own.num_classes)]
   )
+  clients = np.arange(len(attacked.y))
+  if not (aux.split or aux.overlap):
+    clients = np.setdiff1d(clients, rows)
+    if len(clients) < config.batch_size:
+      raise InputError(
+        f'aux.per_class={aux.per_class} leaves {len(clients)} examples for'
+        f' batch_size={config.batch_size}; lower one of them.'
+      )
   y = np.eye(own.num_classes, dtype=np.float32)[own.y[rows]]
-  return dict(x=own.take(rows), y=y)
+  return dict(x=own.take(rows), y=y), clients
 
 
 def _same(one, other):
