@@ -128,7 +128,7 @@ def fedavg(
     def step(carry, inputs):
       params, state = carry
       key, rows, real = inputs
-      part = jax.tree.map(lambda a: a[rows], batch)
+      part = jax.tree.map(lambda a: jnp.asarray(a)[rows], batch)
       part = part._replace(mask=part.mask * real)
       grads = _grad(loss_fn, {**variables, 'params': params}, part)
       grads, state = defense.update(
