@@ -13,11 +13,14 @@ module, whose leaves stack 'blocks.0', 'blocks.1', ...; and `head` is the one
 linear layer of the file that no other name claims ('fc', 'classifier.6', ...).
 Maps are flattened channels first, as in torch, so no kernel is permuted beyond
 [O, I, h, w] -> [h, w, I, O] and [O, I] -> [I, O].
+
+`head` reads a classifier's gradient alone, for attacks on updates that no model
+of this package made.
 """
 
 import os
 import re
-from typing import Union
+from typing import Optional, Union
 import zipfile
 
 import chex
@@ -90,6 +93,84 @@ def load(
       ' the model (and its form, depth, head_bias) that it was saved from.'
     )
   return traverse_util.unflatten_dict(loaded)
+
+
+def head(
+  path: Union[str, os.PathLike],
+  *,
+  kernel: Optional[str] = None,
+  bias: Optional[str] = None,
+) -> dict[str, chex.Array]:
+  """Reads a classifier's gradient, made anywhere, for `hfl.View(grads=...)`.
+
+  Torch's weight [K, H] is told from a kernel [H, K] by the length of the bias.
+  Where that cannot tell, since H = K or there is no bias, the name does: a
+  tensor called 'kernel' or '...kernel' is [H, K], any other one [K, H].
+
+  Args:
+    path: an .npz or .safetensors file.
+    kernel: name of the weight's tensor, such as 'fc.weight'.
+    bias: name of the bias's tensor. With neither name given, tensors called
+      'kernel' or 'weight', and 'bias', are read; else the only matrix and the
+      only vector of the file. With one name given, only that tensor is read.
+
+  Returns:
+    {'kernel': [H, K], 'bias': [K]} in float32, without what is absent.
+
+  Raises:
+    InputError: the file cannot be read, a name is not in it, more than one
+      tensor may be meant, or the shapes are not those of a linear layer.
+  """
+  state = _read(path)
+  if kernel is None and bias is None:
+    kernel = _find(path, state, 2, 'kernel', ('kernel', 'weight'))
+    bias = _find(path, state, 1, 'bias', ('bias',))
+  leaves = {}
+  for leaf, name, ndim in (('kernel', kernel, 2), ('bias', bias, 1)):
+    if name is None:
+      continue
+    if name not in state:
+      raise InputError(
+        f'{path} holds no {name!r}; set {leaf}= to one of {_some(state)}.'
+      )
+    if state[name].ndim != ndim:
+      raise InputError(
+        f'{path}: {name} {state[name].shape} must have {ndim} dimensions to be'
+        f' the {leaf} of a linear layer; set {leaf}= to another tensor.'
+      )
+    leaves[leaf] = jnp.asarray(state[name], jnp.float32)
+  if not leaves:
+    raise InputError(
+      f'{path} holds no matrix and no vector; save the gradient of the head.'
+    )
+  if 'kernel' not in leaves:
+    return leaves
+  shape = leaves['kernel'].shape
+  of_torch = not kernel.endswith('kernel')
+  if 'bias' in leaves:
+    num_classes = leaves['bias'].size
+    if num_classes not in shape:
+      raise InputError(
+        f'{path}: {kernel} {shape} does not fit {bias} [{num_classes}]; one'
+        ' side must be the number of classes: set kernel= and bias= alike.'
+      )
+    if shape[0] != shape[1]:
+      of_torch = shape[0] == num_classes
+  return leaves | ({'kernel': leaves['kernel'].T} if of_torch else {})
+
+
+def _find(path, state, ndim, leaf, defaults):
+  """The name of the head's `leaf`, None where no tensor has `ndim` axes."""
+  for name in defaults:
+    if name in state:
+      return name
+  found = [name for name, value in state.items() if value.ndim == ndim]
+  if len(found) > 1:
+    raise InputError(
+      f'{path} holds {_some(found)}, each of which may be the {leaf}; set'
+      f' {leaf}= to one of them.'
+    )
+  return found[0] if found else None
 
 
 def _read(path):
