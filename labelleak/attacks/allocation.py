@@ -24,9 +24,7 @@ from labelleak import hfl
 from labelleak.attacks import expectation
 from labelleak.base import Known
 
-_CLIP_ERROR = (
-  0.05  # relative, of the norm that a clipped step is thought to have
-)
+_GAIN_ERROR = 0.02  # relative, of `expectation.gain` on other inputs
 _NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
 
 
@@ -237,11 +235,14 @@ def _clip_fit(probs, scale, gain, rho, known):
   n = probs.shape[1] - 1
   b = max(hfl.step_sizes(known.batch_size, known.steps))
   k = jnp.arange(n + 1.0)
-  pairs = (probs @ (k * (k - 1))).sum() / (n * max(n - 1, 1))
-  square = 1 / b + (b - 1) / b * pairs - 1 / known.num_classes
-  norm = gain * jnp.sqrt(jnp.maximum(square, 1e-12))
-  expected = jnp.minimum(1.0, rho / norm)
-  return -0.5 * (jnp.log(scale / expected) / _CLIP_ERROR) ** 2
+  mean = probs @ (k * (k - 1))
+  sd = jnp.sqrt((probs @ (k * (k - 1)) ** 2 - mean**2).sum())
+  share = (b - 1) / (b * n * max(n - 1, 1))
+  square = 1 / b + share * mean.sum() - 1 / known.num_classes
+  square = jnp.maximum(square, 1e-9)
+  expected = jnp.minimum(1.0, rho / (gain * jnp.sqrt(square)))
+  error = jnp.hypot(_GAIN_ERROR, 0.5 * share * sd / square)
+  return -0.5 * (jnp.log(scale / expected) / error) ** 2 - jnp.log(error)
 
 
 def _granted(known):

@@ -92,23 +92,29 @@ def replayed(
   return jnp.maximum(moved, 0.0)
 
 
-def gain(view, known: Known, x: chex.Array) -> chex.Array:
-  """Norm of a mini-batch gradient over the norm of its head bias part, [].
+def gain(
+  key: chex.PRNGKey, view, known: Known, x: chex.Array, counts: chex.Array
+) -> chex.Array:
+  """Norm of a step's gradient over the norm of its head bias part, [].
 
-  A model's gradient and its bias part both grow with the imbalance of the
-  labels; their ratio hardly depends on it, so that any labels serve.
+  Both grow with the imbalance of the step's labels, their ratio hardly does.
+  Averaged over four steps on x, with labels drawn from `counts`.
   """
   size = max(hfl.step_sizes(known.batch_size, known.steps))
-  rows = jnp.arange(size) % x.shape[0]
-  labels = jax.nn.one_hot(
-    jnp.arange(size) % known.num_classes // 2, known.num_classes
-  )
-  batch = Batch((x[rows],), labels, rows, jnp.ones(size))
   loss = hfl.cross_entropy(known.apply)
-  grads = jax.grad(
-    lambda params: loss({**view.variables, 'params': params}, batch)
-  )(view.variables['params'])
-  return optax.global_norm(grads) / jnp.linalg.norm(hfl.head(grads)[1])
+
+  def one(key):
+    x_key, y_key = jax.random.split(key)
+    rows = jax.random.choice(x_key, x.shape[0], (size,), x.shape[0] < size)
+    drawn = jax.random.categorical(y_key, jnp.log(counts + 1e-6), shape=(size,))
+    labels = jax.nn.one_hot(drawn, known.num_classes)
+    batch = Batch((x[rows],), labels, rows, jnp.ones(size))
+    grads = jax.grad(
+      lambda params: loss({**view.variables, 'params': params}, batch)
+    )(view.variables['params'])
+    return optax.global_norm(grads) / jnp.linalg.norm(hfl.head(grads)[1])
+
+  return jax.lax.map(one, jax.random.split(key, 4)).mean()
 
 
 def dummies(key: chex.PRNGKey, num: int, shape: tuple[int, ...]) -> chex.Array:
