@@ -1,5 +1,7 @@
 """RESULTS.md: every published cell with ours beside it, blank where not run."""
 
+import json
+
 from tabulate import tabulate
 
 from labelleak.report import published, tables
@@ -88,8 +90,9 @@ def _data(row):
 
 
 def _point(row):
-  run = row['config'], row['data'], row['seed'], row['trials']
-  return *run, tables.label(row['point'])
+  """Equal for rows that attacked the same updates."""
+  run = row['config'], row['data'], row['model'], row['seed'], row['trials']
+  return *run, json.dumps(row['setting'], sort_keys=True)
 
 
 def _confidence():
@@ -104,7 +107,7 @@ def _provenance(rows):
   for row in rows:
     run = row['config'], row['data'], row['device'], row['commit']
     seconds = runs.setdefault(run, {})
-    seconds[tables.label(row['point'])] = row['seconds']
+    seconds[_point(row)] = row['seconds']
   body = [
     [*run, len(seconds), f'{sum(seconds.values()):.0f}']
     for run, seconds in runs.items()
