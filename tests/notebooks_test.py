@@ -10,7 +10,7 @@ import nbclient
 import nbformat
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / 'colab').glob('*.ipynb'))
+FILES = [(p,) for p in sorted((ROOT / 'colab').glob('*.ipynb'))]
 
 
 def _read(path):
