@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from absl.testing import parameterized
-from jupyter_client import kernelspec
+from jupyter_client import kernelspec, manager
 import nbclient
 import nbformat
 
@@ -60,12 +60,11 @@ class NotebooksTest(parameterized.TestCase):
   @parameterized.parameters(*FILES)
   def test_runs(self, path):
     notebook, _ = _read(path)
-    manager = nbclient.NotebookClient.kernel_manager_class(
-      kernel_name='python3', kernel_spec_manager=_ThisInterpreter()
-    )
     client = nbclient.NotebookClient(
       notebook,
-      km=manager,
+      km=manager.AsyncKernelManager(
+        kernel_name='python3', kernel_spec_manager=_ThisInterpreter()
+      ),
       timeout=900,
       resources={'metadata': {'path': str(path.parent)}},
     )
