@@ -24,6 +24,9 @@ import chex
 import jax
 import optax
 
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+_KEYWORDS = inspect.Parameter.VAR_KEYWORD
+
 
 class InputError(ValueError):
   """Bad input. The message is one line: the value, the rule, the remedy."""
@@ -160,5 +163,11 @@ def names(package: str) -> list[str]:
     if inspect.isfunction(value)
     and value.__module__ == module.__name__
     and not name.startswith('_')
-    and name not in ('load', 'build')
+    and _is_constructor(value)
   )
+
+
+def _is_constructor(function):
+  """Constructors take keywords only; helpers of a module take arguments."""
+  kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+  return all(kind in (_KEYWORD, _KEYWORDS) for kind in kinds)

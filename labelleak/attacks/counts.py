@@ -17,7 +17,7 @@ LLG+, LLG* from Wainakh et al., "User-Level Label Leakage from Gradients" (PETS
 2022); iDLG from Zhao et al. (arXiv 2001.02610).
 
 Where the papers leave a case open: with more negative classes than examples the
-most negative ones are named; entries that are not a number count as 0, no
+most negative ones are named; entries that are not finite count as 0, no
 evidence; ties go to the class of lower index.
 """
 
@@ -195,9 +195,15 @@ def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
       counts = allocation.infer(beta, softmax, known, gain)
     if known.y is not None or not known.lr or known.steps == 1:
       return counts
-    mean = expectation.replayed(view, known, x[:replay], counts)
-    softmax = softmax._replace(mean=jnp.broadcast_to(mean, softmax.mean.shape))
-    return allocation.infer(beta, softmax, known, gain)
+
+    def again():
+      mean = expectation.replayed(view, known, x[:replay], counts)
+      rows = jnp.broadcast_to(mean, softmax.mean.shape)
+      return allocation.infer(beta, softmax._replace(mean=rows), known, gain)
+
+    # Replaying pays where the softmax moved by a part of what an example adds.
+    large = softmax.moved > 0.05 / known.batch_size
+    return jax.lax.cond(large, again, lambda: counts)
 
   return Attack(infer=infer)
 
@@ -255,7 +261,7 @@ def _calibrated_llg(view, known, x, y):
   if y is None:  # the same dummy inputs carry every label
     y = jnp.full((x.shape[0], known.num_classes), 1.0)
   seen = y.sum(0)
-  share = y / jnp.maximum(seen, 1.0)  # [M, K]
+  share = y / jnp.maximum(seen, 1.0)[None]  # [M, K]
   off = share.T @ (p * s)  # [i, j]: mean p_j s over class i
   own = jnp.diag(off) - (share * s).sum(0)
   n = known.num_classes
@@ -275,7 +281,7 @@ def _row_sums(view):
       "LLG and iDLG read the gradient of the head's kernel, which this update"
       ' lacks; use counts.llbg or counts.ebi on its bias.'
     )
-  return jnp.nan_to_num(kernel.sum(0))
+  return _finite(kernel.sum(0))
 
 
 def _bias(view, name):
@@ -285,7 +291,11 @@ def _bias(view, name):
       f"counts.{name} reads the gradient of the head's bias, but this head has"
       ' none; use counts.llg, which reads the kernel.'
     )
-  return jnp.nan_to_num(bias)
+  return _finite(bias)
+
+
+def _finite(values):
+  return jnp.where(jnp.isfinite(values), values, 0.0)
 
 
 def _sum(values, where):

@@ -22,6 +22,7 @@ class Softmax(NamedTuple):
   mean: chex.Array  # [K, K] row j: E[p | class j], averaged over the steps
   var: chex.Array  # [K, K] row j: Var[p | class j] of one example
   num: chex.Array  # [K] examples behind row j
+  moved: chex.Array | float = 0.0  # [] by how much the steps moved the mean
 
 
 def uniform(num_classes: int) -> Softmax:
@@ -46,11 +47,12 @@ def measured(view, known: Known, x: chex.Array) -> Softmax:
     x: [M, ...] inputs.
   """
   probs = jax.nn.softmax(known.apply(view.variables, x))
-  if known.lr and known.steps > 1:
-    after = jax.nn.softmax(known.apply(_after(view, known), x))
-    pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
-    probs = (1 - pull) * probs + pull * after
-  return moments(probs, known.y)
+  if not known.lr or known.steps == 1:
+    return moments(probs, known.y)
+  after = jax.nn.softmax(known.apply(_after(view, known), x))
+  pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
+  found = moments((1 - pull) * probs + pull * after, known.y)
+  return found._replace(moved=jnp.abs((after - probs).mean(0)).max())
 
 
 def replayed(
@@ -112,7 +114,7 @@ def gain(
     grads = jax.grad(
       lambda params: loss({**view.variables, 'params': params}, batch)
     )(view.variables['params'])
-    return optax.global_norm(grads) / jnp.linalg.norm(hfl.head(grads)[1])
+    return optax.tree.norm(grads) / jnp.linalg.norm(hfl.head(grads)[1])
 
   return jax.lax.map(one, jax.random.split(key, 4)).mean()
 
