@@ -9,6 +9,7 @@ from ml_collections.config_dict import placeholder
 from labelleak.base import InputError
 
 SAMPLE = '../shared/tfds/imagenet_sample/1.0.0'  # 1000 images, one a class
+# The server runs the protocol and holds the model.
 SERVER = ('lr', 'steps', 'clients', 'defense', 'apply')
 AUX = (*SERVER, 'x', 'y')
 
@@ -16,7 +17,7 @@ UNTRAINED = (
   dict(name='counts.llg'),
   dict(name='counts.ebi'),
   dict(name='counts.llbg'),
-  dict(name='counts.calibrated', known=SERVER),
+  dict(name='counts.calibrated'),
 )
 TRAINED = (
   dict(name='counts.llg'),
@@ -80,7 +81,7 @@ def hfl(name):
       weights=placeholder(str),  # a PyTorch state_dict: .npz, .safetensors
       train=placeholder(object),  # options of train.classifier, run before
       attacks=UNTRAINED,
-      known=('lr', 'steps', 'clients'),
+      known=SERVER,
       # What was published, where the data or the model only stand for it.
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
       aux=dict(per_class=10, split=placeholder(str), overlap=False),

@@ -59,7 +59,9 @@ class RowsTest(parameterized.TestCase):
       self.assertEqual(row['config'], 'test')
       self.assertEqual(row['data'], 'digits')
       self.assertEqual(row['trials'], 6)
-      self.assertEqual(row['known'], ['lr', 'steps', 'clients'])
+      self.assertEqual(
+        row['known'], ['lr', 'steps', 'clients', 'defense', 'apply']
+      )
       for metric in ('count_accuracy', 'presence_precision', 'count_error'):
         self.assertEqual(set(row['metrics'][metric]), {'mean', 'std', 'stderr'})
       for field in ('seconds', 'device', 'versions', 'commit', 'paper', 'seed'):

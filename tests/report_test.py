@@ -131,7 +131,7 @@ class TablesTest(parameterized.TestCase):
     self.assertLessEqual(max(map(len, text.splitlines())), 100)
     self.assertIn('99.62 ± 0.39', text)
     self.assertIn('llbg Table 1', text)
-    self.assertIn('llbg(confidence=aux)+apply+x+y', text)
+    self.assertIn('llbg(confidence=aux)+x+y', text)
     self.assertNotIn('†', text)
 
   def test_substitutes_are_marked(self):

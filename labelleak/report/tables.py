@@ -13,7 +13,8 @@ _SHORT = dict(
   presence_recall='recall',
   count_error='error',
 )
-_PUBLIC = ('lr', 'steps', 'clients')  # shared in the published protocol
+# Granted wherever the server runs the protocol and holds the model: not shown.
+_PUBLIC = ('lr', 'steps', 'clients', 'defense', 'apply')
 NOTE = (
   '† published for another model or other data than ours: expected by label'
   ' statistics,\nwhich decide most attacks as long as a model is untrained.'
