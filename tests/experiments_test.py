@@ -165,7 +165,8 @@ class CostTest(parameterized.TestCase):
       num_classes=source.num_classes, **config.model.to_dict()
     )
     batches = jax.tree.map(
-      lambda a: a[0], inputs.batches(config, source, np.arange(1))
+      lambda a: a[0],
+      inputs.batches(config, source, np.arange(len(source.y)), np.arange(1)),
     )
     x = batches.xs[0][0]
     variables = model.init(jax.random.key(0), x)
@@ -221,7 +222,7 @@ class ErrorsTest(parameterized.TestCase):
     (dict(attacks=(dict(name='counts.llbgg'),)), "llbgg.*'counts.llbg'"),
     (dict(attacks=(dict(name='counts.llbg', gamma=1),)), "takes no 'gamma'"),
     (dict(attacks=(dict(),)), 'no attack or defense'),
-    (dict(attacks=(dict(name='counts.llg_plus'),)), 'apply'),
+    (dict(attacks=(dict(name='counts.llg_plus'),)), 'llg_plus needs x and y'),
     (dict(model__name='mlp.mpl'), "'mlp.mpl'.*'mlp.mlp'"),
     (dict(dataset=dict(name='embedded.digit')), "'embedded.digits'"),
     (dict(dataset=dict(name='embedded.digits', split='tst')), "'tst'"),
@@ -246,7 +247,7 @@ class ErrorsTest(parameterized.TestCase):
       dict(dataset=dict(name='synthetic.images', num_classes=1)),
       'num_classes',
     ),
-    (dict(known=('x',), aux__split='test'), "'test'.*overlap"),
+    (dict(known=('x',), aux__split='test'), "'test'.*hold examples out"),
     (dict(known=('x',), aux__per_class=0), 'per_class=0'),
     (dict(dataset=dict(split='test')), 'dataset lacks a name'),
     (dict(per_device=0), 'per_device=0'),
@@ -293,3 +294,32 @@ class ResumeTest(parameterized.TestCase):
     experiments.run(config)
     self.assertEqual(config.to_json(), before)
     self.assertIsInstance(config, ConfigDict)
+
+
+class AuxiliaryTest(parameterized.TestCase):
+  def test_held_out_examples_never_reach_a_client(self):
+    config = _config(aux__per_class=10)
+    source = inputs.source(config)
+    aux, rows = inputs.auxiliary(config, source)
+    np.testing.assert_array_equal(aux['y'].sum(0), 10)
+    self.assertLen(rows, len(source.y) - 100)
+    batch = inputs.batches(config, source, rows, np.arange(20))
+    self.assertLessEqual(set(batch.index.ravel()), set(rows))
+    held = np.setdiff1d(np.arange(len(source.y)), rows)
+    taken = source.take(held)[np.argsort(source.y[held], kind='stable')]
+    self.assertEqual(
+      {row.tobytes() for row in taken}, {row.tobytes() for row in aux['x']}
+    )
+
+  def test_overlap_leaves_all_rows_to_the_clients(self):
+    config = _config(aux__per_class=10, aux__overlap=True)
+    source = inputs.source(config)
+    aux, rows = inputs.auxiliary(config, source)
+    self.assertLen(rows, len(source.y))
+    first = np.flatnonzero(source.y == 0)[:10]
+    np.testing.assert_array_equal(aux['x'][:10], source.take(first))
+
+  def test_holding_out_too_much_is_refused(self):
+    config = _config(aux__per_class=44)
+    with self.assertRaisesRegex(InputError, 'aux.per_class=44 leaves'):
+      inputs.auxiliary(config, inputs.source(config))

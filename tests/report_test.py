@@ -34,7 +34,7 @@ def _row(attack='counts.llbg', mean=0.9, point=None, **fields):
     point=point or {},
     attack=attack,
     attack_args=fields.pop('attack_args', {}),
-    known=['lr', 'steps', 'clients'],
+    known=['lr', 'steps', 'clients', 'defense', 'apply'],
     setting=setting,
     data='cifar100',
     model=setting['model'],
@@ -122,7 +122,7 @@ class WorkdirTest(parameterized.TestCase):
 class TablesTest(parameterized.TestCase):
   def test_fits_100_columns_with_the_published_number_beside_ours(self):
     aux = dict(
-      known=['lr', 'steps', 'clients', 'apply', 'x', 'y'],
+      known=['lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y'],
       attack_args=dict(confidence='aux'),
       setting=dict(trained=True),
     )

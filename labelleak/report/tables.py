@@ -78,13 +78,14 @@ def label(point: dict) -> str:
 def attack(row: dict, short: bool = False) -> str:
   """An attack with its arguments and what it was granted.
 
-  The numbers of the protocol go without saying; `+` names what was granted
-  beyond them, `-` which of them was not: 'counts.llbg(confidence=aux)+x+y'.
+  What the server holds goes without saying; `+` names what was granted beyond,
+  `-` (long form only) which of it was not: 'counts.llbg(confidence=aux)+x+y'.
   """
   name = row['attack'].rpartition('.')[2] if short else row['attack']
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   more = [f'+{k}' for k in row['known'] if k not in _PUBLIC]
   less = [f'-{k}' for k in _PUBLIC if k not in row['known']]
+  less = [] if short else less
   return ''.join([name, f'({args})' if args else '', *more, *less])
 
 
