@@ -25,6 +25,7 @@ from labelleak.attacks import expectation
 from labelleak.base import Known
 
 _GAIN_ERROR = 0.02  # relative, of `expectation.gain` on other inputs
+_DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
 _NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
 
 
@@ -192,38 +193,56 @@ def infer(
   w = known.steps / n  # mean weight of an example
   noise, rho = _granted(known)
   counts = jnp.full(known.num_classes, n / known.num_classes)
-  own, own_var = jnp.diag(softmax.mean), jnp.diag(softmax.var)
-  # k examples scatter by k var; their class's mean is known up to var / num.
-  own_var = w**2 * own_var[:, None] * (k + k**2 / softmax.num[:, None])
+  own, scatter, error = _own(softmax, known)
+  # k examples scatter, and the mean of their class is itself uncertain.
+  own_var = w**2 * (scatter[:, None] * k + error[:, None] * k**2)
   off_var = softmax.var * (1 - jnp.eye(known.num_classes))
   for _ in range(1 if known.y is None else 3):
     a = w * counts
     others = jnp.maximum(known.steps - a, 1e-6)
-    q = (a @ softmax.mean - a * own) / others
+    q = (a @ softmax.mean - a * jnp.diag(softmax.mean)) / others
     var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
     var = var[:, None] + own_var
 
-    def evaluate(scale, floor, blur=0.0, q=q, var=var):
+    def evaluate(scale, floor, doubt, blur=0.0, q=q, var=var):
       spread = noise**2 + scale**2 * (var + floor**2)
       spread += (blur * beta)[:, None] ** 2
       post = posterior(
         log_likelihood(
           beta,
           known.steps * q,
-          1 - own + q,
+          doubt * (1 - own) + q,
           scale,
           jnp.sqrt(spread),
           table,
         )
       )
-      if gain is None:
-        return post
-      log_fit = _clip_fit(post.probs, scale, gain, rho, known)
+      log_fit = -0.5 * (jnp.log(doubt) / _DOUBT) ** 2
+      if gain is not None:
+        log_fit += _clip_fit(post.probs, scale, gain, rho, known)
       return post._replace(evidence=post.evidence + log_fit)
 
     probs = _integrate(evaluate, beta, known, table, rho)
     counts = probs @ k[0]
   return allocate(probs)
+
+
+def _own(softmax, known):
+  """Confidence in the own class: mean, variance, error of the mean, 3 x [K].
+
+  A handful of examples a class leaves both moments uncertain: ten confident
+  ones say little of the eleventh. So classes share one variance, and their
+  means are shrunk to each other as far as chance explains their differences
+  (James and Stein).
+  """
+  own, var = jnp.diag(softmax.mean), jnp.diag(softmax.var)
+  if known.y is None:
+    return own, var, var / softmax.num
+  var = jnp.full_like(var, var.mean())
+  error = var / softmax.num
+  between = jnp.maximum(own.var() - error.mean(), 0.0)
+  weight = between / jnp.maximum(between + error, 1e-12)
+  return own.mean() + weight * (own - own.mean()), var, weight * error
 
 
 def _clip_fit(probs, scale, gain, rho, known):
@@ -260,10 +279,17 @@ def _integrate(evaluate, beta, known, table, rho):
   if known.defense is None:
     top = jnp.maximum(top, jnp.abs(beta).max() / 4)
 
+  # Auxiliary examples tell each class's confidence; all may be off together.
+  doubt = jnp.ones(1)
+  if known.y is not None:
+    doubt = jnp.exp(_DOUBT * jnp.linspace(-2.0, 2.0, 9))
+
   def mix(scales, num_floors, blur=0.0):
     floors = jnp.geomspace(0.004 * unit, top, num_floors)
+    floors, doubts = (a.ravel() for a in jnp.meshgrid(floors, doubt))
     post = jax.lax.map(
-      lambda c: jax.vmap(lambda f: evaluate(c, f, blur))(floors), scales
+      lambda c: jax.vmap(lambda f, d: evaluate(c, f, d, blur))(floors, doubts),
+      scales,
     )
     weight = jax.nn.softmax(post.evidence.ravel())
     weight = weight.reshape(post.evidence.shape)
