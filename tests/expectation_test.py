@@ -136,19 +136,6 @@ class ExpectationTest(parameterized.TestCase):
     want = np.mean(path, axis=(0, 1)) + (S - 1) / (2 * S) * miss.mean(0)
     np.testing.assert_allclose(mean, want, rtol=1e-4)
 
-  def test_gain_of_a_linear_model_on_equal_inputs(self):
-    """The kernel's gradient is x times the bias's: sqrt(1 + |x|^2)."""
-    x = np.broadcast_to(self.x[0], (M, H))
-    gain = expectation.gain(
-      KEY,
-      self.view(self.kernel, self.bias),
-      self.known(),
-      jnp.float32(x),
-      jnp.asarray(self.counts),
-    )
-    want = np.sqrt(1 + (self.x[0] ** 2).sum())
-    np.testing.assert_allclose(gain, want, rtol=1e-4)
-
   @parameterized.parameters(((32, 32, 3),), ((16, 16, 1),), ((64,),))
   def test_dummies_have_unit_variance(self, shape):
     x = expectation.dummies(KEY, 24, shape)

@@ -24,7 +24,6 @@ from labelleak import hfl
 from labelleak.attacks import expectation
 from labelleak.base import Known
 
-_GAIN_ERROR = 0.02  # relative, of `expectation.gain` on other inputs
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
 _NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
 
@@ -173,7 +172,6 @@ def infer(
   beta: chex.Array,
   softmax: expectation.Softmax,
   known: Known,
-  gain: chex.Array | None = None,
 ) -> chex.Array:
   """Counts [K] from the bias update and a model of the mean softmax.
 
@@ -185,13 +183,12 @@ def infer(
     beta: [K] bias update.
     softmax: the model's.
     known: sizes and `defense`.
-    gain: from `expectation.gain`, for clipped steps; tells their scale.
   """
   table = weights(known.batch_size, known.steps, known.clients)
   n = known.clients * known.batch_size
   k = jnp.arange(n + 1.0)[None]
   w = known.steps / n  # mean weight of an example
-  noise, rho = _granted(known)
+  noise, clipped = _granted(known)
   counts = jnp.full(known.num_classes, n / known.num_classes)
   own, scatter, error = _own(softmax, known)
   # k examples scatter, and the mean of their class is itself uncertain.
@@ -218,11 +215,9 @@ def infer(
         )
       )
       log_fit = -0.5 * (jnp.log(doubt) / _DOUBT) ** 2
-      if gain is not None:
-        log_fit += _clip_fit(post.probs, scale, gain, rho, known)
       return post._replace(evidence=post.evidence + log_fit)
 
-    probs = _integrate(evaluate, beta, known, table, rho)
+    probs = _integrate(evaluate, beta, known, table, clipped)
     counts = probs @ k[0]
   return allocate(probs)
 
@@ -245,34 +240,15 @@ def _own(softmax, known):
   return own.mean() + weight * (own - own.mean()), var, weight * error
 
 
-def _clip_fit(probs, scale, gain, rho, known):
-  """log P(steps clipped to rho have this scale | counts), up to a constant.
-
-  The bias part of a step's gradient is p - y averaged over b examples drawn
-  from the batch; `gain` times its norm is what clipping compares with rho.
-  """
-  n = probs.shape[1] - 1
-  b = max(hfl.step_sizes(known.batch_size, known.steps))
-  k = jnp.arange(n + 1.0)
-  mean = probs @ (k * (k - 1))
-  sd = jnp.sqrt((probs @ (k * (k - 1)) ** 2 - mean**2).sum())
-  share = (b - 1) / (b * n * max(n - 1, 1))
-  square = 1 / b + share * mean.sum() - 1 / known.num_classes
-  square = jnp.maximum(square, 1e-9)
-  expected = jnp.minimum(1.0, rho / (gain * jnp.sqrt(square)))
-  error = jnp.hypot(_GAIN_ERROR, 0.5 * share * sd / square)
-  return -0.5 * (jnp.log(scale / expected) / error) ** 2 - jnp.log(error)
-
-
 def _granted(known):
-  """Noise on the update and the clipping norm (None), as far as granted."""
+  """Noise on the update, and whether its steps are clipped, as granted."""
   strength = dict(known.defense or ())
   std = strength.get('gaussian', 0.0) + strength.get('laplace', 0.0) * 2**0.5
   noise = std * (known.steps / known.clients) ** 0.5
-  return noise, strength.get('clip')
+  return noise, 'clip' in strength
 
 
-def _integrate(evaluate, beta, known, table, rho):
+def _integrate(evaluate, beta, known, table, clipped):
   """Mixes `evaluate(scale, floor)` over both unknowns, [K, N + 1]."""
   unit = float(table.total[1].min())
   top = jnp.asarray(0.5 * unit)
@@ -295,7 +271,7 @@ def _integrate(evaluate, beta, known, table, rho):
     weight = weight.reshape(post.evidence.shape)
     return jnp.einsum('cf,cfkn->kn', weight, post.probs), weight.sum(1)
 
-  if known.defense is not None and rho is None:
+  if known.defense is not None and not clipped:
     return mix(jnp.ones(1), 8)[0]
   low, high = jnp.asarray(0.02), jnp.asarray(1.0)
   if known.defense is None:

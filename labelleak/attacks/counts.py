@@ -183,23 +183,18 @@ def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
     if known.apply is None or (known.x is None and known.shape is None):
       softmax = expectation.uniform(known.num_classes)
       return allocation.infer(beta, softmax, known)
-    x_key, gain_key = jax.random.split(key)
     x = known.x
     if x is None:
-      x = expectation.dummies(x_key, examples, known.shape)
+      x = expectation.dummies(key, examples, known.shape)
     softmax = expectation.measured(view, known, x)
     counts = allocation.infer(beta, softmax, known)
-    gain = None
-    if _clip(known) and known.x is not None:  # dummies miss it by 10 %
-      gain = expectation.gain(gain_key, view, known, x, counts)
-      counts = allocation.infer(beta, softmax, known, gain)
     if known.y is not None or not known.lr or known.steps == 1:
       return counts
 
     def again():
       mean = expectation.replayed(view, known, x[:replay], counts)
       rows = jnp.broadcast_to(mean, softmax.mean.shape)
-      return allocation.infer(beta, softmax._replace(mean=rows), known, gain)
+      return allocation.infer(beta, softmax._replace(mean=rows), known)
 
     # Replaying pays where the softmax moved by a part of what an example adds.
     large = softmax.moved > 0.05 / known.batch_size
@@ -300,11 +295,6 @@ def _finite(values):
 
 def _sum(values, where):
   return jnp.where(where, values, 0.0).sum()
-
-
-def _clip(known):
-  """The clipping norm that is known to act on every local step, or None."""
-  return dict(known.defense or ()).get('clip')
 
 
 def _need(known: Known, name: str, *fields: str) -> None:

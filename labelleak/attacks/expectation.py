@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import hfl
-from labelleak.base import Batch, Known
+from labelleak.base import Known
 
 
 class Softmax(NamedTuple):
@@ -92,31 +91,6 @@ def replayed(
   pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
   moved = probs.mean(0) + pull * (end - loss(local)[1])
   return jnp.maximum(moved, 0.0)
-
-
-def gain(
-  key: chex.PRNGKey, view, known: Known, x: chex.Array, counts: chex.Array
-) -> chex.Array:
-  """Norm of a step's gradient over the norm of its head bias part, [].
-
-  Both grow with the imbalance of the step's labels, their ratio hardly does.
-  Averaged over four steps on x, with labels drawn from `counts`.
-  """
-  size = max(hfl.step_sizes(known.batch_size, known.steps))
-  loss = hfl.cross_entropy(known.apply)
-
-  def one(key):
-    x_key, y_key = jax.random.split(key)
-    rows = jax.random.choice(x_key, x.shape[0], (size,), x.shape[0] < size)
-    drawn = jax.random.categorical(y_key, jnp.log(counts + 1e-6), shape=(size,))
-    labels = jax.nn.one_hot(drawn, known.num_classes)
-    batch = Batch((x[rows],), labels, rows, jnp.ones(size))
-    grads = jax.grad(
-      lambda params: loss({**view.variables, 'params': params}, batch)
-    )(view.variables['params'])
-    return optax.tree.norm(grads) / jnp.linalg.norm(hfl.head(grads)[1])
-
-  return jax.lax.map(one, jax.random.split(key, 4)).mean()
 
 
 def dummies(key: chex.PRNGKey, num: int, shape: tuple[int, ...]) -> chex.Array:
