@@ -36,6 +36,7 @@ def start(workdir: str, config: ConfigDict) -> list[dict]:
   Raises:
     InputError: the workdir holds another config; names the first field.
   """
+  environment()  # reads the commit now: a checkout may move during the run
   path = pathlib.Path(workdir)
   path.mkdir(parents=True, exist_ok=True)
   ours = json.loads(config.to_json_best_effort())
