@@ -41,6 +41,15 @@ class Batch(NamedTuple):
   mask: chex.Array  # [B] 0 for padding, 1 for an example
 
 
+class Party(NamedTuple):
+  """One participant's model in vertical FL: pure functions and an optimizer."""
+
+  init: Callable  # (key, x [B, F]) -> variables {'params', 'batch_stats', ...}
+  # (variables, x, *, train, key) -> (h [B, D], variables with new statistics)
+  apply: Callable
+  tx: optax.GradientTransformation  # on variables['params']
+
+
 class Revealed(NamedTuple):
   """What an aggregator lets its receiver see."""
 
@@ -74,12 +83,18 @@ class Known:
   apply: Optional[Callable] = dataclasses.field(
     default=None, metadata=dict(static=True)
   )
+  # The attacker's own bottom model, exactly the training-mode pass behind its
+  # view: (variables, x [B, F], key) -> h [B, D].
+  bottom: Optional[Callable] = dataclasses.field(
+    default=None, metadata=dict(static=True)
+  )
   # Input shape of the model, one example; known with `apply`.
   shape: Optional[tuple] = dataclasses.field(
     default=None, metadata=dict(static=True)
   )
   x: Optional[chex.Array] = None  # [M, ...] auxiliary examples
   y: Optional[chex.Array] = None  # [M, K] their labels, where granted
+  step: Optional[chex.Array] = None  # [] training step of the view, from 0
 
 
 def _absent(*args, **kwargs):

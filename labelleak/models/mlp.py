@@ -1,16 +1,22 @@
-"""Multi-layer perceptron: 3 hidden layers of 1024 on flattened inputs.
+"""Multi-layer perceptrons on flattened inputs: classifiers and bottoms.
 
-LLBG paper, Section 5.1 and Table 8: 5,348,452 parameters for 32x32x3 and 100
-classes. Submodules: linear0, linear1, linear2, head. PyTorch's default
-initialisation, weights and biases.
+`mlp`: LLBG paper, Section 5.1 and Table 8: 3 hidden layers of 1024, 5,348,452
+parameters for 32x32x3 and 100 classes. Submodules: linear0, linear1, linear2,
+head. PyTorch's default initialisation, weights and biases.
+
+`mlp2` and `linear` are the bottom models of the vertical FL papers (VFLAIR);
+`bn_mlp` is their trainable top.
 """
+
+from collections.abc import Callable
+from typing import Optional
 
 import chex
 from flax import linen as nn
 import jax.numpy as jnp
 
 from labelleak.base import InputError
-from labelleak.models.layers import Dense
+from labelleak.models.layers import BatchNorm, Dense, torch_default
 
 _ACTIVATIONS = {
   'relu': nn.relu,
@@ -28,6 +34,8 @@ class Mlp(nn.Module):
   depth: int
   activation: str  # of the last hidden layer; the others are ReLU
   head_bias: bool
+  kernel_init: Callable = torch_default  # of hidden layers
+  bias_init: Optional[Callable] = None  # of hidden layers; None: torch's
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
@@ -35,7 +43,8 @@ class Mlp(nn.Module):
     for i in range(self.depth):
       last = i == self.depth - 1
       act = _ACTIVATIONS[self.activation if last else 'relu']
-      x = act(Dense(self.width, name=f'linear{i}')(x))
+      init = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
+      x = act(Dense(self.width, **init, name=f'linear{i}')(x))
     return Dense(self.num_classes, use_bias=self.head_bias, name='head')(x)
 
 
@@ -58,3 +67,47 @@ def mlp(
       f' {", ".join(_ACTIVATIONS)}.'
     )
   return Mlp(num_classes, width, depth, activation, head_bias)
+
+
+def mlp2(*, num_classes: int, width: int = 32) -> Mlp:
+  """VFLAIR's MLP2: one hidden ReLU layer, Xavier-uniform with zero bias."""
+  xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros
+  return Mlp(num_classes, width, 1, 'relu', True, xavier, zeros)
+
+
+def linear(*, num_classes: int) -> Mlp:
+  """Logistic regression: the head alone."""
+  return Mlp(num_classes, 0, 0, 'relu', True)
+
+
+class BnMlp(nn.Module):
+  """Dense layers, each after batch norm (optional) and ReLU; [B, D] -> [B, K].
+
+  The top models of Fu et al. (USENIX Security 2022): embeddings, too, are
+  normalised and rectified first. He-normal kernels; submodules bn{i},
+  linear{i}, head.
+  """
+
+  widths: tuple[int, ...]
+  batch_norm: bool
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
+    for i, width in enumerate(self.widths):
+      if self.batch_norm:
+        x = BatchNorm(not train, name=f'bn{i}')(x)
+      name = 'head' if i == len(self.widths) - 1 else f'linear{i}'
+      init = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+      x = Dense(width, kernel_init=init, name=name)(nn.relu(x))
+    return x
+
+
+def bn_mlp(
+  *, num_classes: int, widths: tuple = (20, 10, 10), batch_norm: bool = True
+) -> BnMlp:
+  """Trainable top; the default is that of Fu et al. on CIFAR-10, two parties.
+
+  With 20 inputs it has 970 parameters; `widths=(8, 4), batch_norm=False` is
+  theirs for Criteo (118 parameters on 8 inputs).
+  """
+  return BnMlp((*widths, num_classes), batch_norm)

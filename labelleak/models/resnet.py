@@ -1,4 +1,4 @@
-"""Residual networks (He et al., 2016): the CIFAR family and ResNet-50.
+"""Residual networks (He et al., 2016): the CIFAR family, ResNet-18 and -50.
 
 The CIFAR form has a 3x3 stem, three stages of basic blocks and a projection
 (1x1 convolution and batch norm) where the shape changes: 472,756 parameters for
@@ -9,15 +9,22 @@ zero (the last of a block too), the head PyTorch's default. Untrained, in
 evaluation mode, batch norm does nothing: activations grow from block to block
 and the softmax is confident and wrong (LLBG paper, Section 6.1).
 
+Vertical FL papers (VFLAIR, Fu et al.) have ResNet-20 with parameter-free
+shortcuts (`shortcut='pad'`; 269,722 parameters for 10 classes) and ResNet-18
+for small images with leaky ReLUs and dropout before the head.
+
 Submodules: conv1, bn1, `layer<stage>_<block>` {conv1, bn1, conv2, bn2, (conv3,
 bn3,) downsample_0, downsample_1} and head (torch: fc).
 """
 
+from collections.abc import Callable
 import functools
 
 import chex
 from flax import linen as nn
+import jax.numpy as jnp
 
+from labelleak.base import InputError
 from labelleak.models.layers import (
   BatchNorm,
   Conv,
@@ -26,6 +33,7 @@ from labelleak.models.layers import (
   kaiming_normal,
 )
 
+_leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.01)
 _Conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
 
 
@@ -35,6 +43,8 @@ class _Block(nn.Module):
   features: int  # of the output
   stride: int
   bottleneck: bool
+  activation: Callable
+  pad: bool
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
@@ -47,11 +57,15 @@ class _Block(nn.Module):
       y = _Conv(width, kernel, stride, kernel // 2, name=f'conv{i}')(y)
       y = BatchNorm(not train, name=f'bn{i}')(y)
       if i < len(plan):
-        y = nn.relu(y)
-    if x.shape != y.shape:
+        y = self.activation(y)
+    if x.shape != y.shape and self.pad:  # option A of He et al.
+      more = self.features - x.shape[-1]
+      x = x[:, :: self.stride, :: self.stride]
+      x = jnp.pad(x, ((0, 0),) * 3 + ((more // 2, more - more // 2),))
+    elif x.shape != y.shape:
       x = _Conv(self.features, 1, self.stride, name='downsample_0')(x)
       x = BatchNorm(not train, name='downsample_1')(x)
-    return nn.relu(x + y)
+    return self.activation(x + y)
 
 
 class ResNet(nn.Module):
@@ -62,6 +76,9 @@ class ResNet(nn.Module):
   width: int  # of the first stage's output
   imagenet: bool  # 7x7 stem with pooling and bottlenecks
   head_bias: bool
+  activation: Callable = nn.relu
+  pad: bool = False  # shortcuts subsample and pad channels with zeros
+  dropout: float = 0.0  # before the head
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
@@ -69,7 +86,7 @@ class ResNet(nn.Module):
       x = _Conv(self.width // 4, 7, 2, 3, name='conv1')(x)
     else:
       x = _Conv(self.width, 3, 1, 1, name='conv1')(x)
-    x = nn.relu(BatchNorm(not train, name='bn1')(x))
+    x = self.activation(BatchNorm(not train, name='bn1')(x))
     if self.imagenet:
       x = MaxPool(3, 2, 1)(x)
     for stage, blocks in enumerate(self.blocks):
@@ -78,17 +95,42 @@ class ResNet(nn.Module):
           self.width * 2**stage,
           stride=2 if stage and i == 0 else 1,
           bottleneck=self.imagenet,
+          activation=self.activation,
+          pad=self.pad,
           name=f'layer{stage + 1}_{i}',
         )(x, train)
-    x = x.mean((1, 2))
+    x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
     return Dense(self.num_classes, use_bias=self.head_bias, name='head')(x)
 
 
-def resnet20(
-  *, num_classes: int, width: int = 16, head_bias: bool = True
+def resnet18(
+  *, num_classes: int, width: int = 64, dropout: float = 0.5
 ) -> ResNet:
-  """ResNet-20 for small images."""
-  return ResNet(num_classes, (3, 3, 3), width, False, head_bias)
+  """VFLAIR's ResNet-18: small images, leaky ReLU (.01), dropout."""
+  blocks = (2, 2, 2, 2)
+  return ResNet(
+    num_classes, blocks, width, False, True, _leaky_relu, dropout=dropout
+  )
+
+
+def resnet20(
+  *,
+  num_classes: int,
+  width: int = 16,
+  head_bias: bool = True,
+  shortcut: str = 'projection',
+) -> ResNet:
+  """ResNet-20 for small images; `shortcut` is 'projection' or 'pad'.
+
+  Raises:
+    InputError: no such shortcut.
+  """
+  if shortcut not in ('projection', 'pad'):
+    raise InputError(
+      f"shortcut={shortcut!r} is unknown; use 'projection' or 'pad'."
+    )
+  pad = shortcut == 'pad'
+  return ResNet(num_classes, (3, 3, 3), width, False, head_bias, pad=pad)
 
 
 def resnet32(

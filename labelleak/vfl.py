@@ -1,0 +1,272 @@
+"""Vertical FL: P parties train one model on split features, labels at the last.
+
+A step follows Algorithm 1 of the BLI paper (Liu, Zou et al.). Every party
+sends the embedding h_p [B, D] of its bottom model in the clear; the active
+party, which holds the labels, forms the loss and returns to each party the
+gradient of the batch-mean loss with respect to its embedding, the cut gradient
+[B, D], over that party's `Link`. The link's transforms act on it (defenses at
+the active end, an attacker's tampering at the other), then its aggregator
+applies the party's vjp, which sums over the batch: under a sealed link that sum
+is all that the party learns, and the mask that keeps it from the third party is
+the aggregator's business (`he`).
+
+One batch is the unit. `init`, `step` have the order of `lax.scan`, so
+`lax.scan(protocol.step, state, batches)` trains and returns the views of all
+steps, stacked.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Optional
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak import he
+from labelleak.base import InputError, Party
+
+
+class Link(NamedTuple):
+  """The way of a cut gradient from the active party to one party."""
+
+  tx: optax.GradientTransformation  # chain on [B, D]: defense, ..., tamper
+  aggregate: Callable  # from `he`
+
+
+class View(NamedTuple):
+  """Everything that one party learns in a step."""
+
+  x: chex.Array  # [B, F]
+  h: chex.Array  # [B, D] sent
+  variables: chex.ArrayTree  # of this very forward pass
+  key: chex.PRNGKey  # of this very forward pass
+  param_grads: chex.ArrayTree  # like variables['params'], of the mean loss
+  cut_grads: Optional[chex.Array]  # [B, D]; None when sealed
+
+
+class State(NamedTuple):
+  """What training carries from step to step."""
+
+  variables: tuple  # P x Flax's dict
+  opt_states: tuple  # P
+  link_states: tuple  # P
+  top: chex.ArrayTree  # variables of the top model; {} without one
+  top_opt_state: chex.ArrayTree
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
+
+
+class Protocol(NamedTuple):
+  """Pure functions of one joint model."""
+
+  init: Callable  # (key, xs) -> State
+  step: Callable  # (State, Batch) -> (State, (P views, loss []))
+  predict: Callable  # (State, xs) -> probabilities [B, K]
+
+
+def link(
+  *txs: optax.GradientTransformation, aggregate: Optional[Callable] = None
+) -> Link:
+  """A link whose transforms act in order; clear unless told otherwise."""
+  tx = optax.chain(optax.identity(), *txs)
+  return Link(optax.with_extra_args_support(tx), aggregate or he.clear())
+
+
+def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
+  """A party whose bottom (or top) is a Flax module called (x, train=...)."""
+
+  def apply(variables, x, *, train, key):
+    if not train:
+      return model.apply(variables, x, train=False), variables
+    rest = {k: v for k, v in variables.items() if k != 'params'}
+    h, updated = model.apply(
+      variables, x, train=True, rngs={'dropout': key}, mutable=list(rest)
+    )
+    return h, {**variables, **updated}
+
+  return Party(model.init, apply, tx)
+
+
+def bottom(party: Party) -> Callable:
+  """`Known.bottom` of a party: (variables, x, key) -> h, in training mode."""
+  return lambda variables, x, key: party.apply(
+    variables, x, train=True, key=key
+  )[0]
+
+
+def cross_entropy(
+  logits: chex.Array, y: chex.Array, mask: chex.Array
+) -> chex.Array:
+  """Mean cross entropy over the rows that are not padding, [B, K] -> []."""
+  losses = optax.softmax_cross_entropy(logits, y)
+  return (losses * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+
+def protocol(
+  parties: Sequence[Party],
+  top: Optional[Party],
+  links: Sequence[Link],
+  *,
+  loss: Callable = cross_entropy,
+) -> Protocol:
+  """The joint model and its training step.
+
+  Args:
+    parties: P >= 2; the last one is active.
+    top: trainable model of the active party on the concatenated embeddings
+      [B, sum D]; None adds them, so that every D must be K.
+    links: P, one for each party, the active one too.
+    loss: (logits [B, K], y [B, K], mask [B]) -> [], a mean over the mask.
+
+  Raises:
+    InputError: fewer than two parties, a link too many or too few. At trace
+      time: embeddings that cannot be added, a sealed batch of one row.
+  """
+  if len(parties) < 2 or len(links) != len(parties):
+    raise InputError(
+      f'{len(parties)} parties with {len(links)} links: vertical FL needs at'
+      ' least two parties and one link for each.'
+    )
+
+  def init(key, xs):
+    party_key, top_key, step_key = jax.random.split(key, 3)
+    keys = jax.random.split(party_key, len(parties))
+    variables = tuple(p.init(k, x) for p, k, x in zip(parties, keys, xs))
+    hs = _forward(parties, variables, xs, keys, train=False)
+    top_variables = top.init(top_key, jnp.concatenate(hs, -1)) if top else {}
+    return State(
+      variables=variables,
+      opt_states=tuple(
+        p.tx.init(v['params']) for p, v in zip(parties, variables)
+      ),
+      link_states=tuple(each.tx.init(h) for each, h in zip(links, hs)),
+      top=top_variables,
+      top_opt_state=top.tx.init(top_variables['params']) if top else (),
+      key=step_key,
+      count=jnp.zeros((), jnp.int32),
+    )
+
+  def step(state, batch):
+    top_key, key = jax.random.split(jax.random.fold_in(state.key, state.count))
+    keys, link_keys, he_keys = jax.random.split(key, (3, len(parties)))
+    hs, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
+    value, top_grads, cuts, top_updated = _loss_grads(
+      top, loss, state.top, hs, batch, top_key
+    )
+    views, link_states = [], []
+    for p, (tx, aggregate) in enumerate(links):
+      cut, link_state = tx.update(
+        cuts[p],
+        state.link_states[p],
+        hs[p],
+        key=link_keys[p],
+        labels=batch.y,
+        index=batch.index,
+        mask=batch.mask,
+      )
+      pull = lambda cut, pull=pulls[p]: pull(cut)[0]
+      grads, message = aggregate(he_keys[p], pull, cut)
+      _check_sealed(message, batch)
+      own = batch.xs[p], hs[p], state.variables[p], keys[p]
+      views.append(View(*own, grads, message))
+      link_states.append(link_state)
+    learned = [
+      _updated(each.tx, view.param_grads, opt_state, new)
+      for each, view, opt_state, new in zip(
+        parties, views, state.opt_states, updated
+      )
+    ]
+    variables, opt_states = zip(*learned)
+    top_state = state.top, state.top_opt_state
+    if top:
+      top_state = _updated(top.tx, top_grads, state.top_opt_state, top_updated)
+    state = State(
+      variables,
+      opt_states,
+      tuple(link_states),
+      *top_state,
+      state.key,
+      state.count + 1,
+    )
+    return state, (tuple(views), value)
+
+  def predict(state, xs):
+    hs = _forward(parties, state.variables, xs, (None,) * len(xs), False)
+    logits, _ = _join(top, state.top, hs, key=None, train=False)
+    return jax.nn.softmax(logits)
+
+  return Protocol(init, step, predict)
+
+
+def _forward(parties, variables, xs, keys, train):
+  """Embeddings of all parties."""
+  return tuple(
+    each.apply(v, x, train=train, key=key)[0]
+    for each, v, x, key in zip(parties, variables, xs, keys, strict=True)
+  )
+
+
+def _pullbacks(parties, variables, xs, keys):
+  """Embeddings, each party's vjp to its parameters, and its new variables."""
+  hs, pulls, updated = [], [], []
+  for each, v, x, key in zip(parties, variables, xs, keys, strict=True):
+
+    def forward(params, each=each, v=v, x=x, key=key):
+      return each.apply({**v, 'params': params}, x, train=True, key=key)
+
+    h, pull, new = jax.vjp(forward, v['params'], has_aux=True)
+    chex.assert_rank(h, 2)
+    hs.append(h)
+    pulls.append(pull)
+    updated.append(new)
+  return tuple(hs), pulls, updated
+
+
+def _join(top, variables, hs, *, key, train):
+  """Logits [B, K] of the joint model, and the top's new variables."""
+  if top:
+    h = jnp.concatenate(hs, -1)
+    return top.apply(variables, h, train=train, key=key)
+  widths = [h.shape[-1] for h in hs]
+  if len(set(widths)) > 1:
+    raise InputError(
+      f'embeddings of widths {widths} cannot be added; make them equal to the'
+      ' number of classes or use a top model.'
+    )
+  return sum(hs[1:], hs[0]), variables
+
+
+def _loss_grads(top, loss, variables, hs, batch, key):
+  """Loss, gradients to the top's params and to hs, the top's new variables."""
+
+  def joint(params, hs):
+    full = {**variables, 'params': params} if top else variables
+    logits, updated = _join(top, full, hs, key=key, train=True)
+    if logits.shape != batch.y.shape:
+      raise InputError(
+        f'logits of shape {logits.shape} for labels of shape {batch.y.shape};'
+        ' without a top model every bottom must return one logit a class.'
+      )
+    return loss(logits, batch.y, batch.mask), updated
+
+  grad = jax.value_and_grad(joint, (0, 1), has_aux=True)
+  (value, updated), (top_grads, cuts) = grad(variables.get('params', {}), hs)
+  return value, top_grads, cuts, updated
+
+
+def _updated(tx, grads, opt_state, variables):
+  """Variables after a step of `tx` on their params, and its state."""
+  params = variables['params']
+  updates, opt_state = tx.update(grads, opt_state, params)
+  params = optax.apply_updates(params, updates)
+  return {**variables, 'params': params}, opt_state
+
+
+def _check_sealed(message, batch):
+  if message is None and batch.mask.shape[0] == 1:
+    raise InputError(
+      'a sealed batch of 1 row: its sum over the batch reveals that row; use at'
+      ' least 2 rows.'
+    )
