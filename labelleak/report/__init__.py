@@ -23,7 +23,7 @@ from labelleak.base import InputError
 from labelleak.report import plots, tables
 
 # Fields that differ between two runs of the same config.
-VOLATILE = ('seconds', 'device', 'versions', 'commit')
+VOLATILE = ('seconds', 'step_seconds', 'device', 'versions', 'commit')
 
 
 def start(workdir: str, config: ConfigDict) -> list[dict]:

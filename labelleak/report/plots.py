@@ -1,4 +1,4 @@
-"""Plots of rows: accuracy per attack, and against the batch size."""
+"""Plots of rows: accuracy per attack and against what was swept, confusion."""
 
 import pathlib
 
@@ -14,18 +14,47 @@ _COLORS = (
   '#9d755d',
 )  # fmt: skip
 _BASELINE = '#b3b3b3'
+_RANDOM = 'counts.random', 'scores.random'
+# Facts of a setting that a line is drawn over where they were swept.
+_SWEPT = 'batch_size', 'num_classes', 'step'
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 
 
 def save(workdir: pathlib.Path, rows: list[dict]) -> None:
-  """Writes `accuracy.png` and, where it was swept, `batch_size.png`."""
+  """Writes `accuracy.png`, a plot for each fact swept, and `matrix.png`."""
   if not rows:
     return
   by_attack(rows).savefig(workdir / 'accuracy.png', dpi=150)
-  panels = _panels(rows, 'batch_size')
-  if panels:
-    fig = _against(panels, 'batch_size', _colors(rows))
-    fig.savefig(workdir / 'batch_size.png', dpi=150)
+  for field in _SWEPT:
+    if panels := _panels(rows, field):
+      fig = _against(panels, field, _colors(rows))
+      fig.savefig(workdir / f'{field}.png', dpi=150)
+  if shown := [row for row in rows if row.get('matrix')]:
+    by_class(shown).savefig(workdir / 'matrix.png', dpi=150)
+
+
+def by_class(rows: list[dict]) -> figure.Figure:
+  """Which class was restored as which, a panel a row (BLI paper, Figure 9)."""
+  groups = tables.by_point(rows)
+  wide = max(len(group) for _, group in groups)
+  fig = figure.Figure(
+    figsize=(2.6 * wide + 0.8, 2.9 * len(groups)), layout='constrained'
+  )
+  axes = fig.subplots(len(groups), wide, squeeze=False)
+  for line, (_, group) in zip(axes, groups):
+    for ax in line[len(group) :]:
+      ax.set_visible(False)
+    for ax, row in zip(line, group):
+      image = ax.imshow(row['matrix'], vmin=0, vmax=1, cmap='Blues')
+      point = tables.label(row['point'])
+      ax.set_title(
+        f'{tables.attack(row, True)}\n{point}', fontsize=7, wrap=True
+      )
+      ax.tick_params(labelsize=6)
+    line[0].set_ylabel('label', fontsize=7)
+  fig.supxlabel('restored as', fontsize=7)
+  fig.colorbar(image, ax=axes, shrink=0.6, label='share of the class')
+  return fig
 
 
 def by_attack(rows: list[dict]) -> figure.Figure:
@@ -83,13 +112,13 @@ def _panels(rows, field):
   """Groups of rows that differ in the attack and in `field` alone."""
   panels = {}
   for row in rows:
-    drop = field, 'accuracy'
+    drop = {field, 'accuracy'} | ({'trained'} if field == 'step' else set())
     rest = {k: v for k, v in row['setting'].items() if k not in drop}
     panels.setdefault((row['model'], row['data'], str(rest)), []).append(row)
   return [
     group
     for group in panels.values()
-    if len({row['setting'][field] for row in group}) > 1
+    if len({row['setting'].get(field) for row in group}) > 1
   ]
 
 
@@ -122,7 +151,10 @@ def _lines(ax, group, field, colors):
     for at, paper in papers:
       if paper:
         ax.plot(at, 100 * paper['mean'], 'D', color='k', mfc='none', ms=7)
-  ax.set_xscale('log', base=2)
+  if field == 'step':
+    ax.set_xscale('symlog', linthresh=10)
+  else:
+    ax.set_xscale('log', base=2)
   ticks = sorted({row['setting'][field] for row in group})
   ax.set_xticks(ticks, [str(tick) for tick in ticks])
   ax.minorticks_off()
@@ -148,9 +180,11 @@ def _paper(row, metric):
 def _colors(rows):
   """One color for an attack in all panels of a run; grey for the baseline."""
   names = dict.fromkeys(row['attack'] for row in rows)
-  names.pop('counts.random', None)
-  colors = {n: _COLORS[i % len(_COLORS)] for i, n in enumerate(names)}
-  return colors | {'counts.random': _BASELINE}
+  colors = {
+    n: _COLORS[i % len(_COLORS)]
+    for i, n in enumerate(n for n in names if n not in _RANDOM)
+  }
+  return colors | dict.fromkeys(_RANDOM, _BASELINE)
 
 
 def _plain(ax, grid):

@@ -6,15 +6,35 @@ Rows hold rates in [0, 1]; tables show them in percent, as the papers do.
 from tabulate import tabulate
 
 # Metrics that are no rates: shown as they are, without the deviation.
-_PLAIN = ('count_error',)
+_PLAIN = ('count_error', 'bytes')
 _SHORT = dict(
   count_accuracy='accuracy',
   presence_precision='precision',
   presence_recall='recall',
   count_error='error',
+  label_accuracy='accuracy',
+  permuted_label_accuracy='permuted',
+  top5_accuracy='top 5',
+  main_accuracy='test',
+  train_accuracy='train',
 )
-# Granted wherever the server runs the protocol and holds the model: not shown.
+# Not shown: what the server holds, which runs the protocol and has the model,
+# and what a party has, its own bottom.
 _PUBLIC = ('lr', 'steps', 'clients', 'defense', 'apply')
+_PUBLIC_VERTICAL = ('bottom',)
+# Facts of a setting that a heading shows, beside model, data and defense.
+_SHOWN = (
+  'split',
+  'top',
+  'num_classes',
+  'batch_size',
+  'local_steps',
+  'clients',
+  'partition',
+  'step',
+  'aggregate',
+  'accuracy',
+)
 NOTE = (
   '† published for another model or other data than ours: expected by label'
   ' statistics,\nwhich decide most attacks as long as a model is untrained.'
@@ -55,7 +75,8 @@ def cell(summary: dict, metric: str = 'count_accuracy') -> str:
   """Mean ± standard deviation, in percent where the metric is a rate."""
   if metric in _PLAIN:
     return f'{summary["mean"]:.4g}'
-  return f'{100 * summary["mean"]:.2f} ± {100 * summary["std"]:.2f}'
+  mean, std = summary['mean'], summary['std']
+  return f'{100 * mean:.2f}' + ('' if std is None else f' ± {100 * std:.2f}')
 
 
 def published(row: dict) -> str:
@@ -83,8 +104,10 @@ def attack(row: dict, short: bool = False) -> str:
   """
   name = row['attack'].rpartition('.')[2] if short else row['attack']
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
-  more = [f'+{k}' for k in row['known'] if k not in _PUBLIC]
-  less = [f'-{k}' for k in _PUBLIC if k not in row['known']]
+  vertical = 'attacker' in row['setting']
+  public = _PUBLIC_VERTICAL if vertical else _PUBLIC
+  more = [f'+{k}' for k in row['known'] if k not in public]
+  less = [f'-{k}' for k in public if k not in row['known']]
   less = [] if short else less
   return ''.join([name, f'({args})' if args else '', *more, *less])
 
@@ -93,8 +116,7 @@ def heading(row: dict) -> str:
   """What was attacked, in two lines."""
   setting = row['setting']
   state = 'trained' if setting['trained'] else 'untrained'
-  shown = ('batch_size', 'local_steps', 'clients', 'partition', 'accuracy')
-  facts = [f'{k}={setting[k]}' for k in shown if setting.get(k) is not None]
+  facts = [f'{k}={setting[k]}' for k in _SHOWN if setting.get(k) is not None]
   facts.append(f'defense={setting["defense"]}')
   return (
     f'{row["model"]} on {row["data"]}, {state}\n'

@@ -1,31 +1,13 @@
-"""Published numbers, copied as printed (percent), served as rates.
+"""Published numbers of the LLBG paper, copied as printed (percent).
 
-LLBG: Gat and Sharif, "Harmful Bias" (AISec 2024), Tables 1 to 6, 8, 9 and 11 to
-14, and the attack success rate of Table 10. Its protocol: FedAVG with S = 10,
-one client, unbalanced batches capped by the evaluation split.
+Gat and Sharif, "Harmful Bias" (AISec 2024), Tables 1 to 6, 8, 9 and 11 to 14,
+and the attack success rate of Table 10. Its protocol: FedAVG with S = 10, one
+client, unbalanced batches capped by the evaluation split.
 """
 
 import ast
-from typing import NamedTuple, Optional
 
-
-class Cell(NamedTuple):
-  """One published number with the setting it belongs to."""
-
-  source: str  # 'llbg Table 1'
-  setting: dict  # facts that a row's `setting` must equal
-  attack: str
-  attack_args: dict
-  mean: float
-  std: float
-
-
-class Table(NamedTuple):
-  """Cells by row label and column label, in the printed order."""
-
-  title: str
-  cells: dict  # (row label, column label) -> Cell
-
+from labelleak.report.published.cells import Cell, Table
 
 _ATTACKS = {
   'LLG': ('counts.llg', {}),
@@ -62,10 +44,12 @@ def _table(number, title, setting, columns, text):
           f'llbg Table {number}',
           {**setting, **own},
           *_ATTACKS[column],
+          'count_accuracy',
           round(float(mean) / 100, 6),
           round(float(std) / 100, 6),
         )
-  return Table(f'LLBG Table {number}: {title}', cells)
+  beside = 'counts.calibrated', 'counts.random'
+  return Table(f'LLBG Table {number}: {title}', cells, beside)
 
 
 def _literal(text):
@@ -254,39 +238,3 @@ CONFIDENCE = {
   'mnasnet.mnasnet': 0.6735,
   'vit.base': 0.6892,
 }
-
-
-def match(row: dict) -> Optional[dict]:
-  """A row's `paper` field: the published cell of its setting, or None.
-
-  `substitute` marks a cell that was published for other data than the row's.
-  """
-  for table in TABLES:
-    for cell in table.cells.values():
-      if holds(cell, row):
-        return dict(
-          count_accuracy=dict(
-            mean=cell.mean,
-            std=cell.std,
-            source=cell.source,
-            substitute=substitute(row),
-          )
-        )
-  return None
-
-
-def holds(cell: Cell, row: dict) -> bool:
-  """Whether a row measures what a cell reports, up to substitute data."""
-  setting = row.get('setting', {})
-  return (
-    row['attack'] == cell.attack
-    and row['attack_args'] == cell.attack_args
-    and all(setting.get(k) == v for k, v in cell.setting.items())
-  )
-
-
-def substitute(row: dict) -> bool:
-  """Whether other data or another model stand for the published ones."""
-  setting = row['setting']
-  same_data = row['data'].split()[0] == setting['data'].split()[0]
-  return not (same_data and row['model'] == setting['model'])
