@@ -174,6 +174,19 @@ def test_prepared_images_are_decoded_exactly(tmp_path):
   assert source.take(np.array([], int)).shape == (0, 6, 5, 3)
 
 
+def test_grey_crops_are_the_luma_of_the_centre(tmp_path):
+  image = noise(np.random.default_rng(0), 10, 8, 3)
+  write(tmp_path / 'mine' / '1.0.0', dict(test=[(image, 0)]), shape=(10, 8, 3))
+  options = dict(data_dir=str(tmp_path), crop=6, grey=True)
+  source = data.load('mine', **options, normalise=False)
+  assert (source.name, source.shape) == ('mine crop 6 grey', (6, 6, 1))
+  luma = image[2:8, 1:7] @ np.array([0.299, 0.587, 0.114]) / 255
+  np.testing.assert_allclose(source.take([0])[0, ..., 0], luma, atol=1 / 255)
+  normal = data.load('mine', **options).take([0])
+  np.testing.assert_allclose(normal, source.take([0]) * 2 - 1, atol=1e-6)
+  assert 'crop=9' in message('mine', data_dir=str(tmp_path), crop=9)
+
+
 @pytest.mark.parametrize('shape', [(40, 40, 3), (40, 70, 3), (90, 64, 1)])
 def test_size_of_framed_images(tmp_path, shape):
   rng = np.random.default_rng(0)

@@ -1,6 +1,6 @@
 """Data: sources of examples (host numpy), loaded by name, and batch plans."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import re
 from typing import NamedTuple, Optional
 
@@ -45,3 +45,29 @@ def load(
   if not re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', name):
     name, options = 'prepared.images', dict(options, dataset=name)
   return base.load('data', name, split=split, data_dir=data_dir, **options)
+
+
+def of_classes(source: Source, classes: Sequence[int]) -> Source:
+  """The examples of some classes, relabelled 0, 1, ... in the order given.
+
+  Raises:
+    InputError: fewer than two classes, a class that the source lacks or one
+      that is named twice.
+  """
+  classes = list(classes)
+  valid = set(classes) <= set(range(source.num_classes))
+  if len(classes) < 2 or len(set(classes)) < len(classes) or not valid:
+    raise base.InputError(
+      f'classes {classes} of {source.name} must be two or more different ones'
+      f' of 0..{source.num_classes - 1}; change them.'
+    )
+  if classes == list(range(source.num_classes)):
+    return source
+  new = np.full(source.num_classes, -1)
+  new[classes] = np.arange(len(classes))
+  rows = np.flatnonzero(new[source.y] >= 0)
+  return source._replace(
+    take=lambda index: source.take(rows[np.asarray(index)]),
+    y=new[source.y[rows]].astype(np.int32),
+    num_classes=len(classes),
+  )

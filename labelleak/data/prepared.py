@@ -43,6 +43,8 @@ def images(
   split: Optional[str] = None,
   data_dir: Optional[str] = None,
   size: Optional[int] = None,
+  crop: Optional[int] = None,
+  grey: bool = False,
   classes: Optional[int] = None,
   copies: int = 1,
   normalise: bool = True,
@@ -61,6 +63,8 @@ def images(
     split: a split or slice of tfds ('train[:10%]'); None as in `data.load`.
     data_dir: see `data.load`.
     size: side of the images; needed where they vary in size.
+    crop: keeps the central [crop, crop] of what that gives.
+    grey: luma (ITU-R 601) instead of colours.
     classes: merges the labels into this many groups of consecutive ones.
     copies: repeats the rows, so that a small data set stands in for the label
       statistics of a large one.
@@ -70,13 +74,15 @@ def images(
     InputError: unknown or unprepared data set, no such split, no labels, or an
       option out of range.
   """
-  _at_least_one(size=size, classes=classes, copies=copies)
+  _at_least_one(size=size, crop=crop, classes=classes, copies=copies)
   builder = _open(_find(dataset, data_dir))
   x_key, y_key = _keys(builder)
   name = builder.info.full_name.rpartition('/')[0]  # without the version
   feature = builder.info.features[x_key]
   records, y = _labelled(builder, split, y_key)
-  shape, shorter = _geometry(name, feature.shape, size)
+  stored = (*feature.shape[:2], 1 if grey else feature.shape[2])
+  shape, shorter = _geometry(name, stored, size)
+  framed, shape = shape, _cropped(name, shape, crop)
   num_classes = builder.info.features[y_key].num_classes
   if classes is not None:
     y, num_classes = _merge(name, y, num_classes, classes)
@@ -87,11 +93,15 @@ def images(
     image = image.convert(_MODES[shape[-1]])
     if shorter is not None:
       image = _frame(image, shorter, size)
+    if crop is not None:
+      image = _centre(image, crop)
     return np.asarray(image).reshape(shape)
 
   fetch = _reader(records, decode, shape)
   # Full shapes: numpy is slow to broadcast over three channels.
   mean, std = _statistics(name) if normalise else (0.0, 1.0)
+  if grey:
+    mean, std = np.mean(mean), np.mean(std)
   scale = np.broadcast_to(1 / (255 * np.float32(std)), shape).copy()
   shift = np.broadcast_to(np.float32(mean) / np.float32(std), shape).copy()
   rows = np.tile(np.arange(len(records)), copies)
@@ -102,6 +112,8 @@ def images(
 
   for shown, suffix in (
     (shorter is not None, f' {size}px'),
+    (shape != framed, f' crop {crop}'),
+    (grey, ' grey'),
     (classes is not None, f'/{classes}'),
     (copies > 1, f' x{copies}'),
   ):
@@ -298,8 +310,23 @@ def _frame(image, shorter, size):
   """
   scale = lambda side: int(shorter * side / min(image.size))
   image = image.resize(tuple(map(scale, image.size)), Image.Resampling.BILINEAR)
+  return _centre(image, size)
+
+
+def _centre(image, size):
   left, top = (round((side - size) / 2) for side in image.size)
   return image.crop((left, top, left + size, top + size))
+
+
+def _cropped(name, shape, crop):
+  """Shape of an example after cropping."""
+  if crop is None:
+    return shape
+  if crop > min(shape[:2]):
+    raise InputError(
+      f'crop={crop} is larger than the images of {name}, {shape[:2]}; lower it.'
+    )
+  return (crop, crop, shape[2])
 
 
 def _reader(records, decode, shape):
