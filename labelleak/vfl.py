@@ -62,7 +62,8 @@ class Protocol(NamedTuple):
   """Pure functions of one joint model."""
 
   init: Callable  # (key, xs) -> State
-  step: Callable  # (State, Batch) -> (State, (P views, loss []))
+  # (State, Batch) -> (State, (P views, {'loss': [], 'accuracy': []}))
+  step: Callable
   predict: Callable  # (State, xs) -> probabilities [B, K]
 
 
@@ -152,7 +153,7 @@ def protocol(
     top_key, key = jax.random.split(jax.random.fold_in(state.key, state.count))
     keys, link_keys, he_keys = jax.random.split(key, (3, len(parties)))
     hs, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
-    value, top_grads, cuts, top_updated = _loss_grads(
+    metrics, top_grads, cuts, top_updated = _loss_grads(
       top, loss, state.top, hs, batch, top_key
     )
     views, link_states = [], []
@@ -190,7 +191,7 @@ def protocol(
       state.key,
       state.count + 1,
     )
-    return state, (tuple(views), value)
+    return state, (tuple(views), metrics)
 
   def predict(state, xs):
     hs = _forward(parties, state.variables, xs, (None,) * len(xs), False)
@@ -239,7 +240,7 @@ def _join(top, variables, hs, *, key, train):
 
 
 def _loss_grads(top, loss, variables, hs, batch, key):
-  """Loss, gradients to the top's params and to hs, the top's new variables."""
+  """Metrics, gradients to the top's params and to hs, its new variables."""
 
   def joint(params, hs):
     full = {**variables, 'params': params} if top else variables
@@ -249,11 +250,14 @@ def _loss_grads(top, loss, variables, hs, batch, key):
         f'logits of shape {logits.shape} for labels of shape {batch.y.shape};'
         ' without a top model every bottom must return one logit a class.'
       )
-    return loss(logits, batch.y, batch.mask), updated
+    hits = (logits.argmax(-1) == batch.y.argmax(-1)) * batch.mask
+    accuracy = hits.sum() / jnp.maximum(batch.mask.sum(), 1.0)
+    return loss(logits, batch.y, batch.mask), (accuracy, updated)
 
   grad = jax.value_and_grad(joint, (0, 1), has_aux=True)
-  (value, updated), (top_grads, cuts) = grad(variables.get('params', {}), hs)
-  return value, top_grads, cuts, updated
+  out, (top_grads, cuts) = grad(variables.get('params', {}), hs)
+  value, (accuracy, updated) = out
+  return dict(loss=value, accuracy=accuracy), top_grads, cuts, updated
 
 
 def _updated(tx, grads, opt_state, variables):
