@@ -1,38 +1,46 @@
 """The threat model of a config: which attacks run, and what each is granted."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from labelleak.base import InputError, Known
-from labelleak.data import Source
-
-# What `config.known` and an attack's own `known` may grant; the class count and
-# the batch size always are.
-GRANTS = ('lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y')
 
 
-def specs(config: ConfigDict) -> list[dict]:
+def specs(
+  config: ConfigDict,
+  fields: Sequence[str],
+  *,
+  links: Sequence[dict] = (),
+  baseline: str,
+) -> list[dict]:
   """Attacks of a config as plain dicts, the random baseline among them.
+
+  Args:
+    config: of the point.
+    fields: what `config.known` and an attack's own `known` may grant; the class
+      count and the batch size always are.
+    links: the config's defenses, whose entries are checked alike.
+    baseline: name of the attack that guesses, added where it is not listed.
 
   Raises:
     InputError: an entry without a name, or an unknown grant.
   """
-  for spec in (*config.attacks, *config.defense, *config.step_defense):
+  for spec in (*config.attacks, *links):
     if not isinstance(spec, dict) or 'name' not in spec:
       raise InputError(
         f'{spec!r} is no attack or defense; write dicts with a name, such as'
-        " {'name': 'counts.llg'}."
+        f" {{'name': '{baseline}'}}."
       )
   found = [dict(spec) for spec in config.attacks]
   for spec in found:
     for field in grant(config, spec):
-      if field not in GRANTS:
+      if field not in fields:
         raise InputError(
-          f'known grants {field!r}, which is none of: {", ".join(GRANTS)}.'
+          f'known grants {field!r}, which is none of: {", ".join(fields)}.'
         )
-  if all(spec['name'] != 'counts.random' for spec in found):
-    found.append(dict(name='counts.random'))
+  if all(spec['name'] != baseline for spec in found):
+    found.append(dict(name=baseline))
   return found
 
 
@@ -46,39 +54,26 @@ def hyper(spec: dict) -> dict:
   return {k: v for k, v in spec.items() if k not in ('name', 'known')}
 
 
+def identity(config: ConfigDict, spec: dict) -> dict:
+  """Row fields of one attack."""
+  return dict(
+    attack=spec['name'],
+    attack_args=hyper(spec),
+    known=list(grant(config, spec)),
+  )
+
+
 def known(
-  config: ConfigDict, spec: dict, source: Source, apply: Callable, aux: dict
+  config: ConfigDict, spec: dict, num_classes: int, given: dict
 ) -> Known:
-  """What an attack knows, by its grant.
+  """What an attack knows: its grant of what could be `given`.
 
-  Args:
-    config: of the point.
-    spec: the attack's entry in the config.
-    source: the attacked split; only its shape and class count are read.
-    apply: the model's forward pass.
-    aux: x [M, ...] and y [M, K] of the attacker, where anyone is granted them.
+  Who is granted the forward pass `apply` knows the `shape` of its input.
   """
-  given = dict(
-    steps=config.local_steps,
-    clients=config.clients,
-    lr=config.lr,
-    defense=_strengths(config.step_defense),
-    apply=apply,
-    **aux,
-  )
   fields = grant(config, spec)
-  granted = {field: given[field] for field in fields}
-  if 'apply' in fields:
-    granted['shape'] = source.shape
+  fields += ('shape',) if 'apply' in fields else ()
   return Known(
-    num_classes=source.num_classes, batch_size=config.batch_size, **granted
+    num_classes=num_classes,
+    batch_size=config.batch_size,
+    **{field: given[field] for field in fields},
   )
-
-
-def _strengths(links):
-  """(name, strength) of each transform that has one number, as in `Known`."""
-  pairs = []
-  for link in links:
-    numbers = [v for k, v in link.items() if k != 'name']
-    pairs.append((link['name'], numbers[0] if numbers else None))
-  return tuple(pairs)

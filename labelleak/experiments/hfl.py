@@ -22,6 +22,7 @@ from labelleak.base import InputError
 from labelleak.experiments import grants, inputs
 from labelleak.models import weights
 
+GRANTS = ('lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y')
 METRICS = (
   'count_accuracy',
   'presence_precision',
@@ -50,7 +51,8 @@ def experiment(*, config: ConfigDict) -> Callable:
   _check(config)
   source = inputs.source(config)
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
-  specs = grants.specs(config)
+  links = (*config.defense, *config.step_defense)
+  specs = grants.specs(config, GRANTS, links=links, baseline='counts.random')
   granted = {field for spec in specs for field in grants.grant(config, spec)}
   aux, rows = {}, np.arange(len(source.y))
   if granted & {'x', 'y'}:
@@ -85,7 +87,11 @@ def experiment(*, config: ConfigDict) -> Callable:
     )
     facts = _facts(config, source, accuracy)
     return [
-      dict(_identity(config, spec), **facts, values={m: v[m] for m in METRICS})
+      dict(
+        grants.identity(config, spec),
+        **facts,
+        values={m: v[m] for m in METRICS},
+      )
       for spec, v in zip(specs, values)
     ]
 
@@ -134,9 +140,18 @@ def _trial(config, model, source, specs):
       queries=config.queries,
     )
     truth = batches.y.sum((0, 1)).astype(jnp.int32)
+    given = dict(
+      steps=config.local_steps,
+      clients=config.clients,
+      lr=config.lr,
+      defense=_strengths(config.step_defense),
+      apply=apply,
+      shape=source.shape,
+      **aux,
+    )
     results = []
     for spec, infer in zip(specs, infers):
-      known = grants.known(config, spec, source, apply, aux)
+      known = grants.known(config, spec, source.num_classes, given)
       counts = infer(attack_key, view, known)
       results.append({m: getattr(metrics, m)(counts, truth) for m in METRICS})
     return results
@@ -203,10 +218,10 @@ def _facts(config, source, accuracy):
   )
 
 
-def _identity(config, spec):
-  """Row fields of one attack."""
-  return dict(
-    attack=spec['name'],
-    attack_args=grants.hyper(spec),
-    known=list(grants.grant(config, spec)),
-  )
+def _strengths(links):
+  """(name, strength) of each transform that has one number, as in `Known`."""
+  pairs = []
+  for link in links:
+    numbers = [v for k, v in link.items() if k != 'name']
+    pairs.append((link['name'], numbers[0] if numbers else None))
+  return tuple(pairs)
