@@ -3,8 +3,11 @@
 Rows hold rates in [0, 1]; tables show them in percent, as the papers do.
 """
 
+import textwrap
+
 from tabulate import tabulate
 
+_WIDTH = 100  # columns of a terminal
 # Metrics that are no rates: shown as they are, without the deviation.
 _PLAIN = ('count_error', 'bytes')
 _SHORT = dict(
@@ -61,9 +64,11 @@ def points(rows: list[dict], style: str = 'simple') -> str:
     ]
     if source:
       header.append(source)
-    lines = heading(first)
-    if style == 'github':
-      lines = '#### ' + lines.replace('\n  ', ', ')
+    model, facts = heading(first).split('\n  ')
+    lines = f'#### {model}, {facts}'
+    if style != 'github':
+      indent = dict(initial_indent='  ', subsequent_indent='  ')
+      lines = f'{model}\n{textwrap.fill(facts, _WIDTH, **indent)}'
     widths = [30] if style == 'simple' else None
     table = tabulate(body, header, style, maxcolwidths=widths)
     parts.append(f'{lines}\n\n{table}\n')
