@@ -1,0 +1,166 @@
+"""Texts, fetched by hand, cut into pieces and tokenised: Yahoo Answers."""
+
+from collections.abc import Callable
+import csv
+import functools
+import itertools
+import re
+from typing import Optional
+import zlib
+
+import numpy as np
+
+from labelleak.base import InputError
+from labelleak.data import Source, files
+
+_HOME = 'https://s3.amazonaws.com/fast-ai-nlp/yahoo_answers_csv.tgz'
+_CLASSES = 10
+_LABELS = {str(label + 1): label for label in range(_CLASSES)}
+_WORD = re.compile(r'\w+|[^\w\s]')
+
+
+def yahoo_answers(
+  *,
+  path: str,
+  split: Optional[str] = None,
+  data_dir: Optional[str] = None,
+  parts: int = 2,
+  length: int = 256,
+  per_class: Optional[int] = None,
+  vocab: Optional[str] = None,
+  buckets: int = 30522,
+) -> Source:
+  """Yahoo Answers (Zhang et al., 2015): tokens [parts * length], 10 classes.
+
+  A text is question title, question and best answer. It is cut into `parts`
+  pieces of as many characters each, and every piece is tokenised by itself,
+  truncated or padded with 0 to `length` tokens, so that vertical.features gives
+  each party the tokens of a piece (Fu et al.: two halves, 256 tokens, without
+  [CLS] and [SEP]). Tokens are int32. Layout: train.csv and test.csv, a record a
+  line, of class 1 to 10, title, question, answer, in double quotes; a line
+  break within a field is written \\n.
+
+  Args:
+    path: directory of the csv files; relative to `data_dir`, if given.
+    split: 'train' or 'test' (default).
+    data_dir: see `data.load`.
+    parts: pieces of a text.
+    length: tokens of a piece, L.
+    per_class: keeps the first ones of each class; None keeps all.
+    vocab: vocab.txt of a BERT model, for its word pieces; found like `path`.
+      Needs the extra `text`. Without it words and signs are hashed (CRC-32).
+    buckets: of the hash, token 0 included; as many as bert-base-uncased has.
+
+  Raises:
+    InputError: a file is missing, a line is no such record, an option is out of
+      range, `vocab` lacks [PAD] at 0 or [UNK], or `tokenizers` is not
+      installed; no such split.
+  """
+  test = files.evaluates('yahoo_answers', split)
+  for option, value, least in (
+    ('parts', parts, 1),
+    ('length', length, 1),
+    ('per_class', per_class, 1),
+    ('buckets', buckets, 2),
+  ):
+    if value is not None and value < least:
+      raise InputError(f'yahoo_answers: {option}={value} is below {least}.')
+  find = files.finder(path, data_dir, _HOME)
+  file = find('test.csv' if test else 'train.csv')
+  if vocab is None:
+    tokenise = _hashed(buckets)
+  else:
+    model = files.finder(vocab, data_dir, "the model's page")
+    tokenise = _word_pieces(model())
+  offsets, y = _index(file, per_class)
+
+  def take(index):
+    pieces = []
+    with file.open('rb') as lines:
+      for offset in offsets[np.asarray(index)]:
+        lines.seek(offset)
+        _, text = _record(f'{file}, byte {offset}', lines.readline())
+        pieces += _cut(text, parts)
+    out = np.zeros((len(pieces), length), np.int32)
+    for row, tokens in zip(out, tokenise(pieces)):
+      row[: len(tokens)] = tokens[:length]
+    return out.reshape(-1, parts * length)
+
+  return Source(take, y, _CLASSES, (parts * length,), 'yahoo_answers')
+
+
+def _index(file, per_class):
+  """Where the kept records start, [N] bytes, and their labels [N]."""
+  offsets, labels, offset = [], [], 0
+  left = [per_class or np.inf] * _CLASSES
+  with file.open('rb') as lines:
+    for number, line in enumerate(lines, 1):
+      label, _ = _record(f'{file}, line {number}', line)
+      if left[label]:
+        left[label] -= 1
+        offsets.append(offset)
+        labels.append(label)
+        if not any(left):
+          break
+      offset += len(line)
+  if not labels:
+    raise InputError(f'{file} is empty; fetch it from {_HOME}.')
+  return np.array(offsets), np.array(labels, np.int32)
+
+
+def _record(where, line):
+  """Label and text of a line."""
+  try:
+    fields = next(csv.reader([line.decode()], strict=True))
+  except (csv.Error, UnicodeDecodeError) as e:
+    raise InputError(
+      f'{where}: no record of four quoted fields ({e}); fetch it from {_HOME}.'
+    ) from e
+  if len(fields) != 4 or fields[0] not in _LABELS:
+    raise InputError(
+      f'{where}: expected 4 columns, the first a class 1 to {_CLASSES}, found'
+      f' {len(fields)}: {fields[:1]}; fetch it from {_HOME}.'
+    )
+  name, *texts = fields
+  return _LABELS[name], ' '.join(texts).replace('\\n', ' ')
+
+
+def _cut(text, parts):
+  """Pieces of as many characters, up to one."""
+  ends = [len(text) * i // parts for i in range(parts + 1)]
+  return [text[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def _hashed(buckets) -> Callable:
+  """texts -> lists of tokens in 1..buckets - 1, by word or sign."""
+
+  @functools.lru_cache(maxsize=2**16)
+  def token(word):
+    return 1 + zlib.crc32(word.encode()) % (buckets - 1)
+
+  return lambda texts: [
+    [token(word) for word in _WORD.findall(text.lower())] for text in texts
+  ]
+
+
+def _word_pieces(file) -> Callable:
+  """texts -> lists of BERT's tokens, lower case."""
+  try:
+    import tokenizers  # of the extra `text`
+  except ImportError as e:
+    raise InputError(
+      f'vocab={str(file)!r} needs the tokenizers library; pip install'
+      " 'labelleak[text]', or leave vocab out for hashed words."
+    ) from e
+  words = file.read_text(encoding='utf-8').rstrip('\n').split('\n')
+  if words[:1] != ['[PAD]'] or '[UNK]' not in words:
+    raise InputError(
+      f'{file} must start with [PAD] and hold [UNK]; use the vocab.txt of an'
+      ' uncased BERT model.'
+    )
+  ids = {word: i for i, word in enumerate(words)}
+  pieces = tokenizers.models.WordPiece(ids, unk_token='[UNK]')
+  model = tokenizers.Tokenizer(pieces)
+  model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+  model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+  return lambda texts: [found.ids for found in model.encode_batch(texts)]
