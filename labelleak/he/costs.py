@@ -44,12 +44,12 @@ def measure(scheme: Scheme) -> Rates:
     return out, time.perf_counter() - start
 
   sealed, encrypting = timed(scheme.encrypt, message, matrix.shape)
-  _, masking = timed(scheme.evaluate, sealed, 0.0 * matrix)
-  (masked, _), evaluating = timed(scheme.evaluate, sealed, matrix)
+  sums, multiplying = timed(scheme.evaluate, sealed, matrix)
+  (masked, _), masking = timed(scheme.blind, sums)
   _, decrypting = timed(scheme.decrypt, masked, matrix.shape)
   return Rates(
     encrypt=encrypting / counts.encrypt,
-    multiply=max(evaluating - masking, 0.0) / counts.multiply,
+    multiply=multiplying / counts.multiply,
     mask=masking / counts.mask,
     decrypt=decrypting / counts.mask,
   )

@@ -45,11 +45,12 @@ def scheme(
     check=part(check, public, fraction_bits, bound),
     encrypt=part(encrypt, public, fraction_bits, bound),
     evaluate=part(evaluate, public, fraction_bits),
+    blind=part(blind, public),
     decrypt=part(decrypt, secret),
     unmask=part(unmask, public, fraction_bits),
     error_bound=part(error_bound, fraction_bits),
     count=part(count, key_bits),
-    probe=(10, 10),
+    probe=(20, 20),
   )
 
 
@@ -77,8 +78,10 @@ def encrypt(public, fraction_bits: int, bound: float, message, shape):
   ]
 
 
-def evaluate(public, fraction_bits: int, ciphertexts: list[bytes], matrix):
-  """Passive party: [[A m + r]] and r, by products of powers modulo n^2.
+def evaluate(
+  public, fraction_bits: int, ciphertexts: list[bytes], matrix
+) -> list:
+  """Passive party: [[A m]], by products of powers modulo n^2.
 
   Exact zeros of A cost nothing. Negative entries are gathered apart, so that a
   row takes one modular inverse instead of exponents of the size of n.
@@ -86,15 +89,22 @@ def evaluate(public, fraction_bits: int, ciphertexts: list[bytes], matrix):
   gmpy2 = protocol.library('gmpy2')
   square = gmpy2.mpz(public.nsquare)
   tables = [_powers(_read(public, c), square) for c in ciphertexts]
-  masked, masks = [], []
+  sums = []
   for row in _encode(np.asarray(matrix, np.float64), fraction_bits):
     plus = _product(tables, [max(a, 0) for a in row], square)
     minus = _product(tables, [max(-a, 0) for a in row], square)
-    masks.append(secrets.randbelow(public.n))
-    blind = public.raw_encrypt(masks[-1])
-    value = plus * gmpy2.invert(minus, square) * blind % square
-    masked.append(int(value).to_bytes(_width(public), 'big'))
-  return masked, masks
+    sums.append(plus * gmpy2.invert(minus, square) % square)
+  return sums
+
+
+def blind(public, sums: list) -> tuple[list[bytes], list[int]]:
+  """Passive party: [[A m + r]] and r, uniform over Z_n."""
+  masks = [secrets.randbelow(public.n) for _ in sums]
+  masked = [
+    int(value * public.raw_encrypt(mask) % public.nsquare)
+    for value, mask in zip(sums, masks)
+  ]
+  return [value.to_bytes(_width(public), 'big') for value in masked], masks
 
 
 def decrypt(secret, ciphertexts: list[bytes], shape) -> bytes:
@@ -109,8 +119,11 @@ def decrypt(secret, ciphertexts: list[bytes], shape) -> bytes:
   )
 
 
-def unmask(public, fraction_bits: int, opened: bytes, masks: list[int]):
+def unmask(
+  public, fraction_bits: int, opened: bytes, masks: list[int], matrix
+) -> np.ndarray:
   """Passive party: result [O], float64."""
+  del matrix
   width = _width(public) // 2
   result = []
   for j, mask in enumerate(masks):

@@ -1,11 +1,11 @@
 """Steps 8, 10 and 11 of Algorithm 1 (BLI, Liu et al.), one sealed batch.
 
     active party, public key     encrypts the message [I]
-    passive party, public key    applies its map [O, I], adds a random mask
+    passive party, public key    applies its map [O, I], then adds a random mask
     third party, secret key      decrypts the masked result
     passive party                takes the mask off: the result [O]
 
-A `Scheme` holds the four roles as host functions. What passes between them is
+A `Scheme` holds the roles as host functions. What passes between them is
 bytes, each batch of ciphertexts framed with the digest of the key that it was
 encrypted under: CKKS decrypts with any key, wrongly and without a word.
 
@@ -51,9 +51,10 @@ class Scheme(NamedTuple):
   identity: bytes  # digest of the public key, 32 bytes
   check: Callable  # (matrix [O, I]) -> None; the passive party, beforehand
   encrypt: Callable  # (message [I], shape) -> ciphertexts
-  evaluate: Callable  # (ciphertexts, matrix [O, I]) -> (ciphertexts, mask)
+  evaluate: Callable  # (ciphertexts, matrix [O, I]) -> sums
+  blind: Callable  # sums -> (ciphertexts, masks)
   decrypt: Callable  # (ciphertexts, shape) -> bytes: the masked result
-  unmask: Callable  # (bytes, mask) -> result [O]
+  unmask: Callable  # (bytes, masks, matrix [O, I]) -> result [O]
   error_bound: Callable  # (matrix [O, I], message [I]) -> [O]
   count: Callable  # (shape, nonzeros) -> Count
   probe: tuple[int, int]  # a shape that takes some ten operations of each kind
@@ -78,10 +79,11 @@ def exchange(
   """
   scheme.check(matrix)
   sealed = pack(scheme.identity, scheme.encrypt(message, matrix.shape))
-  ciphertexts, mask = scheme.evaluate(unpack(scheme.identity, sealed), matrix)
+  sums = scheme.evaluate(unpack(scheme.identity, sealed), matrix)
+  ciphertexts, masks = scheme.blind(sums)
   masked = pack(scheme.identity, ciphertexts)
   opened = scheme.decrypt(unpack(scheme.identity, masked), matrix.shape)
-  return Exchange(sealed, masked, opened, scheme.unmask(opened, mask))
+  return Exchange(sealed, masked, opened, scheme.unmask(opened, masks, matrix))
 
 
 def pack(identity: bytes, ciphertexts: list[bytes]) -> bytes:

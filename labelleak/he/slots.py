@@ -25,32 +25,14 @@ precaution, not a proof.
 
 import functools
 import math
-import os
 import secrets
-import tempfile
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from labelleak.base import InputError
-from labelleak.he import protocol
+from labelleak.he import binding, protocol
+from labelleak.he.binding import Public
 from labelleak.he.protocol import Count, Scheme
-
-_SEAL = 'tenseal.sealapi'
-
-
-class Public(NamedTuple):
-  """What every party holds: SEAL's tools and the public parameters."""
-
-  context: Any
-  encryptor: Any
-  evaluator: Any
-  encoder: Any
-  degree: int  # N
-  fraction_bits: int
-  mask_bits: int
-  bound: float
-  width: Optional[int]
 
 
 def scheme(
@@ -62,78 +44,24 @@ def scheme(
   width: Optional[int],
 ) -> Scheme:
   """The roles under a new key pair; see `he.ckks`."""
-  seal = protocol.library(_SEAL)
-  _validate(seal, degree, bits, fraction_bits, mask_bits, bound, width)
-  parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
-  parameters.set_poly_modulus_degree(degree)
-  parameters.set_coeff_modulus(seal.CoeffModulus.Create(degree, list(bits)))
-  context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
-  if not context.parameters_set():
-    raise InputError(
-      f'coeff_mod_bit_sizes={bits} with poly_modulus_degree={degree}: SEAL'
-      f' says {context.parameters_error_message()}; choose others.'
-    )
-  generator = seal.KeyGenerator(context)
-  key = seal.PublicKey()
-  generator.create_public_key(key)
-  public = Public(
-    context=context,
-    encryptor=seal.Encryptor(context, key),
-    evaluator=seal.Evaluator(context),
-    encoder=seal.CKKSEncoder(context),
-    degree=degree,
-    fraction_bits=fraction_bits,
-    mask_bits=mask_bits,
-    bound=bound,
-    width=width,
+  public, decryptor, identity = binding.keys(
+    degree, bits, fraction_bits, mask_bits, bound, width
   )
-  decryptor = seal.Decryptor(context, generator.secret_key())
   part = functools.partial
   return Scheme(
-    identity=protocol.digest(_save(key)),
+    identity=identity,
     check=lambda matrix: protocol.bounded('the map', matrix, np.inf),
     encrypt=part(encrypt, public),
     evaluate=part(evaluate, public),
+    blind=part(blind, public),
     decrypt=part(decrypt, decryptor, public),
     unmask=part(unmask, public),
     error_bound=part(error_bound, public),
-    count=part(count, public, len(_save(_encrypted(public, [0.0])))),
+    count=part(
+      count, public, len(binding.save(binding.encrypted(public, [0.0])))
+    ),
     probe=_probe(public),
   )
-
-
-def _validate(seal, degree, bits, fraction_bits, mask_bits, bound, width):
-  """Refuses what is insecure, and what leaves results or masks no room."""
-  if degree not in (1024, 2048, 4096, 8192, 16384, 32768):
-    raise InputError(
-      f'poly_modulus_degree={degree} must be a power of two in 1024..32768.'
-    )
-  secure = seal.CoeffModulus.MaxBitCount(degree, seal.SEC_LEVEL_TYPE.TC128)
-  if sum(bits) > secure:
-    raise InputError(
-      f'coeff_mod_bit_sizes={tuple(bits)} add up to {sum(bits)} bits;'
-      f' poly_modulus_degree={degree} is 128-bit secure up to {secure}; take'
-      ' fewer bits or a larger degree.'
-    )
-  if not (fraction_bits >= 1 and 1 <= mask_bits <= 40 and bound > 0):
-    raise InputError(
-      f'fraction_bits={fraction_bits}, mask_bits={mask_bits} (at most 40) and'
-      f' bound={bound:g} must be positive.'
-    )
-  # Of the modulus without its special prime: sign, carry and product scale.
-  room, needed = sum(bits[:-1]), 2 * fraction_bits + mask_bits + 3
-  if needed > room:
-    raise InputError(
-      f'fraction_bits={fraction_bits} and mask_bits={mask_bits} need'
-      f' 2 * {fraction_bits} + {mask_bits} + 3 = {needed} bits, and all'
-      f' primes but the last have {room}; lower them or add primes.'
-    )
-  if width is not None and not (
-    1 <= width <= degree // 2 and width & (width - 1) == 0
-  ):
-    raise InputError(
-      f'width={width} must be a power of two up to {degree // 2}.'
-    )
 
 
 class Layout(NamedTuple):
@@ -173,36 +101,50 @@ def encrypt(public: Public, message, shape) -> list[bytes]:
   message = protocol.bounded('the message', message, public.bound)
   blocks = _pad(message / public.bound, at.sent * at.width)
   return [
-    _save(_encrypted(public, np.tile(block, at.rows)))
+    binding.save(binding.encrypted(public, np.tile(block, at.rows)))
     for block in blocks.reshape(at.sent, at.width)
   ]
 
 
-def evaluate(public: Public, ciphertexts: list[bytes], matrix):
-  """Passive party: [[A m + r]], and what it needs to take the mask off.
-
-  The sum starts from the fresh encryption of the mask, so that the ciphertext
-  the third party gets is freshly random whatever is added to it.
-  """
+def evaluate(public: Public, ciphertexts: list[bytes], matrix) -> list:
+  """Passive party: [[A m]] in the units of `unmask`, None where A is zero."""
   at = layout(public, matrix.shape)
-  blocks, ranges = _blocks(at, matrix)
-  messages = [_load(public, c) for c in ciphertexts]
+  blocks, _ = _blocks(at, matrix)
+  messages = [binding.load(public, c) for c in ciphertexts]
   scale = 2.0**public.fraction_bits
-  product = protocol.library(_SEAL).Ciphertext()
-  masked, masks = [], []
-  for rows in blocks:
-    total, mask = _masked_zero(public)
-    for message, block in zip(messages, rows):
+  sums = []
+  for row in blocks:
+    total = None
+    for message, block in zip(messages, row):
       if not block.any():
         continue
-      weights = _encoded(public, block.ravel(), scale)
+      weights = binding.encoded(public, block.ravel(), scale)
       if weights.is_zero():  # rounded to it; SEAL refuses a product with zero
         continue
+      product = public.seal.Ciphertext()
       public.evaluator.multiply_plain(message, weights, product)
-      public.evaluator.add_inplace(total, product)
-    masked.append(_save(total))
-    masks.append(_sums(at, mask.real))
-  return masked, (np.concatenate(masks), ranges)
+      if total is None:
+        total = product
+      else:
+        public.evaluator.add_inplace(total, product)
+    sums.append(total)
+  return sums
+
+
+def blind(public: Public, sums: list) -> tuple[list[bytes], list]:
+  """Passive party: [[A m + r]] and r, complex [N / 2] for each ciphertext.
+
+  The mask is encrypted afresh, so that the ciphertext which the third party
+  gets is freshly random whatever the sum is.
+  """
+  masked, masks = [], []
+  for total in sums:
+    blinded, mask = _encrypted_mask(public)
+    if total is not None:
+      public.evaluator.add_inplace(blinded, total)
+    masked.append(binding.save(blinded))
+    masks.append(mask)
+  return masked, masks
 
 
 def decrypt(decryptor, public: Public, ciphertexts: list[bytes], shape):
@@ -214,18 +156,20 @@ def decrypt(decryptor, public: Public, ciphertexts: list[bytes], shape):
   grain = 2.0 ** (public.mask_bits - 50)
   results = []
   for ciphertext in ciphertexts:
-    plain = protocol.library(_SEAL).Plaintext()
-    decryptor.decrypt(_load(public, ciphertext), plain)
+    plain = public.seal.Plaintext()
+    decryptor.decrypt(binding.load(public, ciphertext), plain)
     slots = np.array(public.encoder.decode_complex(plain)).real
     results.append(_sums(at, np.rint(slots / grain) * grain))
   return np.concatenate(results)[: shape[0]].astype('<f8').tobytes()
 
 
-def unmask(public: Public, opened: bytes, mask) -> np.ndarray:
+def unmask(public: Public, opened: bytes, masks: list, matrix) -> np.ndarray:
   """Passive party: result [O], float64."""
-  masks, ranges = mask
+  at = layout(public, matrix.shape)
+  _, ranges = _blocks(at, matrix)
   masked = np.frombuffer(opened, '<f8')
-  return (masked - masks[: masked.size]) * ranges * public.bound
+  mask = np.concatenate([_sums(at, m.real) for m in masks])[: masked.size]
+  return (masked - mask) * ranges * public.bound
 
 
 def error_bound(public: Public, matrix, message) -> np.ndarray:
@@ -278,22 +222,30 @@ def _blocks(at: Layout, matrix) -> tuple[np.ndarray, np.ndarray]:
   return blocks.transpose(0, 2, 1, 3), ranges
 
 
-def _masked_zero(public: Public) -> tuple[Any, np.ndarray]:
-  """A fresh encryption of a random mask, and the mask, complex [N / 2]."""
-  scale = 4.0**public.fraction_bits
-  total, mask, size = None, 0.0, 2.0**public.mask_bits
-  while True:
-    term = size * _uniform(public.degree // 2)
-    plain = _encoded(public, term, scale)
-    mask = mask + term
-    if total is None:
-      total = protocol.library(_SEAL).Ciphertext()
-      public.encryptor.encrypt(plain, total)
-    else:
-      public.evaluator.add_plain_inplace(total, plain)
-    if size * scale <= 2.0**53:  # doubles are exact down to units
-      return total, mask
-    size *= 2.0 ** (public.mask_bits - 53)
+def mask_sizes(public: Public) -> list[float]:
+  """Magnitudes of a mask's terms, each 2^mask_bits grains of the one before.
+
+  A term of magnitude z has coefficients up to z times the scale of a product,
+  of which a double keeps 53 bits; the last term's grain is a unit.
+  """
+  sizes = [2.0**public.mask_bits]
+  while sizes[-1] * 4.0**public.fraction_bits > 2.0**53:
+    sizes.append(sizes[-1] * 2.0 ** (public.mask_bits - 53))
+  return sizes
+
+
+def _encrypted_mask(public: Public) -> tuple[Any, np.ndarray]:
+  """A random mask, encrypted, and in the clear, complex [N / 2]."""
+  total = public.seal.Ciphertext()
+  public.encryptor.encrypt_zero(total)
+  total.scale = scale = 4.0**public.fraction_bits
+  mask = np.zeros(public.degree // 2, complex)
+  for size in mask_sizes(public):
+    term = size * _uniform(mask.size)
+    plain = binding.encoded(public, term, scale)
+    public.evaluator.add_plain_inplace(total, plain)
+    mask += term
+  return total, mask
 
 
 def _uniform(size: int) -> np.ndarray:
@@ -313,42 +265,3 @@ def _pad(values: np.ndarray, size: int) -> np.ndarray:
   return np.pad(
     values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
   )
-
-
-def _encoded(public: Public, values, scale: float):
-  plain = protocol.library(_SEAL).Plaintext()
-  public.encoder.encode(np.asarray(values).tolist(), scale, plain)
-  return plain
-
-
-def _encrypted(public: Public, values):
-  ciphertext = protocol.library(_SEAL).Ciphertext()
-  plain = _encoded(public, values, 2.0**public.fraction_bits)
-  public.encryptor.encrypt(plain, ciphertext)
-  return ciphertext
-
-
-def _save(item) -> bytes:
-  """SEAL's serialisation, which the binding writes to files only."""
-  with tempfile.TemporaryDirectory() as folder:
-    path = os.path.join(folder, 'item')
-    item.save(path)
-    with open(path, 'rb') as file:
-      return file.read()
-
-
-def _load(public: Public, data: bytes):
-  """A ciphertext from bytes; SEAL checks that it fits the parameters."""
-  ciphertext = protocol.library(_SEAL).Ciphertext()
-  with tempfile.TemporaryDirectory() as folder:
-    path = os.path.join(folder, 'item')
-    with open(path, 'wb') as file:
-      file.write(data)
-    try:
-      ciphertext.load(public.context, path)
-    except (RuntimeError, ValueError) as e:
-      raise InputError(
-        f'a ciphertext of {len(data)} bytes cannot be read ({e}); it was cut'
-        ' or changed on the way, or belongs to other parameters: send it again.'
-      ) from e
-  return ciphertext
