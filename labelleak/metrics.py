@@ -1,13 +1,21 @@
 """Metrics: where the truth meets what an attack returned, and nowhere else.
 
-One batch is the unit: counts [K] that an attack returned and truth [K], the
-counts of the victim's labels, to one number. vmap over trials. An empty
-denominator gives 0, as in scikit-learn: who names nothing is not precise.
+One batch is the unit; vmap over trials. Horizontal FL: counts [K] that an
+attack returned and truth [K], the counts of the victim's labels, to one number.
+An empty denominator gives 0, as in scikit-learn: who names nothing is not
+precise. Vertical FL: scores [B, K], higher for a likelier label, and the labels
+y [B, K], one-hot. Equal scores count as if ties were broken at random, in
+expectation, and a row with a NaN names no class: it is a miss.
 """
 
 import chex
+import jax
 import jax.numpy as jnp
 from jax.scipy import special
+import numpy as np
+from scipy import optimize
+
+from labelleak.base import InputError
 
 
 def _ratio(numerator, denominator):
@@ -75,3 +83,114 @@ def chance_count_accuracy(truth: chex.Array) -> chex.Array:
   below = total * p * (1.0 - tail(total - 1, truth - 1))
   expected = jnp.where(truth > 0, below + truth * tail(total, truth), 0.0)
   return _ratio(expected.sum(), total)
+
+
+def _settled(scores, y):
+  """The scores, in memory: equal ones must be equal bit by bit.
+
+  XLA computes cheap scores anew for each use, rounded differently, and drops
+  optimization barriers on CPU. It does not fuse into a sort.
+  """
+  chex.assert_rank([scores, y], 2)
+  chex.assert_equal_shape([scores, y])
+  place = jnp.broadcast_to(jnp.arange(scores.shape[1]), scores.shape)
+  values, place = jax.lax.sort((scores, place), num_keys=1)
+  rows = jnp.arange(len(scores))[:, None]
+  return jnp.zeros_like(scores).at[rows, place].set(values)
+
+
+def label_accuracy(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """Share of examples whose label has the highest score, [B, K], [B, K] -> [].
+
+  >>> scores = jnp.array([[0.9, 0.1], [0.5, 0.5]])
+  >>> float(label_accuracy(scores, jnp.array([[1, 0], [0, 1]])))
+  0.75
+  """
+  return top_k_accuracy(scores, y, 1)
+
+
+def top_k_accuracy(scores: chex.Array, y: chex.Array, k: int) -> chex.Array:
+  """Share of examples whose label is among the k highest scores, -> []."""
+  scores = _settled(scores, y)
+  own = jnp.take_along_axis(scores, y.argmax(-1)[:, None], -1)
+  above, tied = (scores > own).sum(-1), (scores == own).sum(-1)
+  credit = jnp.clip(_ratio(k - above, tied), 0.0, 1.0)
+  return jnp.where(jnp.isnan(scores).any(-1), 0.0, credit).mean()
+
+
+def top5_accuracy(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """`top_k_accuracy` with k = 5, as in Table 2 of the BLI paper."""
+  return top_k_accuracy(scores, y, 5)
+
+
+def auc(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """Area under the ROC curve of two classes, [B, 2], [B, 2] -> [].
+
+  The chance that a random example of class 1 outscores one of class 0, a tie
+  being worth a half (Mann-Whitney), where an example's score is that of class 1
+  less that of class 0. Far below a half leaks as much as far above: the side is
+  reported as it is. With one class only there is no pair, and it is a half.
+
+  Raises:
+    InputError: K != 2.
+  """
+  scores = _settled(scores, y)
+  if scores.shape[-1] != 2:
+    raise InputError(
+      f'auc of {scores.shape[-1]} classes: it needs 2; use label_accuracy.'
+    )
+  positive = y[:, 1] > y[:, 0]
+  margin = scores[:, 1] - scores[:, 0]
+  wrong = jnp.where(positive, -jnp.inf, jnp.inf)
+  margin = jnp.where(jnp.isnan(margin), wrong, margin)
+  num = (~positive).sum()
+  # Shares of the negatives, not ranks: sums of ranks leave float32 behind.
+  negatives = jnp.sort(jnp.where(positive, jnp.inf, margin))
+  below, upto = (
+    jnp.minimum(jnp.searchsorted(negatives, margin, side=side), num)
+    for side in ('left', 'right')
+  )
+  share = _ratio(0.5 * (below + upto), num)
+  area = _ratio((share * positive).sum(), positive.sum())
+  return jnp.where(positive.any() & (num > 0), area, 0.5)
+
+
+def label_matrix(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """Which class is restored as which, [B, K], [B, K] -> [K, K].
+
+  The probability matrix of Figure 9 of the BLI paper, C_ij / sum_j C_ij, with
+  C_ij the examples of class i that are named j; without examples a row is 0.
+  """
+  confusion = _confusion(scores, y)
+  return _ratio(confusion, confusion.sum(-1, keepdims=True))
+
+
+def permuted_label_accuracy(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """`label_accuracy` after the best renaming of classes, [B, K], [B, K] -> [].
+
+  Hungarian matching of the confusion matrix, on the host. The renaming is
+  chosen by the truth: this is a leak to report (the classes are told apart,
+  though not by name), never an attack's accuracy.
+  """
+
+  def best(confusion):
+    confusion = np.asarray(confusion)
+    rows, columns = optimize.linear_sum_assignment(confusion, maximize=True)
+    return confusion[rows, columns].sum(dtype=np.float32)
+
+  hits = jax.pure_callback(
+    best,
+    jax.ShapeDtypeStruct((), jnp.float32),
+    _confusion(scores, y),
+    vmap_method='sequential',
+  )
+  return hits / y.shape[0]
+
+
+def _confusion(scores, y):
+  """Examples of class i named j, [K, K]; ties are spread, NaN rows count 0."""
+  scores = _settled(scores, y)
+  named = scores == scores.max(-1, keepdims=True)  # a NaN equals nothing
+  named = _ratio(named, named.sum(-1, keepdims=True))
+  truth = jax.nn.one_hot(y.argmax(-1), y.shape[-1])
+  return jnp.matmul(truth.T, named, precision='highest')

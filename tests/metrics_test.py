@@ -1,3 +1,5 @@
+import itertools
+
 from absl.testing import absltest, parameterized
 import chex
 from hypothesis import given, settings
@@ -6,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
+from sklearn import metrics as sklearn_metrics
 
-from labelleak import metrics
+from labelleak import base, metrics
 
 ALL = (
   metrics.count_accuracy,
@@ -135,6 +138,160 @@ class MetricsTest(parameterized.TestCase):
     error = np.std(scores) / np.sqrt(len(scores))
     chance = metrics.chance_count_accuracy(jnp.array(truth))
     self.assertLess(abs(np.mean(scores) - chance), 4 * error)
+
+
+def _one_hot(labels, num_classes):
+  return jnp.eye(num_classes)[jnp.array(labels)]
+
+
+@st.composite
+def tied_scores(draw, num_classes=4):
+  """Scores from a coarse grid, so that ties abound, and one-hot labels."""
+  size = 9  # one shape, compiled once
+  row = st.lists(
+    st.sampled_from([-np.inf, -1.0, -0.5, 0.0, 0.25, 1.0, 3.0]),
+    min_size=num_classes,
+    max_size=num_classes,
+  )
+  scores = draw(st.lists(row, min_size=size, max_size=size))
+  labels = st.integers(0, num_classes - 1)
+  labels = draw(st.lists(labels, min_size=size, max_size=size))
+  return jnp.array(scores), _one_hot(labels, num_classes)
+
+
+def _broken_ties(scores, y, k):
+  """Accuracy of the first k under all orders of the classes, averaged."""
+  num_classes = y.shape[1]
+  hits = []
+  for order in itertools.permutations(range(num_classes)):
+    order = np.array(order)
+    first = np.argsort(-np.array(scores)[:, order], axis=1, kind='stable')
+    named = order[first[:, :k]]
+    hits.append((named == np.argmax(y, 1)[:, None]).any(1).mean())
+  return np.mean(hits)
+
+
+class ScoresTest(parameterized.TestCase):
+  @settings(max_examples=30, deadline=None)
+  @given(tied_scores(), st.integers(1, 5))
+  def test_ties_are_broken_at_random(self, pair, k):
+    got = jax.jit(metrics.top_k_accuracy)(*pair, k)
+    np.testing.assert_allclose(got, _broken_ties(*pair, k), atol=1e-6)
+
+  def test_accuracy_is_top_1_and_top_5_is_5(self):
+    rng = np.random.default_rng(0)
+    scores = jnp.array(rng.normal(size=(200, 7)))
+    y = _one_hot(rng.integers(0, 7, 200), 7)
+    named = np.argsort(-scores, axis=1)
+    hit = named == np.argmax(y, 1)[:, None]
+    np.testing.assert_allclose(
+      metrics.label_accuracy(scores, y), hit[:, 0].mean(), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+      metrics.top5_accuracy(scores, y), hit[:, :5].any(1).mean(), rtol=1e-6
+    )
+
+  @chex.variants(with_jit=True, without_jit=True)
+  def test_a_row_with_nan_is_a_miss(self):
+    y = jnp.eye(3)
+    for row in ([jnp.nan] * 3, [jnp.nan, 1.0, 0.0], [5.0, jnp.nan, 0.0]):
+      scores = y.at[0].set(jnp.array(row))
+      for metric in (
+        metrics.label_accuracy,
+        metrics.top5_accuracy,
+        metrics.permuted_label_accuracy,
+      ):
+        got = self.variant(metric)(scores, y)
+        np.testing.assert_allclose(got, 2 / 3, rtol=1e-6)
+    matrix = self.variant(metrics.label_matrix)(scores, y)
+    np.testing.assert_array_equal(matrix, jnp.diag(jnp.array([0.0, 1, 1])))
+
+  @settings(max_examples=40, deadline=None)
+  @given(tied_scores(num_classes=2))
+  def test_auc_is_that_of_scikit_learn(self, pair):
+    scores, y = pair
+    scores = jnp.maximum(scores, -2.0)  # scikit-learn refuses infinities
+    labels = np.array(y).argmax(1)
+    got = jax.jit(metrics.auc)(scores, y)
+    if len(set(labels)) == 1:
+      self.assertEqual(got, 0.5)
+      return
+    want = sklearn_metrics.roc_auc_score(labels, scores[:, 1] - scores[:, 0])
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+  def test_auc_of_many_rows_keeps_its_digits(self):
+    rng = np.random.default_rng(1)
+    labels = rng.random(60_000) < 0.02
+    margin = (rng.normal(size=labels.size) + labels).astype(np.float32)
+    scores = jnp.stack([jnp.zeros(labels.size), jnp.array(margin)], 1)
+    want = sklearn_metrics.roc_auc_score(labels, margin)
+    got = metrics.auc(scores, _one_hot(labels.astype(int), 2))
+    np.testing.assert_allclose(got, want, atol=2e-6)
+
+  def test_auc_counts_nan_as_wrong_and_needs_two_classes(self):
+    y = _one_hot([0, 1, 0, 1], 2)
+    scores = y.at[1].set(jnp.nan)
+    np.testing.assert_allclose(metrics.auc(scores, y), 0.5)
+    scores = y.at[0].set(jnp.nan)
+    np.testing.assert_allclose(metrics.auc(scores, y), 0.5)
+    with self.assertRaisesRegex(base.InputError, '3 classes'):
+      metrics.auc(jnp.eye(3), jnp.eye(3))
+
+  @settings(max_examples=30, deadline=None)
+  @given(tied_scores())
+  def test_rows_of_the_label_matrix_are_distributions(self, pair):
+    scores, y = pair
+    matrix = np.array(jax.jit(metrics.label_matrix)(scores, y))
+    present = np.array(y).any(0)
+    np.testing.assert_allclose(matrix.sum(1), present, atol=1e-6)
+    share = np.array(y).mean(0)
+    np.testing.assert_allclose(
+      jax.jit(metrics.label_accuracy)(scores, y),
+      share @ np.diag(matrix),
+      atol=1e-6,
+    )
+
+  def test_label_matrix_is_the_confusion_matrix(self):
+    rng = np.random.default_rng(2)
+    labels, named = rng.integers(0, 5, (2, 300))
+    want = sklearn_metrics.confusion_matrix(labels, named, normalize='true')
+    got = metrics.label_matrix(_one_hot(named, 5), _one_hot(labels, 5))
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+
+  @settings(max_examples=15, deadline=None)
+  @given(tied_scores())
+  def test_permuted_accuracy_is_the_best_of_all_renamings(self, pair):
+    scores, y = pair
+    accuracy = jax.jit(metrics.label_accuracy)
+    want = max(
+      float(accuracy(np.array(scores)[:, list(order)], y))
+      for order in itertools.permutations(range(y.shape[1]))
+    )
+    got = jax.jit(metrics.permuted_label_accuracy)(scores, y)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+  def test_vmap_is_a_loop(self):
+    rng = np.random.default_rng(3)
+    scores = jnp.array(rng.normal(size=(4, 30, 2)))
+    y = _one_hot(rng.integers(0, 2, (4, 30)), 2)
+    for metric in (
+      metrics.label_accuracy,
+      metrics.auc,
+      metrics.label_matrix,
+      metrics.permuted_label_accuracy,
+    ):
+      np.testing.assert_allclose(
+        jax.jit(jax.vmap(metric))(scores, y),
+        [metric(a, b) for a, b in zip(scores, y)],
+        rtol=1e-6,
+      )
+
+  def test_a_stray_axis_fails(self):
+    for metric in (metrics.label_accuracy, metrics.auc, metrics.label_matrix):
+      with self.assertRaises(AssertionError):
+        metric(jnp.ones((2, 3, 2)), jnp.ones((2, 3, 2)))
+      with self.assertRaises(AssertionError):
+        metric(jnp.ones((3, 2)), jnp.ones((4, 2)))
 
 
 if __name__ == '__main__':
