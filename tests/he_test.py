@@ -40,6 +40,13 @@ def _quick(name):
   return _built(name, **(short if name == 'paillier' else {}))
 
 
+def _coarse():
+  """Paillier whose fixed point outweighs the rounding to float32."""
+  return _built(
+    'paillier', key_bits=512, fraction_bits=8, insecure_for_tests=True
+  )
+
+
 def _uniform(seed, *shape):
   return np.random.default_rng(seed).uniform(-1, 1, shape)
 
@@ -173,13 +180,13 @@ class ResultTest(parameterized.TestCase):
 class BoundTest(parameterized.TestCase):
   """The documented error, on inputs nobody would choose."""
 
-  @parameterized.parameters(*SCHEMES)
-  @hypothesis.settings(max_examples=20, deadline=None)
+  @parameterized.parameters(*SCHEMES, 'coarse')
+  @hypothesis.settings(max_examples=30, deadline=None)
   @hypothesis.given(data=st.data())
   def test_error_is_within_the_bound(self, name, data):
-    scheme = _quick(name).scheme
+    scheme = (_coarse() if name == 'coarse' else _quick(name)).scheme
     outputs, inputs = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 7)))
-    largest = 2.0**60 if name == 'paillier' else 2.0**100
+    largest = {'coarse': 4.0, 'paillier': 2.0**60, 'ckks': 2.0**100}[name]
     number = lambda top: st.floats(-top, top, width=32)
     matrix = data.draw(
       hnp.arrays(np.float32, (outputs, inputs), elements=number(largest))
@@ -207,9 +214,7 @@ class BoundTest(parameterized.TestCase):
 
   def test_the_bound_is_no_idle_one(self):
     matrix, message = _uniform(6, 20, 30), _uniform(7, 30)
-    coarse = _built(
-      'paillier', key_bits=512, fraction_bits=8, insecure_for_tests=True
-    ).scheme
+    coarse = _coarse().scheme
     error = abs(
       protocol.exchange(coarse, matrix, message).result - matrix @ message
     )
@@ -387,7 +392,7 @@ class RefusalTest(parameterized.TestCase):
     ('ckks', dict(poly_modulus_degree=4096), '128-bit secure up to 109'),
     ('ckks', dict(poly_modulus_degree=8000), 'power of two'),
     ('ckks', dict(fraction_bits=50), 'add primes'),
-    ('ckks', dict(mask_bits=0), 'must be positive'),
+    ('ckks', dict(mask_bits=0), 'mask_bits=0 in 1..40'),
     ('ckks', dict(width=3), 'width=3'),
     ('ckks', dict(bound=0.0), 'positive'),
   )
@@ -411,6 +416,14 @@ class RefusalTest(parameterized.TestCase):
     says = 'beyond bound' if np.isfinite(value) else 'not finite'
     with self.assertRaisesRegex(Exception, says):
       jax.block_until_ready(run(cut.at[1, 2].set(value)))
+
+  @parameterized.parameters(3, 7, 100, 1000)
+  def test_a_bound_admits_itself_in_float32(self, batch):
+    extreme = np.array([np.float32(1.0) / np.float32(batch)], np.float32)
+    scheme = _built('ckks', bound=1.0 / batch).scheme
+    scheme.encrypt(extreme, (1, 1))
+    with self.assertRaisesRegex(InputError, 'beyond bound'):
+      scheme.encrypt(1.00001 * extreme, (1, 1))
 
   @parameterized.parameters(*SCHEMES)
   def test_maps_that_are_not_linear_or_not_finite(self, name):
@@ -484,6 +497,10 @@ class CostTest(parameterized.TestCase):
       cost.seconds, cost.active + cost.passive + cost.third
     )
     self.assertGreater(min(cost.active, cost.passive, cost.third), 0.0)
+
+  def test_a_scheme_for_small_messages_can_be_estimated(self):
+    cost = he.estimate(_built('ckks', bound=1.0 / 7), 10, 10)
+    self.assertGreater(cost.seconds, 0.0)
 
   @parameterized.parameters('clear', 'sealed')
   def test_what_is_not_encrypted_takes_no_time(self, name):

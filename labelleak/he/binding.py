@@ -39,7 +39,7 @@ def keys(
     InputError: see `he.ckks`.
   """
   seal = protocol.library('tenseal.sealapi')
-  _validate(seal, degree, bits, fraction_bits, mask_bits, bound, width)
+  _validate(seal, degree, bits, fraction_bits, mask_bits, width)
   parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
   parameters.set_poly_modulus_degree(degree)
   parameters.set_coeff_modulus(seal.CoeffModulus.Create(degree, list(bits)))
@@ -61,7 +61,7 @@ def keys(
     degree=degree,
     fraction_bits=fraction_bits,
     mask_bits=mask_bits,
-    bound=bound,
+    bound=protocol.limit(bound),
     width=width,
   )
   decryptor = seal.Decryptor(context, generator.secret_key())
@@ -113,7 +113,7 @@ def load(public: Public, data: bytes) -> Any:
   return ciphertext
 
 
-def _validate(seal, degree, bits, fraction_bits, mask_bits, bound, width):
+def _validate(seal, degree, bits, fraction_bits, mask_bits, width):
   """Refuses what is insecure, and what leaves results or masks no room."""
   if degree not in (1024, 2048, 4096, 8192, 16384, 32768):
     raise InputError(
@@ -126,10 +126,10 @@ def _validate(seal, degree, bits, fraction_bits, mask_bits, bound, width):
       f' poly_modulus_degree={degree} is 128-bit secure up to {secure}; take'
       ' fewer bits or a larger degree.'
     )
-  if not (fraction_bits >= 1 and 1 <= mask_bits <= 40 and bound > 0):
+  if fraction_bits < 1 or not 1 <= mask_bits <= 40:
     raise InputError(
-      f'fraction_bits={fraction_bits}, mask_bits={mask_bits} (at most 40) and'
-      f' bound={bound:g} must be positive.'
+      f'fraction_bits={fraction_bits} must be positive and'
+      f' mask_bits={mask_bits} in 1..40; a double has 53 bits for both.'
     )
   # Of the modulus without its special prime: sign, carry and product scale.
   room, needed = sum(bits[:-1]), 2 * fraction_bits + mask_bits + 3

@@ -35,7 +35,7 @@ def measure(scheme: Scheme) -> Rates:
   outputs, inputs = scheme.probe
   rng = np.random.default_rng(0)
   matrix = rng.uniform(-1, 1, (outputs, inputs))
-  message = rng.uniform(-1, 1, inputs)
+  message = rng.uniform(-1, 1, inputs) * min(1.0, scheme.bound)
   counts = scheme.count(scheme.probe, matrix.size)
 
   def timed(role, *inputs):

@@ -31,17 +31,18 @@ def scheme(
       f'key_bits={key_bits} is not secure, {_SECURE_BITS} is the least; tests'
       ' may set insecure_for_tests=True.'
     )
-  if not 1 <= fraction_bits <= 52 or not bound > 0:
+  if not 1 <= fraction_bits <= 52:
     raise InputError(
-      f'fraction_bits={fraction_bits} must be in 1..52 and bound={bound:g}'
-      ' positive.'
+      f'fraction_bits={fraction_bits} must be in 1..52; a float32 has 24.'
     )
+  bound = protocol.limit(bound)
   protocol.library('gmpy2')  # without it phe is twenty times slower
   phe = protocol.library('phe')
   public, secret = phe.generate_paillier_keypair(n_length=key_bits)
   part = functools.partial
   return Scheme(
     identity=protocol.digest(str(public.n).encode()),
+    bound=bound,
     check=part(check, public, fraction_bits, bound),
     encrypt=part(encrypt, public, fraction_bits, bound),
     evaluate=part(evaluate, public, fraction_bits),

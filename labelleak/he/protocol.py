@@ -49,6 +49,7 @@ class Scheme(NamedTuple):
   """The roles of Algorithm 1 under one key pair. A shape is (O, I), public."""
 
   identity: bytes  # digest of the public key, 32 bytes
+  bound: float  # public: the largest magnitude of a message entry
   check: Callable  # (matrix [O, I]) -> None; the passive party, beforehand
   encrypt: Callable  # (message [I], shape) -> ciphertexts
   evaluate: Callable  # (ciphertexts, matrix [O, I]) -> sums
@@ -134,6 +135,20 @@ def frame_bytes(count: int, length: int) -> int:
 def digest(public_key: bytes) -> bytes:
   """What a key is known by, 32 bytes."""
   return hashlib.sha256(public_key).digest()
+
+
+def limit(bound: float) -> float:
+  """A public bound on float32 entries, rounded up, so that 1 / B admits itself.
+
+  Raises:
+    InputError: not positive, or beyond float32.
+  """
+  if not 2.0**-126 <= bound < 2.0**127:
+    raise InputError(
+      f'bound={bound:g} must be positive and a float32; give the largest'
+      ' magnitude that a message entry can have.'
+    )
+  return float(np.nextafter(np.float32(bound), np.float32(np.inf)))
 
 
 def bounded(name: str, values: np.ndarray, bound: float) -> np.ndarray:

@@ -50,6 +50,7 @@ def scheme(
   part = functools.partial
   return Scheme(
     identity=identity,
+    bound=public.bound,
     check=lambda matrix: protocol.bounded('the map', matrix, np.inf),
     encrypt=part(encrypt, public),
     evaluate=part(evaluate, public),
