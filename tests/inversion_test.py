@@ -209,6 +209,15 @@ class BatchTest(parameterized.TestCase):
     for end in others:
       self.assertGreater(float(jnp.abs(end.scores - best.scores).max()), 0.01)
 
+  def test_no_matmul_is_rounded(self):
+    view, known, _ = _view()
+    setting = inversion.FORMS['adam'], 10
+    text = _invert.lower(_guess(0, view), view, known, *setting).as_text()
+    dots = [line for line in text.splitlines() if 'stablehlo.dot' in line]
+    self.assertGreaterEqual(len(dots), 6)
+    for line in dots:
+      self.assertIn('HIGHEST, HIGHEST', line)
+
   def test_a_restart_that_diverged_loses(self):
     found = inversion.Inversion(
       jnp.arange(3.0)[:, None, None] * jnp.ones((3, B, K)),
