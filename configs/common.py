@@ -8,7 +8,8 @@ from ml_collections.config_dict import placeholder
 
 from labelleak.base import InputError
 
-SAMPLE = '../shared/tfds/imagenet_sample/1.0.0'  # 1000 images, one a class
+PREPARED = '../shared/tfds'  # mnist and cifar10, read where they are there
+SAMPLE = f'{PREPARED}/imagenet_sample/1.0.0'  # 1000 images, one a class
 # The server runs the protocol and holds the model.
 SERVER = ('lr', 'steps', 'clients', 'defense', 'apply')
 AUX = (*SERVER, 'x', 'y')
@@ -103,6 +104,50 @@ def hfl(name):
   )
 
 
+def vfl(name):
+  """Fields of every vertical experiment: two parties, sealed and untrained.
+
+  The setting of the BLI paper: MLP2 bottoms on the halves of an image, logits
+  added, a passive party that sees its batch-averaged gradients alone.
+  """
+  return ConfigDict(
+    dict(
+      name=name,
+      experiment='vfl',
+      dataset=dict(name='embedded.digits', split='train', normalise=False),
+      data_dir=placeholder(str),  # where prepared data sets live
+      classes=placeholder(int),  # fewer than the data set has
+      split=dict(name='vertical.rows'),
+      model=dict(name='mlp.mlp2'),  # of every bottom
+      cut_width=placeholder(int),  # D; None: one logit a class
+      top=placeholder(object),  # a model on the embeddings; None adds them
+      attacker=0,
+      attacks=(dict(name='linear.full'), dict(name='inversion.batch')),
+      known=('bottom',),
+      stands_for=dict(data=placeholder(str), model=placeholder(str)),
+      defense=(),  # on the cut gradients of the passive parties
+      # Labels of the attacked batch that `known` may grant, with x and y.
+      aux=dict(per_class=1),
+      aggregate=dict(name='sealed'),  # of the passive parties' links
+      he=dict(max_hours=1.0),
+      batch_size=128,
+      draw='random',  # or 'first': rows and classes of a trial
+      optimizer=dict(name='adam', lr=1e-3),
+      train=dict(
+        steps=0,  # before the attack
+        batch_size=128,
+        shuffle=True,
+        tested='test',  # split that accuracy is of
+        workdir=placeholder(str),  # keeps checkpoints, to resume
+      ),
+      trials=5,
+      seed=0,
+      per_device=placeholder(int),  # trials at once; None: 1 on a CPU, else 8
+      sweep=(),
+    )
+  )
+
+
 def synthetic(size, num_classes, per_class):
   """Images with the label statistics of a data set that is absent."""
   return dict(
@@ -117,6 +162,13 @@ def has_sample():
   return os.path.isdir(SAMPLE)
 
 
-def check_table(table, known):
-  if table not in known:
-    raise InputError(f'table={table} is none of this config: {known}.')
+def images(config, name, **options):
+  """Sets a vertical config's data to a prepared set, pixels in [0, 1]."""
+  config.dataset = dict(name=name, split='train', normalise=False, **options)
+  if os.path.isdir(os.path.join(PREPARED, name)):
+    config.data_dir = PREPARED
+
+
+def check_choice(name, value, known):
+  if value not in known:
+    raise InputError(f'{name}={value} is none of this config: {known}.')

@@ -36,7 +36,7 @@ _SWEEPS = {
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, table=1, paper=False, runlocal=False)
-  common.check_table(arg['table'], tuple(_SWEEPS))
+  common.check_choice('table', arg['table'], tuple(_SWEEPS))
   config = common.hfl('llbg_cifar')
   config.stands_for.data = 'cifar100'
   config.dataset = _dataset(arg)

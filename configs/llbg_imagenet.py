@@ -29,7 +29,7 @@ _MODELS = (
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, table=2, size=224, paper=False, runlocal=False)
-  common.check_table(arg['table'], (2, 5))
+  common.check_choice('table', arg['table'], (2, 5))
   config = common.hfl('llbg_imagenet')
   config.stands_for.data = 'imagenet2012'
   config.dataset = _dataset(arg)

@@ -46,6 +46,15 @@ class View(NamedTuple):
   cut_grads: Optional[chex.Array]  # [B, D]; None when sealed
 
 
+class Traffic(NamedTuple):
+  """Bytes of a step's messages between the active party and one other."""
+
+  embedding: int  # h, in the clear, to the active party
+  gradient: int  # the cut gradient, sealed or not, back
+  masked: int  # what the third party decrypts
+  opened: int  # what it returns
+
+
 class State(NamedTuple):
   """What training carries from step to step."""
 
@@ -103,6 +112,31 @@ def cross_entropy(
   """Mean cross entropy over the rows that are not padding, [B, K] -> []."""
   losses = optax.softmax_cross_entropy(logits, y)
   return (losses * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+
+
+def traffic(
+  aggregate: Callable, h: chex.Array, params: chex.ArrayTree
+) -> Traffic:
+  """Messages of one passive party in a step, in bytes.
+
+  `sealed`, which encrypts nothing, is counted as if a ciphertext had the size
+  of its plaintext: the least that any scheme could send.
+
+  Args:
+    aggregate: of the party's link.
+    h: its embedding [B, D], or the shape of it.
+    params: of its bottom, or their shapes.
+  """
+  plain = h.size * h.dtype.itemsize
+  outputs = sum(leaf.size for leaf in jax.tree.leaves(params))
+  if scheme := getattr(aggregate, 'scheme', None):
+    count = scheme.count((outputs, h.size), outputs * h.size)
+    return Traffic(
+      plain, count.sealed_bytes, count.masked_bytes, count.opened_bytes
+    )
+  shapes = jax.eval_shape(lambda m: aggregate(None, lambda a: a, m), h)
+  back = 0 if shapes.message is not None else 4 * outputs
+  return Traffic(plain, plain, back, back)
 
 
 def protocol(

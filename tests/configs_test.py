@@ -43,7 +43,8 @@ class ConfigsTest(parameterized.TestCase):
       mine = [row['attack'] for row in rows if row['point'] == point]
       wanted = [spec['name'] for spec in full.attacks]
       self.assertEqual(mine[: len(wanted)], wanted)
-      self.assertIn('counts.random', mine)
+      guesses = {'counts.random', 'scores.random'}  # or nothing is attacked
+      self.assertTrue(guesses & set(mine) or mine == ['none'])
 
   @parameterized.parameters(*FILES)
   def test_a_config_is_data_and_says_how_to_run_it(self, path):

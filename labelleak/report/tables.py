@@ -64,6 +64,9 @@ def points(rows: list[dict], style: str = 'simple') -> str:
     ]
     if source:
       header.append(source)
+    if 'step_seconds' in first:
+      header.append('s a step')
+      body = [[*b, row['step_seconds']] for b, row in zip(body, group)]
     model, facts = heading(first).split('\n  ')
     lines = f'#### {model}, {facts}'
     if style != 'github':

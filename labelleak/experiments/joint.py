@@ -1,0 +1,280 @@
+"""The joint model of a vertical config: parties, links, batches, training."""
+
+from collections.abc import Callable
+import functools
+import hashlib
+import os
+from typing import NamedTuple, Optional
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from labelleak import base, data, defenses, he, models, sweep, train, vfl
+from labelleak.base import Batch, InputError
+from labelleak.experiments import inputs
+
+_EVALUATED = 2048  # rows of a batch when accuracy is measured
+
+
+class Joint(NamedTuple):
+  """What a config's vertical model consists of."""
+
+  protocol: vfl.Protocol
+  parties: tuple  # P x base.Party
+  links: tuple  # P x vfl.Link
+  split: Callable  # x [n, ...] -> P x [n, ...]
+
+
+def source(config: ConfigDict, split: Optional[str] = None) -> data.Source:
+  """A split of the config's data, of the first `classes` where it is trained.
+
+  Untrained models draw their classes anew for every trial (`attacked`).
+  """
+  found = inputs.source(config, split)
+  most, num = found.num_classes, config.classes
+  if num is not None and not 2 <= num <= most:
+    raise InputError(
+      f'classes={num} must lie in 2..{most}, the number of {found.name}; change'
+      ' it.'
+    )
+  return (
+    data.of_classes(found, range(num or most)) if trained(config) else found
+  )
+
+
+def trained(config: ConfigDict) -> bool:
+  """Whether the joint model is trained before it is attacked."""
+  return config.train.steps > 0
+
+
+def build(config: ConfigDict, source: data.Source) -> Joint:
+  """Parties with bottoms of one kind, passive links defended and aggregated.
+
+  The active party's own link is clear and carries no defense. `source` gives
+  the shape of an example and the number of classes.
+
+  Raises:
+    InputError: a split, model, defense, aggregator or optimizer that does not
+      exist or does not fit, an attacker who is no passive party.
+  """
+  for field in ('dataset', 'split', 'model', 'aggregate', 'optimizer'):
+    if 'name' not in config[field]:
+      raise InputError(f'config.{field} lacks a name; add it.')
+  split = base.load('data', shape=source.shape, **config.split.to_dict())
+  num = len(split(np.zeros((1, *source.shape), np.float32)))
+  if not 0 <= config.attacker < num - 1:
+    raise InputError(
+      f'attacker={config.attacker} must be a passive party, 0 to {num - 2} of'
+      f' {num} parties; the last one holds the labels.'
+    )
+  steps_per_epoch = -(-len(source.y) // config.train.batch_size)
+  tx = _optimizer(config.optimizer.to_dict(), steps_per_epoch)
+  build_model = functools.partial(models.load, num_classes=source.num_classes)
+  width = config.cut_width or source.num_classes
+  bottom = models.load(num_classes=width, **config.model.to_dict())
+  parties = (vfl.party(bottom, tx),) * num
+  top = None
+  if config.top:
+    top = vfl.party(build_model(**dict(config.top)), tx)
+  aggregate = base.load('he', **config.aggregate.to_dict())
+  passive = vfl.link(defenses.build(config.defense), aggregate=aggregate)
+  links = (passive,) * (num - 1) + (vfl.link(),)
+  return Joint(vfl.protocol(parties, top, links), parties, links, split)
+
+
+def _optimizer(options, steps_per_epoch):
+  """The optimizer of every party; `decay` 'epoch' is VFLAIR's schedule."""
+  lr, decay = options.pop('lr', None), options.pop('decay', None)
+  if lr is None or lr <= 0:
+    raise InputError(f'optimizer.lr={lr} must be a positive number.')
+  if decay not in (None, 'epoch'):
+    raise InputError(
+      f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
+      ' root of the epoch) or None.'
+    )
+  schedule = lr
+  if decay == 'epoch':
+    epoch = lambda step: jnp.maximum(step // steps_per_epoch, 1)
+    schedule = lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
+  return train.transformation(options.pop('name'), schedule, **options)
+
+
+def attacked(config: ConfigDict, source: data.Source, trial: int) -> tuple:
+  """(source of the trial's classes, rows of its batch [B]).
+
+  `config.draw` 'random' draws classes and rows anew for every trial, as the
+  BLI paper does; 'first' takes the first of both, as VFLAIR does.
+
+  Raises:
+    InputError: an unknown draw, or more rows than these classes hold.
+  """
+  rng = np.random.default_rng([config.seed, trial])
+  classes = np.arange(source.num_classes)
+  if config.draw == 'random':
+    classes = np.sort(rng.permutation(classes)[: config.classes])
+  elif config.draw == 'first':
+    classes = classes[: config.classes]
+  else:
+    raise InputError(
+      f"draw={config.draw!r} is unknown; use 'random' or 'first'."
+    )
+  part = data.of_classes(source, classes)
+  size, held = config.batch_size, len(part.y)
+  if not 2 <= size <= held:
+    raise InputError(
+      f'batch_size={size} must lie in 2..{held}, the rows of'
+      f' {len(classes)} classes of {source.name}; change it.'
+    )
+  rows = np.arange(size)
+  if config.draw == 'random':
+    rows = rng.choice(held, size, replace=False)
+  return part, rows
+
+
+def batches(
+  config: ConfigDict, source: data.Source, split: Callable, index: np.ndarray
+) -> Batch:
+  """Batches of the trials `index` [n], leaves [n, B, ...]."""
+  each = []
+  for trial in index:
+    part, rows = attacked(config, source, int(trial))
+    each.append(_batch(part, split, rows, np.ones(len(rows), np.float32)))
+  return jax.tree.map(lambda *a: np.stack(a), *each)
+
+
+def _batch(source, split, index, mask):
+  """A Batch of rows `index` [..., B]."""
+  x = source.take(index.reshape(-1))
+  xs = tuple(a.reshape(*index.shape, *a.shape[1:]) for a in split(x))
+  y = np.eye(source.num_classes, dtype=np.float32)[source.y[index]]
+  return Batch(xs, y, index, mask)
+
+
+def fit(
+  config: ConfigDict,
+  joint: Joint,
+  source: data.Source,
+  seed: int,
+  *,
+  progress: Optional[bool] = None,
+) -> vfl.State:
+  """Trains the joint model on all rows of `source`, epoch by epoch.
+
+  With `train.workdir` the state is saved there, by config and seed, and a
+  training that was killed goes on from it.
+  """
+  options = config.train
+  order = seed if options.shuffle else None
+
+  def build(numbers):
+    index, mask = train.epoch_rows(
+      len(source.y), options.batch_size, numbers, seed=order
+    )
+    return _batch(source, joint.split, index, mask)
+
+  def step(state, batch):
+    state, (_, metrics) = joint.protocol.step(state, batch)
+    return state, metrics
+
+  xs = joint.split(source.take(np.arange(2)))
+  state = jax.jit(joint.protocol.init)(jax.random.key(seed), xs)
+  workdir = None
+  if options.workdir:
+    name = hashlib.sha256(config.to_json().encode()).hexdigest()[:16]
+    workdir = os.path.join(options.workdir, name, str(seed))
+  return train.fit(
+    step,
+    state,
+    build,
+    steps=options.steps,
+    workdir=workdir,
+    progress=progress,
+  )
+
+
+def accuracy(joint: Joint, state: vfl.State, source: data.Source) -> float:
+  """Share of `source` that the joint model classifies right."""
+  predict, size, hits = jax.jit(joint.protocol.predict), len(source.y), 0
+  for start in range(0, size, _EVALUATED):
+    # The last batch wraps around, so that all of them have one shape.
+    index = np.arange(start, start + min(_EVALUATED, size)) % size
+    p = np.asarray(predict(state, joint.split(source.take(index))))
+    right = p.argmax(-1) == source.y[index]
+    hits += int(right[: size - start].sum())
+  return hits / size
+
+
+def traffic(
+  joint: Joint, source: data.Source, batch_size: int
+) -> tuple[vfl.Traffic, ...]:
+  """Bytes of a step's messages, for each passive party."""
+  hs, variables = _shapes(joint, source, batch_size)
+  return tuple(
+    vfl.traffic(link.aggregate, h, v['params'])
+    for link, h, v in zip(joint.links[:-1], hs, variables)
+  )
+
+
+def check_cost(
+  config: ConfigDict, joint: Joint, source: data.Source, size: int, steps: int
+) -> Optional[he.Cost]:
+  """Refuses what encryption would draw out beyond `he.max_hours`.
+
+  Returns:
+    what one step of batch size `size` costs the first party; None where
+    nothing is encrypted.
+  """
+  aggregate = joint.links[0].aggregate
+  if not hasattr(aggregate, 'scheme'):
+    return None
+  hs, variables = _shapes(joint, source, size)
+  outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
+  cost = he.estimate(aggregate, hs[0].size, outputs)
+  he.check(cost, steps * (len(joint.parties) - 1), config.he.max_hours)
+  return cost
+
+
+def _shapes(joint, source, batch_size):
+  """Shapes of every party's embedding and variables."""
+  x = jax.ShapeDtypeStruct((batch_size, *source.shape), jnp.float32)
+  xs = jax.eval_shape(joint.split, x)
+  state = jax.eval_shape(joint.protocol.init, jax.random.key(0), xs)
+  hs = [
+    jax.eval_shape(vfl.bottom(p), v, x, jax.random.key(0))
+    for p, v, x in zip(joint.parties, state.variables, xs)
+  ]
+  return hs, state.variables
+
+
+def facts(
+  config: ConfigDict,
+  source: data.Source,
+  batch_size: int,
+  accuracy: Optional[float] = None,
+) -> dict:
+  """Row fields that all attacks of a point share."""
+  model = sweep.describe(config.model)
+  defense = '+'.join(sweep.describe(link) for link in config.defense)
+  return dict(
+    setting=dict(
+      data=config.stands_for.data or source.name,
+      model=config.stands_for.model or model,
+      top=sweep.describe(config.top) if config.top else 'sum',
+      split=sweep.describe(config.split),
+      attacker=config.attacker,
+      num_classes=source.num_classes,
+      batch_size=batch_size,
+      draw=config.draw,
+      step=config.train.steps,
+      trained=trained(config),
+      accuracy=accuracy,
+      aggregate=sweep.describe(config.aggregate),
+      defense=defense or 'none',
+    ),
+    data=source.name,
+    model=model,
+    defense='+'.join(link['name'] for link in config.defense) or 'none',
+    trials=config.trials,
+  )

@@ -1,0 +1,122 @@
+"""Vertical FL: the labels of one batch from what a passive party sees."""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from labelleak import attacks, metrics, sweep, vfl
+from labelleak.experiments import grants, joint
+
+GRANTS = ('bottom', 'step', 'x', 'y')
+
+
+def experiment(*, config: ConfigDict) -> Callable:
+  """One training step of P parties, and every attack on the same view.
+
+  Untrained, each trial has its own initialisation, rows and classes; after
+  `train.steps` steps all trials attack the one trained model, on rows of its
+  training data. The key is split by role.
+
+  Args:
+    config: fields as in `configs/common.py: vfl`.
+
+  Returns:
+    measure(progress) -> results; see `labelleak.experiments`.
+
+  Raises:
+    InputError: anything in the config that cannot run. The whole trial is
+      traced once, so that an attack that lacks a grant is found here, too.
+  """
+  config = config.copy_and_resolve_references()
+  source = joint.source(config)
+  part, _ = joint.attacked(config, source, 0)
+  model = joint.build(config, part)
+  specs = grants.specs(
+    config, GRANTS, links=config.defense, baseline='scores.random'
+  )
+  size, steps = config.train.batch_size, config.train.steps
+  joint.check_cost(config, model, part, config.batch_size, config.trials)
+  joint.check_cost(config, model, part, size, steps)
+  trial = _trial(config, model, specs, part.num_classes)
+  draw = functools.partial(joint.batches, config, source, model.split)
+  key = jax.random.key(config.seed)
+  first = jax.tree.map(lambda a: a[0], draw(np.arange(1)))
+  state = jax.eval_shape(model.protocol.init, key, first.xs)
+  given = state if joint.trained(config) else ()
+  jax.eval_shape(trial, key, first, given)
+
+  def measure(progress):
+    state, accuracy = (), None
+    if joint.trained(config):
+      state = joint.fit(config, model, source, config.seed)
+      tested = joint.source(config, config.train.tested)
+      accuracy = round(joint.accuracy(model, state, tested), 4)
+    trial_key = jax.random.split(key)[1]
+    keys = jax.vmap(lambda t: jax.random.fold_in(trial_key, t))(
+      jnp.arange(config.trials)
+    )
+    values = sweep.spread(
+      trial,
+      keys,
+      draw,
+      state,
+      per_device=config.per_device,
+      callback=progress,
+    )
+    facts = joint.facts(config, part, config.batch_size, accuracy)
+    return [
+      dict(
+        grants.identity(config, spec),
+        **facts,
+        matrix=value.pop('matrix').mean(0).round(4).tolist(),
+        values=value,
+      )
+      for spec, value in zip(specs, values)
+    ]
+
+  return measure
+
+
+def _trial(config, model, specs, num_classes):
+  """(key, batch, state or ()) -> what each attack scored."""
+  infers = [
+    attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
+  ]
+  bottom = vfl.bottom(model.parties[config.attacker])
+
+  @jax.default_matmul_precision('highest')
+  def trial(key, batch, state):
+    init_key, attack_key = jax.random.split(key)
+    state = state or model.protocol.init(init_key, batch.xs)
+    _, (views, _) = model.protocol.step(state, batch)
+    view = views[config.attacker]
+    own = _granted(config, batch)
+    given = dict(bottom=bottom, step=state.count, **own)
+    results = []
+    for spec, infer in zip(specs, infers):
+      known = grants.known(config, spec, num_classes, given)
+      scores = infer(attack_key, view, known)
+      results.append(_scored(scores, batch.y))
+    return results
+
+  return trial
+
+
+def _scored(scores, y):
+  """Metrics of one trial; truth meets the scores here."""
+  names = ['label_accuracy', 'permuted_label_accuracy']
+  names += ['top5_accuracy'] if y.shape[-1] > 5 else []
+  names += ['auc'] if y.shape[-1] == 2 else []
+  out = {name: getattr(metrics, name)(scores, y) for name in names}
+  return dict(out, matrix=metrics.label_matrix(scores, y))
+
+
+def _granted(config, batch):
+  """Rows of this batch whose labels the attacker holds, some of each class."""
+  most = jnp.argsort(-batch.y, axis=0, stable=True)
+  index = most[: config.aux.per_class].T.reshape(-1)
+  return dict(x=batch.xs[config.attacker][index], y=batch.y[index])
