@@ -12,7 +12,8 @@ from labelleak import base
 class Source(NamedTuple):
   """A labelled data set, or one split of it, on the host."""
 
-  take: Callable  # index [n] int -> float32 [n, H, W, C] | [n, F], normalised
+  # index [n] int -> float32 [n, H, W, C] or [n, F], normalised; text int32
+  take: Callable
   y: np.ndarray  # [N] int32 labels in [0, K)
   num_classes: int  # K
   shape: tuple  # of one example

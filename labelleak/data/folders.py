@@ -125,7 +125,7 @@ def source(
     return np.stack([_pixels(f, shape[-2], fit) for f in group]).reshape(shape)
 
   mean, std = np.float32(scale or ((0.0,) * 3, (1.0,) * 3))
-  fetch = prepared._reader(_Groups(group for group, _ in listed), decode, shape)
+  fetch = prepared.reader(_Groups(group for group, _ in listed), decode, shape)
 
   def take(index):
     x = fetch(np.asarray(index)) * (1 / (255 * std))

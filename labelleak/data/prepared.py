@@ -97,7 +97,7 @@ def images(
       image = _centre(image, crop)
     return np.asarray(image).reshape(shape)
 
-  fetch = _reader(records, decode, shape)
+  fetch = reader(records, decode, shape)
   # Full shapes: numpy is slow to broadcast over three channels.
   mean, std = _statistics(name) if normalise else (0.0, 1.0)
   if grey:
@@ -329,7 +329,7 @@ def _cropped(name, shape, crop):
   return (crop, crop, shape[2])
 
 
-def _reader(records, decode, shape):
+def reader(records, decode, shape):
   """rows [n] -> uint8 [n, H, W, C]; remembers small data sets as it goes."""
   small = len(records) * int(np.prod(shape)) < _CACHE_BYTES
   cache = np.zeros((len(records) if small else 0, *shape), np.uint8)
