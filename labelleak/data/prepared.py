@@ -19,7 +19,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from labelleak.base import InputError
-from labelleak.data import Source
+from labelleak.data import Source, framing
 
 # Mean and deviation by prefix of the name, as in the published runs.
 _STATISTICS = {
@@ -81,8 +81,8 @@ def images(
   feature = builder.info.features[x_key]
   records, y = _labelled(builder, split, y_key)
   stored = (*feature.shape[:2], 1 if grey else feature.shape[2])
-  shape, shorter = _geometry(name, stored, size)
-  framed, shape = shape, _cropped(name, shape, crop)
+  shape, shorter = framing.geometry(name, stored, size)
+  framed, shape = shape, framing.cropped(name, shape, crop)
   num_classes = builder.info.features[y_key].num_classes
   if classes is not None:
     y, num_classes = _merge(name, y, num_classes, classes)
@@ -92,9 +92,9 @@ def images(
     image = Image.open(io.BytesIO(parse(record)))
     image = image.convert(_MODES[shape[-1]])
     if shorter is not None:
-      image = _frame(image, shorter, size)
+      image = framing.frame(image, shorter, size)
     if crop is not None:
-      image = _centre(image, crop)
+      image = framing.centre(image, crop)
     return np.asarray(image).reshape(shape)
 
   fetch = reader(records, decode, shape)
@@ -290,43 +290,6 @@ def _merge(name, y, num_classes, classes):
       ' change it.'
     )
   return y * classes // num_classes, classes
-
-
-def _geometry(name, stored, size):
-  """Shape of an example, and what its shorter side becomes (None: as it is)."""
-  height, width, channels = stored
-  varies = None in (height, width)
-  if size is None and varies:
-    raise InputError(f'{name}: its images vary in size; add size=224, say.')
-  if size is None or (height, width) == (size, size):
-    return tuple(stored), None
-  return (size, size, channels), round(size * 256 / 224) if varies else size
-
-
-def _frame(image, shorter, size):
-  """Scales the shorter side, then crops the centre [size, size].
-
-  Rounds as torchvision's Resize and CenterCrop do.
-  """
-  scale = lambda side: int(shorter * side / min(image.size))
-  image = image.resize(tuple(map(scale, image.size)), Image.Resampling.BILINEAR)
-  return _centre(image, size)
-
-
-def _centre(image, size):
-  left, top = (round((side - size) / 2) for side in image.size)
-  return image.crop((left, top, left + size, top + size))
-
-
-def _cropped(name, shape, crop):
-  """Shape of an example after cropping."""
-  if crop is None:
-    return shape
-  if crop > min(shape[:2]):
-    raise InputError(
-      f'crop={crop} is larger than the images of {name}, {shape[:2]}; lower it.'
-    )
-  return (crop, crop, shape[2])
 
 
 def reader(records, decode, shape):
