@@ -11,7 +11,7 @@ import numpy as np
 
 from labelleak import report
 from labelleak.base import InputError
-from labelleak.report import published, results, tables
+from labelleak.report import plots, published, results, tables
 
 
 def _row(attack='counts.llbg', mean=0.9, point=None, **fields):
@@ -141,6 +141,31 @@ class TablesTest(parameterized.TestCase):
       text = tables.points([row])
       self.assertIn('99.62 ± 0.39 †', text)
       self.assertIn('expected by label', text)
+
+
+class PlotsTest(parameterized.TestCase):
+  def _vertical(self, step, classes):
+    return _row(
+      'linear.full',
+      point={'train.steps': step, 'classes': classes},
+      setting=dict(step=step, num_classes=classes, trained=step > 0),
+      matrix=np.eye(classes).tolist(),
+    )
+
+  def test_a_plot_for_each_fact_that_was_swept(self):
+    rows = [self._vertical(step, k) for step in (0, 10) for k in (2, 4)]
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    plots.save(workdir, rows)
+    names = {path.name for path in workdir.iterdir()}
+    self.assertEqual(
+      names, {'accuracy.png', 'step.png', 'num_classes.png', 'matrix.png'}
+    )
+
+  def test_matrices_say_what_sets_their_points_apart(self):
+    rows = [self._vertical(0, k) for k in (2, 4)]
+    axes = plots.by_class(rows).axes
+    labels = [ax.get_ylabel() for ax in axes if 'label' in ax.get_ylabel()]
+    self.assertEqual(labels, ['num_classes=2\nlabel', 'num_classes=4\nlabel'])
 
 
 class PublishedTest(parameterized.TestCase):

@@ -72,8 +72,8 @@ def experiment(*, config: ConfigDict) -> Callable:
       dict(
         grants.identity(config, spec),
         **facts,
-        matrix=value.pop('matrix').mean(0).round(4).tolist(),
-        values=value,
+        matrix=value['matrix'].mean(0).round(4).tolist(),
+        values={name: value[name] for name in _metrics(part.num_classes)},
       )
       for spec, value in zip(specs, values)
     ]
@@ -108,11 +108,16 @@ def _trial(config, model, specs, num_classes):
 
 def _scored(scores, y):
   """Metrics of one trial; truth meets the scores here."""
-  names = ['label_accuracy', 'permuted_label_accuracy']
-  names += ['top5_accuracy'] if y.shape[-1] > 5 else []
-  names += ['auc'] if y.shape[-1] == 2 else []
+  names = _metrics(y.shape[-1])
   out = {name: getattr(metrics, name)(scores, y) for name in names}
   return dict(out, matrix=metrics.label_matrix(scores, y))
+
+
+def _metrics(num_classes):
+  """Names of what is measured, the one that papers report first."""
+  names = ['label_accuracy', 'permuted_label_accuracy']
+  names += ['top5_accuracy'] if num_classes > 5 else []
+  return names + (['auc'] if num_classes == 2 else [])
 
 
 def _granted(config, batch):

@@ -41,20 +41,27 @@ def by_class(rows: list[dict]) -> figure.Figure:
     figsize=(2.6 * wide + 0.8, 2.9 * len(groups)), layout='constrained'
   )
   axes = fig.subplots(len(groups), wide, squeeze=False)
-  for line, (_, group) in zip(axes, groups):
+  for line, (first, group) in zip(axes, groups):
     for ax in line[len(group) :]:
       ax.set_visible(False)
     for ax, row in zip(line, group):
       image = ax.imshow(row['matrix'], vmin=0, vmax=1, cmap='Blues')
-      point = tables.label(row['point'])
-      ax.set_title(
-        f'{tables.attack(row, True)}\n{point}', fontsize=7, wrap=True
-      )
+      ax.set_title(tables.attack(row, short=True), fontsize=8)
       ax.tick_params(labelsize=6)
-    line[0].set_ylabel('label', fontsize=7)
+      ax.locator_params(integer=True)
+    line[0].set_ylabel('\n'.join([*_apart(first, rows), 'label']), fontsize=7)
   fig.supxlabel('restored as', fontsize=7)
   fig.colorbar(image, ax=axes, shrink=0.6, label='share of the class')
   return fig
+
+
+def _apart(row, rows):
+  """What sets a point apart from the others, such as 'batch_size=64'."""
+  return [
+    f'{k}={v}'
+    for k, v in row['setting'].items()
+    if any(other['setting'].get(k) != v for other in rows)
+  ]
 
 
 def by_attack(rows: list[dict]) -> figure.Figure:
