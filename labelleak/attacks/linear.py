@@ -1,0 +1,339 @@
+"""Labels from a party's own parameter gradients, by linear algebra.
+
+With sum aggregation and mean cross entropy the cut gradient of a batch is
+
+  U = dL/dH = (S - Y) / B,   S = softmax(H^p + H^a)
+
+and the gradient of every bottom parameter is linear in it (see `leastsquares`).
+`last_layer` is the closed form of Liu, Zou et al. (arXiv 2112.05409), Theorem
+1, which reads the classifier alone. `full` reads every leaf it needs and adds
+what makes U a label: rows of Y are one-hot, S is near the own softmax.
+"""
+
+from typing import NamedTuple
+
+import chex
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+
+from labelleak.attacks import leastsquares
+from labelleak.attacks.leastsquares import center
+from labelleak.base import Attack, InputError
+
+_HEAD = 'head'  # name of every classifier of `models`
+_CUT = 1e-5  # singular values of the head's input below this share are zero
+
+
+class Solution(NamedTuple):
+  """What `solve` finds."""
+
+  y: chex.Array  # [B, K] posterior probability of each label
+  s: chex.Array  # [B, K] softmax of the summed logits
+  residual: chex.Array  # [] RMS of the equations that (s - y) / B leaves
+  rank: chex.Array  # [] equations used, after whitening
+  share: chex.Array  # [] share of the unknowns that they determine, in [0, 1]
+  rounds: chex.Array  # [] rounds until the labels stood still
+
+
+class ClosedForm(NamedTuple):
+  """What `closed_form` finds."""
+
+  u: chex.Array  # [B, K] least-norm dL/dH
+  rank: chex.Array  # [] of [A, 1]; u is exact where B <= rank
+
+
+def last_layer() -> Attack:
+  """Theorem 1: least squares on the classifier's gradient; scores -U [B, K].
+
+  Every label is recovered where B <= rank of the classifier's input; see
+  `closed_form`, which reports that rank.
+  """
+
+  def infer(key, view, known):
+    return -closed_form(view, known).u
+
+  return Attack(infer=infer)
+
+
+def full(
+  *,
+  rounds: int = 30,
+  steps: int = 15,
+  ridge: float = 0.1,
+  damping: float = 0.7,
+  excess: float = 1.0,
+) -> Attack:
+  """Every gradient, one-hot labels and the own softmax at once; see `solve`.
+
+  Scores are posterior label probabilities [B, K]. Needs `known.bottom`, and
+  nothing of the bottom but that it can be differentiated: batch norm, which
+  lets the rows of a batch see each other, included.
+
+  Args:
+    rounds: of expectation propagation, at most; it stops when labels do.
+    steps: of conjugate gradients in a round.
+    ridge: on the whitened equations, as a share of their mean variance.
+    damping: how far a round moves, in (0, 1].
+    excess: equations for each unknown; leaves of the model are read from the
+      output backwards until there are as many, or none is left.
+
+  Raises:
+    InputError: an option out of range.
+  """
+  if min(rounds, steps) < 1 or not (ridge > 0 and excess > 0):
+    raise InputError(
+      f'rounds={rounds}, steps={steps}, ridge={ridge}, excess={excess}: all'
+      ' must be positive.'
+    )
+  if not 0 < damping <= 1:
+    raise InputError(f'damping={damping} must lie in (0, 1]; use 0.7.')
+
+  def infer(key, view, known):
+    return solve(key, view, known, rounds, steps, ridge, damping, excess).y
+
+  return Attack(infer=infer)
+
+
+def closed_form(view, known) -> ClosedForm:
+  """Least squares on Q = A^T U and its bias row (Theorem 1).
+
+  A [B, H] is read off the model: the derivative of the logits in direction of
+  the kernel's entry (m, 0) is column m of A.
+
+  Raises:
+    InputError: no `known.bottom`, or no classifier named `head`.
+  """
+  _need(view, known, 'last_layer')
+  params = traverse_util.flatten_dict(view.variables['params'])
+  grads = traverse_util.flatten_dict(view.param_grads)
+  paths = [p for p in params if p[-2:] == (_HEAD, 'kernel')]
+  if len(paths) != 1:
+    raise InputError(
+      f'{len(paths)} classifiers named {_HEAD!r} among'
+      f' {sorted({p[0] for p in params})}; last_layer needs one, else use'
+      ' linear.full.'
+    )
+  path, bias = paths[0], (*paths[0][:-1], 'bias')
+  kernel = params[path]
+
+  def forward(kernel):
+    tree = traverse_util.unflatten_dict({**params, path: kernel})
+    return known.bottom({**view.variables, 'params': tree}, view.x, view.key)
+
+  _, push = jax.linearize(forward, kernel)
+  unit = lambda m: push(jnp.zeros_like(kernel).at[m, 0].set(1.0))[:, 0]
+  inputs = jax.lax.map(unit, jnp.arange(kernel.shape[0])).T
+  q = grads[path]
+  if bias in grads:
+    ones = jnp.ones_like(inputs[:, :1])
+    inputs = jnp.concatenate([inputs, ones], 1)
+    q = jnp.concatenate([q, grads[bias][None]])
+  with jax.default_matmul_precision('highest'):
+    left, sizes, right = jnp.linalg.svd(inputs, full_matrices=False)
+    keep = sizes > _CUT * sizes[0]
+    inverse = jnp.where(keep, 1 / jnp.where(keep, sizes, 1.0), 0.0)
+    return ClosedForm(left @ (inverse[:, None] * (right @ q)), keep.sum())
+
+
+def solve(
+  key: chex.PRNGKey,
+  view,
+  known,
+  rounds: int = 30,
+  steps: int = 15,
+  ridge: float = 0.1,
+  damping: float = 0.7,
+  excess: float = 1.0,
+) -> Solution:
+  """Expectation propagation between the equations and one-hot labels.
+
+  The equations A(S + E - Y) = B g, whitened, hold S = softmax(h + c): own
+  logits h and the constant c [K] by which the other parties' differ, learned
+  along the way. What is left of those, E, is Gaussian; its variance follows by
+  EM. Rows of Y are one-hot, all labels alike beforehand. A round
+
+  1. solves the equations under Gaussian beliefs N(m_b, v_b) on the rows of Y,
+     by a few steps of conjugate gradients;
+  2. takes from each row its own belief (a division by the share of the row that
+     the equations determine, found from one random probe), which leaves what
+     all else says of it: Y_b + N(0, tau_b);
+  3. multiplies that by the one-hot prior, a softmax, and turns the result into
+     the row's next belief.
+
+  Undecided rows are thereby told by equations that decided rows no longer
+  occupy, which carries the attack past the rank: at (K - 1) B unknowns about a
+  quarter as many effective equations suffice.
+
+  Args:
+    key: randomness of probes.
+    view: `vfl.View`.
+    known: `Known` with `bottom`.
+    rounds, steps, ridge, damping, excess: see `full`.
+
+  Raises:
+    InputError: no `known.bottom`, or logits that are not K wide.
+  """
+  _need(view, known, 'full')
+  equation_key, probe_key = jax.random.split(key)
+  num, classes = view.h.shape
+  unknowns = (classes - 1) * num
+  with jax.default_matmul_precision('highest'):
+    eq = leastsquares.equations(equation_key, view, known, excess=excess)
+    shift = _Shift(eq, view.h)
+    apply = lambda u: shift.outside(eq.apply(u))
+    adjoint = lambda z: eq.adjoint(shift.outside(z))
+
+    def solve_rows(key, belief, s, var):
+      """A^T (A V A^T + ridge)^-1 of the misfit, and the rows' shares."""
+      power = (classes - 1) * jnp.vdot(var, eq.gain) / eq.rank
+      column = var[:, None]
+      operator = lambda z: ridge * power * z + apply(column * adjoint(z))
+      misfit = eq.observed - eq.apply(s - belief)
+      noise = jax.random.normal(key, s.shape, s.dtype)
+      probe = apply(jnp.sqrt(column) * center(noise))
+      invert = lambda b: leastsquares.conjugate_gradient(operator, b, steps)
+      z, z_probe = jax.vmap(invert)(jnp.stack([shift.outside(misfit), probe]))
+      mean = jnp.clip(jnp.vdot(probe, z_probe) / unknowns, 1e-4, 0.999)
+      return misfit, power, adjoint(z), _shares(var * eq.gain, mean)
+
+    def round_(state):
+      s = shift.softmax(state.shift)
+      var = state.v + state.var
+      key = jax.random.fold_in(probe_key, state.round)
+      misfit, power, pull, share = solve_rows(key, state.m, s, var)
+      share, column = share[:, None], var[:, None]
+      extrinsic = state.m - column * pull / share
+      squared = (pull**2).sum(-1, keepdims=True) / (classes - 1)
+      # Larger misfits than the beliefs allow are those of wrong beliefs.
+      doubt = jnp.clip((squared * column).sum() / share.sum(), 1.0, 4.0)
+      tau = doubt * (column * (1 - share) / share + state.var)
+      y = jax.nn.softmax(extrinsic / tau)
+      m, v = _belief(y, extrinsic, tau)
+      # EM on E: its posterior second moment.
+      growth = state.var * (squared - share / column).mean()
+      return _State(
+        state.round + 1,
+        damping * m + (1 - damping) * state.m,
+        damping * v + (1 - damping) * state.v,
+        shift.estimate(misfit, state.shift, power),
+        state.var * jnp.clip(1 + growth, 0.3, 3.0),
+        y,
+        jnp.abs(y - state.y).max(-1).mean(),
+        share.mean(),
+      )
+
+    s = jax.nn.softmax(view.h)
+    even = jnp.full_like(s, 1 / classes)
+    start = _State(
+      jnp.zeros((), jnp.int32),
+      even,
+      jnp.full_like(s[:, 0], 1 / classes),
+      jnp.zeros_like(s[0]),
+      # The others' logits are as telling as one's own, before anything is seen.
+      jnp.mean((s - even) ** 2) * classes / (classes - 1) + 1e-8,
+      even,
+      jnp.ones_like(s[0, 0]),
+      jnp.zeros_like(s[0, 0]),
+    )
+    going = lambda state: (state.round < rounds) & (state.moved > _STILL)
+    end = jax.lax.while_loop(going, round_, start)
+    s = shift.softmax(end.shift)
+    misfit = eq.observed - eq.apply(s - end.y)
+  residual = jnp.sqrt(jnp.mean(misfit**2))
+  return Solution(end.y, s, residual, eq.rank, end.share, end.round)
+
+
+_STILL = 2e-4  # mean change of a row's probabilities at which rounds end
+
+
+class _State(NamedTuple):
+  round: chex.Array  # [] rounds done
+  m: chex.Array  # [B, K] belief on Y without the equations' own say: mean
+  v: chex.Array  # [B] and variance
+  shift: chex.Array  # [K] the others' constant logits
+  var: chex.Array  # [] variance of E
+  y: chex.Array  # [B, K] posterior
+  moved: chex.Array  # [] by the last round
+  share: chex.Array  # [] of the unknowns that the equations determine
+
+
+class _Shift:
+  """The constant c by which all rows' logits may differ from one's own.
+
+  All rows move together with it, which is what the equations see best and what
+  `solve`, row by row, would misread. So the K - 1 directions in which they see
+  it are set aside (`outside`) and tell c alone (`estimate`).
+  """
+
+  def __init__(self, eq, h):
+    self.h = h
+    s = jax.nn.softmax(h)
+    slope = lambda c: s * (c - (s * c).sum(-1, keepdims=True))
+    units = jnp.eye(h.shape[1], dtype=h.dtype)
+    image = jax.lax.map(lambda c: eq.apply(slope(c[None])), units).T  # [M, K]
+    vectors, sizes, _ = jnp.linalg.svd(image, full_matrices=False)
+    self.basis = jnp.where(sizes > 1e-4 * sizes[0], vectors, 0.0)
+    self.image = self.basis.T @ image
+    # Their constant is as large as one's own, before anything is seen.
+    mean = center(h.mean(0))
+    self.prior = jnp.sum(mean**2) / (h.shape[1] - 1) + 1e-6
+
+  def softmax(self, c):
+    return jax.nn.softmax(self.h + c[None])
+
+  def outside(self, z):
+    return z - self.basis @ (self.basis.T @ z)
+
+  def estimate(self, misfit, c, noise):
+    """Posterior mean of c given the misfit at c, under noise variance."""
+    seen = self.basis.T @ misfit + self.image @ c
+    gram = self.image.T @ self.image / noise
+    precision = gram + jnp.eye(c.size, dtype=c.dtype) / self.prior
+    return jnp.linalg.solve(precision, self.image.T @ seen / noise)
+
+
+def _shares(strength, mean):
+  """Share of each row that the equations determine, [B] -> [B].
+
+  Row b of strength q_b sees the others as noise of one level 1/t, as for random
+  equations: q_b t / (1 + q_b t), with t such that the mean is as measured.
+  """
+  shares = lambda log_t: jax.nn.sigmoid(log_t + jnp.log(strength))
+  strength = jnp.maximum(strength, 1e-30)
+
+  def halve(_, ends):
+    low, high = ends
+    middle = (low + high) / 2
+    small = shares(middle).mean() < mean
+    return jnp.where(small, middle, low), jnp.where(small, high, middle)
+
+  center = -jnp.log(strength.mean())
+  low, high = jax.lax.fori_loop(0, 40, halve, (center - 30, center + 30))
+  return jnp.maximum(shares((low + high) / 2), 1e-6)
+
+
+def _belief(y, extrinsic, tau):
+  """The Gaussian N(m, v) that turns N(extrinsic, tau) into y's two moments.
+
+  Where y is no narrower than its evidence there is none: the prior's then.
+  """
+  classes = y.shape[-1]
+  var = (y * (1 - y)).sum(-1, keepdims=True) / (classes - 1)
+  precision = 1 / jnp.maximum(var, 1e-9) - 1 / tau
+  narrower = precision > classes
+  v = 1 / jnp.where(narrower, precision, classes)
+  m = y + jnp.where(narrower, v / tau * (y - extrinsic), 0.0)
+  return m, jnp.maximum(v[:, 0], 1e-6)
+
+
+def _need(view, known, name):
+  if known.bottom is None:
+    raise InputError(
+      f'linear.{name} needs known.bottom; grant the attacker its own model.'
+    )
+  if view.h.shape[-1] != known.num_classes:
+    raise InputError(
+      f'linear.{name} reads logits of K={known.num_classes}, the cut is'
+      f' {view.h.shape[-1]} wide; use the sum top.'
+    )
