@@ -72,7 +72,7 @@ def experiment(*, config: ConfigDict) -> Callable:
       dict(
         grants.identity(config, spec),
         **facts,
-        matrix=value['matrix'].mean(0).round(4).tolist(),
+        matrix=_mean(value['matrix']).round(4).tolist(),
         values={name: value[name] for name in _metrics(part.num_classes)},
       )
       for spec, value in zip(specs, values)
@@ -118,6 +118,12 @@ def _metrics(num_classes):
   names = ['label_accuracy', 'permuted_label_accuracy']
   names += ['top5_accuracy'] if num_classes > 5 else []
   return names + (['auc'] if num_classes == 2 else [])
+
+
+def _mean(matrices):
+  """Mean over trials [T, K, K] -> [K, K]; a class counts where it occurs."""
+  present = matrices.any(-1).sum(0)
+  return matrices.sum(0) / np.maximum(present, 1)[:, None]
 
 
 def _granted(config, batch):

@@ -110,7 +110,7 @@ def attack(row: dict, short: bool = False) -> str:
   What the server holds goes without saying; `+` names what was granted beyond,
   `-` (long form only) which of it was not: 'counts.llbg(confidence=aux)+x+y'.
   """
-  name = row['attack'].rpartition('.')[2] if short else row['attack']
+  name = short_name(row['attack']) if short else row['attack']
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   vertical = 'attacker' in row['setting']
   public = _PUBLIC_VERTICAL if vertical else _PUBLIC
@@ -118,6 +118,16 @@ def attack(row: dict, short: bool = False) -> str:
   less = [f'-{k}' for k in public if k not in row['known']]
   less = [] if short else less
   return ''.join([name, f'({args})' if args else '', *more, *less])
+
+
+def short_name(attack: str) -> str:
+  """An attack without its module, where the rest says enough.
+
+  >>> short_name('counts.llbg'), short_name('linear.full')
+  ('llbg', 'linear.full')
+  """
+  module, _, name = attack.rpartition('.')
+  return name if module in ('counts', 'scores') else attack
 
 
 def heading(row: dict) -> str:
