@@ -280,3 +280,5 @@ class ResultsTest(parameterized.TestCase):
     (root / 'a/rows.jsonl').write_text(json.dumps(_row()) + '\n')
     full = subprocess.run(command, capture_output=True, text=True, check=True)
     self.assertIn('| VGG19', full.stdout)
+    for name in ('table.md', 'accuracy.png'):
+      self.assertTrue((root / 'a' / name).exists())

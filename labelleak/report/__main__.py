@@ -1,6 +1,8 @@
 """Compares the rows of many workdirs with the published tables.
 
-python -m labelleak.report results > RESULTS.md
+  python -m labelleak.report results > RESULTS.md
+
+Each workdir gets its own table and figures anew, too.
 """
 
 import pathlib
@@ -12,11 +14,11 @@ from labelleak.report import results
 
 def main(argv):
   root = pathlib.Path(argv[1] if len(argv) > 1 else 'results')
-  rows = [
-    row
-    for path in sorted(root.glob('*/rows.jsonl'))
-    for row in report.read(path.parent)
-  ]
+  rows = []
+  for path in sorted(root.glob('*/rows.jsonl')):
+    own = report.read(path.parent)
+    report.finish(path.parent, own)
+    rows += own
   if not rows:
     raise base.InputError(
       f'{root} holds no */rows.jsonl; name a folder of workdirs.'
