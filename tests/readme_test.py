@@ -30,7 +30,7 @@ class SnippetsTest(absltest.TestCase):
     self.addCleanup(os.chdir, previous)
 
   def test_compose_and_own_update(self):
-    compose, own = (b for b in BLOCKS if b not in FILES.values())
+    compose, _, own = (b for b in BLOCKS if b not in FILES.values())
     names = {}
     exec(compile(compose, 'README.md: Compose', 'exec'), names)
     y, composed = names['y'], np.asarray(names['counts'])
@@ -44,6 +44,15 @@ class SnippetsTest(absltest.TestCase):
     np.savez('update.npz', **{'fc.weight': kernel.T, 'fc.bias': bias})
     exec(compile(own, 'README.md: Your own update', 'exec'), names)
     np.testing.assert_array_equal(names['counts'], composed)
+
+
+  def test_compose_vertically(self):
+    block = next(b for b in BLOCKS if 'vfl.protocol' in b)
+    names = {}
+    exec(compile(block, 'README.md: Compose', 'exec'), names)
+    self.assertIsNone(names['views'][0].cut_grads)
+    found = np.asarray(names['scores']).argmax(-1)
+    self.assertGreater((found == names['y'].argmax(-1)).mean(), 0.9)
 
 
 class StrangersAttackTest(absltest.TestCase):
