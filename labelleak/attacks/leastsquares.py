@@ -24,8 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 # Singular values of a factor below this share of the largest are rounding: a
-# float32 gradient carries seven digits, and two are wanted.
-_CUT = 1e-5
+# float32 gradient carries seven digits, and three are wanted. The right factor
+# is read off what the left one has magnified.
+_CUT = 1e-4, 1e-3
 _SIDE = 1024  # rows, and columns, that are read of a larger leaf
 _PROBES = 16, 64  # random cut gradients: least and most
 
@@ -104,7 +105,7 @@ def equations(
     z = jax.random.normal(key, observed.shape, observed.dtype)
     return (adjoint(z) ** 2).sum(-1) / (classes - 1)
 
-  gain = jax.lax.map(squared, jax.random.split(gain_key, _PROBES[1])).mean(0)
+  gain = jax.lax.map(squared, jax.random.split(gain_key, _PROBES[0])).mean(0)
   return Equations(apply, adjoint, observed, gain, sum(ranks))
 
 
@@ -119,7 +120,9 @@ def conjugate_gradient(
   def step(carry, _):
     z, r, p, squared = carry
     image = operator(p)
-    size = squared / jnp.maximum(jnp.vdot(p, image), _TINY)
+    curvature = jnp.vdot(p, image)
+    # Rounding can make it negative where the equations all but repeat.
+    size = jnp.where(curvature > 0, squared / jnp.maximum(curvature, _TINY), 0)
     z, r = z + size * p, r - size * image
     new = jnp.vdot(r, r)
     return (z, r, r + new / jnp.maximum(squared, _TINY) * p, new), None
@@ -200,18 +203,20 @@ def _whitener(samples):
   n, rows, columns = samples.shape
   if columns == 1:  # too few samples for a factor: a scale for each entry
     scale = jnp.sqrt(jnp.mean(samples[..., 0] ** 2, 0))
-    keep = scale > _CUT * scale.max()
+    keep = scale > _CUT[0] * scale.max()
     left = jnp.diag(jnp.where(keep, 1 / jnp.where(keep, scale, 1.0), 0.0))
     return (left, jnp.ones((1, 1), left.dtype)), keep.sum()
-  left, left_rank = _inverse_root(samples.transpose(0, 2, 1).reshape(-1, rows))
+  left, left_rank = _inverse_root(
+    samples.transpose(0, 2, 1).reshape(-1, rows), _CUT[0]
+  )
   samples = left @ samples
-  right, right_rank = _inverse_root(samples.reshape(-1, columns))
+  right, right_rank = _inverse_root(samples.reshape(-1, columns), _CUT[1])
   rank = left_rank * right_rank
   power = jnp.sum((samples @ right.T) ** 2) / n
   return (left, right * jnp.sqrt(rank / jnp.maximum(power, _TINY))), rank
 
 
-def _inverse_root(x):
+def _inverse_root(x, cut):
   """W [d, d] with (x W^T)^T (x W^T) = 1 on the kept directions of x [n, d].
 
   From the singular values of x and not the eigenvalues of x^T x, which float32
@@ -220,6 +225,6 @@ def _inverse_root(x):
   if x.shape[0] > x.shape[1]:
     x = jnp.linalg.qr(x, mode='r')
   _, sizes, vt = jnp.linalg.svd(x, full_matrices=False)
-  keep = sizes > _CUT * sizes[0]
+  keep = sizes > cut * sizes[0]
   scale = jnp.where(keep, 1 / jnp.where(keep, sizes, 1.0), 0.0)
   return scale[:, None] * vt, keep.sum()

@@ -186,14 +186,15 @@ def solve(
 
     def solve_rows(key, belief, s, var):
       """A^T (A V A^T + ridge)^-1 of the misfit, and the rows' shares."""
-      power = (classes - 1) * jnp.vdot(var, eq.gain) / eq.rank
+      power = (classes - 1) * jnp.vdot(var, eq.gain) / jnp.maximum(eq.rank, 1)
       column = var[:, None]
       operator = lambda z: ridge * power * z + apply(column * adjoint(z))
       misfit = eq.observed - eq.apply(s - belief)
       noise = jax.random.normal(key, s.shape, s.dtype)
       probe = apply(jnp.sqrt(column) * center(noise))
       invert = lambda b: leastsquares.conjugate_gradient(operator, b, steps)
-      z, z_probe = jax.vmap(invert)(jnp.stack([shift.outside(misfit), probe]))
+      both = jnp.stack([shift.outside(misfit), probe])
+      z, z_probe = jax.vmap(invert)(both)
       mean = jnp.clip(jnp.vdot(probe, z_probe) / unknowns, 1e-4, 0.999)
       return misfit, power, adjoint(z), _shares(var * eq.gain, mean)
 
@@ -244,6 +245,7 @@ def solve(
   return Solution(end.y, s, residual, eq.rank, end.share, end.round)
 
 
+_FEW = 16  # rows under which the others' constant logits are not estimated
 _STILL = 2e-4  # mean change of a row's probabilities at which rounds end
 
 
@@ -273,7 +275,9 @@ class _Shift:
     units = jnp.eye(h.shape[1], dtype=h.dtype)
     image = jax.lax.map(lambda c: eq.apply(slope(c[None])), units).T  # [M, K]
     vectors, sizes, _ = jnp.linalg.svd(image, full_matrices=False)
-    self.basis = jnp.where(sizes > 1e-4 * sizes[0], vectors, 0.0)
+    # In a batch of a few rows their directions would be much of what is known.
+    seen = (sizes > 1e-4 * sizes[0]) & (len(h) >= _FEW)
+    self.basis = jnp.where(seen, vectors, 0.0)
     self.image = self.basis.T @ image
     # Their constant is as large as one's own, before anything is seen.
     mean = center(h.mean(0))
