@@ -26,9 +26,10 @@ import numpy as np
 # Singular values of a factor below this share of the largest are rounding: a
 # float32 gradient carries seven digits, and three are wanted. The right factor
 # is read off what the left one has magnified.
-_CUT = 1e-4, 1e-3
+_CUT = 3e-5, 1e-3
 _SIDE = 1024  # rows, and columns, that are read of a larger leaf
 _PROBES = 16, 64  # random cut gradients: least and most
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 class Equations(NamedTuple):
@@ -95,7 +96,6 @@ def equations(
       [(left @ g @ right.T).ravel() for (left, right), g in pairs]
     )
 
-  # The transpose of `whiten`, by hand of the same two products.
   unwhiten = jax.linear_transpose(whiten, part)
   apply = lambda u: whiten(pull(center(u))[0])
   adjoint = lambda z: center(push(unwhiten(z)[0]))
@@ -129,9 +129,6 @@ def conjugate_gradient(
 
   start = jnp.zeros_like(rhs), rhs, rhs, jnp.vdot(rhs, rhs)
   return jax.lax.scan(step, start, None, length=steps)[0][0]
-
-
-_TINY = float(np.finfo(np.float32).tiny)
 
 
 def _last(forward, params, wanted):

@@ -23,6 +23,8 @@ from labelleak.base import Attack, InputError
 
 _HEAD = 'head'  # name of every classifier of `models`
 _CUT = 1e-5  # singular values of the head's input below this share are zero
+_FEW = 16  # rows under which the others' constant logits are not estimated
+_STILL = 2e-4  # mean change of a row's probabilities at which rounds end
 
 
 class Solution(NamedTuple):
@@ -224,29 +226,12 @@ def solve(
         share.mean(),
       )
 
-    s = jax.nn.softmax(view.h)
-    even = jnp.full_like(s, 1 / classes)
-    start = _State(
-      jnp.zeros((), jnp.int32),
-      even,
-      jnp.full_like(s[:, 0], 1 / classes),
-      jnp.zeros_like(s[0]),
-      # The others' logits are as telling as one's own, before anything is seen.
-      jnp.mean((s - even) ** 2) * classes / (classes - 1) + 1e-8,
-      even,
-      jnp.ones_like(s[0, 0]),
-      jnp.zeros_like(s[0, 0]),
-    )
     going = lambda state: (state.round < rounds) & (state.moved > _STILL)
-    end = jax.lax.while_loop(going, round_, start)
+    end = jax.lax.while_loop(going, round_, _start(view.h))
     s = shift.softmax(end.shift)
     misfit = eq.observed - eq.apply(s - end.y)
   residual = jnp.sqrt(jnp.mean(misfit**2))
   return Solution(end.y, s, residual, eq.rank, end.share, end.round)
-
-
-_FEW = 16  # rows under which the others' constant logits are not estimated
-_STILL = 2e-4  # mean change of a row's probabilities at which rounds end
 
 
 class _State(NamedTuple):
@@ -258,6 +243,18 @@ class _State(NamedTuple):
   y: chex.Array  # [B, K] posterior
   moved: chex.Array  # [] by the last round
   share: chex.Array  # [] of the unknowns that the equations determine
+
+
+def _start(h):
+  """Beliefs before anything is seen: every label alike."""
+  classes = h.shape[1]
+  s = jax.nn.softmax(h)
+  even = jnp.full_like(s, 1 / classes)
+  zero, zeros = jnp.zeros((), s.dtype), jnp.zeros_like(s[0])
+  # The others' logits are as telling as one's own.
+  var = jnp.mean((s - even) ** 2) * classes / (classes - 1) + 1e-8
+  round_ = jnp.zeros((), jnp.int32)
+  return _State(round_, even, even[:, 0], zeros, var, even, zero + 1, zero)
 
 
 class _Shift:
