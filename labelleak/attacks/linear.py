@@ -17,14 +17,11 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
-from labelleak.attacks import leastsquares
-from labelleak.attacks.leastsquares import center
+from labelleak.attacks import leastsquares, propagation
 from labelleak.base import Attack, InputError
 
 _HEAD = 'head'  # name of every classifier of `models`
 _CUT = 1e-5  # singular values of the head's input below this share are zero
-_FEW = 16  # rows under which the others' constant logits are not estimated
-_STILL = 2e-4  # mean change of a row's probabilities at which rounds end
 
 
 class Solution(NamedTuple):
@@ -178,154 +175,15 @@ def solve(
   """
   _need(view, known, 'full')
   equation_key, probe_key = jax.random.split(key)
-  num, classes = view.h.shape
-  unknowns = (classes - 1) * num
   with jax.default_matmul_precision('highest'):
     eq = leastsquares.equations(equation_key, view, known, excess=excess)
-    shift = _Shift(eq, view.h)
-    apply = lambda u: shift.outside(eq.apply(u))
-    adjoint = lambda z: eq.adjoint(shift.outside(z))
-
-    def solve_rows(key, belief, s, var):
-      """A^T (A V A^T + ridge)^-1 of the misfit, and the rows' shares."""
-      power = (classes - 1) * jnp.vdot(var, eq.gain) / jnp.maximum(eq.rank, 1)
-      column = var[:, None]
-      operator = lambda z: ridge * power * z + apply(column * adjoint(z))
-      misfit = eq.observed - eq.apply(s - belief)
-      noise = jax.random.normal(key, s.shape, s.dtype)
-      probe = apply(jnp.sqrt(column) * center(noise))
-      invert = lambda b: leastsquares.conjugate_gradient(operator, b, steps)
-      both = jnp.stack([shift.outside(misfit), probe])
-      z, z_probe = jax.vmap(invert)(both)
-      mean = jnp.clip(jnp.vdot(probe, z_probe) / unknowns, 1e-4, 0.999)
-      return misfit, power, adjoint(z), _shares(var * eq.gain, mean)
-
-    def round_(state):
-      s = shift.softmax(state.shift)
-      var = state.v + state.var
-      key = jax.random.fold_in(probe_key, state.round)
-      misfit, power, pull, share = solve_rows(key, state.m, s, var)
-      share, column = share[:, None], var[:, None]
-      extrinsic = state.m - column * pull / share
-      squared = (pull**2).sum(-1, keepdims=True) / (classes - 1)
-      # Larger misfits than the beliefs allow are those of wrong beliefs.
-      doubt = jnp.clip((squared * column).sum() / share.sum(), 1.0, 4.0)
-      tau = doubt * (column * (1 - share) / share + state.var)
-      y = jax.nn.softmax(extrinsic / tau)
-      m, v = _belief(y, extrinsic, tau)
-      # EM on E: its posterior second moment.
-      growth = state.var * (squared - share / column).mean()
-      return _State(
-        state.round + 1,
-        damping * m + (1 - damping) * state.m,
-        damping * v + (1 - damping) * state.v,
-        shift.estimate(misfit, state.shift, power),
-        state.var * jnp.clip(1 + growth, 0.3, 3.0),
-        y,
-        jnp.abs(y - state.y).max(-1).mean(),
-        share.mean(),
-      )
-
-    going = lambda state: (state.round < rounds) & (state.moved > _STILL)
-    end = jax.lax.while_loop(going, round_, _start(view.h))
-    s = shift.softmax(end.shift)
+    shift = propagation.find_shift(eq, view.h)
+    problem = propagation.Problem(eq, shift, probe_key, steps, ridge, damping)
+    end = propagation.run(problem, rounds)
+    s = propagation.softmax(shift, end.shift)
     misfit = eq.observed - eq.apply(s - end.y)
   residual = jnp.sqrt(jnp.mean(misfit**2))
   return Solution(end.y, s, residual, eq.rank, end.share, end.round)
-
-
-class _State(NamedTuple):
-  round: chex.Array  # [] rounds done
-  m: chex.Array  # [B, K] belief on Y without the equations' own say: mean
-  v: chex.Array  # [B] and variance
-  shift: chex.Array  # [K] the others' constant logits
-  var: chex.Array  # [] variance of E
-  y: chex.Array  # [B, K] posterior
-  moved: chex.Array  # [] by the last round
-  share: chex.Array  # [] of the unknowns that the equations determine
-
-
-def _start(h):
-  """Beliefs before anything is seen: every label alike."""
-  classes = h.shape[1]
-  s = jax.nn.softmax(h)
-  even = jnp.full_like(s, 1 / classes)
-  zero, zeros = jnp.zeros((), s.dtype), jnp.zeros_like(s[0])
-  # The others' logits are as telling as one's own.
-  var = jnp.mean((s - even) ** 2) * classes / (classes - 1) + 1e-8
-  round_ = jnp.zeros((), jnp.int32)
-  return _State(round_, even, even[:, 0], zeros, var, even, zero + 1, zero)
-
-
-class _Shift:
-  """The constant c by which all rows' logits may differ from one's own.
-
-  All rows move together with it, which is what the equations see best and what
-  `solve`, row by row, would misread. So the K - 1 directions in which they see
-  it are set aside (`outside`) and tell c alone (`estimate`).
-  """
-
-  def __init__(self, eq, h):
-    self.h = h
-    s = jax.nn.softmax(h)
-    slope = lambda c: s * (c - (s * c).sum(-1, keepdims=True))
-    units = jnp.eye(h.shape[1], dtype=h.dtype)
-    image = jax.lax.map(lambda c: eq.apply(slope(c[None])), units).T  # [M, K]
-    vectors, sizes, _ = jnp.linalg.svd(image, full_matrices=False)
-    # In a batch of a few rows their directions would be much of what is known.
-    seen = (sizes > 1e-4 * sizes[0]) & (len(h) >= _FEW)
-    self.basis = jnp.where(seen, vectors, 0.0)
-    self.image = self.basis.T @ image
-    # Their constant is as large as one's own, before anything is seen.
-    mean = center(h.mean(0))
-    self.prior = jnp.sum(mean**2) / (h.shape[1] - 1) + 1e-6
-
-  def softmax(self, c):
-    return jax.nn.softmax(self.h + c[None])
-
-  def outside(self, z):
-    return z - self.basis @ (self.basis.T @ z)
-
-  def estimate(self, misfit, c, noise):
-    """Posterior mean of c given the misfit at c, under noise variance."""
-    seen = self.basis.T @ misfit + self.image @ c
-    gram = self.image.T @ self.image / noise
-    precision = gram + jnp.eye(c.size, dtype=c.dtype) / self.prior
-    return jnp.linalg.solve(precision, self.image.T @ seen / noise)
-
-
-def _shares(strength, mean):
-  """Share of each row that the equations determine, [B] -> [B].
-
-  Row b of strength q_b sees the others as noise of one level 1/t, as for random
-  equations: q_b t / (1 + q_b t), with t such that the mean is as measured.
-  """
-  shares = lambda log_t: jax.nn.sigmoid(log_t + jnp.log(strength))
-  strength = jnp.maximum(strength, 1e-30)
-
-  def halve(_, ends):
-    low, high = ends
-    middle = (low + high) / 2
-    small = shares(middle).mean() < mean
-    return jnp.where(small, middle, low), jnp.where(small, high, middle)
-
-  center = -jnp.log(strength.mean())
-  low, high = jax.lax.fori_loop(0, 40, halve, (center - 30, center + 30))
-  return jnp.maximum(shares((low + high) / 2), 1e-6)
-
-
-def _belief(y, extrinsic, tau):
-  """The Gaussian N(m, v) that turns N(extrinsic, tau) into y's two moments.
-
-  Where y is no narrower than its evidence there is none: the prior's then.
-  """
-  classes = y.shape[-1]
-  var = (y * (1 - y)).sum(-1, keepdims=True) / (classes - 1)
-  precision = 1 / jnp.maximum(var, 1e-9) - 1 / tau
-  narrower = precision > classes
-  v = 1 / jnp.where(narrower, precision, classes)
-  m = y + jnp.where(narrower, v / tau * (y - extrinsic), 0.0)
-  return m, jnp.maximum(v[:, 0], 1e-6)
 
 
 def _need(view, known, name):
