@@ -51,7 +51,7 @@ def get_config(arg=None):
   )
   config.sweep = ((_FIELDS, points), ('aggregate', _AGGREGATES))
   if arg['runlocal']:
-    points = ((_CANCER, _FEATURES, _LINEAR, 2, 8),)
+    points = ((_CANCER, _FEATURES, _LINEAR, 2, 32),)
     config.sweep = ((_FIELDS, points), ('aggregate', _AGGREGATES))
   return config
 
