@@ -74,7 +74,9 @@ class PublishedSettingsTest(parameterized.TestCase):
   )
   def test_configs_run_the_published_settings(self, name, arg, number):
     """Each printed setting is a point of its config (weights aside)."""
-    (table,) = [t for t in published.TABLES if f'Table {number}:' in t.title]
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
+    ]
     points = [
       full for _, full in sweep.grid(_get(ROOT / f'configs/{name}.py', arg))
     ]
@@ -98,6 +100,30 @@ class PublishedSettingsTest(parameterized.TestCase):
         )
       ]
       self.assertLen(fits, 1, cell)
+
+  @parameterized.parameters(('resnet20', 'cifar10, '), ('mnist', 'mnist, B'))
+  def test_vertical_settings_are_the_published_ones(self, part, prefix):
+    cells = {
+      label: cell
+      for table in published.bli.TABLES
+      for (label, column), cell in table.cells.items()
+      if label.startswith(prefix) and column == 'inversion'
+    }
+    self.assertNotEmpty(cells)
+    config = _get(ROOT / 'configs/bli.py', f'part={part}')
+    points = [full for _, full in sweep.grid(config)]
+    for label, cell in cells.items():
+      fits = [
+        full
+        for full in points
+        if sweep.describe(full.model) == cell.setting['model']
+        and full.dataset.name == cell.setting['data']
+        and full.batch_size == cell.setting['batch_size']
+        and full.split.name == cell.setting['split']
+        and full.train.steps == cell.setting['step']
+        and cell.setting.get('draw', full.draw) == full.draw
+      ]
+      self.assertLen(fits, 1, label)
 
   def test_trained_attacks_are_the_published_ones(self):
     config = _get(ROOT / 'configs/llbg_imagenet.py', 'table=5')
