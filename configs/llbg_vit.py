@@ -62,7 +62,7 @@ def _paper(config):
 
   For the trained half add timm's weights and the auxiliary attacks:
     --config.weights=vit_base_patch16_224.safetensors
-    --config.attacks="(dict(name='counts.llbg', confidence=0.7),)"
+    --config.attacks="({'name': 'counts.llbg', 'confidence': 0.7},)"
   """
   config.sweep = ()
   config.dataset = dict(name='imagenet2012', size=224)
