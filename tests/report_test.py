@@ -4,8 +4,10 @@ import json
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 from absl.testing import parameterized
+from matplotlib import figure
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -160,6 +162,19 @@ class PlotsTest(parameterized.TestCase):
     self.assertEqual(
       names, {'accuracy.png', 'step.png', 'num_classes.png', 'matrix.png'}
     )
+
+  def test_panels_say_what_sets_them_apart(self):
+    rows = [self._vertical(step, k) for step in (0, 10) for k in (2, 4)]
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    titles = []
+    with mock.patch.object(figure.Figure, 'savefig', autospec=True) as seen:
+      plots.save(workdir, rows)
+    for call in seen.call_args_list:
+      if 'step.png' in str(call.args[1]):
+        titles += [ax.get_title('left') for ax in call.args[0].axes]
+    self.assertLen(titles, 2)
+    for title, k in zip(titles, (2, 4)):
+      self.assertEndsWith(title, f'num_classes={k}')
 
   def test_matrices_say_what_sets_their_points_apart(self):
     rows = [self._vertical(0, k) for k in (2, 4)]

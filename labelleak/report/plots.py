@@ -17,6 +17,7 @@ _BASELINE = '#b3b3b3'
 _RANDOM = 'counts.random', 'scores.random'
 # Facts of a setting that a line is drawn over where they were swept.
 _SWEPT = 'batch_size', 'num_classes', 'step'
+_TITLE = dict(fontsize=8, loc='left')
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 
 
@@ -133,8 +134,11 @@ def _against(panels, field, colors):
   """Lines of the first metric over a field of the setting, one an attack."""
   fig = figure.Figure(figsize=(5.6 * len(panels), 3.8), layout='constrained')
   axes = fig.subplots(1, len(panels), squeeze=False, sharey=True).flat
+  firsts = [group[0] for group in panels]
   for ax, group in zip(axes, panels):
     _lines(ax, group, field, colors)
+    if other := _apart(group[0], firsts):
+      ax.set_title('\n'.join([ax.get_title('left'), *other]), **_TITLE)
   return fig
 
 
@@ -171,7 +175,7 @@ def _lines(ax, group, field, colors):
   title = f'{group[0]["model"]} on {group[0]["data"]}'
   if any(_paper(row, metric) for row in group):
     title += '; diamonds are published'
-  ax.set_title(title, fontsize=8, loc='left')
+  ax.set_title(title, **_TITLE)
   ax.legend(fontsize=7)
   _plain(ax, 'y')
 
