@@ -45,7 +45,6 @@ class SnippetsTest(absltest.TestCase):
     exec(compile(own, 'README.md: Your own update', 'exec'), names)
     np.testing.assert_array_equal(names['counts'], composed)
 
-
   def test_compose_vertically(self):
     block = next(b for b in BLOCKS if 'vfl.protocol' in b)
     names = {}
