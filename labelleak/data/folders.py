@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from labelleak.base import InputError
-from labelleak.data import Source, files, prepared
+from labelleak.data import Source, files, pixels
 
 _CINIC = 'https://datashare.ed.ac.uk/handle/10283/3192'
 _TINY = 'http://cs231n.stanford.edu/tiny-imagenet-200.zip'
@@ -124,13 +124,9 @@ def source(
   def decode(group):
     return np.stack([_pixels(f, shape[-2], fit) for f in group]).reshape(shape)
 
-  mean, std = np.float32(scale or ((0.0,) * 3, (1.0,) * 3))
-  fetch = prepared.reader(_Groups(group for group, _ in listed), decode, shape)
-
-  def take(index):
-    x = fetch(np.asarray(index)) * (1 / (255 * std))
-    return np.subtract(x, mean / std, out=x)
-
+  mean, std = scale or ((0.0,), (1.0,))
+  groups = _Groups(group for group, _ in listed)
+  take = pixels.take(groups, decode, shape, mean, std)
   y = np.array([label for _, label in listed], np.int32)
   return Source(take, y, num_classes, shape, name)
 

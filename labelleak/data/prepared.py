@@ -5,7 +5,6 @@ without decoding an image, images are decoded when taken. Nothing is ever
 downloaded.
 """
 
-from concurrent import futures
 import difflib
 import functools
 import io
@@ -19,7 +18,7 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from labelleak.base import InputError
-from labelleak.data import Source, framing
+from labelleak.data import Source, framing, pixels
 
 # Mean and deviation by prefix of the name, as in the published runs.
 _STATISTICS = {
@@ -33,7 +32,6 @@ _STATISTICS = {
   '': ((0.5,), (0.5,)),
 }
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
-_CACHE_BYTES = 2**30
 _CHUNK = 1024  # records in memory while labels are read
 
 
@@ -68,7 +66,8 @@ def images(
     classes: merges the labels into this many groups of consecutive ones.
     copies: repeats the rows, so that a small data set stands in for the label
       statistics of a large one.
-    normalise: with the data set's constants; otherwise in [0, 1].
+    normalise: with the data set's constants, grey images with the means of
+      those by channel; otherwise in [0, 1].
 
   Raises:
     InputError: unknown or unprepared data set, no such split, no labels, or an
@@ -97,19 +96,11 @@ def images(
       image = framing.centre(image, crop)
     return np.asarray(image).reshape(shape)
 
-  fetch = reader(records, decode, shape)
-  # Full shapes: numpy is slow to broadcast over three channels.
-  mean, std = _statistics(name) if normalise else (0.0, 1.0)
+  mean, std = _statistics(name) if normalise else ((0.0,), (1.0,))
   if grey:
     mean, std = np.mean(mean), np.mean(std)
-  scale = np.broadcast_to(1 / (255 * np.float32(std)), shape).copy()
-  shift = np.broadcast_to(np.float32(mean) / np.float32(std), shape).copy()
+  take = pixels.take(records, decode, shape, mean, std)
   rows = np.tile(np.arange(len(records)), copies)
-
-  def take(index):
-    x = fetch(rows[np.asarray(index)]) * scale
-    return np.subtract(x, shift, out=x)
-
   for shown, suffix in (
     (shorter is not None, f' {size}px'),
     (shape != framed, f' crop {crop}'),
@@ -119,7 +110,7 @@ def images(
   ):
     name += suffix if shown else ''
   return Source(
-    take=take,
+    take=lambda index: take(rows[np.asarray(index)]),
     y=np.tile(y, copies),
     num_classes=num_classes,
     shape=shape,
@@ -290,30 +281,3 @@ def _merge(name, y, num_classes, classes):
       ' change it.'
     )
   return y * classes // num_classes, classes
-
-
-def reader(records, decode, shape):
-  """rows [n] -> uint8 [n, H, W, C]; remembers small data sets as it goes."""
-  small = len(records) * int(np.prod(shape)) < _CACHE_BYTES
-  cache = np.zeros((len(records) if small else 0, *shape), np.uint8)
-  cached = np.zeros(len(cache), bool)
-
-  def read(rows):
-    out = np.empty((len(rows), *shape), np.uint8)
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-      raw = records.__getitems__(rows.tolist()) if len(rows) else []
-      for k, image in enumerate(pool.map(decode, raw)):
-        out[k] = image
-    return out
-
-  def fetch(rows):
-    unique, inverse = np.unique(rows, return_inverse=True)
-    if not small:
-      return read(unique)[inverse]
-    new = unique[~cached[unique]]
-    if len(new):
-      cache[new] = read(new)
-      cached[new] = True
-    return cache[rows]
-
-  return fetch
