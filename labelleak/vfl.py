@@ -16,6 +16,7 @@ steps, stacked.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import NamedTuple, Optional
 
 import chex
@@ -117,26 +118,16 @@ def cross_entropy(
 def traffic(
   aggregate: Callable, h: chex.Array, params: chex.ArrayTree
 ) -> Traffic:
-  """Messages of one passive party in a step, in bytes.
-
-  `sealed`, which encrypts nothing, is counted as if a ciphertext had the size
-  of its plaintext: the least that any scheme could send.
+  """Messages of one passive party in a step, in bytes; see `he.traffic`.
 
   Args:
     aggregate: of the party's link.
     h: its embedding [B, D], or the shape of it.
     params: of its bottom, or their shapes.
   """
-  plain = h.size * h.dtype.itemsize
   outputs = sum(leaf.size for leaf in jax.tree.leaves(params))
-  if scheme := getattr(aggregate, 'scheme', None):
-    count = scheme.count((outputs, h.size), outputs * h.size)
-    return Traffic(
-      plain, count.sealed_bytes, count.masked_bytes, count.opened_bytes
-    )
-  shapes = jax.eval_shape(lambda m: aggregate(None, lambda a: a, m), h)
-  back = 0 if shapes.message is not None else 4 * outputs
-  return Traffic(plain, plain, back, back)
+  sent = he.traffic(aggregate, h.size, outputs)
+  return Traffic(h.size * h.dtype.itemsize, *sent)
 
 
 def protocol(
@@ -165,74 +156,89 @@ def protocol(
       ' least two parties and one link for each.'
     )
 
-  def init(key, xs):
-    party_key, top_key, step_key = jax.random.split(key, 3)
-    keys = jax.random.split(party_key, len(parties))
-    variables = tuple(p.init(k, x) for p, k, x in zip(parties, keys, xs))
-    hs = _forward(parties, variables, xs, keys, train=False)
-    top_variables = top.init(top_key, jnp.concatenate(hs, -1)) if top else {}
-    return State(
-      variables=variables,
-      opt_states=tuple(
-        p.tx.init(v['params']) for p, v in zip(parties, variables)
-      ),
-      link_states=tuple(each.tx.init(h) for each, h in zip(links, hs)),
-      top=top_variables,
-      top_opt_state=top.tx.init(top_variables['params']) if top else (),
-      key=step_key,
-      count=jnp.zeros((), jnp.int32),
-    )
+  model = _Model(tuple(parties), top, tuple(links), loss)
+  return Protocol(
+    functools.partial(_init, model),
+    functools.partial(_step, model),
+    functools.partial(_predict, model),
+  )
 
-  def step(state, batch):
-    top_key, key = jax.random.split(jax.random.fold_in(state.key, state.count))
-    keys, link_keys, he_keys = jax.random.split(key, (3, len(parties)))
-    hs, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
-    metrics, top_grads, cuts, top_updated = _loss_grads(
-      top, loss, state.top, hs, batch, top_key
-    )
-    views, link_states = [], []
-    for p, (tx, aggregate) in enumerate(links):
-      cut, link_state = tx.update(
-        cuts[p],
-        state.link_states[p],
-        hs[p],
-        key=link_keys[p],
-        labels=batch.y,
-        index=batch.index,
-        mask=batch.mask,
-      )
-      pull = lambda cut, pull=pulls[p]: pull(cut)[0]
-      grads, message = aggregate(he_keys[p], pull, cut)
-      _check_sealed(message, batch)
-      own = batch.xs[p], hs[p], state.variables[p], keys[p]
-      views.append(View(*own, grads, message))
-      link_states.append(link_state)
-    learned = [
-      _updated(each.tx, view.param_grads, opt_state, new)
-      for each, view, opt_state, new in zip(
-        parties, views, state.opt_states, updated
-      )
-    ]
-    variables, opt_states = zip(*learned)
-    top_state = state.top, state.top_opt_state
-    if top:
-      top_state = _updated(top.tx, top_grads, state.top_opt_state, top_updated)
-    state = State(
-      variables,
-      opt_states,
-      tuple(link_states),
-      *top_state,
-      state.key,
-      state.count + 1,
-    )
-    return state, (tuple(views), metrics)
 
-  def predict(state, xs):
-    hs = _forward(parties, state.variables, xs, (None,) * len(xs), False)
-    logits, _ = _join(top, state.top, hs, key=None, train=False)
-    return jax.nn.softmax(logits)
+class _Model(NamedTuple):
+  """What `protocol` was given."""
 
-  return Protocol(init, step, predict)
+  parties: tuple
+  top: Optional[Party]
+  links: tuple
+  loss: Callable
+
+
+def _init(model, key, xs):
+  parties, top = model.parties, model.top
+  party_key, top_key, step_key = jax.random.split(key, 3)
+  keys = jax.random.split(party_key, len(parties))
+  variables = tuple(p.init(k, x) for p, k, x in zip(parties, keys, xs))
+  hs = _forward(parties, variables, xs, keys, train=False)
+  top_variables = top.init(top_key, jnp.concatenate(hs, -1)) if top else {}
+  return State(
+    variables=variables,
+    opt_states=tuple(
+      p.tx.init(v['params']) for p, v in zip(parties, variables)
+    ),
+    link_states=tuple(each.tx.init(h) for each, h in zip(model.links, hs)),
+    top=top_variables,
+    top_opt_state=top.tx.init(top_variables['params']) if top else (),
+    key=step_key,
+    count=jnp.zeros((), jnp.int32),
+  )
+
+
+def _step(model, state, batch):
+  parties, top = model.parties, model.top
+  top_key, key = jax.random.split(jax.random.fold_in(state.key, state.count))
+  keys, link_keys, he_keys = jax.random.split(key, (3, len(parties)))
+  hs, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
+  metrics, top_grads, cuts, top_updated = _loss_grads(
+    top, model.loss, state.top, hs, batch, top_key
+  )
+  views, link_states = [], []
+  for p, (tx, aggregate) in enumerate(model.links):
+    cut, link_state = tx.update(
+      cuts[p],
+      state.link_states[p],
+      hs[p],
+      key=link_keys[p],
+      labels=batch.y,
+      index=batch.index,
+      mask=batch.mask,
+    )
+    pull = lambda cut, pull=pulls[p]: pull(cut)[0]
+    grads, message = aggregate(he_keys[p], pull, cut)
+    _check_sealed(message, batch)
+    own = batch.xs[p], hs[p], state.variables[p], keys[p]
+    views.append(View(*own, grads, message))
+    link_states.append(link_state)
+  learned = [
+    _updated(each.tx, view.param_grads, opt_state, new)
+    for each, view, opt_state, new in zip(
+      parties, views, state.opt_states, updated
+    )
+  ]
+  variables, opt_states = zip(*learned)
+  top_state = state.top, state.top_opt_state
+  if top:
+    top_state = _updated(top.tx, top_grads, state.top_opt_state, top_updated)
+  links = tuple(link_states)
+  rest = state.key, state.count + 1
+  state = State(variables, opt_states, links, *top_state, *rest)
+  return state, (tuple(views), metrics)
+
+
+def _predict(model, state, xs):
+  keys = (None,) * len(xs)
+  hs = _forward(model.parties, state.variables, xs, keys, train=False)
+  logits, _ = _join(model.top, state.top, hs, key=None, train=False)
+  return jax.nn.softmax(logits)
 
 
 def _forward(parties, variables, xs, keys, train):

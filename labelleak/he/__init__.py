@@ -14,6 +14,9 @@ and O entries of the result, so they serve linear and small bottoms. Ask
 from collections.abc import Callable
 from typing import Optional
 
+import jax
+import jax.numpy as jnp
+
 from labelleak import base
 from labelleak.base import Revealed
 from labelleak.he import costs, integers, protocol, slots
@@ -122,6 +125,30 @@ def estimate(
     num_outputs,
     num_inputs * num_outputs if num_nonzeros is None else num_nonzeros,
   )
+
+
+def traffic(
+  aggregate: Callable, num_inputs: int, num_outputs: int
+) -> tuple[int, int, int]:
+  """Bytes of one batch: active -> passive, passive -> third, and back.
+
+  Where nothing is encrypted float32 travels; `sealed` is counted as if a
+  ciphertext had the size of its plaintext, the least that any scheme could
+  send. I and O are those of `estimate`.
+  """
+  if scheme := getattr(aggregate, 'scheme', None):
+    shape = num_outputs, num_inputs
+    counts = scheme.count(shape, num_inputs * num_outputs)
+    return counts.sealed_bytes, counts.masked_bytes, counts.opened_bytes
+  back = 4 * num_outputs if hides(aggregate) else 0
+  return 4 * num_inputs, back, back
+
+
+def hides(aggregate: Callable) -> bool:
+  """Whether the receiver of a message sees the result alone."""
+  message = jax.ShapeDtypeStruct((2,), jnp.float32)
+  reveal = lambda key, m: aggregate(key, lambda a: a.sum()[None], m)
+  return jax.eval_shape(reveal, jax.random.key(0), message).message is None
 
 
 def check(cost: Cost, steps: int, max_hours: float) -> None:
