@@ -3,10 +3,12 @@
 `--config=FILE.py:arg` picks a variant, `--config.field=value` sets a field.
 """
 
+import logging
 import os
 import sys
 
-from absl import flags, logging
+from absl import flags
+from absl import logging as absl_logging
 import jax
 from ml_collections import config_flags
 
@@ -18,7 +20,9 @@ flags.mark_flag_as_required('config')
 
 
 def main(argv):
-  logging.set_verbosity(logging.ERROR)
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  # What a callback refuses comes back as an error; it need not be logged, too.
+  logging.getLogger('jax._src.callback').setLevel(logging.CRITICAL)
   cache = os.path.expanduser('~/.cache/labelleak')
   jax.config.update('jax_compilation_cache_dir', cache)
   try:

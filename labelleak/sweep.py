@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 import chex
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
@@ -64,6 +65,11 @@ def describe(value: Any) -> Any:
   )
   name = value.get('name', '')
   return f'{name}({rest})' if name and rest else name or rest
+
+
+def trial_keys(key: chex.PRNGKey, trials: int) -> chex.Array:
+  """A key for each trial, [T]; those of the first ones do not depend on T."""
+  return jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(trials))
 
 
 def spread(

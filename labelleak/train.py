@@ -143,11 +143,7 @@ def transformation(
 ) -> optax.GradientTransformation:
   """`optax.<name>`; L2 decay where it has no weight decay of its own.
 
-  Args:
-    name: such as 'adam', 'adamw' or 'sgd'.
-    lr: learning rate, a number or an optax schedule.
-    weight_decay: the optimizer's own, else added to the gradient (L2).
-    **hyper: the optimizer's own, such as momentum.
+  `lr` is a number or an optax schedule, `hyper` the optimizer's own.
 
   Raises:
     InputError: unknown optimizer or hyperparameter.
@@ -173,33 +169,6 @@ def transformation(
   if 'weight_decay' in accepted:
     return make(lr, weight_decay=weight_decay, **hyper)
   return optax.chain(optax.add_decayed_weights(weight_decay), make(lr, **hyper))
-
-
-def epoch_rows(
-  size: int, batch_size: int, numbers: np.ndarray, *, seed: Optional[int]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Rows and mask of steps, whole epochs whose last batch may be short.
-
-  Args:
-    size: N, rows of the data set.
-    batch_size: B; an epoch has ceil(N / B) steps.
-    numbers: [n] of the steps, from 1.
-    seed: of the order, drawn anew in every epoch; None keeps the rows' order.
-
-  Returns:
-    index [n, B] into the rows and mask [n, B], 0 where a row is padding.
-  """
-  per_epoch = -(-size // batch_size)
-  epochs, places = np.divmod(np.asarray(numbers) - 1, per_epoch)
-  index = np.zeros((len(epochs), per_epoch * batch_size), np.int64)
-  for epoch in set(epochs.tolist()):
-    order = np.arange(size)
-    if seed is not None:
-      order = np.random.default_rng((seed, epoch)).permutation(size)
-    index[epochs == epoch, :size] = order
-  chosen = places[:, None] * batch_size + np.arange(batch_size)
-  index = np.take_along_axis(index, chosen, 1)
-  return index, (chosen < size).astype(np.float32)
 
 
 def _train_step(model, tx, state, batch):

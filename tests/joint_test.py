@@ -4,12 +4,15 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import chex
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import numpy as np
 
 from configs import common
 from labelleak import base, experiments, he, vfl
 from labelleak.base import InputError
+from labelleak.data import plans
 from labelleak.experiments import joint
 
 
@@ -57,6 +60,26 @@ class BatchTest(parameterized.TestCase):
     np.testing.assert_array_equal(first.y, kept)
 
 
+class EpochsTest(absltest.TestCase):
+  @settings(max_examples=50, deadline=None)
+  @given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 5))
+  def test_an_epoch_holds_every_row_once(self, size, batch_size, epoch):
+    steps = -(-size // batch_size)
+    numbers = epoch * steps + np.arange(steps) + 1
+    index, mask = plans.epochs(size, batch_size, numbers, seed=3)
+    np.testing.assert_array_equal(np.sort(index[mask > 0]), np.arange(size))
+    again, _ = plans.epochs(size, batch_size, numbers[-1:], seed=3)
+    np.testing.assert_array_equal(again[0], index[-1])  # one step alone
+    # Padding is made of real rows, as different as the epoch has them.
+    self.assertGreaterEqual(len(set(index[-1].tolist())), min(batch_size, size))
+
+  def test_order(self):
+    index, _ = plans.epochs(10, 5, np.arange(1, 5), seed=None)
+    np.testing.assert_array_equal(index.reshape(-1), [*range(10)] * 2)
+    index, _ = plans.epochs(10, 5, np.arange(1, 5), seed=0)
+    self.assertFalse((index[:2] == index[2:]).all())  # drawn anew
+
+
 class TrainingTest(parameterized.TestCase):
   def test_a_killed_training_resumes_to_the_same_bits(self):
     """Stopped in the middle of an epoch, at no multiple of a chunk."""
@@ -70,15 +93,15 @@ class TrainingTest(parameterized.TestCase):
     stopped = lambda *args, steps, **rest: fit(*args, steps=27, **rest)
     with mock.patch.object(joint.train, 'fit', stopped):
       joint.fit(config, model, source, 3)
-    with mock.patch.object(joint.train, 'epoch_rows', self._after(27)):
+    with mock.patch.object(plans, 'epochs', self._after(27)):
       resumed = joint.fit(config, model, source, 3)
     chex.assert_trees_all_equal(
       jax.tree.map(_bits, resumed), jax.tree.map(_bits, whole)
     )
 
   def _after(self, done):
-    """`epoch_rows` that refuses steps which were done before."""
-    rows = joint.train.epoch_rows
+    """`epochs` that refuses steps which were done before."""
+    rows = plans.epochs
 
     def later(size, batch_size, numbers, *, seed):
       self.assertGreater(numbers[0], done)
@@ -248,11 +271,35 @@ class RunTest(parameterized.TestCase):
     (dict(attacks=(dict(name='scores.direct'),)), 'link is sealed'),
     (dict(attacks=(dict(name='linear.full', known=('y', 'z')),)), "'z'"),
     (dict(cut_width=4), 'one logit a class'),
+    (
+      dict(cut_width=4, experiment='training', train__steps=1),
+      'one logit a class',
+    ),
+    (dict(train__batch_size=0), 'train.batch_size=0 must be at least 1'),
+    (dict(train__steps=1, train__tested='tset'), "no split 'tset'"),
+    (
+      dict(train__steps=1, train__batch_size=673),  # 1347 rows
+      'train.batch_size=673 leaves a sealed batch of 1 of 1347 rows',
+    ),
+    (dict(aux__per_class=0), 'aux.per_class=0 must be at least 1'),
     (dict(experiment='training'), 'train.steps=0 trains nothing'),
   )
   def test_bad_input_is_named_before_anything_runs(self, fields, message):
     with self.assertRaisesRegex(InputError, message):
       experiments.run(_config(**fields))
+
+
+class RefusedRunTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (dict(aggregate=dict(name='ckks', bound=1e-4)), 'beyond bound=0.0001'),
+    (dict(optimizer__lr=1e38), 'loss is .* at step'),
+  )
+  def test_what_only_a_run_finds_is_one_line(self, fields, message):
+    fields |= dict(experiment='training', train__steps=30, classes=2)
+    fields['model'] = dict(name='mlp.linear')
+    with self.assertRaisesRegex(InputError, message) as caught:
+      experiments.run(_config(**fields))
+    self.assertLen(str(caught.exception).splitlines(), 1)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Batch plans: which rows of a data set make up a client's batch.
+"""Batch plans: which rows of a data set make up a batch.
 
 The partitions of the LLBG paper (Gat & Sharif, AISec 2024, section 5) as its
 released code draws them. Label-only studies pass labels that stand for no
@@ -58,6 +58,34 @@ def draw(
   rng = np.random.default_rng([seed, trial])
   index = PARTITIONS[partition](rng, y, num_classes, batch_size, per_class_cap)
   return rng.permutation(index)
+
+
+def epochs(
+  size: int, batch_size: int, numbers: np.ndarray, *, seed: Optional[int]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Rows and mask of training steps: whole epochs, the last batch short.
+
+  The short batch is padded with rows from the epoch's beginning: batch norm,
+  which knows no mask, then sees real examples.
+
+  Args:
+    size: N, rows of the data set.
+    batch_size: B; an epoch has ceil(N / B) steps.
+    numbers: [n] of the steps, from 1.
+    seed: of the order, drawn anew in every epoch; None keeps the rows' order.
+
+  Returns:
+    index [n, B] into the rows and mask [n, B], 0 where a row is padding.
+  """
+  per_epoch = -(-size // batch_size)
+  which, places = np.divmod(np.asarray(numbers) - 1, per_epoch)
+  orders = {epoch: np.arange(size) for epoch in set(which.tolist())}
+  if seed is not None:
+    for epoch in orders:
+      orders[epoch] = np.random.default_rng((seed, epoch)).permutation(size)
+  slots = places[:, None] * batch_size + np.arange(batch_size)
+  rows = [orders[e][s % size] for e, s in zip(which.tolist(), slots)]
+  return np.stack(rows), (slots < size).astype(np.float32)
 
 
 def _check(seed, trial, y, num_classes, partition, batch_size, cap):

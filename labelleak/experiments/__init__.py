@@ -21,6 +21,7 @@ import time
 from typing import Optional
 
 from absl import flags
+import jax
 from ml_collections import ConfigDict
 import tqdm
 
@@ -103,10 +104,23 @@ def _validated(config):
 
 
 def _measure(point, config, measure: Callable, workdir):
-  """Rows of one point, appended to the workdir."""
+  """Rows of one point, appended to the workdir.
+
+  Raises:
+    InputError: what only a run can find: a loss that is not finite, or what an
+      aggregator's callback refused.
+  """
   started = time.perf_counter()
   with _bar(config.trials, 'trial', leave=False) as bar:
-    results = measure(bar.update)
+    try:
+      results = measure(bar.update)
+    except FloatingPointError as e:
+      raise base.InputError(str(e)) from e
+    except jax.errors.JaxRuntimeError as e:
+      _, marker, refusal = str(e).rpartition('InputError: ')
+      if not marker:
+        raise
+      raise base.InputError(refusal.strip()) from e
   seconds = time.perf_counter() - started
   values = [result.pop('values') for result in results]
   rows = []

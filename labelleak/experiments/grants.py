@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from labelleak import sweep
 from labelleak.base import InputError, Known
 
 
@@ -52,6 +53,12 @@ def grant(config: ConfigDict, spec: dict) -> tuple[str, ...]:
 def hyper(spec: dict) -> dict:
   """Arguments of an attack's constructor."""
   return {k: v for k, v in spec.items() if k not in ('name', 'known')}
+
+
+def chain(links: Sequence[dict]) -> tuple[str, str]:
+  """Defenses as a row shows them: in full, and their names alone."""
+  full = '+'.join(sweep.describe(link) for link in links)
+  return full or 'none', '+'.join(link['name'] for link in links) or 'none'
 
 
 def identity(config: ConfigDict, spec: dict) -> dict:

@@ -74,9 +74,7 @@ def experiment(*, config: ConfigDict) -> Callable:
   def measure(progress):
     init_key, trial_key = jax.random.split(key)
     variables, accuracy = _fitted(config, source, model, init(init_key))
-    keys = jax.vmap(lambda t: jax.random.fold_in(trial_key, t))(
-      jnp.arange(config.trials)
-    )
+    keys = sweep.trial_keys(trial_key, config.trials)
     values = sweep.spread(
       trial,
       keys,
@@ -197,7 +195,7 @@ def _trained(config, model, variables, **override):
 def _facts(config, source, accuracy):
   """Row fields that all attacks of a point share."""
   model = sweep.describe(config.model)
-  links = (*config.step_defense, *config.defense)
+  full, names = grants.chain((*config.step_defense, *config.defense))
   return dict(
     setting=dict(
       data=config.stands_for.data or source.name,
@@ -209,11 +207,11 @@ def _facts(config, source, accuracy):
       partition=config.partition,
       trained=bool(config.train or config.weights),
       accuracy=accuracy,
-      defense='+'.join(sweep.describe(link) for link in links) or 'none',
+      defense=full,
     ),
     data=source.name,
     model=model,
-    defense='+'.join(link['name'] for link in links) or 'none',
+    defense=names,
     trials=config.trials,
   )
 

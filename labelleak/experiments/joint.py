@@ -1,7 +1,6 @@
 """The joint model of a vertical config: parties, links, batches, training."""
 
 from collections.abc import Callable
-import functools
 import hashlib
 import os
 from typing import NamedTuple, Optional
@@ -13,7 +12,8 @@ import numpy as np
 
 from labelleak import base, data, defenses, he, models, sweep, train, vfl
 from labelleak.base import Batch, InputError
-from labelleak.experiments import inputs
+from labelleak.data import plans
+from labelleak.experiments import grants, inputs
 
 _EVALUATED = 2048  # rows of a batch when accuracy is measured
 
@@ -69,19 +69,32 @@ def build(config: ConfigDict, source: data.Source) -> Joint:
       f'attacker={config.attacker} must be a passive party, 0 to {num - 2} of'
       f' {num} parties; the last one holds the labels.'
     )
-  steps_per_epoch = -(-len(source.y) // config.train.batch_size)
+  aggregate = base.load('he', **config.aggregate.to_dict())
+  steps_per_epoch = _epoch(config, len(source.y), he.hides(aggregate))
   tx = _optimizer(config.optimizer.to_dict(), steps_per_epoch)
-  build_model = functools.partial(models.load, num_classes=source.num_classes)
   width = config.cut_width or source.num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
   parties = (vfl.party(bottom, tx),) * num
   top = None
   if config.top:
-    top = vfl.party(build_model(**dict(config.top)), tx)
-  aggregate = base.load('he', **config.aggregate.to_dict())
+    model = models.load(num_classes=source.num_classes, **dict(config.top))
+    top = vfl.party(model, tx)
   passive = vfl.link(defenses.build(config.defense), aggregate=aggregate)
   links = (passive,) * (num - 1) + (vfl.link(),)
   return Joint(vfl.protocol(parties, top, links), parties, links, split)
+
+
+def _epoch(config, held, sealed):
+  """Training steps of an epoch over `held` rows."""
+  size = config.train.batch_size
+  if size < 1:
+    raise InputError(f'train.batch_size={size} must be at least 1; raise it.')
+  if trained(config) and sealed and (size == 1 or held % size == 1):
+    raise InputError(
+      f'train.batch_size={size} leaves a sealed batch of 1 of {held} rows: its'
+      ' sum over the batch reveals that row; change it.'
+    )
+  return -(-held // size)
 
 
 def _optimizer(options, steps_per_epoch):
@@ -169,7 +182,7 @@ def fit(
   order = seed if options.shuffle else None
 
   def build(numbers):
-    index, mask = train.epoch_rows(
+    index, mask = plans.epochs(
       len(source.y), options.batch_size, numbers, seed=order
     )
     return _batch(source, joint.split, index, mask)
@@ -209,7 +222,11 @@ def accuracy(joint: Joint, state: vfl.State, source: data.Source) -> float:
 def traffic(
   joint: Joint, source: data.Source, batch_size: int
 ) -> tuple[vfl.Traffic, ...]:
-  """Bytes of a step's messages, for each passive party."""
+  """Bytes of a step's messages, for each passive party.
+
+  Raises:
+    InputError: a step that cannot be traced.
+  """
   hs, variables = _shapes(joint, source, batch_size)
   return tuple(
     vfl.traffic(link.aggregate, h, v['params'])
@@ -237,15 +254,16 @@ def check_cost(
 
 
 def _shapes(joint, source, batch_size):
-  """Shapes of every party's embedding and variables."""
-  x = jax.ShapeDtypeStruct((batch_size, *source.shape), jnp.float32)
-  xs = jax.eval_shape(joint.split, x)
-  state = jax.eval_shape(joint.protocol.init, jax.random.key(0), xs)
-  hs = [
-    jax.eval_shape(vfl.bottom(p), v, x, jax.random.key(0))
-    for p, v, x in zip(joint.parties, state.variables, xs)
-  ]
-  return hs, state.variables
+  """Shapes of every party's embedding and variables, from a step's trace.
+
+  Raises:
+    InputError: a model that the protocol cannot train.
+  """
+  key, index = jax.random.key(0), np.zeros(batch_size, np.int64)
+  batch = _batch(source, joint.split, index, np.ones(batch_size, np.float32))
+  state = jax.eval_shape(joint.protocol.init, key, batch.xs)
+  _, (views, _) = jax.eval_shape(joint.protocol.step, state, batch)
+  return [view.h for view in views], state.variables
 
 
 def facts(
@@ -256,7 +274,7 @@ def facts(
 ) -> dict:
   """Row fields that all attacks of a point share."""
   model = sweep.describe(config.model)
-  defense = '+'.join(sweep.describe(link) for link in config.defense)
+  full, names = grants.chain(config.defense)
   return dict(
     setting=dict(
       data=config.stands_for.data or source.name,
@@ -271,10 +289,10 @@ def facts(
       trained=trained(config),
       accuracy=accuracy,
       aggregate=sweep.describe(config.aggregate),
-      defense=defense or 'none',
+      defense=full,
     ),
     data=source.name,
     model=model,
-    defense='+'.join(link['name'] for link in config.defense) or 'none',
+    defense=names,
     trials=config.trials,
   )

@@ -20,7 +20,8 @@ def experiment(*, config: ConfigDict) -> Callable:
   Returns:
     measure(progress) -> one result, whose values are `main_accuracy` on the
     split `train.tested` after the last step, `train_accuracy`, and `bytes`, of
-    all messages of a step between all parties; see `labelleak.experiments`.
+    all messages of a step between all parties; see `labelleak.experiments`. A
+    row's `step_seconds` is the whole training, compilation included, by step.
 
   Raises:
     InputError: anything in the config that cannot run, or encryption that

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import attacks, metrics, sweep, vfl
+from labelleak.base import InputError
 from labelleak.experiments import grants, joint
 
 GRANTS = ('bottom', 'step', 'x', 'y')
@@ -41,6 +42,8 @@ def experiment(*, config: ConfigDict) -> Callable:
   size, steps = config.train.batch_size, config.train.steps
   joint.check_cost(config, model, part, config.batch_size, config.trials)
   joint.check_cost(config, model, part, size, steps)
+  if joint.trained(config):
+    tested = joint.source(config, config.train.tested)
   trial = _trial(config, model, specs, part.num_classes)
   draw = functools.partial(joint.batches, config, source, model.split)
   key = jax.random.key(config.seed)
@@ -53,12 +56,9 @@ def experiment(*, config: ConfigDict) -> Callable:
     state, accuracy = (), None
     if joint.trained(config):
       state = joint.fit(config, model, source, config.seed)
-      tested = joint.source(config, config.train.tested)
       accuracy = round(joint.accuracy(model, state, tested), 4)
     trial_key = jax.random.split(key)[1]
-    keys = jax.vmap(lambda t: jax.random.fold_in(trial_key, t))(
-      jnp.arange(config.trials)
-    )
+    keys = sweep.trial_keys(trial_key, config.trials)
     values = sweep.spread(
       trial,
       keys,
@@ -128,6 +128,10 @@ def _mean(matrices):
 
 def _granted(config, batch):
   """Rows of this batch whose labels the attacker holds, some of each class."""
+  if config.aux.per_class < 1:
+    raise InputError(
+      f'aux.per_class={config.aux.per_class} must be at least 1; raise it.'
+    )
   most = jnp.argsort(-batch.y, axis=0, stable=True)
   index = most[: config.aux.per_class].T.reshape(-1)
   return dict(x=batch.xs[config.attacker][index], y=batch.y[index])
