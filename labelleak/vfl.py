@@ -25,8 +25,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import he
+from labelleak import he, labels
 from labelleak.base import InputError, Party
+
+_CODE = 2**32 - 1  # a number that no step has
 
 
 class Link(NamedTuple):
@@ -64,7 +66,7 @@ class State(NamedTuple):
   link_states: tuple  # P
   top: chex.ArrayTree  # variables of the top model; {} without one
   top_opt_state: chex.ArrayTree
-  key: chex.PRNGKey  # constant; steps fold in their number
+  key: chex.PRNGKey  # constant; steps fold in their number, the code `_CODE`
   count: chex.Array  # [] steps done
 
 
@@ -135,16 +137,28 @@ def protocol(
   top: Optional[Party],
   links: Sequence[Link],
   *,
+  code: Optional[labels.LabelCode] = None,
   loss: Callable = cross_entropy,
+  penalty: Optional[Callable] = None,
+  steps_per_epoch: Optional[int] = None,
 ) -> Protocol:
   """The joint model and its training step.
+
+  A link's transform gets, beside the embedding as `params`: `key`, `labels`
+  (after the code), `index`, `mask`, `epoch` [] and `relabel`: y [B, K] -> the
+  cut gradient that this party would get were the labels y.
 
   Args:
     parties: P >= 2; the last one is active.
     top: trainable model of the active party on the concatenated embeddings
       [B, sum D]; None adds them, so that every D must be K.
     links: P, one for each party, the active one too.
+    code: of the labels that enter the loss; `predict` and accuracies decode.
     loss: (logits [B, K], y [B, K], mask [B]) -> [], a mean over the mask.
+    penalty: (hs, y [B, K], mask [B]) -> [], what the active party adds to its
+      loss; y after the code. What a top model sows into the collection
+      'penalty' is added, too.
+    steps_per_epoch: by which steps become epochs; None: all are epoch 0.
 
   Raises:
     InputError: fewer than two parties, a link too many or too few. At trace
@@ -156,7 +170,15 @@ def protocol(
       ' least two parties and one link for each.'
     )
 
-  model = _Model(tuple(parties), top, tuple(links), loss)
+  model = _Model(
+    tuple(parties),
+    top,
+    tuple(links),
+    code or labels.identity(),
+    loss,
+    penalty or (lambda hs, y, mask: 0.0),
+    steps_per_epoch,
+  )
   return Protocol(
     functools.partial(_init, model),
     functools.partial(_step, model),
@@ -170,7 +192,10 @@ class _Model(NamedTuple):
   parties: tuple
   top: Optional[Party]
   links: tuple
+  code: labels.LabelCode
   loss: Callable
+  penalty: Callable
+  steps_per_epoch: Optional[int]
 
 
 def _init(model, key, xs):
@@ -195,12 +220,18 @@ def _init(model, key, xs):
 
 def _step(model, state, batch):
   parties, top = model.parties, model.top
-  top_key, key = jax.random.split(jax.random.fold_in(state.key, state.count))
+  step_key = jax.random.fold_in(state.key, state.count)
+  top_key, key = jax.random.split(step_key)
   keys, link_keys, he_keys = jax.random.split(key, (3, len(parties)))
   hs, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
-  metrics, top_grads, cuts, top_updated = _loss_grads(
-    top, model.loss, state.top, hs, batch, top_key
-  )
+  joint = functools.partial(_loss, model, state.top, batch, top_key)
+  code_key = jax.random.fold_in(state.key, _CODE)
+  y = labels.encode(model.code, code_key, batch.y, batch.index)
+  params = state.top.get('params', {})
+  grad = jax.value_and_grad(joint, (0, 1), has_aux=True)
+  (_, (metrics, top_updated)), (top_grads, cuts) = grad(params, hs, y)
+  relabelled = lambda y: jax.grad(joint, 1, has_aux=True)(params, hs, y)[0]
+  epoch = state.count // (model.steps_per_epoch or jnp.iinfo(jnp.int32).max)
   views, link_states = [], []
   for p, (tx, aggregate) in enumerate(model.links):
     cut, link_state = tx.update(
@@ -208,9 +239,11 @@ def _step(model, state, batch):
       state.link_states[p],
       hs[p],
       key=link_keys[p],
-      labels=batch.y,
+      labels=y,
       index=batch.index,
       mask=batch.mask,
+      epoch=epoch,
+      relabel=lambda y, p=p: relabelled(y)[p],
     )
     pull = lambda cut, pull=pulls[p]: pull(cut)[0]
     grads, message = aggregate(he_keys[p], pull, cut)
@@ -238,7 +271,7 @@ def _predict(model, state, xs):
   keys = (None,) * len(xs)
   hs = _forward(model.parties, state.variables, xs, keys, train=False)
   logits, _ = _join(model.top, state.top, hs, key=None, train=False)
-  return jax.nn.softmax(logits)
+  return model.code.decode(jax.nn.softmax(logits))
 
 
 def _forward(parties, variables, xs, keys, train):
@@ -279,25 +312,23 @@ def _join(top, variables, hs, *, key, train):
   return sum(hs[1:], hs[0]), variables
 
 
-def _loss_grads(top, loss, variables, hs, batch, key):
-  """Metrics, gradients to the top's params and to hs, its new variables."""
-
-  def joint(params, hs):
-    full = {**variables, 'params': params} if top else variables
-    logits, updated = _join(top, full, hs, key=key, train=True)
-    if logits.shape != batch.y.shape:
-      raise InputError(
-        f'logits of shape {logits.shape} for labels of shape {batch.y.shape};'
-        ' without a top model every bottom must return one logit a class.'
-      )
-    hits = (logits.argmax(-1) == batch.y.argmax(-1)) * batch.mask
-    accuracy = hits.sum() / jnp.maximum(batch.mask.sum(), 1.0)
-    return loss(logits, batch.y, batch.mask), (accuracy, updated)
-
-  grad = jax.value_and_grad(joint, (0, 1), has_aux=True)
-  out, (top_grads, cuts) = grad(variables.get('params', {}), hs)
-  value, (accuracy, updated) = out
-  return dict(loss=value, accuracy=accuracy), top_grads, cuts, updated
+def _loss(model, variables, batch, key, params, hs, y):
+  """(loss, (metrics, new variables)) of the top's params, hs and labels y."""
+  top = model.top
+  full = {**variables, 'params': params} if top else variables
+  logits, updated = _join(top, full, hs, key=key, train=True)
+  if logits.shape != batch.y.shape:
+    raise InputError(
+      f'logits of shape {logits.shape} for labels of shape {batch.y.shape};'
+      ' without a top model every bottom must return one logit a class.'
+    )
+  value = model.loss(logits, y, batch.mask)
+  value += model.penalty(hs, y, batch.mask)
+  value += sum(jax.tree.leaves(updated.get('penalty', {})))
+  decoded = model.code.decode(jax.nn.softmax(logits))
+  hits = (decoded.argmax(-1) == batch.y.argmax(-1)) * batch.mask
+  accuracy = hits.sum() / jnp.maximum(batch.mask.sum(), 1.0)
+  return value, (dict(loss=value, accuracy=accuracy), updated)
 
 
 def _updated(tx, grads, opt_state, variables):

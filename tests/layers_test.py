@@ -16,7 +16,7 @@ ORDER = (
   ('experiments',),
   ('sweep', 'report', 'metrics', 'attacks'),
   ('hfl', 'vfl', 'coae'),
-  ('he', 'defenses', 'labels', 'models', 'train', 'data'),
+  ('he', 'defenses', 'labels', 'penalties', 'models', 'train', 'data'),
   ('base',),
 )
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import he, models, vfl
+from labelleak import he, labels, models, vfl
 from labelleak.base import Batch, InputError
 
 B, K = 37, 5  # B is no size of any model: a leaf with it is per-sample
@@ -40,6 +40,11 @@ def _protocol(parties=2, top=None, aggregate=None, txs=(), each=_party):
   return vfl.protocol([each() for _ in range(parties)], top, links)
 
 
+def _defended(*txs):
+  links = [vfl.link(*txs), vfl.link()]
+  return vfl.protocol([_party(), _party()], None, links)
+
+
 def _joint_grads(state, batch, each, top):
   """Gradient of the joint loss by the parameters of all parties and the top."""
 
@@ -59,6 +64,78 @@ def _joint_grads(state, batch, each, top):
 
   params = tuple(v['params'] for v in state.variables)
   return jax.grad(loss, (0, 1))(params, state.top.get('params', {}))
+
+
+class CodeTest(parameterized.TestCase):
+  def test_a_renaming_changes_messages_and_not_predictions(self):
+    code = labels.permutation(num_classes=K, seed=1)
+    batch, links = _batch(), [vfl.link(), vfl.link()]
+    parties = [_party(), _party()]
+    coded = vfl.protocol(parties, None, links, code=code)
+    state = coded.init(jax.random.key(0), batch.xs)
+    new, (views, metrics) = coded.step(state, batch)
+    fake = code.encode(None, batch.y)
+    self.assertGreater(np.abs(fake - batch.y).max(), 0)
+    s = jax.nn.softmax(sum(view.h for view in views))
+    expected = (s - fake) / B
+    np.testing.assert_allclose(views[0].cut_grads, expected, atol=1e-7)
+    plain = vfl.protocol(parties, None, links)
+    same, _ = plain.step(state, batch._replace(y=fake))
+    chex.assert_trees_all_equal(new, same)
+    p = coded.predict(state, batch.xs)
+    np.testing.assert_array_equal(
+      p, s[:, np.argmax(code.encode(None, np.eye(K)), -1)]
+    )
+    hits = (p.argmax(-1) == batch.y.argmax(-1)).mean()
+    self.assertAlmostEqual(float(metrics['accuracy']), float(hits), places=6)
+
+  def test_a_row_keeps_its_random_label(self):
+    code = labels.randomized_response(num_classes=K, epsilon=0.5)
+    seen = optax.GradientTransformationExtraArgs(
+      lambda params: jnp.zeros((B, K)),
+      lambda updates, state, params=None, *, labels, **extra: (updates, labels),
+    )
+    links = [vfl.link(seen), vfl.link()]
+    protocol = vfl.protocol([_party(), _party()], None, links, code=code)
+    batch = _batch()
+    state, _ = protocol.step(protocol.init(jax.random.key(0), batch.xs), batch)
+    first = jax.tree.leaves(state.link_states[0])[0]
+    turned = jax.tree.map(lambda a: a[::-1], batch)
+    state, _ = protocol.step(state, turned)
+    second = jax.tree.leaves(state.link_states[0])[0]
+    np.testing.assert_array_equal(first, second[::-1])
+    self.assertFalse(np.array_equal(first, batch.y))
+
+
+class PenaltyTest(parameterized.TestCase):
+  def test_it_adds_its_gradient(self):
+    penalty = lambda hs, y, mask: 3.0 * (hs[0] * y).sum()
+    batch, links = _batch(), [vfl.link(), vfl.link()]
+    parties = [_party(), _party()]
+    with_it = vfl.protocol(parties, None, links, penalty=penalty)
+    plain = vfl.protocol(parties, None, links)
+    state = plain.init(jax.random.key(0), batch.xs)
+    _, (views, _) = with_it.step(state, batch)
+    _, (clean, _) = plain.step(state, batch)
+    found = views[0].cut_grads - clean[0].cut_grads
+    np.testing.assert_allclose(found, 3 * batch.y, atol=1e-6)
+    np.testing.assert_array_equal(views[1].cut_grads, clean[1].cut_grads)
+
+  def test_what_a_top_sows_enters_the_loss(self):
+    batch = _batch()
+
+    def step(weight):
+      top = _party('bottleneck.mid', weight=weight)
+      protocol = _protocol(top=top)
+      state = protocol.init(jax.random.key(0), batch.xs)
+      return state, protocol.step(state, batch)
+
+    _, (_, (_, plain)) = step(0.0)
+    _, (new, (_, metrics)) = step(2.0)
+    kl = float(new.top['penalty']['kl']) / 2
+    self.assertGreater(kl, 0)
+    difference = float(metrics['loss'] - plain['loss'])
+    self.assertAlmostEqual(difference, 2 * kl, delta=1e-4 * kl)
 
 
 class _Noisy(nn.Module):
@@ -169,8 +246,55 @@ class ProtocolTest(parameterized.TestCase):
     tx = optax.GradientTransformationExtraArgs(optax.identity().init, update)
     protocol, batch = _protocol(txs=(tx,)), _batch()
     protocol.step(protocol.init(jax.random.key(0), batch.xs), batch)
-    self.assertContainsSubset({'key', 'labels', 'index', 'mask'}, seen)
+    expected = {'key', 'labels', 'index', 'mask', 'epoch', 'relabel'}
+    self.assertContainsSubset(expected, seen)
     self.assertEqual(seen['params'].shape, (B, K))  # the embedding
+
+  @parameterized.parameters(False, True)
+  def test_relabel_is_the_cut_gradient_of_other_labels(self, with_top):
+    other = np.roll(_batch().y, 1, -1)
+
+    def update(updates, state, params=None, *, relabel, **extra):
+      return relabel(other), state
+
+    tx = optax.GradientTransformationExtraArgs(optax.identity().init, update)
+    top, batch = (_top() if with_top else None), _batch()
+    protocol, plain = _protocol(txs=(tx,), top=top), _protocol(top=top)
+    state = protocol.init(jax.random.key(0), batch.xs)
+    _, (found, _) = protocol.step(state, batch)
+    start = plain.init(jax.random.key(0), batch.xs)
+    _, (expected, _) = plain.step(start, batch._replace(y=other))
+    for view, same in zip(found, expected):
+      np.testing.assert_allclose(view.cut_grads, same.cut_grads, atol=1e-7)
+
+  def test_epochs_are_counted(self):
+    seen = optax.GradientTransformationExtraArgs(
+      lambda params: jnp.zeros((), jnp.int32),
+      lambda updates, state, params=None, *, epoch, **extra: (updates, epoch),
+    )
+    for steps, expected in ((None, [0, 0, 0, 0]), (2, [0, 0, 1, 1])):
+      links = [vfl.link(seen), vfl.link()]
+      protocol = vfl.protocol(
+        [_party(), _party()], None, links, steps_per_epoch=steps
+      )
+      state = protocol.init(jax.random.key(0), _batch().xs)
+      epochs = []
+      for _ in range(4):
+        state, _ = protocol.step(state, _batch())
+        epochs.append(int(jax.tree.leaves(state.link_states[0])[0]))
+      self.assertEqual(epochs, expected)
+
+  def test_a_defended_link_leaves_the_others_alone(self):
+    zero = optax.set_to_zero()
+    protocol, plain = _defended(zero), _protocol()
+    batch = _batch()
+    state = protocol.init(jax.random.key(0), batch.xs)
+    new, (views, _) = protocol.step(state, batch)
+    start = plain.init(jax.random.key(0), batch.xs)
+    clean, (expected, _) = plain.step(start, batch)
+    self.assertEqual(float(jnp.abs(views[0].cut_grads).max()), 0.0)
+    chex.assert_trees_all_equal(views[1], expected[1])
+    chex.assert_trees_all_equal(new.variables[1], clean.variables[1])
 
   def test_known_bottom_repeats_the_pass_behind_the_view(self):
     party = vfl.party(_Noisy(), optax.sgd(0.1))

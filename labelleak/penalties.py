@@ -1,0 +1,61 @@
+"""Defenses that are a term of the active party's loss, not of a message.
+
+A penalty maps every party's embeddings, the labels that the loss is formed
+with and the mask to a scalar: (hs, y [B, K], mask [B]) -> []. See
+`vfl.protocol`; a penalty that needs parameters of its own is a top model that
+sows it, such as `models.bottleneck.mid`.
+"""
+
+from collections.abc import Callable
+import numbers
+
+import chex
+import jax.numpy as jnp
+
+from labelleak.base import InputError
+
+
+def distance_correlation(*, weight: float) -> Callable:
+  """weight * sum_p log dCor(h_p, y) over the passive parties.
+
+  Labels and embeddings become independent, as far as distances tell (Szekely
+  et al. 2007; Sun et al., arXiv 2203.01451; constants of VFLAIR). Memory is
+  O(B^2 D).
+
+  Raises:
+    InputError: a weight that is no number of at least 0.
+  """
+  if not isinstance(weight, numbers.Real) or not weight >= 0:
+    raise InputError(
+      f'distance_correlation: weight={weight!r} must be a number of at least 0;'
+      ' 0 is no penalty.'
+    )
+
+  def penalty(hs, y, mask):
+    return weight * sum(jnp.log(correlation(h, y, mask)) for h in hs[:-1])
+
+  return penalty
+
+
+def correlation(a: chex.Array, b: chex.Array, mask: chex.Array) -> chex.Array:
+  """Distance correlation of the rows of a [B, D] and b [B, E], -> [] in [0, 1].
+
+  sqrt(<A, B>) / sqrt(|A| |B|) of the doubly centred distance matrices.
+  """
+  chex.assert_rank([a, b, mask], [2, 2, 1])
+  share = mask / jnp.maximum(mask.sum(), 1.0)
+  pairs = share[:, None] * share[None]
+  centred_a, centred_b = _centred(a, share), _centred(b, share)
+  mean = lambda product: (pairs * product).sum()
+  covariance = jnp.sqrt(jnp.maximum(mean(centred_a * centred_b), 0.0) + 1e-16)
+  power_a = jnp.sqrt(mean(centred_a**2) + 1e-16)
+  power_b = jnp.sqrt(mean(centred_b**2) + 1e-16)
+  return covariance / jnp.sqrt(power_a * power_b)
+
+
+def _centred(rows, share):
+  """Distances between rows, less the means of their row and column."""
+  squares = ((rows[:, None] - rows[None]) ** 2).sum(-1)
+  distances = jnp.sqrt(squares + 1e-20)
+  means = distances @ share
+  return distances - means[:, None] - means[None] + share @ means
