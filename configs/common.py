@@ -121,11 +121,14 @@ def vfl(name):
       model=dict(name='mlp.mlp2'),  # of every bottom
       cut_width=placeholder(int),  # D; None: one logit a class
       top=placeholder(object),  # a model on the embeddings; None adds them
+      top_optimizer=placeholder(object),  # None: that of the parties
       attacker=0,
       attacks=(dict(name='linear.full'), dict(name='inversion.batch')),
       known=('bottom',),
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
+      code=(),  # of the labels that enter the loss
       defense=(),  # on the cut gradients of the passive parties
+      penalty=placeholder(object),  # that the active party adds to its loss
       # Labels of the attacked batch that `known` may grant, with x and y.
       aux=dict(per_class=1),
       aggregate=dict(name='sealed'),  # of the passive parties' links

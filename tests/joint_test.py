@@ -13,7 +13,7 @@ from configs import common
 from labelleak import base, experiments, he, vfl
 from labelleak.base import InputError
 from labelleak.data import plans
-from labelleak.experiments import joint
+from labelleak.experiments import fitting, joint
 
 
 def _config(**fields):
@@ -88,13 +88,13 @@ class TrainingTest(parameterized.TestCase):
     config = _config(**options, train__workdir=workdir)
     source, model = _built(config)
     self.assertEqual(-(-len(source.y) // 100), 14)  # steps of an epoch
-    whole = joint.fit(_config(**options), model, source, 3)
-    fit = joint.train.fit
+    whole = fitting.fit(_config(**options), model, source, 3)
+    fit = fitting.train.fit
     stopped = lambda *args, steps, **rest: fit(*args, steps=27, **rest)
-    with mock.patch.object(joint.train, 'fit', stopped):
-      joint.fit(config, model, source, 3)
+    with mock.patch.object(fitting.train, 'fit', stopped):
+      fitting.fit(config, model, source, 3)
     with mock.patch.object(plans, 'epochs', self._after(27)):
-      resumed = joint.fit(config, model, source, 3)
+      resumed = fitting.fit(config, model, source, 3)
     chex.assert_trees_all_equal(
       jax.tree.map(_bits, resumed), jax.tree.map(_bits, whole)
     )
@@ -112,7 +112,7 @@ class TrainingTest(parameterized.TestCase):
   def test_it_learns(self):
     config = _config(train__steps=150, optimizer__lr=0.01)
     source, model = _built(config)
-    state = joint.fit(config, model, source, 0)
+    state = fitting.fit(config, model, source, 0)
     tested = joint.source(config, 'test')
     self.assertGreater(joint.accuracy(model, state, tested), 0.8)
 
@@ -189,7 +189,7 @@ class EncryptedTest(parameterized.TestCase):
     for aggregate in (dict(name='sealed'), dict(name=name)):
       config = self._cancer(aggregate)
       source, model = _built(config)
-      state = joint.fit(config, model, source, 0)
+      state = fitting.fit(config, model, source, 0)
       tested = joint.source(config, 'test')
       accuracies.append(joint.accuracy(model, state, tested))
       states.append(state.variables)

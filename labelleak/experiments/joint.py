@@ -1,8 +1,6 @@
 """The joint model of a vertical config: parties, links, batches, training."""
 
 from collections.abc import Callable
-import hashlib
-import os
 from typing import NamedTuple, Optional
 
 import jax
@@ -10,9 +8,18 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import base, data, defenses, he, models, sweep, train, vfl
+from labelleak import (
+  base,
+  data,
+  defenses,
+  he,
+  labels,
+  models,
+  sweep,
+  train,
+  vfl,
+)
 from labelleak.base import Batch, InputError
-from labelleak.data import plans
 from labelleak.experiments import grants, inputs
 
 _EVALUATED = 2048  # rows of a batch when accuracy is measured
@@ -59,7 +66,9 @@ def build(config: ConfigDict, source: data.Source) -> Joint:
     InputError: a split, model, defense, aggregator or optimizer that does not
       exist or does not fit, an attacker who is no passive party.
   """
-  for field in ('dataset', 'split', 'model', 'aggregate', 'optimizer'):
+  fields = ['dataset', 'split', 'model', 'aggregate', 'optimizer']
+  optional = ('top', 'top_optimizer', 'penalty')
+  for field in (*fields, *(f for f in optional if config[f])):
     if 'name' not in config[field]:
       raise InputError(f'config.{field} lacks a name; add it.')
   split = base.load('data', shape=source.shape, **config.split.to_dict())
@@ -78,10 +87,20 @@ def build(config: ConfigDict, source: data.Source) -> Joint:
   top = None
   if config.top:
     model = models.load(num_classes=source.num_classes, **dict(config.top))
-    top = vfl.party(model, tx)
+    own = config.top_optimizer and dict(config.top_optimizer)
+    top = vfl.party(model, _optimizer(own, steps_per_epoch) if own else tx)
   passive = vfl.link(defenses.build(config.defense), aggregate=aggregate)
   links = (passive,) * (num - 1) + (vfl.link(),)
-  return Joint(vfl.protocol(parties, top, links), parties, links, split)
+  penalty = config.penalty and base.load('penalties', **dict(config.penalty))
+  protocol = vfl.protocol(
+    parties,
+    top,
+    links,
+    code=labels.build(config.code, source.num_classes),
+    penalty=penalty,
+    steps_per_epoch=steps_per_epoch,
+  )
+  return Joint(protocol, parties, links, split)
 
 
 def _epoch(config, held, sealed):
@@ -153,58 +172,18 @@ def batches(
   each = []
   for trial in index:
     part, rows = attacked(config, source, int(trial))
-    each.append(_batch(part, split, rows, np.ones(len(rows), np.float32)))
+    each.append(batch_of(part, split, rows, np.ones(len(rows), np.float32)))
   return jax.tree.map(lambda *a: np.stack(a), *each)
 
 
-def _batch(source, split, index, mask):
-  """A Batch of rows `index` [..., B]."""
+def batch_of(
+  source: data.Source, split: Callable, index: np.ndarray, mask: np.ndarray
+) -> Batch:
+  """Rows `index` [..., B] of the data."""
   x = source.take(index.reshape(-1))
   xs = tuple(a.reshape(*index.shape, *a.shape[1:]) for a in split(x))
   y = np.eye(source.num_classes, dtype=np.float32)[source.y[index]]
   return Batch(xs, y, index, mask)
-
-
-def fit(
-  config: ConfigDict,
-  joint: Joint,
-  source: data.Source,
-  seed: int,
-  *,
-  progress: Optional[bool] = None,
-) -> vfl.State:
-  """Trains the joint model on all rows of `source`, epoch by epoch.
-
-  With `train.workdir` the state is saved there, by config and seed, and a
-  training that was killed goes on from it.
-  """
-  options = config.train
-  order = seed if options.shuffle else None
-
-  def build(numbers):
-    index, mask = plans.epochs(
-      len(source.y), options.batch_size, numbers, seed=order
-    )
-    return _batch(source, joint.split, index, mask)
-
-  def step(state, batch):
-    state, (_, metrics) = joint.protocol.step(state, batch)
-    return state, metrics
-
-  xs = joint.split(source.take(np.arange(2)))
-  state = jax.jit(joint.protocol.init)(jax.random.key(seed), xs)
-  workdir = None
-  if options.workdir:
-    name = hashlib.sha256(config.to_json().encode()).hexdigest()[:16]
-    workdir = os.path.join(options.workdir, name, str(seed))
-  return train.fit(
-    step,
-    state,
-    build,
-    steps=options.steps,
-    workdir=workdir,
-    progress=progress,
-  )
 
 
 def accuracy(joint: Joint, state: vfl.State, source: data.Source) -> float:
@@ -260,7 +239,7 @@ def _shapes(joint, source, batch_size):
     InputError: a model that the protocol cannot train.
   """
   key, index = jax.random.key(0), np.zeros(batch_size, np.int64)
-  batch = _batch(source, joint.split, index, np.ones(batch_size, np.float32))
+  batch = batch_of(source, joint.split, index, np.ones(batch_size, np.float32))
   state = jax.eval_shape(joint.protocol.init, key, batch.xs)
   _, (views, _) = jax.eval_shape(joint.protocol.step, state, batch)
   return [view.h for view in views], state.variables
@@ -274,7 +253,7 @@ def facts(
 ) -> dict:
   """Row fields that all attacks of a point share."""
   model = sweep.describe(config.model)
-  full, names = grants.chain(config.defense)
+  full, _ = grants.chain(config.defense)
   return dict(
     setting=dict(
       data=config.stands_for.data or source.name,
@@ -290,9 +269,21 @@ def facts(
       accuracy=accuracy,
       aggregate=sweep.describe(config.aggregate),
       defense=full,
+      code=grants.chain(config.code)[0],
+      penalty=sweep.describe(config.penalty) if config.penalty else 'none',
     ),
     data=source.name,
     model=model,
-    defense=names,
+    defense=_defenses(config),
     trials=config.trials,
   )
+
+
+def _defenses(config):
+  """Names of all that defends, a bottleneck at the top included."""
+  links = [*config.code, *config.defense]
+  if config.penalty:
+    links.append(config.penalty)
+  if config.top and config.top['name'].startswith('bottleneck.'):
+    links.append(config.top)
+  return grants.chain(links)[1]

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.experiments import joint
+from labelleak.experiments import fitting, joint
 
 
 def experiment(*, config: ConfigDict) -> Callable:
@@ -44,7 +44,7 @@ def experiment(*, config: ConfigDict) -> Callable:
     seconds = []
     for trial in range(config.trials):
       started = time.perf_counter()
-      state = joint.fit(config, model, source, config.seed + trial)
+      state = fitting.fit(config, model, source, config.seed + trial)
       jax.block_until_ready(state)
       seconds.append(time.perf_counter() - started)
       values['main_accuracy'].append(joint.accuracy(model, state, tested))

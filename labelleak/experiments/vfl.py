@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak import attacks, metrics, sweep, vfl
 from labelleak.base import InputError
-from labelleak.experiments import grants, joint
+from labelleak.experiments import fitting, grants, joint
 
 GRANTS = ('bottom', 'step', 'x', 'y')
 
@@ -44,18 +44,23 @@ def experiment(*, config: ConfigDict) -> Callable:
   joint.check_cost(config, model, part, size, steps)
   if joint.trained(config):
     tested = joint.source(config, config.train.tested)
-  trial = _trial(config, model, specs, part.num_classes)
+  trial = first_step(config, model, specs, part.num_classes)
   draw = functools.partial(joint.batches, config, source, model.split)
   key = jax.random.key(config.seed)
   first = jax.tree.map(lambda a: a[0], draw(np.arange(1)))
   state = jax.eval_shape(model.protocol.init, key, first.xs)
-  given = state if joint.trained(config) else ()
+  given = ()
+  if joint.trained(config):
+    given = jax.eval_shape(
+      lambda: fitting.start(config, model, source, config.seed)
+    )
+    _check_links(config, given, state)
   jax.eval_shape(trial, key, first, given)
 
   def measure(progress):
     state, accuracy = (), None
     if joint.trained(config):
-      state = joint.fit(config, model, source, config.seed)
+      state = fitting.fit(config, model, source, config.seed)
       accuracy = round(joint.accuracy(model, state, tested), 4)
     trial_key = jax.random.split(key)[1]
     keys = sweep.trial_keys(trial_key, config.trials)
@@ -68,21 +73,40 @@ def experiment(*, config: ConfigDict) -> Callable:
       callback=progress,
     )
     facts = joint.facts(config, part, config.batch_size, accuracy)
-    return [
-      dict(
-        grants.identity(config, spec),
-        **facts,
-        matrix=_mean(value['matrix']).round(4).tolist(),
-        values={name: value[name] for name in _metrics(part.num_classes)},
-      )
-      for spec, value in zip(specs, values)
-    ]
+    return results(config, specs, facts, part.num_classes, values)
 
   return measure
 
 
-def _trial(config, model, specs, num_classes):
-  """(key, batch, state or ()) -> what each attack scored."""
+def results(
+  config: ConfigDict,
+  specs: list,
+  facts: dict,
+  num_classes: int,
+  values: list,
+  **measured: np.ndarray,
+) -> list[dict]:
+  """What an experiment returns for each attack; `measured` [T] goes to all."""
+  return [
+    dict(
+      grants.identity(config, spec),
+      **facts,
+      matrix=_mean(value['matrix']).round(4).tolist(),
+      values=dict(
+        {name: value[name] for name in _metrics(num_classes)}, **measured
+      ),
+    )
+    for spec, value in zip(specs, values)
+  ]
+
+
+def first_step(
+  config: ConfigDict, model: joint.Joint, specs: list, num_classes: int
+) -> Callable:
+  """(key, batch, state) -> what each attack scored on the next step's view.
+
+  Without a state, (), the step is the first of a model that the key draws.
+  """
   infers = [
     attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
   ]
@@ -104,6 +128,16 @@ def _trial(config, model, specs, num_classes):
     return results
 
   return trial
+
+
+def _check_links(config, trained, attacked):
+  """Refuses a defense whose state, by batch position, fits no other batch."""
+  shapes = lambda state: [a.shape for a in jax.tree.leaves(state.link_states)]
+  if shapes(trained) != shapes(attacked):
+    raise InputError(
+      f'batch_size={config.batch_size}, but the defense keeps something for'
+      f' each row of the training batch; set it to {config.train.batch_size}.'
+    )
 
 
 def _scored(scores, y):

@@ -1,0 +1,115 @@
+"""Training of a vertical config: its seeds, batches and checkpoints."""
+
+from collections.abc import Sequence
+import hashlib
+import os
+from typing import Optional
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+
+from labelleak import data, train, vfl
+from labelleak.base import Batch
+from labelleak.data import plans
+from labelleak.experiments import joint
+
+
+def fit(
+  config: ConfigDict,
+  model: joint.Joint,
+  source: data.Source,
+  seed: int,
+  *,
+  progress: Optional[bool] = None,
+) -> vfl.State:
+  """Trains the joint model on all rows of `source`, epoch by epoch.
+
+  With `train.workdir` the state is saved there, by config and seed, and a
+  training that was killed goes on from it.
+  """
+  options = config.train
+  workdir = None
+  if options.workdir:
+    name = hashlib.sha256(config.to_json().encode()).hexdigest()[:16]
+    workdir = os.path.join(options.workdir, name, str(seed))
+  return train.fit(
+    _metrics_alone(model.protocol.step),
+    start(config, model, source, seed),
+    lambda numbers: epochs(config, model, source, numbers, seed),
+    steps=options.steps,
+    workdir=workdir,
+    progress=progress,
+  )
+
+
+def fit_all(
+  config: ConfigDict,
+  model: joint.Joint,
+  source: data.Source,
+  seeds: Sequence[int],
+) -> vfl.State:
+  """`fit` for all seeds at once, vmapped; leaves [T, ...], no checkpoints."""
+  shuffled = config.train.shuffle
+  order = lambda numbers, seed: epochs(config, model, source, numbers, seed)
+
+  def batches(numbers):
+    if not shuffled:  # the same for all
+      return order(numbers, None)
+    each = [order(numbers, seed) for seed in seeds]
+    return jax.tree.map(lambda *a: np.stack(a, 1), *each)
+
+  step = jax.vmap(
+    _metrics_alone(model.protocol.step), (0, 0 if shuffled else None)
+  )
+
+  def mean(states, batch):
+    states, metrics = step(states, batch)
+    return states, jax.tree.map(jnp.mean, metrics)
+
+  each = [start(config, model, source, seed) for seed in seeds]
+  states = jax.tree.map(lambda *a: jnp.stack(a), *each)
+  return train.fit(mean, states, batches, steps=config.train.steps)
+
+
+def start(
+  config: ConfigDict, model: joint.Joint, source: data.Source, seed: int
+) -> vfl.State:
+  """What the training of this seed starts from.
+
+  Parameters follow from the seed; what a link keeps has the size of a batch.
+  """
+  index = np.arange(config.train.batch_size) % len(source.y)
+  xs = model.split(source.take(index))
+  return jax.jit(model.protocol.init)(jax.random.key(seed), xs)
+
+
+def epochs(
+  config: ConfigDict,
+  model: joint.Joint,
+  source: data.Source,
+  numbers: np.ndarray,
+  seed: Optional[int],
+) -> Batch:
+  """Batches of the training steps `numbers` [n], from 1; leaves [n, B, ...].
+
+  With `train.shuffle` their order is that of `seed`.
+  """
+  index, mask = plans.epochs(
+    len(source.y),
+    config.train.batch_size,
+    numbers,
+    seed=seed if config.train.shuffle else None,
+  )
+  return joint.batch_of(source, model.split, index, mask)
+
+
+def _metrics_alone(step):
+  """A step that drops its views."""
+
+  def run(state, batch):
+    state, (_, metrics) = step(state, batch)
+    return state, metrics
+
+  return run
