@@ -12,7 +12,7 @@
 All but the first need mnist or cifar10, prepared by tensorflow_datasets, under
 ../shared/tfds or --config.data_dir. `linear.full` is ours; `inversion.batch`,
 the published attack, is left out of Table 2, where its 10,000 passes through a
-ResNet take hours on a CPU; add it with --config.attacks.
+ResNet are not for a CPU (it was not run); add it with --config.attacks.
 
 Published (BLI paper, Table 2): CIFAR-10 .977, .934, .893 at B=128, 512, 2048;
 VFLAIR's record on MNIST at B=1024: .9965 +- .0013.
