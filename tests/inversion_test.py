@@ -151,6 +151,46 @@ class MatchingLossTest(parameterized.TestCase):
     chex.assert_trees_all_close(slope, want_slope, atol=1e-4 * float(largest))
 
 
+class TransposedJacobianTest(parameterized.TestCase):
+  @parameterized.parameters(jax.jit, lambda fn: fn)
+  def test_is_the_vjp_and_its_derivative_the_jvp(self, wrap):
+    view, known, _ = _view()
+    params = view.variables['params']
+    forward = lambda params: known.bottom(
+      {**view.variables, 'params': params}, view.x, view.key
+    )
+    rng = np.random.default_rng(13)
+    cut = rng.normal(size=view.h.shape).astype(np.float32)
+    tree = jax.tree.map(
+      lambda p: rng.normal(size=p.shape).astype(np.float32), params
+    )
+
+    @wrap
+    def both(view, cut, tree):
+      transposed = inversion.transposed_jacobian(view, known)
+      pulled, back = jax.vjp(transposed, cut)
+      return pulled, back(tree)[0]
+
+    pulled, pushed = both(view, cut, tree)
+    want = _pullback(view, known)(cut)
+    chex.assert_trees_all_close(pulled, want, rtol=1e-4, atol=1e-5)
+    want = jax.jvp(forward, (params,), (tree,))[1]
+    np.testing.assert_allclose(pushed, want, rtol=1e-4, atol=1e-4)
+
+  def test_no_product_of_the_loop_is_against_the_grain(self):
+    """XLA could fold the transposed copy back into the product."""
+    if jax.default_backend() != 'cpu':
+      self.skipTest('what the layout is about')
+    view, known, _ = _view()
+    setting = inversion.FORMS['adam'], 10
+    text = _invert.lower(_guess(0, view), view, known, *setting).compile()
+    lines = [line for line in text.as_text().splitlines() if ' dot(' in line]
+    loop = [line for line in lines if '/while/body/' in line]
+    self.assertGreaterEqual(len(loop), 4)
+    for line in loop:
+      self.assertIn('lhs_contracting_dims={1}', line)
+
+
 class BatchTest(parameterized.TestCase):
   @parameterized.parameters(0, 1, 2)
   def test_recovers_a_small_batch(self, seed):

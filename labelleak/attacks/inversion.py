@@ -7,10 +7,10 @@ other parties' logits z and the labels, until the guess gives the same gradient:
 
   D(z, labels) = || J^T U - g ||^2,  U = dL/dH at the guess.       (Eq. 11)
 
-The bottom model enters through its vjp alone, U -> J^T U, taken once. That map
-is linear, so an iteration applies it and its transpose, and never
-differentiates the model again: gradient inversion is `jax.grad` of
-`matching_loss`, vmapped over restarts.
+The bottom model enters through the map U -> J^T U alone, taken once
+(`transposed_jacobian`). It is linear, so an iteration applies it and its
+transpose, and never differentiates the model again: gradient inversion is
+`jax.grad` of `matching_loss`, vmapped over restarts.
 """
 
 from collections.abc import Callable
@@ -171,7 +171,7 @@ def invert(
   """One restart: `steps` iterations from a guess, `start`."""
   # At 1e-9, where D ends, nothing would be left of it in TF32.
   with jax.default_matmul_precision('highest'):
-    pullback = _pullback(view, known)
+    pullback = transposed_jacobian(view, known)
     scale = form.reduce(jnp.ones(view.h.shape[0]))  # 1, or B for a sum
     grads = jax.tree.map(lambda g: scale * g, view.param_grads)
 
@@ -198,8 +198,14 @@ def closest(found: Inversion) -> Inversion:
   return jax.tree.map(lambda a: a[residual.argmin()], found)
 
 
-def _pullback(view, known):
-  """J^T of the attacker's bottom, at the very pass behind the view."""
+def transposed_jacobian(view, known: Known) -> Callable:
+  """J^T, cut gradient [B, D] -> gradient of the attacker's parameters.
+
+  J is that of the very pass behind the view. Being linear, the map is its own
+  derivative, and J in forward mode its transpose. One of the two sums the
+  activations [B, F] over rows, the other over columns, so each keeps a copy in
+  its own order: on a CPU a product against the grain is much slower.
+  """
   if known.bottom is None:
     raise InputError(
       "inversion.batch repeats the attacker's own forward pass; grant"
@@ -209,8 +215,23 @@ def _pullback(view, known):
   def forward(params):
     return known.bottom({**view.variables, 'params': params}, view.x, view.key)
 
-  _, pullback = jax.vjp(forward, view.variables['params'])
-  return lambda cut: pullback(cut)[0]
+  params = view.variables['params']
+  _, push = jax.linearize(forward, params)
+  # The barrier stops XLA from undoing the transposition before the loop.
+  turned = jax.lax.optimization_barrier(_turn(jax.vjp(forward, params)[1]))
+  pull = lambda cut: _turn(turned)(cut)[0]
+
+  transposed = jax.custom_vjp(pull)
+  transposed.defvjp(
+    lambda cut: (pull(cut), None), lambda _, tree: (push(tree),)
+  )
+  return transposed
+
+
+def _turn(tree):
+  """Transposes every matrix, but for masks, which no product reads."""
+  turns = lambda a: a.ndim == 2 and jnp.issubdtype(a.dtype, jnp.floating)
+  return jax.tree.map(lambda a: a.T if turns(a) else a, tree)
 
 
 def _curvature(loss, at):
