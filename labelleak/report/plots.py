@@ -9,7 +9,7 @@ import numpy as np
 from labelleak.report import tables
 
 matplotlib.use('Agg')  # no display needed
-_COLORS = (
+COLORS = (
   '#4c78a8', '#f58518', '#54a24b', '#e45756', '#72b7b2', '#b279a2', '#eeca3b',
   '#9d755d',
 )  # fmt: skip
@@ -17,20 +17,26 @@ _BASELINE = '#b3b3b3'
 _RANDOM = 'counts.random', 'scores.random'
 # Facts of a setting that a line is drawn over where they were swept.
 _SWEPT = 'batch_size', 'num_classes', 'step'
+_MOST = 24  # points with a panel each
 _TITLE = dict(fontsize=8, loc='left')
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 
 
 def save(workdir: pathlib.Path, rows: list[dict]) -> None:
-  """Writes `accuracy.png`, a plot for each fact swept, and `matrix.png`."""
+  """Writes `accuracy.png`, a plot for each fact swept, and `matrix.png`.
+
+  A run of very many points has no plots of each of them.
+  """
   if not rows:
     return
-  by_attack(rows).savefig(workdir / 'accuracy.png', dpi=150)
+  few = len(tables.by_point(rows)) <= _MOST
+  if few:
+    by_attack(rows).savefig(workdir / 'accuracy.png', dpi=150)
   for field in _SWEPT:
     if panels := _panels(rows, field):
       fig = _against(panels, field, _colors(rows))
       fig.savefig(workdir / f'{field}.png', dpi=150)
-  if shown := [row for row in rows if row.get('matrix')]:
+  if few and (shown := [row for row in rows if row.get('matrix')]):
     by_class(shown).savefig(workdir / 'matrix.png', dpi=150)
 
 
@@ -50,13 +56,13 @@ def by_class(rows: list[dict]) -> figure.Figure:
       ax.set_title(tables.attack(row, short=True), fontsize=8)
       ax.tick_params(labelsize=6)
       ax.locator_params(integer=True)
-    line[0].set_ylabel('\n'.join([*_apart(first, rows), 'label']), fontsize=7)
+    line[0].set_ylabel('\n'.join([*apart(first, rows), 'label']), fontsize=7)
   fig.supxlabel('restored as', fontsize=7)
   fig.colorbar(image, ax=axes, shrink=0.6, label='share of the class')
   return fig
 
 
-def _apart(row, rows):
+def apart(row, rows):
   """What sets a point apart from the others, such as 'batch_size=64'."""
   return [
     f'{k}={v}'
@@ -137,7 +143,7 @@ def _against(panels, field, colors):
   firsts = [group[0] for group in panels]
   for ax, group in zip(axes, panels):
     _lines(ax, group, field, colors)
-    if other := _apart(group[0], firsts):
+    if other := apart(group[0], firsts):
       ax.set_title('\n'.join([ax.get_title('left'), *other]), **_TITLE)
   return fig
 
@@ -181,7 +187,7 @@ def _lines(ax, group, field, colors):
 
 
 def _metric(group):
-  return next(iter(group[0]['metrics']))
+  return tables.of_attack(group[0])[0]
 
 
 def _paper(row, metric):
@@ -192,7 +198,7 @@ def _colors(rows):
   """One color for an attack in all panels of a run; grey for the baseline."""
   names = dict.fromkeys(row['attack'] for row in rows)
   colors = {
-    n: _COLORS[i % len(_COLORS)]
+    n: COLORS[i % len(COLORS)]
     for i, n in enumerate(n for n in names if n not in _RANDOM)
   }
   return colors | dict.fromkeys(_RANDOM, _BASELINE)

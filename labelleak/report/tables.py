@@ -3,13 +3,25 @@
 Rows hold rates in [0, 1]; tables show them in percent, as the papers do.
 """
 
+from collections.abc import Sequence
+import re
 import textwrap
+from typing import Optional
 
 from tabulate import tabulate
 
-_WIDTH = 100  # columns of a terminal
+from labelleak.report import judging
+
+WIDTH = 100  # columns of a terminal
 # Metrics that are no rates: shown as they are, without the deviation.
-_PLAIN = ('count_error', 'bytes')
+_PLAIN = (
+  'count_error',
+  'bytes',
+  'entropy',
+  'true_mass',
+  'max_mass',
+  'distinct',
+)
 _SHORT = dict(
   count_accuracy='accuracy',
   presence_precision='precision',
@@ -19,6 +31,7 @@ _SHORT = dict(
   permuted_label_accuracy='permuted',
   top5_accuracy='top 5',
   main_accuracy='test',
+  relative_accuracy='relative',
   train_accuracy='train',
 )
 # Not shown: what the server holds, which runs the protocol and has the model,
@@ -33,15 +46,28 @@ _SHOWN = (
   'batch_size',
   'local_steps',
   'clients',
+  'queries',
   'partition',
   'step',
   'aggregate',
+  'main_task',
   'accuracy',
 )
-NOTE = (
-  '† published for another model or other data than ours: expected by label'
-  ' statistics,\nwhich decide most attacks as long as a model is untrained.'
-)
+# Metrics of the model that a run trained, whatever attacked it.
+_MODEL = ('main_accuracy', 'relative_accuracy', 'train_accuracy')
+_ARGUMENT = re.compile(r'(\w+)=((?:[^,()]|\([^()]*\))+)')
+_LINK = re.compile(r'([\w.]+)(\((?:[^()]|\([^()]*\))*\))?')
+NOTES = {
+  '†': (
+    '† published for another model or other data than ours: expected by label'
+    ' statistics,\nwhich decide most attacks as long as a model is untrained.'
+  ),
+  '‡': (
+    '‡ missed more often than by guessing, which is leakage: a read-out that is'
+    ' turned around\nrecovers labels. Under 2/3 of 1/K and by three standard'
+    ' errors.'
+  ),
+}
 
 
 def points(rows: list[dict], style: str = 'simple') -> str:
@@ -53,17 +79,17 @@ def points(rows: list[dict], style: str = 'simple') -> str:
   """
   parts = []
   for first, group in by_point(rows):
-    names = list(first['metrics'])
-    source = next((s for row in group if (s := _source(row))), None)
+    names = of_attack(first)
+    papers = [paper for row in group if (paper := _paper(row)[1])]
     header = ['attack', *(_SHORT.get(n, n.replace('_', ' ')) for n in names)]
     body = [
       [attack(row, short=True)]
-      + [cell(row['metrics'][n], n) for n in names]
-      + ([published(row)] if source else [])
+      + [measured(row, n) for n in names]
+      + ([published(row)] if papers else [])
       for row in group
     ]
-    if source:
-      header.append(source)
+    if papers:
+      header.append(papers[0]['source'])
     if 'step_seconds' in first:
       header.append('s a step')
       body = [[*b, row['step_seconds']] for b, row in zip(body, group)]
@@ -71,12 +97,17 @@ def points(rows: list[dict], style: str = 'simple') -> str:
     lines = f'#### {model}, {facts}'
     if style != 'github':
       indent = dict(initial_indent='  ', subsequent_indent='  ')
-      lines = f'{model}\n{textwrap.fill(facts, _WIDTH, **indent)}'
+      lines = f'{model}\n{textwrap.fill(facts, WIDTH, **indent)}'
     widths = [30] if style == 'simple' else None
     table = tabulate(body, header, style, maxcolwidths=widths)
     parts.append(f'{lines}\n\n{table}\n')
-  text = '\n'.join(parts)
-  return text + (f'\n{NOTE}\n' if '†' in text else '')
+  return with_notes('\n'.join(parts))
+
+
+def with_notes(text: str) -> str:
+  """A text with the footnotes of the marks that occur in it."""
+  notes = [note for mark, note in NOTES.items() if mark in text]
+  return '\n'.join([text, *(f'{note}\n' for note in notes)])
 
 
 def cell(summary: dict, metric: str = 'count_accuracy') -> str:
@@ -87,11 +118,52 @@ def cell(summary: dict, metric: str = 'count_accuracy') -> str:
   return f'{100 * mean:.2f}' + ('' if std is None else f' ± {100 * std:.2f}')
 
 
+def measured(row: dict, metric: str) -> str:
+  """A row's own cell, '' where it lacks the metric; ‡ marks a leak."""
+  if metric not in row['metrics']:
+    return ''
+  mark = ' ‡' if metric == 'label_accuracy' and leaks(row) else ''
+  return cell(row['metrics'][metric], metric) + mark
+
+
+def leaks(row: dict) -> bool:
+  """Whether an attack on labels misses more of them than a guess would.
+
+  Not where the best renaming of classes is short of a guess, too: rows that
+  were not named count as missed, and hide nothing.
+  """
+  own, setting = row['metrics'].get('label_accuracy'), row['setting']
+  if own is None:
+    return False
+  renamed = row['metrics'].get('permuted_label_accuracy', dict(mean=1.0))
+  same = setting.get('draw') == 'first'  # all trials attack one batch
+  return renamed['mean'] >= 1 / setting['num_classes'] and judging.below_chance(
+    own['mean'],
+    own['stderr'],
+    setting['num_classes'],
+    rows=setting['batch_size'] * (1 if same else row['trials']),
+  )
+
+
 def published(row: dict) -> str:
   """The paper's cell for a row, '' where it has none; † on substitutes."""
-  for metric, paper in (row['paper'] or {}).items():
-    return cell(paper, metric) + (' †' if paper['substitute'] else '')
-  return ''
+  metric, paper = _paper(row)
+  if paper is None:
+    return ''
+  return cell(paper, metric) + (' †' if paper['substitute'] else '')
+
+
+def _paper(row):
+  """(metric, published cell) of what an attack recovered, or two None."""
+  papers = row['paper'] or {}
+  found = ((name, papers[name]) for name in of_attack(row) if name in papers)
+  return next(found, (None, None))
+
+
+def of_attack(row: dict) -> list[str]:
+  """Metrics of what was attacked, not of the model; all where nothing was."""
+  none = row['attack'] == 'none'
+  return [name for name in row['metrics'] if none or name not in _MODEL]
 
 
 def label(point: dict) -> str:
@@ -130,26 +202,62 @@ def short_name(attack: str) -> str:
   return name if module in ('counts', 'scores') else attack
 
 
-def heading(row: dict) -> str:
-  """What was attacked, in two lines."""
-  setting = row['setting']
+def heading(row: dict, without: Sequence[str] = ()) -> str:
+  """What was attacked, in two lines, `without` some of the facts."""
+  setting, metrics = row['setting'], row['metrics']
   state = 'trained' if setting['trained'] else 'untrained'
-  facts = [f'{k}={setting[k]}' for k in _SHOWN if setting.get(k) is not None]
-  facts.append(f'defense={setting["defense"]}')
+  facts = {k: setting.get(k) for k in _SHOWN} | dict(defense=defense(row))
+  if row['attack'] != 'none':
+    facts |= {_SHORT[m]: cell(metrics[m]) for m in _MODEL if m in metrics}
+  facts = [
+    f'{k}={v}' for k, v in facts.items() if k not in without and v is not None
+  ]
   return (
     f'{row["model"]} on {row["data"]}, {state}\n'
     f'  {", ".join(facts)}, {row["trials"]} trials'
   )
 
 
+def defense(row: dict) -> str:
+  """All that defends a point: 'smoothing(alpha=0.5)+gaussian(stddev=0.1)'.
+
+  The label code, the penalty of the active party's loss, a bottleneck for a
+  top, the transforms of the gradient; 'none' where there is none of them.
+  """
+  setting = row['setting']
+  parts = [setting.get('code'), setting.get('penalty')]
+  parts += [setting['top']] if guarded(setting.get('top')) else []
+  parts.append(setting['defense'])
+  parts = [part for part in parts if part and part != 'none']
+  return '+'.join(parts).replace('labelleak.', '') or 'none'
+
+
+def guarded(top: Optional[str]) -> bool:
+  """Whether a top model is a defense: it is of `models.bottleneck`."""
+  return bool(top) and top.startswith('bottleneck.')
+
+
+def links(defense: str) -> list[tuple[str, dict]]:
+  """Parses a defense into (name, arguments) of its links.
+
+  >>> links('clip(max_norm=0.2)+laplace(scale=0.1)')
+  [('clip', {'max_norm': '0.2'}), ('laplace', {'scale': '0.1'})]
+  """
+  return [
+    (name, dict(_ARGUMENT.findall(arguments)))
+    for name, arguments in _LINK.findall(defense)
+  ]
+
+
+def folded(defense: str) -> str:
+  """A defense with a line for each link."""
+  return '+\n'.join(link.group() for link in _LINK.finditer(defense))
+
+
 def by_point(rows: list[dict]) -> list[tuple[dict, list[dict]]]:
   """(first row, all rows) of each config and sweep point, in order."""
   groups = {}
   for row in rows:
-    groups.setdefault((row['config'], label(row['point'])), []).append(row)
+    key = row['config'], label(row['point']), heading(row)
+    groups.setdefault(key, []).append(row)
   return [(group[0], group) for group in groups.values()]
-
-
-def _source(row):
-  """Which table a row's published cells stand in."""
-  return next((c['source'] for c in (row['paper'] or {}).values()), None)

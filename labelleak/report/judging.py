@@ -1,0 +1,120 @@
+"""Judging a defense: the defense capability score, and leaks below chance.
+
+The score is that of VFLAIR (Zou et al., ICLR 2024): how near a defense comes to
+the ideal corner, an attack that learns nothing (AP*) and a main task that loses
+nothing (MP*). Numbers here are means over runs, in [0, 1]; arrays broadcast.
+
+An attack's AP is its accuracy. VFLAIR's own records fold one of them, the norm
+score between two classes, to max(acc, 1 - acc) for each seed: the truth says
+which side is which. That is `permuted_label_accuracy` with K = 2, a leak to
+report beside the accuracy and not used for scores here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+import chex
+import numpy as np
+
+from labelleak.base import InputError
+
+_SIGMAS = 3.0
+_MATERIAL = 2 / 3
+
+
+def dcs(
+  attack: chex.Numeric,
+  main: chex.Numeric,
+  main_undefended: chex.Numeric,
+  *,
+  beta: float = 0.5,
+  attack_ideal: float = 0.0,
+) -> chex.Numeric:
+  """Defense capability score of one defense against one attack, in (0, 1].
+
+    DCS = 1 / (1 + D),  D^2 = (1 - beta) (AP - AP*)^2 + beta (MP - MP*)^2.
+
+  As published, a main task that gained counts like one that lost.
+
+  >>> round(float(dcs(1.0, 0.97, 0.97)), 4)  # all is lost, at no price
+  0.5858
+
+  Args:
+    attack: AP, performance of the attack; what is negative counts as 0.
+    main: MP, accuracy of the model trained under the defense.
+    main_undefended: MP*, the same without a defense.
+    beta: weight of the main task.
+    attack_ideal: AP*.
+
+  Raises:
+    InputError: beta is outside [0, 1].
+  """
+  if not 0 <= beta <= 1:
+    raise InputError(
+      f'beta={beta} must be in [0, 1]; it is the weight of the main task.'
+    )
+  lost = np.square(np.subtract(main, main_undefended))
+  leaked = np.square(np.maximum(attack, 0) - attack_ideal)
+  return 1 / (1 + np.sqrt((1 - beta) * leaked + beta * lost))
+
+
+def t_dcs(scores: Sequence[float]) -> float:
+  """T-DCS: mean DCS over the attacks of one type, such as label inference.
+
+  Raises:
+    InputError: there is no attack.
+  """
+  if not len(scores):
+    raise InputError('t_dcs of no attack; pass the DCS of one at least.')
+  return float(np.mean(scores))
+
+
+def c_dcs(
+  scores: Mapping[str, Optional[float]],
+  weights: Optional[Mapping[str, float]] = None,
+) -> float:
+  """C-DCS: weighted mean of T-DCS over the types of attack.
+
+  Args:
+    scores: type -> T-DCS; a type that is None was not tried and is skipped,
+      and its weight with it.
+    weights: type -> weight; None weighs all types alike.
+
+  Raises:
+    InputError: no type was tried, or one of them has no weight.
+  """
+  tried = {k: v for k, v in scores.items() if v is not None}
+  if not tried:
+    raise InputError('c_dcs of no type of attack; pass one T-DCS at least.')
+  weights = dict.fromkeys(tried, 1.0) if weights is None else weights
+  if missing := sorted(set(tried) - set(weights)):
+    raise InputError(f'c_dcs has no weight for {missing}; add it.')
+  return float(
+    np.average(list(tried.values()), weights=[weights[k] for k in tried])
+  )
+
+
+def below_chance(
+  accuracy: float, stderr: float, num_classes: int, *, rows: int
+) -> bool:
+  """Whether labels are missed too often for a guess: leakage, not privacy.
+
+  Who never names the true one of K classes tells it apart from the others: a
+  read-out that is turned around recovers it. True where the accuracy is under
+  1/K by three standard errors, its own or that of guessing `rows` labels, and
+  under 2/3 of 1/K: classes are seldom equally frequent, and naming the rarest
+  one always reads nothing and is somewhat below 1/K.
+
+  >>> below_chance(0.0, 0.0, 10, rows=1024), below_chance(0.09, 0.0, 10, rows=9)
+  (True, False)
+
+  Args:
+    accuracy: mean over trials of the share of labels that were named.
+    stderr: its standard error over trials.
+    num_classes: K.
+    rows: labels behind the mean that differ: those of one batch where all
+      trials attack the same one.
+  """
+  chance = 1 / num_classes
+  noise = max(stderr, np.sqrt(chance * (1 - chance) / rows))
+  return bool(accuracy < min(chance - _SIGMAS * noise, _MATERIAL * chance))
