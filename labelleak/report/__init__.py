@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from labelleak.base import InputError
-from labelleak.report import plots, tables
+from labelleak.report import plots, ranking, tables, tradeoff
 
 # Fields that differ between two runs of the same config.
 VOLATILE = ('seconds', 'step_seconds', 'device', 'versions', 'commit')
@@ -76,10 +76,16 @@ def append(workdir: str, rows: list[dict], values: list[dict]) -> None:
 
 
 def finish(workdir: str, rows: list[dict]) -> None:
-  """Writes `table.md` and the plots of a run."""
+  """Writes `table.md` and the plots of a run.
+
+  Where several defenses were run, `ranking.md` and `tradeoff.png`, too.
+  """
   path = pathlib.Path(workdir)
   _replace(path / 'table.md', tables.points(rows, 'github').encode())
   plots.save(path, rows)
+  if compared := ranking.comparisons(rows):
+    _replace(path / 'ranking.md', ranking.markdown(compared).encode())
+    tradeoff.draw(compared).savefig(path / 'tradeoff.png', dpi=150)
 
 
 def read(workdir: str) -> list[dict]:
