@@ -270,6 +270,14 @@ class ScoresTest(parameterized.TestCase):
     got = jax.jit(metrics.permuted_label_accuracy)(scores, y)
     np.testing.assert_allclose(got, want, atol=1e-6)
 
+  @settings(max_examples=15, deadline=None)
+  @given(tied_scores(num_classes=2))
+  def test_of_two_classes_it_is_the_better_side(self, pair):
+    """What VFLAIR's records of the norm score fold their accuracies to."""
+    accuracy = jax.jit(metrics.label_accuracy)(*pair)
+    got = jax.jit(metrics.permuted_label_accuracy)(*pair)
+    np.testing.assert_allclose(got, max(accuracy, 1 - accuracy), atol=1e-6)
+
   def test_vmap_is_a_loop(self):
     rng = np.random.default_rng(3)
     scores = jnp.array(rng.normal(size=(4, 30, 2)))

@@ -8,7 +8,7 @@ class Cell(NamedTuple):
 
   source: str  # 'llbg Table 1'
   setting: dict  # facts that a row's `setting` must equal
-  attack: str
+  attack: Optional[str]  # None: of the model, whatever attacked it
   attack_args: dict
   metric: str
   mean: float
