@@ -177,13 +177,14 @@ def _train_step(model, tx, state, batch):
   params = state.variables['params']
   rest = {k: v for k, v in state.variables.items() if k != 'params'}
   key = jax.random.fold_in(state.key, state.count)
+  dropout_key, defense_key = jax.random.split(key)
 
   def loss_fn(params):
     logits, updated = model.apply(
       {**rest, 'params': params},
       x,
       train=True,
-      rngs={'dropout': key},
+      rngs={'dropout': dropout_key},
       mutable=list(rest),
     )
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, y)
@@ -191,7 +192,9 @@ def _train_step(model, tx, state, batch):
 
   value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
   (loss, (updated, hits)), grads = value_and_grad(params)
-  updates, opt_state = tx.update(grads, state.opt_state, params)
+  updates, opt_state = tx.update(
+    grads, state.opt_state, params, key=defense_key, mask=jnp.ones(len(y))
+  )
   params = optax.apply_updates(params, updates)
   state = state._replace(
     variables={**rest, **updated, 'params': params},
@@ -229,6 +232,7 @@ def classifier(
   seed: int,
   optimizer: str = 'adam',
   weight_decay: float = 0.0,
+  defense: Optional[optax.GradientTransformation] = None,
   variables: Optional[chex.ArrayTree] = None,
   workdir: Optional[str] = None,
   callback: Optional[Callable] = None,
@@ -245,6 +249,9 @@ def classifier(
     seed: of initialisation, order and dropout.
     optimizer: name in optax, such as 'adam', 'adamw' or 'sgd'.
     weight_decay: the optimizer's own, else added to the gradient (L2).
+    defense: acts on the mean gradient of every mini-batch, before decay and
+      optimizer: one client that sends each step's gradient (FedSGD). Its state
+      starts anew with every training.
     variables: where to start; None initialises from `seed`.
     workdir, callback, progress: see `fit`.
     **hyper: the optimizer's own, such as momentum.
@@ -258,6 +265,8 @@ def classifier(
       f'batch_size={batch_size} must be at least 1 and lr={lr} positive.'
     )
   tx = transformation(optimizer, lr, weight_decay=weight_decay, **hyper)
+  tx = optax.chain(defense or optax.identity(), tx)
+  tx = optax.with_extra_args_support(tx)
   init_key, step_key = jax.random.split(jax.random.key(seed))
   if variables is None:
     variables = jax.jit(model.init)(init_key, source.take(np.arange(1)))

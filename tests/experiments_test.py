@@ -5,15 +5,17 @@ from unittest import mock
 
 from absl.testing import parameterized
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 import numpy as np
+import optax
 
 from configs import common
 from labelleak import attacks, experiments, models, report
 from labelleak.attacks import counts
 from labelleak.base import Attack, InputError
-from labelleak.experiments import hfl, inputs
+from labelleak.experiments import hfl, inputs, main_task
 
 _BASIC = (dict(name='counts.llbg'), dict(name='counts.ebi'))
 
@@ -152,6 +154,201 @@ class RowsTest(parameterized.TestCase):
         noisy['metrics']['count_accuracy']['mean'],
         clean['metrics']['count_accuracy']['mean'] - 0.2,
       )
+
+  @parameterized.parameters('clear', 'sealed')
+  def test_an_aggregate_hides_whose_labels_they_are(self, aggregate):
+    # Of nearly uniform clients LLBG reads nearly all of the pooled counts.
+    config = _config(
+      clients=4, local_steps=1, aggregate=dict(name=aggregate), trials=8
+    )
+    rows = experiments.run(config)
+    pooled = rows[0]['metrics']['count_accuracy']['mean']
+    own = rows[0]['metrics']['client_accuracy']['mean']
+    self.assertGreater(pooled, 0.9)
+    # Four clients have (mostly) four heavy classes, each half of its batch.
+    self.assertLess(own, 0.75)
+    guess = rows[-1]['metrics']['client_accuracy']['mean']
+    self.assertGreater(own, guess)
+    alone = experiments.run(_config(local_steps=1))
+    self.assertNotIn('client_accuracy', alone[0]['metrics'])
+
+  def test_a_clients_share_is_what_random_rounding_expects(self):
+    truth = np.array([[3, 0, 1], [0, 2, 2]])
+    counts = np.array([3, 1, 4])
+    found = hfl._scored(counts, truth)
+    self.assertEqual(found['count_accuracy'], 7 / 8)
+    # Shares 1.5, .5, 2 against (3, 0, 1) and (0, 2, 2).
+    self.assertEqual(found['client_accuracy'], (2.5 / 4 + 2.5 / 4) / 2)
+    # Rounding 1.5 and .5 at random, to (2, 0) or (1, 1).
+    rounded = [
+      np.minimum(guess, row).sum() / 4
+      for guess in ([2, 0, 2], [1, 1, 2])
+      for row in truth
+    ]
+    self.assertEqual(found['client_accuracy'], np.mean(rounded))
+
+
+class MainTaskTest(parameterized.TestCase):
+  """What a model trained under the same defense still learns."""
+
+  def _run(self, *links, **options):
+    config = _config(step_defense=links, trials=1, attacks=_BASIC[:1])
+    config.main_task = dict(steps=60, batch_size=64, lr=5e-3, seeds=2) | options
+    return experiments.run(config)
+
+  def test_rows_say_what_a_defense_costs(self):
+    free = self._run()
+    noisy = self._run(dict(name='gaussian', stddev=100.0))
+    for plain, row in zip(free, noisy):  # every attack's row has it
+      plain, row = plain['metrics'], row['metrics']
+      self.assertEqual(plain['relative_accuracy']['mean'], 0.0)
+      self.assertGreater(plain['main_accuracy']['mean'], 0.5)
+      self.assertLess(row['main_accuracy']['mean'], 0.3)  # chance is .1
+      self.assertAlmostEqual(
+        row['relative_accuracy']['mean'],
+        row['main_accuracy']['mean'] - plain['main_accuracy']['mean'],
+      )
+      self.assertGreater(plain['main_accuracy']['std'], 0.0)  # two seeds
+    self.assertNotIn('main_accuracy', experiments.run(_config())[0]['metrics'])
+
+  def test_its_model_may_be_another_one(self):
+    config = _config()
+    config.main_task = dict(model=dict(name='mlp.mlp', width=8))
+    self.assertEqual(main_task.describe(config), 'mlp.mlp(width=8)')
+    config.main_task = dict(steps=1)
+    self.assertIsNone(main_task.describe(config))
+
+  def test_the_attacked_model_is_defended_only_where_the_config_says_so(self):
+    noise = (dict(name='gaussian', stddev=100.0),)
+    accuracy = {}
+    for defended in (False, True):
+      train = dict(steps=60, batch_size=64, lr=5e-3)
+      train |= dict(defended=True) if defended else {}
+      config = _config(step_defense=noise, trials=1)
+      config.train = train
+      accuracy[defended] = experiments.run(config)[0]['setting']['accuracy']
+    self.assertGreater(accuracy[False], 0.5)
+    self.assertLess(accuracy[True], 0.3)
+
+  @parameterized.parameters(
+    (dict(lr=0.1, batch_size=8), "config.main_task lacks 'steps'"),
+    (
+      dict(steps=1, lr=0.1, batch_size=8, optimizer='sdg'),
+      "no optimizer 'sdg'",
+    ),
+    (dict(steps=1, lr=0.1, batch_size=8, model=dict(name='x.y')), "'x.y'"),
+    (
+      dict(steps=1, lr=0.1, batch_size=8, dataset=dict(name='no.set')),
+      "'no.set'",
+    ),
+  )
+  def test_what_cannot_run_is_refused_before_the_run(self, options, message):
+    config = _config()
+    config.main_task = options
+    with self.assertRaisesRegex(InputError, message) as caught:
+      hfl.experiment(config=config)
+    self.assertNotIn('\n', str(caught.exception))
+
+
+def passes_once():
+  """A defense whose state lets one update through, and nothing after it."""
+  return optax.GradientTransformation(
+    lambda params: jnp.ones(()),
+    lambda updates, state, params=None: (
+      jax.tree.map(lambda u: u * state, updates),
+      jnp.zeros(()),
+    ),
+  )
+
+
+class DefenseTest(parameterized.TestCase):
+  @parameterized.parameters('step_defense', 'defense')
+  def test_its_state_is_of_one_trial(self, place):
+    fields = {place: (dict(name=f'{__name__}.passes_once'),)}
+    config = _config(local_steps=1, trials=6, queries=2, **fields)
+    workdir = self.create_tempdir().full_path
+    experiments.run(config, workdir)
+    values = report.trials(workdir)
+    (name,) = [n for n in values if 'llbg' in n and 'count_accuracy' in n]
+    np.testing.assert_array_equal(values[name], 1.0)
+
+  def test_averaged_queries_are_less_noise(self):
+    # Nine queries at sigma are as one at sigma / 3.
+    run = lambda sigma, queries: experiments.run(
+      _config(
+        attacks=_BASIC[:1],
+        step_defense=(dict(name='gaussian', stddev=sigma),),
+        queries=queries,
+        trials=60,
+        local_steps=4,
+      )
+    )
+    accuracy = lambda rows: rows[0]['metrics']['count_accuracy']
+    many, one, less = map(accuracy, (run(0.3, 9), run(0.3, 1), run(0.1, 1)))
+    error = np.hypot(many['stderr'], less['stderr'])
+    self.assertLess(abs(many['mean'] - less['mean']), 4 * error)
+    self.assertGreater(many['mean'] - one['mean'], 4 * error)
+
+  @parameterized.parameters(
+    # step sigma, update sigma, S, Q -> what a step of one query would carry
+    (0.3, 0.0, 10, 1, 0.3),
+    (0.3, 0.0, 10, 4, 0.15),
+    (0.0, 0.3, 4, 1, 0.15),
+    (0.3, 0.8, 4, 1, 0.5),
+  )
+  def test_what_is_granted_of_noise(self, step, update, steps, queries, want):
+    noise = lambda sigma: (dict(name='gaussian', stddev=sigma),) * (sigma > 0)
+    config = _config(
+      local_steps=steps,
+      queries=queries,
+      step_defense=(dict(name='clip', max_norm=1.0), *noise(step)),
+      defense=(dict(name='compress', drop=0.4), *noise(update)),
+    )
+    granted = dict(hfl._strengths(config))
+    self.assertAlmostEqual(granted.pop('gaussian'), want)
+    self.assertEqual(granted, dict(clip=1.0, compress=0.4))
+
+  def test_averaged_rows_do_not_pass_for_published_ones(self):
+    (row,) = experiments.run(_config(queries=3, trials=1, attacks=()))
+    self.assertEqual(row['setting']['queries'], 3)
+    (row,) = experiments.run(_config(trials=1, attacks=()))
+    self.assertIsNone(row['setting']['queries'])
+
+  def test_a_head_without_bias_leaves_what_reads_the_kernel(self):
+    model = dict(name='mlp.mlp', width=16, head_bias=False)
+    kernel = ('counts.idlg', 'counts.llg', 'counts.llg_star')
+    config = _config(
+      model=model, attacks=tuple(dict(name=name) for name in kernel), trials=20
+    )
+    rows = _by_attack(experiments.run(config))
+    guess = rows['counts.random']
+    for name in kernel[1:]:
+      ahead = rows[name]['mean'] - guess['mean']
+      self.assertGreater(ahead, 4 * (rows[name]['stderr'] + guess['stderr']))
+    for name in ('ebi', 'llbg', 'calibrated'):
+      config.attacks = (dict(name=f'counts.{name}'),)
+      with self.assertRaisesRegex(
+        InputError, f'counts.{name} reads .* bias, but .* use counts.llg'
+      ) as caught:
+        hfl.experiment(config=config)
+      self.assertNotIn('\n', str(caught.exception))
+
+  def test_calibration_finds_the_scale_that_clipping_hides(self):
+    clip = (dict(name='clip', max_norm=0.1),)
+    calibrated = dict(name='counts.calibrated')
+    attacks = (
+      dict(name='counts.llbg'),
+      calibrated | dict(known=('steps', 'clients', 'defense')),
+      calibrated | dict(known=('steps', 'clients')),
+    )
+    rows = experiments.run(
+      _config(step_defense=clip, attacks=attacks, trials=8)
+    )
+    fixed, granted, blind = (
+      row['metrics']['count_accuracy']['mean'] for row in rows[:3]
+    )
+    self.assertGreater(granted, fixed + 0.2)
+    self.assertGreater(blind, fixed + 0.2)
 
 
 class CostTest(parameterized.TestCase):

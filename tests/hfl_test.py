@@ -278,6 +278,59 @@ class ObserveTest(parameterized.TestCase):
     chex.assert_trees_all_equal(view.variables, variables)
     self.assertEqual(view._fields, ('grads', 'variables'))
 
+  def test_clients_pool_their_batches(self):
+    # FedSGD: the mean of C means is the mean over C * B examples, so that an
+    # aggregate shows what one client with all the batches would.
+    batches = _stack(*self.batches)
+    pooled = jax.tree.map(lambda a: a.reshape(1, -1, *a.shape[2:]), batches)
+    chex.assert_trees_all_close(
+      _observe(self.clients['fedsgd'], batches).grads,
+      _observe(self.clients['fedsgd'], pooled).grads,
+      atol=1e-6,
+    )
+
+  @parameterized.parameters(('fedsgd', 1), ('fedavg', 4))
+  def test_an_aggregate_of_uniform_models_is_the_pooled_counts(self, name, s):
+    # Every step: 1/K - counts / b, summed over S steps, averaged over C.
+    client = hfl.fedavg(LOSS, lr=1e-6, steps=4) if s == 4 else hfl.fedsgd(LOSS)
+    variables = _variables(scale=0.0)
+    for aggregate in (he.clear(), he.sealed()):
+      view = _observe(
+        client, _stack(*self.batches), variables, aggregate=aggregate
+      )
+      counts = sum(batch.y.sum(0) for batch in self.batches)
+      want = s / 7 - counts / (3 * 8 / s)
+      np.testing.assert_allclose(view.grads['head']['bias'], want, atol=2e-4)
+
+  @parameterized.parameters(1, 2)
+  def test_state_of_a_defense_is_of_one_answer(self, queries):
+    # Lets one update pass and nothing after it: kept from one client, query or
+    # round to the next, its state would shrink the mean.
+    once = optax.GradientTransformation(
+      lambda params: jnp.ones(()),
+      lambda updates, state, params=None: (
+        jax.tree.map(lambda u: u * state, updates),
+        jnp.zeros(()),
+      ),
+    )
+    batches = _stack(*self.batches)
+    for client in self.clients.values():
+      for _ in range(2):
+        view = _observe(client, batches, defense=once, queries=queries)
+        free = _observe(client, batches, queries=queries)
+        chex.assert_trees_all_close(view.grads, free.grads, atol=1e-6)
+    # Within a client's local steps it goes on: only the first one moves.
+    client = lambda steps: hfl.fedavg(
+      LOSS, lr=0.1, steps=steps, step_defense=once
+    )
+    first = self.batches[0]
+    half = jax.tree.map(lambda a: a[:4], first)
+    chex.assert_trees_all_close(
+      client(2)(KEY, _variables(), first),
+      client(1)(KEY, _variables(), half),
+      atol=1e-6,
+    )
+
   @parameterized.parameters(1, 3)
   def test_sealing_hides_messages_and_changes_no_result(self, num_clients):
     batches = _stack(*self.batches[:num_clients])

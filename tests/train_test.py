@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, data, models, train
+from labelleak import base, data, defenses, models, train
 
 
 class Interrupted(Exception):
@@ -265,6 +265,77 @@ class ClassifierTest(parameterized.TestCase):
       jax.tree.map(jnp.subtract, step(0.0), step(0.5)),
       jax.tree.map(lambda w: 0.1 * 0.5 * w, start['params']),
       atol=1e-6,
+    )
+
+  def _moves(self, defense, **hyper):
+    """What one step of SGD at lr = 1 takes off every parameter."""
+    _, start = self._fit(steps=0)
+    hyper = dict(steps=1, optimizer='sgd', lr=1.0, variables=start) | hyper
+    _, after = self._fit(defense=defense, **hyper)
+    return start, jax.tree.map(jnp.subtract, start['params'], after['params'])
+
+  @parameterized.parameters(
+    dict(name='gaussian', stddev=0.0),
+    dict(name='clip', max_norm=float('inf')),
+    dict(name='compress', drop=0.0),
+  )
+  def test_a_defense_without_strength_trains_as_none(self, **spec):
+    sgd = dict(steps=5, optimizer='sgd', lr=0.1)
+    runs = [
+      self._fit(defense=defense, **sgd)[1]
+      for defense in (None, defenses.build((spec,)))
+    ]
+    chex.assert_trees_all_close(*runs, atol=1e-5)
+
+  def test_a_clipped_step_is_as_long_as_the_clip(self):
+    _, free = self._moves(None)
+    _, clipped = self._moves(defenses.clip(max_norm=0.01))
+    self.assertGreater(optax.tree.norm(free), 0.1)
+    self.assertAlmostEqual(optax.tree.norm(clipped), 0.01, delta=1e-4)
+    scale = 0.01 / optax.tree.norm(free)
+    chex.assert_trees_all_close(
+      clipped, jax.tree.map(lambda g: scale * g, free), atol=1e-6
+    )
+
+  def test_weight_decay_is_no_data_and_is_not_clipped(self):
+    start, moved = self._moves(defenses.clip(max_norm=1e-6), weight_decay=0.5)
+    decay = jax.tree.map(lambda w: 0.5 * w, start['params'])
+    chex.assert_trees_all_close(moved, decay, atol=2e-6)
+
+  def test_every_step_draws_noise_of_its_own(self):
+    # n steps of SGD at lr = 1e-3 add N(0, n (lr sigma)^2) to a parameter.
+    sigma, lr, steps = 100.0, 1e-3, 9
+    _, start = self._fit(steps=0)
+    fit = lambda tx: self._fit(
+      steps=steps, optimizer='sgd', lr=lr, variables=start, defense=tx
+    )[1]['params']['Dense_0']['kernel']
+    # Large noise: what it does to the later gradients is small beside it.
+    noise = np.ravel(fit(defenses.gaussian(stddev=sigma)) - fit(None))
+    found = noise.std() / (sigma * lr)
+    error = steps**0.5 / np.sqrt(2 * noise.size)
+    for factor, agrees in ((1, True), (2 / 3, False), (1.5, False)):
+      near = abs(found - factor * steps**0.5) < 4 * error
+      self.assertEqual(near, agrees, f'{found / steps**0.5} at {factor}')
+
+  def test_a_defense_starts_anew_with_every_training(self):
+    # Lets the first step pass and nothing after it: were its state kept, the
+    # second training would not move at all.
+    once = optax.GradientTransformation(
+      lambda params: jnp.ones(()),
+      lambda updates, state, params=None: (
+        jax.tree.map(lambda u: u * state, updates),
+        jnp.zeros(()),
+      ),
+    )
+    _, start = self._fit(steps=0)
+    fit = lambda steps: self._fit(
+      steps=steps, optimizer='sgd', lr=0.1, variables=start, defense=once
+    )[1]['params']
+    one, five, again = fit(1), fit(5), fit(5)
+    chex.assert_trees_all_equal(one, five)
+    chex.assert_trees_all_equal(five, again)
+    self.assertGreater(
+      optax.tree.norm(jax.tree.map(jnp.subtract, one, start['params'])), 0.0
     )
 
   def test_an_interrupted_classifier_resumes_exactly(self):

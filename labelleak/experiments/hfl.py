@@ -19,7 +19,7 @@ from labelleak import (
   train,
 )
 from labelleak.base import InputError
-from labelleak.experiments import grants, inputs
+from labelleak.experiments import grants, inputs, main_task
 from labelleak.models import weights
 
 GRANTS = ('lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y')
@@ -29,6 +29,7 @@ METRICS = (
   'presence_recall',
   'count_error',
 )
+_NOISE = ('gaussian', 'laplace')
 
 
 def experiment(*, config: ConfigDict) -> Callable:
@@ -51,8 +52,9 @@ def experiment(*, config: ConfigDict) -> Callable:
   _check(config)
   source = inputs.source(config)
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
-  links = (*config.defense, *config.step_defense)
-  specs = grants.specs(config, GRANTS, links=links, baseline='counts.random')
+  specs = grants.specs(
+    config, GRANTS, links=_links(config), baseline='counts.random'
+  )
   granted = {field for spec in specs for field in grants.grant(config, spec)}
   aux, rows = {}, np.arange(len(source.y))
   if granted & {'x', 'y'}:
@@ -70,6 +72,7 @@ def experiment(*, config: ConfigDict) -> Callable:
   if config.train:
     dry = functools.partial(_trained, config, model, steps=0, progress=False)
     jax.eval_shape(dry, variables)
+  main_task.validate(config, _links(config))
 
   def measure(progress):
     init_key, trial_key = jax.random.split(key)
@@ -84,11 +87,13 @@ def experiment(*, config: ConfigDict) -> Callable:
       callback=progress,
     )
     facts = _facts(config, source, accuracy)
+    names = _metrics(config.clients)
+    learned = main_task.accuracy(config, _links(config))
     return [
       dict(
         grants.identity(config, spec),
         **facts,
-        values={m: v[m] for m in METRICS},
+        values={m: v[m] for m in names} | learned,
       )
       for spec, v in zip(specs, values)
     ]
@@ -137,12 +142,12 @@ def _trial(config, model, source, specs):
       aggregate=aggregate,
       queries=config.queries,
     )
-    truth = batches.y.sum((0, 1)).astype(jnp.int32)
+    truth = batches.y.sum(1).astype(jnp.int32)
     given = dict(
       steps=config.local_steps,
       clients=config.clients,
       lr=config.lr,
-      defense=_strengths(config.step_defense),
+      defense=_strengths(config),
       apply=apply,
       shape=source.shape,
       **aux,
@@ -150,11 +155,26 @@ def _trial(config, model, source, specs):
     results = []
     for spec, infer in zip(specs, infers):
       known = grants.known(config, spec, source.num_classes, given)
-      counts = infer(attack_key, view, known)
-      results.append({m: getattr(metrics, m)(counts, truth) for m in METRICS})
+      results.append(_scored(infer(attack_key, view, known), truth))
     return results
 
   return trial
+
+
+def _scored(counts, truth):
+  """Metrics of counts [K] against those of each client, [C, K]."""
+  found = {m: getattr(metrics, m)(counts, truth.sum(0)) for m in METRICS}
+  if len(truth) > 1:
+    # A client's labels by the clients' mean, which is all that was revealed;
+    # shares are what rounding them at random gives in expectation.
+    share = counts / len(truth)
+    own = jax.vmap(metrics.count_accuracy, (None, 0))(share, truth)
+    found['client_accuracy'] = own.mean()
+  return found
+
+
+def _metrics(clients):
+  return METRICS + (('client_accuracy',) if clients > 1 else ())
 
 
 def _abstract(init, key, config, source):
@@ -183,19 +203,28 @@ def _fitted(config, source, model, variables):
 
 
 def _trained(config, model, variables, **override):
+  """Variables after `config.train`, under the defenses where it is `defended`.
+
+  A defense is part of the training's own state: it starts anew with it.
+  """
   options = dict(split='train', seed=config.seed) | dict(config.train)
-  for option in ('steps', 'batch_size', 'lr'):
-    if option not in options:
-      raise InputError(f'config.train lacks {option!r}; add it.')
+  main_task.check('train', options)
   options |= override
   source = inputs.source(config, options.pop('split'))
+  if options.pop('defended', False):
+    options['defense'] = defenses.build(_links(config))
   return train.classifier(model, source, variables=variables, **options)
+
+
+def _links(config):
+  """All that a client does to a gradient, in order."""
+  return (*config.step_defense, *config.defense)
 
 
 def _facts(config, source, accuracy):
   """Row fields that all attacks of a point share."""
   model = sweep.describe(config.model)
-  full, names = grants.chain((*config.step_defense, *config.defense))
+  full, names = grants.chain(_links(config))
   return dict(
     setting=dict(
       data=config.stands_for.data or source.name,
@@ -204,7 +233,9 @@ def _facts(config, source, accuracy):
       batch_size=config.batch_size,
       local_steps=config.local_steps,
       clients=config.clients,
+      queries=config.queries if config.queries > 1 else None,
       partition=config.partition,
+      main_task=main_task.describe(config),
       trained=bool(config.train or config.weights),
       accuracy=accuracy,
       defense=full,
@@ -216,10 +247,20 @@ def _facts(config, source, accuracy):
   )
 
 
-def _strengths(links):
-  """(name, strength) of each transform that has one number, as in `Known`."""
-  pairs = []
-  for link in links:
-    numbers = [v for k, v in link.items() if k != 'name']
-    pairs.append((link['name'], numbers[0] if numbers else None))
-  return tuple(pairs)
+def _strengths(config):
+  """(name, strength) of each transform that has one number, as in `Known`.
+
+  Noise is that of a local step which leaves as much on the view: noise on the
+  update of S steps counts 1/sqrt(S), and averaging Q queries takes 1/sqrt(Q).
+  """
+  strengths = {}
+  places = (config.step_defense, 1), (config.defense, config.local_steps)
+  for links, steps in places:
+    for link in links:
+      numbers = [v for k, v in link.items() if k != 'name']
+      name, strength = link['name'], numbers[0] if numbers else None
+      if name in _NOISE:
+        strength /= (steps * config.queries) ** 0.5
+        strength = float(np.hypot(strength, strengths.get(name, 0.0)))
+      strengths[name] = strength
+  return tuple(strengths.items())
