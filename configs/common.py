@@ -128,6 +128,7 @@ def vfl(name):
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
       code=(),  # of the labels that enter the loss
       defense=(),  # on the cut gradients of the passive parties
+      defend_active=False,  # `defense` on the active party's own, too
       penalty=placeholder(object),  # that the active party adds to its loss
       # Labels of the attacked batch that `known` may grant, with x and y.
       aux=dict(per_class=1),
@@ -135,6 +136,7 @@ def vfl(name):
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial
+      observed=dict(steps=1, epochs=1),  # of a training, by `tradeoff`
       optimizer=dict(name='adam', lr=1e-3),
       train=dict(
         steps=0,  # before the attack

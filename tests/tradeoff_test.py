@@ -29,10 +29,14 @@ class TradeoffTest(parameterized.TestCase):
     config = _config(train__shuffle=shuffle)
     source = joint.source(config)
     model = joint.build(config, source)
-    together = fitting.fit_all(config, model, source, (3, 4))
+    stops = (0, 2, 5)
+    first, _, last = fitting.fit_all(config, model, source, (3, 4), stops)
     for i, seed in enumerate((3, 4)):
+      alone = fitting.start(config, model, source, seed)
+      ours = jax.tree.map(lambda a, i=i: a[i], first)
+      chex.assert_trees_all_equal(ours, alone)
       alone = fitting.fit(config, model, source, seed)
-      ours = jax.tree.map(lambda a, i=i: a[i], together)
+      ours = jax.tree.map(lambda a, i=i: a[i], last)
       chex.assert_trees_all_close(
         ours.variables, alone.variables, atol=1e-5, rtol=1e-4
       )
@@ -54,6 +58,45 @@ class TradeoffTest(parameterized.TestCase):
     self.assertEqual([row['trials'] for row in rows], [3] * 4)
     self.assertEqual(rows[2]['defense'], 'gaussian')
 
+  def test_steps_are_averaged(self):
+    config = _config(train__shuffle=False, observed__steps=4, trials=1)
+    source = joint.source(config)
+    model = joint.build(config, source)
+    row = experiments.run(config)[1]
+    self.assertEqual(row['attack'], 'scores.random')
+    self.assertLess(row['metrics']['label_accuracy']['mean'], 0.2)
+    config.attacks = (dict(name='scores.direct', rule='complement'),)
+    config.optimizer.lr = 1.0  # labels move far between steps
+    scores = []
+    state = fitting.start(config, model, source, 0)
+    for number in range(1, 5):
+      model = joint.build(config, source)
+      batch = fitting.epochs(config, model, source, np.array([number]), 0)
+      batch = jax.tree.map(lambda a: a[0], batch)
+      state, (views, _) = jax.jit(model.protocol.step)(state, batch)
+      hits = np.argmax(views[0].cut_grads, -1) == batch.y.argmax(-1)
+      scores.append(hits.mean())
+    row = experiments.run(config)[0]
+    self.assertAlmostEqual(
+      row['metrics']['label_accuracy']['mean'], np.mean(scores), places=4
+    )
+
+  def test_epochs_average_noise_out(self):
+    accuracy = []
+    for epochs in (1, 6):
+      config = _config(
+        train__shuffle=False,
+        observed__epochs=epochs,
+        train__steps=5 * 23,
+        optimizer__lr=1e-6,  # the model stands still
+        defense=(dict(name='gaussian', stddev=0.016),),
+      )
+      row = experiments.run(config)[0]
+      accuracy.append(row['metrics']['label_accuracy']['mean'])
+    # Noise of .016 hides 1/64, noise of .0065 does not.
+    self.assertLess(accuracy[0], 0.5)
+    self.assertGreater(accuracy[1], 0.65)
+
   def test_codes_penalties_and_bottlenecks_are_defenses(self):
     config = _config(
       trials=1,
@@ -73,6 +116,10 @@ class TradeoffTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(train__steps=0), 'train.steps=0'),
     (dict(batch_size=32), 'batch_size=32'),
+    (dict(observed__steps=0), 'observed.steps=0'),
+    (dict(observed__steps=6), 'within the train.steps=5'),
+    (dict(observed__steps=22, train__steps=30), 'use at most 21'),
+    (dict(observed__epochs=2, train__steps=30), 'train.shuffle=False'),
     (dict(code=(dict(alpha=0.1),)), 'has no name'),
     (dict(code=(dict(name='smoothing', alpha=2.0),)), 'alpha=2.0'),
     (dict(penalty=dict(name='dcor')), 'penalties has no'),
@@ -86,6 +133,23 @@ class TradeoffTest(parameterized.TestCase):
 
 
 class StateTest(absltest.TestCase):
+  def test_the_active_party_is_defended_only_where_the_config_says_so(self):
+    cuts = []
+    for own in (False, True):
+      config = _config(
+        defense=(dict(name='optax.scale', step_size=0.0),), defend_active=own
+      )
+      source = joint.source(config)
+      model = joint.build(config, source)
+      state = fitting.start(config, model, source, 0)
+      batch = fitting.epochs(config, model, source, np.array([1]), 0)
+      batch = jax.tree.map(lambda a: a[0], batch)
+      _, (views, _) = model.protocol.step(state, batch)
+      self.assertEqual(float(np.abs(views[0].cut_grads).max()), 0)
+      cuts.append(float(np.abs(views[1].cut_grads).max()))
+    self.assertGreater(cuts[0], 0)
+    self.assertEqual(cuts[1], 0)
+
   def test_a_defenses_state_starts_anew_with_every_trial(self):
     config = _config(defense=(dict(name='optax.trace', decay=0.9),))
     source = joint.source(config)

@@ -49,8 +49,16 @@ def fit_all(
   model: joint.Joint,
   source: data.Source,
   seeds: Sequence[int],
-) -> vfl.State:
-  """`fit` for all seeds at once, vmapped; leaves [T, ...], no checkpoints."""
+  stops: Sequence[int],
+) -> list[vfl.State]:
+  """`fit` for all seeds at once, vmapped and without checkpoints.
+
+  Args:
+    stops: ascending steps; the states after each of them are kept.
+
+  Returns:
+    a state for each stop, leaves [T, ...].
+  """
   shuffled = config.train.shuffle
   order = lambda numbers, seed: epochs(config, model, source, numbers, seed)
 
@@ -60,9 +68,8 @@ def fit_all(
     each = [order(numbers, seed) for seed in seeds]
     return jax.tree.map(lambda *a: np.stack(a, 1), *each)
 
-  step = jax.vmap(
-    _metrics_alone(model.protocol.step), (0, 0 if shuffled else None)
-  )
+  one = _metrics_alone(model.protocol.step)
+  step = jax.vmap(one, (0, 0 if shuffled else None))
 
   def mean(states, batch):
     states, metrics = step(states, batch)
@@ -70,7 +77,13 @@ def fit_all(
 
   each = [start(config, model, source, seed) for seed in seeds]
   states = jax.tree.map(lambda *a: jnp.stack(a), *each)
-  return train.fit(mean, states, batches, steps=config.train.steps)
+  kept, done = [], 0
+  for stop in stops:
+    states = train.fit(
+      mean, states, lambda n, d=done: batches(n + d), steps=stop - done
+    )
+    kept, done = [*kept, states], stop
+  return kept
 
 
 def start(

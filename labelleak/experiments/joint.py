@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
+import optax
 
 from labelleak import (
   base,
@@ -59,7 +60,8 @@ def trained(config: ConfigDict) -> bool:
 def build(config: ConfigDict, source: data.Source) -> Joint:
   """Parties with bottoms of one kind, passive links defended and aggregated.
 
-  The active party's own link is clear and carries no defense. `source` gives
+  The active party's own link is clear and carries no defense, unless
+  `defend_active` says so, as in the code of Fu et al. `source` gives
   the shape of an example and the number of classes.
 
   Raises:
@@ -87,10 +89,13 @@ def build(config: ConfigDict, source: data.Source) -> Joint:
   top = None
   if config.top:
     model = models.load(num_classes=source.num_classes, **dict(config.top))
-    own = config.top_optimizer and dict(config.top_optimizer)
-    top = vfl.party(model, _optimizer(own, steps_per_epoch) if own else tx)
-  passive = vfl.link(defenses.build(config.defense), aggregate=aggregate)
-  links = (passive,) * (num - 1) + (vfl.link(),)
+    if config.top_optimizer:
+      tx = _optimizer(dict(config.top_optimizer), steps_per_epoch)
+    top = vfl.party(model, tx)
+  defense = defenses.build(config.defense)
+  passive = vfl.link(defense, aggregate=aggregate)
+  own = vfl.link(defense) if config.defend_active else vfl.link()
+  links = (passive,) * (num - 1) + (own,)
   penalty = config.penalty and base.load('penalties', **dict(config.penalty))
   protocol = vfl.protocol(
     parties,
@@ -117,19 +122,23 @@ def _epoch(config, held, sealed):
 
 
 def _optimizer(options, steps_per_epoch):
-  """The optimizer of every party; `decay` 'epoch' is VFLAIR's schedule."""
+  """An optimizer; `decay` 'epoch' is VFLAIR's schedule, a tuple Fu et al.'s."""
   lr, decay = options.pop('lr', None), options.pop('decay', None)
   if lr is None or lr <= 0:
     raise InputError(f'optimizer.lr={lr} must be a positive number.')
-  if decay not in (None, 'epoch'):
-    raise InputError(
-      f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
-      ' root of the epoch) or None.'
-    )
   schedule = lr
   if decay == 'epoch':
     epoch = lambda step: jnp.maximum(step // steps_per_epoch, 1)
     schedule = lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
+  elif isinstance(decay, tuple):
+    drops = {epoch * steps_per_epoch: 0.1 for epoch in decay}
+    schedule = optax.piecewise_constant_schedule(lr, drops)
+  elif decay is not None:
+    raise InputError(
+      f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
+      ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
+      ' None.'
+    )
   return train.transformation(options.pop('name'), schedule, **options)
 
 

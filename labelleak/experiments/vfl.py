@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -44,7 +45,13 @@ def experiment(*, config: ConfigDict) -> Callable:
   joint.check_cost(config, model, part, size, steps)
   if joint.trained(config):
     tested = joint.source(config, config.train.tested)
-  trial = first_step(config, model, specs, part.num_classes)
+  attack = scorer(config, model, specs, part.num_classes)
+
+  def trial(key, batch, state):
+    init_key, attack_key = jax.random.split(key)
+    state = state or model.protocol.init(init_key, batch.xs)
+    return scored(attack(attack_key, batch, state), batch.y)
+
   draw = functools.partial(joint.batches, config, source, model.split)
   key = jax.random.key(config.seed)
   first = jax.tree.map(lambda a: a[0], draw(np.arange(1)))
@@ -100,34 +107,37 @@ def results(
   ]
 
 
-def first_step(
+def scorer(
   config: ConfigDict, model: joint.Joint, specs: list, num_classes: int
 ) -> Callable:
-  """(key, batch, state) -> what each attack scored on the next step's view.
-
-  Without a state, (), the step is the first of a model that the key draws.
-  """
+  """(key, batch, state) -> scores [B, K] of each attack on the next step."""
   infers = [
     attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
   ]
   bottom = vfl.bottom(model.parties[config.attacker])
 
   @jax.default_matmul_precision('highest')
-  def trial(key, batch, state):
-    init_key, attack_key = jax.random.split(key)
-    state = state or model.protocol.init(init_key, batch.xs)
+  def scores(key, batch, state):
     _, (views, _) = model.protocol.step(state, batch)
     view = views[config.attacker]
     own = _granted(config, batch)
     given = dict(bottom=bottom, step=state.count, **own)
-    results = []
-    for spec, infer in zip(specs, infers):
-      known = grants.known(config, spec, num_classes, given)
-      scores = infer(attack_key, view, known)
-      results.append(_scored(scores, batch.y))
-    return results
+    known = [grants.known(config, spec, num_classes, given) for spec in specs]
+    return [infer(key, view, each) for infer, each in zip(infers, known)]
 
-  return trial
+  return scores
+
+
+def scored(scores: list, y: chex.Array) -> list[dict]:
+  """Metrics of each attack; truth meets the scores here."""
+  names = _metrics(y.shape[-1])
+  return [
+    dict(
+      {name: getattr(metrics, name)(each, y) for name in names},
+      matrix=metrics.label_matrix(each, y),
+    )
+    for each in scores
+  ]
 
 
 def _check_links(config, trained, attacked):
@@ -138,13 +148,6 @@ def _check_links(config, trained, attacked):
       f'batch_size={config.batch_size}, but the defense keeps something for'
       f' each row of the training batch; set it to {config.train.batch_size}.'
     )
-
-
-def _scored(scores, y):
-  """Metrics of one trial; truth meets the scores here."""
-  names = _metrics(y.shape[-1])
-  out = {name: getattr(metrics, name)(scores, y) for name in names}
-  return dict(out, matrix=metrics.label_matrix(scores, y))
 
 
 def _metrics(num_classes):
