@@ -12,7 +12,7 @@ the epsilon of `randomized_response` is that of one answer.
 """
 
 from collections.abc import Callable, Sequence
-import functools
+import math
 from typing import NamedTuple, Optional
 
 import chex
@@ -46,6 +46,36 @@ def encode(
   return jax.vmap(lambda k, row: code.encode(k, row[None])[0])(keys, y)
 
 
+def statistics(
+  key: chex.PRNGKey, code: LabelCode, num_classes: int
+) -> dict[str, chex.Array]:
+  """What a code makes of the K classes: means over them, each a number [].
+
+  Args:
+    key: what a random code draws.
+    code: of K classes.
+    num_classes: K.
+
+  Returns:
+    `reconstruction_accuracy`, the share that decoding returns, ties
+    being wrong; `true_mass`, what a fake label leaves to the true class; its
+    `entropy`, in nats; `max_probability`; and `distinct`, the share of the
+    classes that are the largest of some fake label.
+  """
+  fake = code.encode(key, jnp.eye(num_classes))
+  decoded = code.decode(fake)
+  own = jnp.diagonal(decoded)[:, None]
+  found = (decoded >= own).sum(-1) == 1
+  largest = jax.nn.one_hot(fake.argmax(-1), num_classes).max(0)
+  return dict(
+    reconstruction_accuracy=found.mean(),
+    true_mass=jnp.diagonal(fake).mean(),
+    entropy=jax.scipy.special.entr(fake).sum(-1).mean(),
+    max_probability=fake.max(-1).mean(),
+    distinct=largest.mean(),
+  )
+
+
 def identity(*, num_classes: Optional[int] = None) -> LabelCode:
   """The labels as they are."""
   del num_classes
@@ -62,19 +92,40 @@ def smoothing(*, num_classes: int, alpha: float) -> LabelCode:
     raise InputError(
       f'smoothing: alpha={alpha} must lie in [0, 1); at 1 no label is left.'
     )
-  mix = functools.partial(_mix, alpha=alpha, num_classes=num_classes)
-  unmix = functools.partial(_unmix, alpha=alpha, num_classes=num_classes)
-  return LabelCode(lambda key, y: mix(y), unmix)
+  return _mixture(num_classes, alpha)
+
+
+def complement(*, num_classes: int) -> LabelCode:
+  """The same probability for every class but the label's, and none for that.
+
+  What CoAE with much confusion learns, in closed form; drawn (`draw`), the
+  complementary labels of Ishida et al. (2017), which name one class that an
+  example is not of. Decoding inverts it, negative parts cut off.
+  """
+  return _mixture(num_classes, num_classes / (num_classes - 1))
+
+
+def draw(*, num_classes: int) -> LabelCode:
+  """One class, drawn from a soft label; decoding is left to what made it soft.
+
+  For a chain: on average over rows the draws teach a model what the soft labels
+  would, but rows of one label no longer have one fake label.
+  """
+
+  def encode(key, y):
+    drawn = jax.random.categorical(key, jnp.log(y))
+    return jax.nn.one_hot(drawn, num_classes, dtype=y.dtype)
+
+  return LabelCode(encode, lambda p: p)
 
 
 def randomized_response(*, num_classes: int, epsilon: float) -> LabelCode:
   """The label with odds of e^epsilon against any other class, one-hot.
 
   K-ary randomized response (Warner 1965; label DP: Ghazi et al. 2021): the one
-  answer for a row is epsilon-differentially private in its label. A soft row is
-  a distribution that its label is drawn from. On average the answer is a
-  `smoothing` of the label with alpha = K / (e^epsilon + K - 1), and decoding
-  inverts that: it corrects a model's probabilities, not an answer.
+  answer for a row is epsilon-differentially private in its label. It is drawn
+  from the label's `smoothing` with alpha = K / (e^epsilon + K - 1), and
+  decoding inverts that: it corrects a model's probabilities, not an answer.
 
   Raises:
     InputError: epsilon is not positive.
@@ -84,16 +135,10 @@ def randomized_response(*, num_classes: int, epsilon: float) -> LabelCode:
       f'randomized_response: epsilon={epsilon} must be positive; at 0 answers'
       ' tell nothing.'
     )
-  odds = np.exp(-epsilon)
+  odds = math.exp(-epsilon)
   alpha = num_classes * odds / (1 + (num_classes - 1) * odds)
-
-  def encode(key, y):
-    p = _mix(y, alpha, num_classes)
-    answer = jax.random.categorical(key, jnp.log(p))
-    return jax.nn.one_hot(answer, num_classes, dtype=y.dtype)
-
-  decode = functools.partial(_unmix, alpha=alpha, num_classes=num_classes)
-  return LabelCode(encode, decode)
+  smooth = smoothing(num_classes=num_classes, alpha=alpha)
+  return chain(smooth, draw(num_classes=num_classes))
 
 
 def permutation(*, num_classes: int, seed: int) -> LabelCode:
@@ -150,11 +195,13 @@ def build(specs: Sequence[dict], num_classes: int) -> LabelCode:
   return chain(*codes)
 
 
-def _mix(y, alpha, num_classes):
-  return (1 - alpha) * y + alpha / num_classes
+def _mixture(num_classes, alpha):
+  """(1 - alpha) y + alpha / K, and back: rows of probabilities stay such."""
+  even = alpha / num_classes
 
+  def decode(p):
+    y = jnp.maximum((p - even) / (1 - alpha), 0.0)
+    return y / y.sum(-1, keepdims=True)
 
-def _unmix(p, alpha, num_classes):
-  """Undoes `_mix`; rows of probabilities stay such."""
-  y = jnp.maximum((p - alpha / num_classes) / (1 - alpha), 0.0)
-  return y / y.sum(-1, keepdims=True)
+  mix = lambda key, y: jnp.maximum((1 - alpha) * y + even, 0.0)  # rounding
+  return LabelCode(mix, decode)

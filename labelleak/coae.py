@@ -1,0 +1,179 @@
+"""CoAE: a label code that a confusional autoencoder learns.
+
+Liu, Zou et al. ("Batch Label Inference and Replacement Attacks in Black-Boxed
+VFL"), Section 6 and Algorithm 4. An encoder turns labels y into fake ones, a
+decoder turns those back; each is Linear, ReLU, Linear, softmax, (6K + 2)^2
+wide. They minimise
+
+  L = CE(y, decoded) - lambda_1 CE(y, fake) - lambda_2 H(fake)
+
+so that fake labels can be decoded, are not the true ones, and spread over many
+classes. Without confusion (lambda_2 = 0) the code comes out as a renaming of
+the classes, with lambda_2 = 1 as nearly uniform over all but the true one.
+
+Training is published nowhere: neither lambda_1, nor steps, nor a rate. Here
+every step sees the K one-hot rows. The form 'shipped' is what the weights that
+VFLAIR ships give away: a cross entropy that takes probabilities for logits, and
+so is bounded, and an entropy that is a mean over all entries, not a sum over a
+row's. The form 'paper' is the formula as printed; its second term, unbounded,
+outweighs the third.
+"""
+
+import functools
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from labelleak.base import InputError
+from labelleak.labels import LabelCode
+
+_BLOCK = 20  # classes of one network; more classes share it block by block
+
+
+class Coder(nn.Module):
+  """Encoder or decoder, rows of probabilities [n, K] -> [n, K].
+
+  A row of more than 20 classes is cut into rows of 20, which share the network,
+  as in the released code. The softmax is over the `whole` row, or each block.
+  """
+
+  num_classes: int
+  whole: bool
+
+  @nn.compact
+  def __call__(self, y: chex.Array) -> chex.Array:
+    block = min(self.num_classes, _BLOCK)
+    init = nn.initializers.normal(0.01)
+    x = y.reshape(len(y), -1, block)
+    x = nn.relu(nn.Dense((6 * block + 2) ** 2, kernel_init=init)(x))
+    x = nn.Dense(block, kernel_init=init)(x)
+    x = x.reshape(y.shape) if self.whole else x
+    return nn.softmax(x).reshape(y.shape)
+
+
+def fit(
+  key: chex.PRNGKey,
+  num_classes: int,
+  *,
+  contrast: float = 1.0,
+  confusion: float,
+  steps: int,
+  lr: float,
+  form: str = 'shipped',
+  lossless: bool = True,
+) -> LabelCode:
+  """Trains an autoencoder by Adam; on the host, in seconds.
+
+  A class has one fake label. A soft row is a distribution over classes, and its
+  fake label the mean of theirs.
+
+  Args:
+    key: initialisation of both networks.
+    num_classes: K, at most 20 or a multiple of it.
+    contrast: lambda_1.
+    confusion: lambda_2.
+    steps, lr: of Adam.
+    form: 'shipped' or 'paper', see the module.
+    lossless: refuse a code whose decoder does not return every class.
+
+  Raises:
+    InputError: an option out of range, or classes that cannot be told apart
+      after decoding.
+  """
+  if num_classes < 2 or (num_classes > _BLOCK and num_classes % _BLOCK):
+    raise InputError(
+      f'CoAE of {num_classes} classes: it takes 2 to {_BLOCK} of them, or a'
+      f' multiple of {_BLOCK}; keep fewer.'
+    )
+  if form not in _FORMS:
+    raise InputError(f'form={form!r}; use one of {", ".join(_FORMS)}.')
+  if min(contrast, confusion) < 0 or steps < 1 or not lr > 0:
+    raise InputError(
+      f'contrast={contrast}, confusion={confusion} must be at least 0,'
+      f' steps={steps} and lr={lr} positive.'
+    )
+  options = num_classes, steps, form
+  fake, decoder = _train(options, key, contrast, confusion, lr)
+  decode = functools.partial(Coder(num_classes, False).apply, decoder)
+  right = np.asarray(decode(fake).argmax(-1)) == np.arange(num_classes)
+  if lossless and not right.all():
+    raise InputError(
+      f'CoAE with confusion={confusion} decodes {right.sum()} of'
+      f' {num_classes} classes after {steps} steps, and must decode all; take'
+      ' another seed, more steps or less confusion.'
+    )
+  encode = lambda key, y: jnp.matmul(y, fake, precision='highest')
+  return LabelCode(encode, decode)
+
+
+@functools.lru_cache(maxsize=32)
+def fitted(
+  *,
+  num_classes: int,
+  seed: int = 0,
+  contrast: float = 1.0,
+  confusion: float = 1.0,
+  steps: int = 2000,
+  lr: float = 1e-3,
+  form: str = 'shipped',
+) -> LabelCode:
+  """`fit` for configs: `dict(name='labelleak.coae.fitted', confusion=.5)`.
+
+  The points of a sweep that share all options share the code.
+  """
+  return fit(
+    jax.random.key(seed),
+    num_classes,
+    contrast=contrast,
+    confusion=confusion,
+    steps=steps,
+    lr=lr,
+    form=form,
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _train(options, key, contrast, confusion, lr):
+  """Fake labels of the classes [K, K] and the decoder's variables."""
+  num_classes, steps, form = options
+  cross_entropy, entropy = _FORMS[form]
+  encoder, decoder = Coder(num_classes, True), Coder(num_classes, False)
+  y = jnp.eye(num_classes)
+  keys = jax.random.split(key)
+  params = encoder.init(keys[0], y), decoder.init(keys[1], y)
+  tx = optax.adam(lr)
+
+  def loss(params):
+    fake = encoder.apply(params[0], y)
+    decoded = decoder.apply(params[1], fake)
+    contrasted = contrast * cross_entropy(fake, y)
+    return cross_entropy(decoded, y) - contrasted - confusion * entropy(fake)
+
+  def step(carry, _):
+    params, state = carry
+    updates, state = tx.update(jax.grad(loss)(params), state)
+    return (optax.apply_updates(params, updates), state), None
+
+  with jax.default_matmul_precision('highest'):
+    start = params, tx.init(params)
+    (params, _), _ = jax.lax.scan(step, start, None, length=steps)
+    return encoder.apply(params[0], y), params[1]
+
+
+def _bounded(p, y):
+  """Cross entropy of a softmax of probabilities: at most log(1 + (K - 1) e)."""
+  return optax.softmax_cross_entropy(p, y).mean()
+
+
+def _unbounded(p, y):
+  return -(y * jnp.log(p + 1e-30)).sum(-1).mean()
+
+
+_FORMS = {
+  'shipped': (_bounded, lambda p: -(p * jnp.log(p + 1e-6)).mean()),
+  'paper': (_unbounded, lambda p: -(p * jnp.log(p + 1e-30)).sum(-1).mean()),
+}
