@@ -1,0 +1,73 @@
+"""Clipping: of all tensors together, of each row, of a batch by one number."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak.defenses import contract
+
+_POSITIVE = "positive; for no clipping leave it out or use float('inf')"
+
+
+def clip(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
+  """Scales by rho / (norm + 1e-6) where the norm over all tensors exceeds rho.
+
+  As published (LLBG): on the mean gradient of a mini-batch, not each example.
+
+  Raises:
+    InputError: max_norm is not positive.
+  """
+  contract.check('clip: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
+
+  def update(updates, **extra):
+    del extra
+    norm = optax.tree.norm(updates)
+    scale = jnp.where(norm > max_norm, max_norm / (norm + 1e-6), 1.0)
+    return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
+
+  return contract.stateless(update)
+
+
+def clip_per_example(
+  *, max_norm: float
+) -> optax.GradientTransformationExtraArgs:
+  """Scales every row of a cut gradient [B, D] to a norm of at most max_norm.
+
+  What the accounting of `gaussian` needs: no row moves by more than twice
+  max_norm, whatever its label. A row of the mean loss is about 1/B long.
+
+  Raises:
+    InputError: max_norm is not positive.
+  """
+  contract.check(
+    'clip_per_example: max_norm', max_norm, _POSITIVE, lambda v: v > 0
+  )
+
+  def update(cut, mask=None, **extra):
+    del extra
+    contract.real('clip_per_example', cut, mask)
+    norm = jnp.linalg.norm(cut, axis=-1, keepdims=True)
+    return cut * jnp.where(norm > max_norm, max_norm / norm, 1.0)
+
+  return contract.stateless(update)
+
+
+def clip_batch(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
+  """Divides a cut gradient [B, D] by max(1, largest norm / (max_norm + 1e-6)).
+
+  As VFLAIR clips before its noise, with max_norm = 0.2: one number a batch and
+  party, so that rows keep their ratios. Of a mean loss no row is longer than
+  sqrt(2) / B, and 0.2 never acts from B = 8 on.
+
+  Raises:
+    InputError: max_norm is not positive.
+  """
+  contract.check('clip_batch: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
+
+  def update(cut, mask=None, **extra):
+    del extra
+    contract.real('clip_batch', cut, mask)
+    largest = jnp.linalg.norm(cut, axis=-1).max()
+    return cut / jnp.maximum(1.0, largest / (max_norm + 1e-6))
+
+  return contract.stateless(update)

@@ -1,0 +1,172 @@
+"""Sparsity: the entries of small magnitude are not sent.
+
+The published forms differ in what they count, in ties, and in what becomes of
+the rest; they are named by that. `compress` drops a share of each tensor (LLBG,
+horizontal FL), `keep_largest` keeps a share of a batch (Fu et al., vertical
+FL), `sparsify` sends the rest later (VFLAIR).
+"""
+
+from typing import Optional
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak.base import InputError
+from labelleak.defenses import contract
+
+_MEMORIES = (None, 'position', 'sample')
+
+
+def compress(*, drop: float) -> optax.GradientTransformationExtraArgs:
+  """Zeroes the share `drop` of smallest magnitudes of each tensor.
+
+  The threshold is the k-th smallest magnitude, k = int(numel * drop); what does
+  not exceed it is zeroed, ties included. Nothing is zeroed where k = 0. Padding
+  of a cut gradient does not count.
+
+  Raises:
+    InputError: drop is outside [0, 1].
+  """
+  rule = 'in [0, 1]; it is the share of entries set to zero'
+  contract.check('compress: drop', drop, rule, lambda v: 0 <= v <= 1)
+
+  def sparse(u):
+    k = int(u.size * drop)
+    if k == 0:
+      return u
+    magnitude = jnp.abs(u)
+    threshold = jnp.sort(magnitude, axis=None)[k - 1]
+    return jnp.where(magnitude <= threshold, jnp.zeros_like(u), u)
+
+  def sparse_rows(cut, real):
+    k = contract.lookup(real, lambda rows: int(rows * cut.shape[1] * drop))
+    magnitude = jnp.where(real > 0, jnp.abs(cut), jnp.inf)
+    threshold = jnp.sort(magnitude, axis=None)[jnp.maximum(k, 1) - 1]
+    return jnp.where((magnitude <= threshold) & (k > 0), 0.0, cut)
+
+  def update(updates, mask=None, **extra):
+    del extra
+    if contract.is_cut(updates):
+      return sparse_rows(updates, contract.real('compress', updates, mask))
+    return jax.tree.map(sparse, updates)
+
+  return contract.stateless(update)
+
+
+def keep_largest(*, keep: float) -> optax.GradientTransformationExtraArgs:
+  """Keeps the share `keep` of largest magnitudes of a cut gradient [B, D].
+
+  Fu et al. (USENIX Security 2022), released code: what strictly exceeds the
+  k-th largest magnitude of the whole batch, k = int(B D keep). So k - 1 entries
+  survive, and none where all tie.
+
+  Raises:
+    InputError: keep is outside (0, 1]. At trace time: k = 0.
+  """
+  rule = 'in (0, 1]; it is the share of entries sent'
+  contract.check('keep_largest: keep', keep, rule, lambda v: 0 < v <= 1)
+
+  def update(cut, mask=None, **extra):
+    del extra
+    real = contract.real('keep_largest', cut, mask)
+    if int(cut.size * keep) == 0:
+      raise InputError(
+        f'keep_largest: keep={keep} of {cut.size} entries is none; raise it to'
+        f' at least {1 / cut.size:.3g}.'
+      )
+    k = contract.lookup(real, lambda rows: int(rows * cut.shape[1] * keep))
+    magnitude = jnp.where(real > 0, jnp.abs(cut), -1.0)
+    order = jnp.sort(magnitude, axis=None, descending=True)
+    return jnp.where(magnitude > order[jnp.maximum(k, 1) - 1], cut, 0.0)
+
+  return contract.stateless(update)
+
+
+def sparsify(
+  *,
+  drop: float,
+  memory: Optional[str] = 'position',
+  rows: Optional[int] = None,
+) -> optax.GradientTransformationExtraArgs:
+  """Holds back what lies below a quantile of |g|, and adds it the next time.
+
+  GradientSparsification of VFLAIR: the residual is added first; the threshold
+  is the quantile `drop` of the magnitudes of the whole batch [B, D], linearly
+  interpolated; entries strictly below it are not sent and form the residual.
+
+  Args:
+    drop: in [0, 1]; 1 sends only the largest magnitude. VFLAIR's 99.5 is .995.
+    memory: 'position', as published: residuals belong to places of the batch,
+      so that they reach other samples, and the state must be initialised with
+      an embedding of the batch trained on, [B, D]. 'sample': they belong to
+      rows of the data set; needs `index=`. None: nothing is remembered.
+    rows: N, rows of the data set, for memory='sample'.
+
+  Raises:
+    InputError: drop is outside [0, 1], an unknown memory, rows missing or
+      without use. At trace time: a state for another batch size.
+  """
+  rule = 'in [0, 1]; it is the quantile below which entries wait'
+  contract.check('sparsify: drop', drop, rule, lambda v: 0 <= v <= 1)
+  if memory not in _MEMORIES:
+    raise InputError(
+      f'sparsify: memory={memory!r}; use one of'
+      f' {", ".join(map(repr, _MEMORIES))}.'
+    )
+  if (memory == 'sample') != (rows is not None):
+    raise InputError(
+      f'sparsify: memory={memory!r} with rows={rows}; the number of rows of the'
+      " data set belongs to memory='sample', and to no other."
+    )
+
+  def init(h):
+    if memory is None:
+      return ()
+    size = h.shape[0] if rows is None else rows
+    return jnp.zeros((size, h.shape[1]), h.dtype)
+
+  def update(cut, state, params=None, *, index=None, mask=None, **extra):
+    del params, extra
+    real = contract.real('sparsify', cut, mask) > 0
+    if memory is None:
+      return _split(cut, real, drop)[0], state
+    if memory == 'sample':
+      contract.need('sparsify', index=index)
+      sent, kept = _split(cut + jnp.where(real, state[index], 0.0), real, drop)
+      # Padding repeats rows of the data set; only real rows write theirs.
+      where = jnp.where(real[:, 0], index, rows)
+      return sent, state.at[where].set(kept, mode='drop')
+    if state.shape != cut.shape:
+      raise InputError(
+        f'sparsify remembers a batch of shape {state.shape}, not {cut.shape};'
+        ' initialise it with the batch size trained on, or use'
+        " memory='sample'."
+      )
+    sent, kept = _split(jnp.where(real, cut + state, 0.0), real, drop)
+    return sent, jnp.where(real, kept, state)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _split(g, real, drop):
+  """(sent, held back), of entries [B, D]; padding is in neither."""
+  magnitude = jnp.abs(g)
+  below = magnitude < _quantile(magnitude, real, drop)
+  return jnp.where(below, 0.0, g), jnp.where(below & real, g, 0.0)
+
+
+def _quantile(magnitude, real, share):
+  """Linearly interpolated quantile over the entries of real rows."""
+  width = magnitude.shape[1]
+  last = lambda rows: max(rows * width - 1, 0)
+  position = lambda rows: last(rows) * share
+  low = contract.lookup(real, lambda rows: int(position(rows)))
+  high = contract.lookup(
+    real, lambda rows: min(int(position(rows)) + 1, last(rows))
+  )
+  weight = contract.lookup(real, lambda rows: position(rows) % 1)
+  largest = jnp.finfo(magnitude.dtype).max
+  order = jnp.sort(jnp.where(real, magnitude, largest), axis=None)
+  below, above = order[low], order[high]
+  return jnp.minimum(below + weight * (above - below), above)
