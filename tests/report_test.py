@@ -254,7 +254,7 @@ class TablesTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (0.0, {}, True),
-    (0.03, {}, True),
+    (0.05, {}, True),
     (0.09, {}, False),
     (0.3, {}, False),
     # Rows without a name are misses, with every renaming.
@@ -590,7 +590,8 @@ class JudgingTest(parameterized.TestCase):
     self.assertTrue(leak(0.2, 0.01, 2, rows=128))
     self.assertFalse(leak(0.37, 0.0, 2, rows=10**6))  # of an uneven data set
     self.assertFalse(leak(0.0902, 0.0, 10, rows=10**6))
-    self.assertFalse(leak(0.0, 0.0, 10, rows=32))  # too few to tell
+    self.assertFalse(leak(0.0, 0.0, 10, rows=62))  # too few to tell
+    self.assertTrue(leak(0.0, 0.0, 10, rows=63))  # .9^63 = .00131
     self.assertFalse(leak(0.0, 0.04, 10, rows=1024))
 
 
@@ -622,6 +623,21 @@ class RankingTest(parameterized.TestCase):
     want = [judging.dcs(a, 0.9, 0.97) for a in (0.1, 0.2)]
     np.testing.assert_allclose(list(judged[0].dcs.values()), want)
     self.assertAlmostEqual(judged[0].total, np.mean(want))
+
+  def test_of_an_attacks_variants_the_strongest_counts(self):
+    other = dict(attack_args=dict(rule='complement'))
+    weak = _defended('scores.direct', 0.0, 0.97, 'none', **other)
+    strong = _defended('scores.direct', 0.9, 0.9, 'sparsify', **other)
+    failed = _defended('scores.direct', 0.0, 0.9, 'sparsify')
+    comparison = self._one([*self.rows, weak, failed, strong])
+    judged = {j.point.defense: j for j in ranking.judge(comparison)}
+    self.assertEqual(judged['none'].counted, ('linear.full', 'direct'))
+    self.assertAlmostEqual(judged['none'].total, judging.dcs(1.0, 0.97, 0.97))
+    coded = judged['sparsify']
+    self.assertEqual(coded.counted, ('direct(rule=complement)',))
+    self.assertAlmostEqual(coded.total, judging.dcs(0.9, 0.9, 0.97))
+    text = ranking.table(comparison, 'github')
+    self.assertEqual(text.count('‡'), 2)  # the cells, not what they add up to
 
   def test_equal_scores_share_a_rank(self):
     rows = [r | dict(metrics=self.rows[0]['metrics']) for r in self.rows]
@@ -862,6 +878,19 @@ class ResultsTest(parameterized.TestCase):
     cells = [c.strip() for c in line.split('|')[1:-1]]
     self.assertEqual(cells[1:3], ['94.71', '94.10 ± 0.10'])
     self.assertEqual(cells[3:5], ['18.69 ± 1.79', '18.10 ± 0.00'])
+
+  def test_a_row_that_measured_it_goes_before_more_trials(self):
+    facts = dict(
+      data='cifar10', model='resnet.resnet20(shortcut=pad)', batch_size=2048
+    )
+    rows = [
+      _vertical('inversion.batch', 0.9, main, setting=facts, trials=trials)
+      for main, trials in ((0.8, 2), (None, 9))
+    ]
+    text = results.markdown(rows)
+    block = text.split('## BLI Table 3')[1].split('##')[0]
+    (line,) = [ln for ln in block.splitlines() if ln.startswith('| none ')]
+    self.assertIn('80.00 ± 0.10', line)
 
   def test_the_command(self):
     root = pathlib.Path(self.create_tempdir().full_path)

@@ -15,6 +15,7 @@ from typing import Optional
 
 import chex
 import numpy as np
+from scipy import stats
 
 from labelleak.base import InputError
 
@@ -100,10 +101,11 @@ def below_chance(
   """Whether labels are missed too often for a guess: leakage, not privacy.
 
   Who never names the true one of K classes tells it apart from the others: a
-  read-out that is turned around recovers it. True where the accuracy is under
-  1/K by three standard errors, its own or that of guessing `rows` labels, and
-  under 2/3 of 1/K: classes are seldom equally frequent, and naming the rarest
-  one always reads nothing and is somewhat below 1/K.
+  read-out that is turned around recovers it. True where the accuracy lies
+  three standard errors under 1/K and guesses of `rows` labels are as rarely
+  right, one time in 740 (binomial). It must be under 2/3 of 1/K, too: classes
+  are seldom equally frequent, and who names the rarest one always, without
+  reading anything, is somewhat below 1/K.
 
   >>> below_chance(0.0, 0.0, 10, rows=1024), below_chance(0.09, 0.0, 10, rows=9)
   (True, False)
@@ -116,5 +118,7 @@ def below_chance(
       trials attack the same one.
   """
   chance = 1 / num_classes
-  noise = max(stderr, np.sqrt(chance * (1 - chance) / rows))
-  return bool(accuracy < min(chance - _SIGMAS * noise, _MATERIAL * chance))
+  hits = np.floor(accuracy * rows)
+  rare = stats.binom.cdf(hits, rows, chance) < stats.norm.cdf(-_SIGMAS)
+  clear = accuracy < chance - _SIGMAS * stderr
+  return bool(rare and clear and accuracy < _MATERIAL * chance)

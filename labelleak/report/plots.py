@@ -1,6 +1,7 @@
 """Plots of rows: accuracy per attack and against what was swept, confusion."""
 
 import pathlib
+import textwrap
 
 import matplotlib
 from matplotlib import figure
@@ -18,6 +19,7 @@ _RANDOM = 'counts.random', 'scores.random'
 # Facts of a setting that a line is drawn over where they were swept.
 _SWEPT = 'batch_size', 'num_classes', 'step'
 _MOST = 24  # points with a panel each
+_COLUMNS = 80  # of a panel's title
 _TITLE = dict(fontsize=8, loc='left')
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 
@@ -86,8 +88,9 @@ def by_attack(rows: list[dict]) -> figure.Figure:
     ax.set_visible(False)
   for ax, (first, group) in zip(axes, groups):
     _bars(ax, group, colors)
-    lines = [line.strip() for line in tables.heading(first).split('\n')]
-    ax.set_title('\n'.join(lines), fontsize=7.5, loc='left', wrap=True)
+    model, facts = tables.heading(first).split('\n')
+    lines = [model, *textwrap.wrap(facts.strip(), _COLUMNS)]
+    ax.set_title('\n'.join(lines), fontsize=7.5, loc='left')
   return fig
 
 

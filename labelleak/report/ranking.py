@@ -20,9 +20,10 @@ _DEFENDS = ('defense', 'code', 'penalty', 'accuracy')
 _APART = ('defense', 'accuracy', 'test', 'train', 'relative')  # of a heading
 _LEGEND = """Attack accuracy in percent, in brackets the defense capability
 score DCS = 1 / (1 + D), D² = (attack² + lost main accuracy²) / 2, of means.
-T-DCS is its mean over the attacks that were run, and ranks, as published: an
-attack that misses all labels counts as one that learns nothing. `worst` is the
-lowest DCS.
+T-DCS is its mean over the attacks that were run, and ranks. Of an attack's
+variants the strongest counts: who knows the defense takes the one that fits it.
+As published, an attack that misses all labels counts as one that learns
+nothing. `worst` is the lowest DCS.
 """
 
 
@@ -48,7 +49,8 @@ class Judged(NamedTuple):
 
   point: Point
   dcs: dict  # attack -> DCS
-  total: float  # T-DCS over these attacks, 0 without one
+  counted: tuple  # attacks in T-DCS: the strongest variant of each
+  total: float  # T-DCS, 0 without a score
   rank: int
 
 
@@ -136,10 +138,20 @@ def judge(comparison: Comparison) -> list[Judged]:
       for name, row in point.rows.items()
       if best is not None and name in comparison.attacks
     }
-    found.append((point, dcs, judging.t_dcs([*dcs.values()]) if dcs else 0.0))
-  found.sort(key=lambda judged: -judged[2])
+    names = _strongest(point, dcs)
+    total = judging.t_dcs([dcs[name] for name in names]) if names else 0.0
+    found.append((point, dcs, names, total))
+  found.sort(key=lambda judged: -judged[-1])
   totals = [total for *_, total in found]
-  return [Judged(*judged, 1 + totals.index(judged[2])) for judged in found]
+  return [Judged(*judged, 1 + totals.index(judged[-1])) for judged in found]
+
+
+def _strongest(point, dcs):
+  """Of the variants of each attack the one with the lowest DCS."""
+  found = {}
+  for name in sorted(dcs, key=dcs.get):
+    found.setdefault(point.rows[name]['attack'], name)
+  return tuple(found.values())
 
 
 def table(comparison: Comparison, style: str = 'simple') -> str:
@@ -196,7 +208,7 @@ def _cell(row, dcs, narrow):
 
 def _total(judged):
   """T-DCS; ‡ where it counts a leak below chance as protection."""
-  leak = any(tables.leaks(judged.point.rows[name]) for name in judged.dcs)
+  leak = any(tables.leaks(judged.point.rows[name]) for name in judged.counted)
   return (_score(judged.total) if judged.dcs else '') + (' ‡' if leak else '')
 
 

@@ -72,9 +72,9 @@ def _families(points):
   families = {}
   for names, group in groups.items():
     varied = _varied([tables.links(point.defense) for point in group])
-    label = '+'.join(names)
+    label = tables.folded(group[0].defense)
     if varied:
-      label += ': ' + ', '.join(argument for _, argument in varied)
+      label = f'{"+".join(names)}: {", ".join(name for _, name in varied)}'
     style = dict(color='k', marker='s')
     if names in defended:
       turn, at = divmod(defended.index(names), len(plots.COLORS))
@@ -128,8 +128,12 @@ def _panel(ax, comparison, name, families):
   """Draws a panel; returns its labels, (x, y, text, color) each."""
   best, relative = ranking.ideal(comparison), comparison.relative
   shown = [point for point in comparison.points if name in point.rows]
-  means = [100 * point.main['mean'] for point in shown]
-  ends = [*means, 100 * best] if best is not None else means
+  ends = [
+    100 * (point.main['mean'] + side * (point.main['std'] or 0))
+    for point in shown
+    for side in (-1, 1)
+  ]
+  ends += [100 * best] if best is not None else []
   width = max(ends) - min(ends)
   margin = max(0.08 * width, 0.25 - width / 2)  # half a point in all at least
   ax.set_xlim(min(ends) - margin, max(ends) + margin)
@@ -196,12 +200,14 @@ def _ideal(ax, best):
 
 def _guess(ax, points):
   """What guessing scores, dashed."""
-  for point in points:
-    for row in point.rows.values():
-      if row['attack'] in ranking.GUESSES:
-        level = 100 * ranking.leaked(row)['mean']
-        ax.axhline(level, ls='--', label='guess', **_FAINT)
-        return
+  rows = [row for point in points for row in point.rows.values()]
+  for row in rows:
+    if row['attack'] in ranking.GUESSES:
+      level = ranking.leaked(row)['mean']
+      if ranking.metric(row) == 'label_accuracy':
+        level = 1 / row['setting']['num_classes']
+      ax.axhline(100 * level, ls='--', label='guess', **_FAINT)
+      return
 
 
 def _legend(fig, cells, labels):
