@@ -276,6 +276,15 @@ class TablesTest(parameterized.TestCase):
     )
     self.assertFalse(tables.leaks(one))
     self.assertTrue(tables.leaks(many))
+    seen = dict(facts, observed=dict(steps=30, epochs=1))
+    epoch = _vertical('scores.direct', 0.0, setting=seen)
+    self.assertTrue(tables.leaks(epoch))
+    self.assertIn('observed=30 steps of 1 epochs', tables.heading(epoch))
+
+  def test_several_observed_steps_are_another_setting_than_one(self):
+    seen = dict(observed=dict(steps=3, epochs=2))
+    self.assertIsNone(_vertical('inversion.batch', 0.9, setting=seen)['paper'])
+    self.assertIsNotNone(_vertical('inversion.batch', 0.9)['paper'])
 
   def test_counts_are_not_flagged(self):
     self.assertFalse(tables.leaks(_row(mean=0.0)))

@@ -49,6 +49,7 @@ _SHOWN = (
   'queries',
   'partition',
   'step',
+  'observed',
   'aggregate',
   'main_task',
   'accuracy',
@@ -136,12 +137,13 @@ def leaks(row: dict) -> bool:
   if own is None:
     return False
   renamed = row['metrics'].get('permuted_label_accuracy', dict(mean=1.0))
-  same = setting.get('draw') == 'first'  # all trials attack one batch
+  steps = (setting.get('observed') or dict(steps=1))['steps']
+  same = setting.get('draw') == 'first'  # all trials attack the same rows
   return renamed['mean'] >= 1 / setting['num_classes'] and judging.below_chance(
     own['mean'],
     own['stderr'],
     setting['num_classes'],
-    rows=setting['batch_size'] * (1 if same else row['trials']),
+    rows=setting['batch_size'] * steps * (1 if same else row['trials']),
   )
 
 
@@ -207,6 +209,8 @@ def heading(row: dict, without: Sequence[str] = ()) -> str:
   setting, metrics = row['setting'], row['metrics']
   state = 'trained' if setting['trained'] else 'untrained'
   facts = {k: setting.get(k) for k in _SHOWN} | dict(defense=defense(row))
+  if seen := facts['observed']:
+    facts['observed'] = ' of '.join(f'{v} {k}' for k, v in seen.items())
   if row['attack'] != 'none':
     facts |= {_SHORT[m]: cell(metrics[m]) for m in _MODEL if m in metrics}
   facts = [

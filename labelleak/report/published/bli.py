@@ -17,7 +17,9 @@ from labelleak.report.published.cells import Cell, Table
 
 _BESIDE = 'linear.full', 'scores.random'
 _RESNET = 'resnet.resnet20(shortcut=pad)'
-_BATCH = dict(named.NONE, split='vertical.rows', num_classes=10, step=0)
+_BATCH = dict(
+  named.NONE, split='vertical.rows', num_classes=10, step=0, observed=None
+)
 
 
 def _inversion(number, name, rows):

@@ -90,6 +90,7 @@ _FIRST_BATCH = dict(
   batch_size=1024,
   step=0,
   draw='first',
+  observed=None,  # one step, one epoch
 )
 _DIRECT = 'scores.direct', dict(rule='first_negative')
 
