@@ -8,6 +8,7 @@ import numpy as np
 from configs import common
 from labelleak import experiments
 from labelleak.base import InputError
+from labelleak.defenses import accounting
 from labelleak.experiments import fitting, joint
 
 
@@ -112,6 +113,23 @@ class TradeoffTest(parameterized.TestCase):
     self.assertEqual(row['setting']['code'], 'permutation(seed=3)')
     penalty = 'distance_correlation(weight=0.1)'
     self.assertEqual(row['setting']['penalty'], penalty)
+
+  def test_epsilon_stands_beside_sigma(self):
+    noise = dict(name='gaussian', stddev=0.1)
+    clipped = (dict(name='clip_per_example', max_norm=0.05), noise)
+    each = 22  # steps an epoch
+    found = []
+    for defense, steps in ((clipped, each), (clipped, each + 1), ((noise,), 1)):
+      config = _config(train__steps=steps, defense=defense)
+      source = joint.source(config)
+      found.append(joint.facts(config, source, 64)['setting'].get('epsilon'))
+    one, two = (
+      accounting.epsilon(0.1, 0.05, steps=epochs, delta=1e-5)
+      for epochs in (1, 2)
+    )
+    self.assertAlmostEqual(found[0], one, delta=0.01 * one)
+    self.assertAlmostEqual(found[1], two, delta=0.01 * two)
+    self.assertIsNone(found[2])  # without a clip there is no guarantee
 
   @parameterized.parameters(
     (dict(train__steps=0), 'train.steps=0'),

@@ -21,9 +21,11 @@ from labelleak import (
   vfl,
 )
 from labelleak.base import Batch, InputError
+from labelleak.defenses import accounting
 from labelleak.experiments import grants, inputs
 
 _EVALUATED = 2048  # rows of a batch when accuracy is measured
+_DELTA = 1e-5  # of differential privacy
 
 
 class Joint(NamedTuple):
@@ -280,12 +282,28 @@ def facts(
       defense=full,
       code=grants.chain(config.code)[0],
       penalty=sweep.describe(config.penalty) if config.penalty else 'none',
+      **_privacy(config, len(source.y)),
     ),
     data=source.name,
     model=model,
     defense=_defenses(config),
     trials=config.trials,
   )
+
+
+def _privacy(config, rows):
+  """Epsilon of a clipped and noised link over the training, at delta `_DELTA`.
+
+  Each row's gradient is sent once an epoch. What else the labels reach, the
+  active party's own model, is not counted; see `defenses.accounting`.
+  """
+  release = accounting.release(config.defense)
+  if not release or not trained(config):
+    return {}
+  steps_per_epoch = -(-rows // config.train.batch_size)
+  epochs = -(-config.train.steps // steps_per_epoch)
+  spent = accounting.epsilon(*release, steps=epochs, delta=_DELTA)
+  return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}
 
 
 def _defenses(config):
