@@ -131,11 +131,15 @@ def classes(
     delta = jnp.where(jnp.all(count > 0), means[1] - means[0], 0.0)
     gap, width = jnp.square(delta).sum(), cut.shape[1]
     rest = cut - one @ means
-    total = jnp.square(rest).sum(-1) @ one / rows[:, 0]  # [2]
-    along = jnp.square(rest @ _direction(delta)) @ one / rows[:, 0]
-  across = jnp.maximum(total - along, 0.0) / max(width - 1, 1)
+    unit = _direction(delta)
+    line = rest @ unit
+    # Not total less line: rounding there would be noise for one class.
+    off = jnp.square(rest - line[:, None] * unit[None]).sum(-1)
+    along, across = (v @ one / rows[:, 0] for v in (jnp.square(line), off))
   if isotropic:
-    along = across = total / width
+    along = across = (along + across) / width
+  else:
+    across = across / max(width - 1, 1)
   share = count / jnp.maximum(count.sum(), 1.0)
   return delta, Classes(share, along, across, gap, width)
 
