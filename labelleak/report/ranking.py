@@ -61,7 +61,8 @@ def comparisons(rows: Sequence[dict]) -> list[Comparison]:
     if leaked(row):
       groups.setdefault(_setting(row), []).append(row)
   found = [_comparison(group) for group in groups.values()]
-  return [c for c in found if len({p.defense for p in c.points}) > 1]
+  several = lambda c: len({point.defense for point in c.points}) > 1
+  return [c for c in found if c.attacks and several(c)]
 
 
 def _comparison(rows):
@@ -165,33 +166,37 @@ def table(comparison: Comparison, style: str = 'simple') -> str:
   judged, names = judge(comparison), comparison.attacks
   if style != 'simple':
     return _lines(comparison, judged, names, style)
-  for abreast in range(len(names), 0, -1):
-    parts = [
-      _lines(comparison, judged, names[i : i + abreast], style)
-      for i in range(0, len(names), abreast)
-    ]
-    text = '\n\n'.join(parts)
-    if max(map(len, text.splitlines())) <= tables.WIDTH:
-      break
-  return text
+  parts = []
+  while names:
+    for num in range(len(names), 0, -1):
+      part = _lines(comparison, judged, names[:num], style, bool(parts))
+      if max(map(len, part.splitlines())) <= tables.WIDTH:
+        break
+    parts.append(part)
+    names = names[num:]
+  return '\n\n'.join(parts)
 
 
-def _lines(comparison, judged, names, style):
+def _lines(comparison, judged, names, style, continued=False):
+  """Rank, defense and attacks, and what sums up unless `continued`."""
   narrow = style == 'simple'
+  fold = lambda name: name.replace('(', '\n(').replace('=', '=\n')
   main = 'relative' if comparison.relative else 'main'
-  header = ['#', 'defense', main, *names, 'T-DCS', 'worst']
-  body = [
-    [
+  header = ['#', 'defense', *([] if continued else [main, 'T-DCS', 'worst'])]
+  widths = [None] * len(header) + [16] * len(names)
+  header += map(fold, names) if narrow else names
+  body = []
+  for j in judged:
+    defense = j.point.defense
+    line = [
       j.rank if j.dcs else '',
-      tables.folded(j.point.defense) if narrow else j.point.defense,
-      tables.cell(j.point.main),
-      *(_cell(j.point.rows.get(n), j.dcs.get(n), narrow) for n in names),
-      _total(j),
-      _score(min(j.dcs.values())) if j.dcs else '',
+      tables.folded(defense) if narrow else defense,
     ]
-    for j in judged
-  ]
-  widths = [None] * 3 + [16] * len(names) + [None] * 2
+    if not continued:
+      worst = _score(min(j.dcs.values())) if j.dcs else ''
+      line += [tables.cell(j.point.main), _total(j), worst]
+    line += [_cell(j.point.rows.get(n), j.dcs.get(n), narrow) for n in names]
+    body.append(line)
   wrap = dict(maxheadercolwidths=widths) if narrow else {}
   return tabulate(body, header, style, disable_numparse=True, **wrap)
 

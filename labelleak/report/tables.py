@@ -210,7 +210,7 @@ def heading(row: dict, without: Sequence[str] = ()) -> str:
   state = 'trained' if setting['trained'] else 'untrained'
   facts = {k: setting.get(k) for k in _SHOWN} | dict(defense=defense(row))
   if seen := facts['observed']:
-    facts['observed'] = ' of '.join(f'{v} {k}' for k, v in seen.items())
+    facts['observed'] = f'{seen["steps"]} steps, {seen["epochs"]} epochs'
   if row['attack'] != 'none':
     facts |= {_SHORT[m]: cell(metrics[m]) for m in _MODEL if m in metrics}
   facts = [
