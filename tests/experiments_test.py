@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 import numpy as np
 import optax
+from scipy import stats
 
 from configs import common
 from labelleak import attacks, experiments, models, report
@@ -210,6 +211,27 @@ class MainTaskTest(parameterized.TestCase):
       )
       self.assertGreater(plain['main_accuracy']['std'], 0.0)  # two seeds
     self.assertNotIn('main_accuracy', experiments.run(_config())[0]['metrics'])
+
+  def test_epsilon_stands_beside_sigma(self):
+    clip, noise = dict(name='clip', max_norm=0.5), dict(name='gaussian')
+    config = _config()
+    config.main_task = dict(steps=16, batch_size=64, lr=0.1)
+    privacy = lambda *links: main_task.privacy(config, links)
+    spent = privacy(clip, noise | dict(stddev=40.0))['epsilon']
+    # Sixteen messages at 40 are one at 10: mu = 2 * .5 / 10, and a Gaussian
+    # has delta = Phi(mu / 2 - eps / mu) - exp(eps) Phi(-mu / 2 - eps / mu).
+    mu = 0.1
+    delta = stats.norm.cdf(mu / 2 - spent / mu) - np.exp(
+      spent
+    ) * stats.norm.cdf(-mu / 2 - spent / mu)
+    self.assertAlmostEqual(delta, 1e-5, delta=1e-6)
+    self.assertEqual(privacy(noise | dict(stddev=1.0)), {})  # unbounded
+    self.assertEqual(privacy(clip), {})
+    # As published it is no guarantee: of the order of mu^2 / 2.
+    published = privacy(clip | dict(max_norm=1.0), noise | dict(stddev=0.01))
+    self.assertGreater(published['epsilon'], 1e5)
+    config.main_task = None
+    self.assertEqual(privacy(clip, noise | dict(stddev=1.0)), {})
 
   def test_its_model_may_be_another_one(self):
     config = _config()

@@ -239,6 +239,7 @@ def _facts(config, source, accuracy):
       trained=bool(config.train or config.weights),
       accuracy=accuracy,
       defense=full,
+      **main_task.privacy(config, _links(config)),
     ),
     data=source.name,
     model=model,

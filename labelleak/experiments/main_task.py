@@ -21,7 +21,10 @@ import numpy as np
 
 from labelleak import defenses, models, sweep, train
 from labelleak.base import InputError
+from labelleak.defenses import accounting
 from labelleak.experiments import inputs
+
+_DELTA = 1e-5  # of differential privacy
 
 
 def check(field: str, options: dict) -> None:
@@ -72,6 +75,25 @@ def describe(config: ConfigDict) -> Optional[str]:
   own = config.get('main_task') or {}
   parts = [sweep.describe(own[k]) for k in ('model', 'dataset') if k in own]
   return ' on '.join(parts) or None
+
+
+def privacy(config: ConfigDict, links: Sequence[dict]) -> dict[str, float]:
+  """`epsilon` at delta 1e-5 of the messages of one training; {} without any.
+
+  Of the client, not of an example: clipping acts on the mean of a mini-batch,
+  so that replacing its examples moves a message by up to twice the clip, and
+  nothing is gained by the size of the batch. Steps of a Gaussian compose to one
+  of stddev / sqrt(steps), exactly.
+  """
+  release = accounting.release(links)
+  if not (config.get('main_task') and release and release[0]):
+    return {}
+  import dp_accounting  # seconds, which only such a run should pay
+
+  stddev, max_norm = release
+  multiplier = stddev / (2 * max_norm * config.main_task.steps**0.5)
+  spent = dp_accounting.get_epsilon_gaussian(multiplier, _DELTA)
+  return dict(epsilon=float(f'{spent:.3g}'))
 
 
 def _specs(config, links):
