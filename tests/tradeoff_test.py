@@ -58,6 +58,7 @@ class TradeoffTest(parameterized.TestCase):
     self.assertGreater(noisy['main_accuracy']['mean'], 0.2)
     self.assertEqual([row['trials'] for row in rows], [3] * 4)
     self.assertEqual(rows[2]['defense'], 'gaussian')
+    self.assertNotIn('observed', rows[2]['setting'])
 
   def test_steps_are_averaged(self):
     config = _config(train__shuffle=False, observed__steps=4, trials=1)

@@ -124,14 +124,15 @@ def _measure(point, config, measure: Callable, workdir):
   seconds = time.perf_counter() - started
   values = [result.pop('values') for result in results]
   rows = []
-  for result, metrics in zip(results, values):
+  for result, each in zip(results, values):
+    metrics = {name: report.summary(v) for name, v in each.items()}
     row = dict(
       config=config.name,
       point=point,
       **result,
       seed=config.seed,
-      metrics={m: report.summary(v) for m, v in metrics.items()},
-      paper=published.match(result),
+      metrics=metrics,
+      paper=published.match(dict(result, metrics=metrics)),
       seconds=round(seconds, 2),
       **report.environment(),
     )

@@ -82,8 +82,9 @@ def experiment(*, config: ConfigDict) -> Callable:
     facts = joint.facts(config, source, size)
     draw = 'random' if config.train.shuffle else 'first'
     facts['setting'].update(step=0, trained=False, draw=draw)  # as attacked
-    if config.observed != dict(steps=1, epochs=1):
-      facts['setting'].update(observed=config.observed.to_dict())
+    observed = config.observed.to_dict()
+    if observed != dict(steps=1, epochs=1):
+      facts['setting'].update(observed=observed)
     return attacked.results(
       config,
       specs,
