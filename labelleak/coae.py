@@ -120,6 +120,7 @@ def fitted(
   steps: int = 2000,
   lr: float = 1e-3,
   form: str = 'shipped',
+  lossless: bool = True,
 ) -> LabelCode:
   """`fit` for configs: `dict(name='labelleak.coae.fitted', confusion=.5)`.
 
@@ -133,6 +134,7 @@ def fitted(
     steps=steps,
     lr=lr,
     form=form,
+    lossless=lossless,
   )
 
 

@@ -59,8 +59,8 @@ def statistics(
   Returns:
     `reconstruction_accuracy`, the share that decoding returns, ties
     being wrong; `true_mass`, what a fake label leaves to the true class; its
-    `entropy`, in nats; `max_probability`; and `distinct`, the share of the
-    classes that are the largest of some fake label.
+    `entropy`, in nats; `max_mass`; and `distinct`, the number of classes that
+    are the largest of some fake label.
   """
   fake = code.encode(key, jnp.eye(num_classes))
   decoded = code.decode(fake)
@@ -71,8 +71,8 @@ def statistics(
     reconstruction_accuracy=found.mean(),
     true_mass=jnp.diagonal(fake).mean(),
     entropy=jax.scipy.special.entr(fake).sum(-1).mean(),
-    max_probability=fake.max(-1).mean(),
-    distinct=largest.mean(),
+    max_mass=fake.max(-1).mean(),
+    distinct=largest.sum(),
   )
 
 

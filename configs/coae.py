@@ -1,0 +1,119 @@
+"""Label codes: what CoAE does to labels, and who reads them all the same.
+
+  python launch.py --config=configs/coae.py                # statistics, minutes
+  python launch.py --config=configs/coae.py:part=figure9   # grey CIFAR-10
+  python launch.py --config=configs/coae.py:part=attacks   # MNIST, untrained
+  python launch.py --config=configs/coae.py:part=training  # MNIST, 30 epochs
+  python launch.py --config=configs/coae.py:part=secrets   # MNIST, 20 renamings
+  python launch.py --config=configs/coae.py:runlocal       # seconds
+
+The first needs no data; the others take the real digits where mnist or cifar10
+are not under ../shared/tfds. Their passive party is shown its cut gradients, so
+that one run serves attacks that read them and attacks that read its own
+gradients alone; each attack that knows of the code stands beside the published
+one, which does not.
+
+Published: every shipped encoder is decoded without an error; the true class's
+mass, entropy and largest mass of its fake labels are in `report.published`.
+"""
+
+from configs import common
+
+_SHIPPED = {
+  2: (0.0, 0.1, 0.5, 1.0),
+  5: (0.0, 0.05, 0.1, 0.5, 1.0, 2.0),
+  10: (0.0, 0.1, 0.5, 1.0, 2.0),
+}
+_PARTS = ('statistics', 'figure9', 'attacks', 'training', 'secrets')
+
+
+def _coae(confusion):
+  return dict(name='labelleak.coae.fitted', confusion=confusion)
+
+
+_COMPLEMENT = dict(name='complement')
+_DRAW = dict(name='draw')
+_RENAMED = dict(name='permutation', seed=11)
+_CODES = (
+  (),
+  (_coae(0.0),),
+  (_coae(0.5),),
+  (_coae(1.0),),
+  (_coae(1.0), _RENAMED),
+  (_COMPLEMENT,),
+  (_COMPLEMENT, _DRAW),
+  (_COMPLEMENT, _DRAW, _RENAMED),
+  (dict(name='randomized_response', epsilon=1.0),),
+)
+_CLEAR = (
+  dict(name='scores.direct'),
+  dict(name='scores.direct', rule='complement'),
+  dict(name='decoding.mixture'),
+)
+_SEALED = (
+  dict(name='linear.full'),
+  dict(name='decoding.least_squares'),
+  dict(name='decoding.full'),
+)
+_OWN = (
+  dict(name='decoding.own'),
+  dict(name='decoding.own', code=(_COMPLEMENT,)),
+)
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, part='statistics', runlocal=False)
+  part = arg['part']
+  common.check_choice('part', part, _PARTS)
+  config = common.vfl('coae')
+  config.aggregate = dict(name='clear')
+  config.attacks = (*_CLEAR, *_SEALED)
+  if part == 'statistics':
+    config.experiment = 'codes'
+    config.attacks = ()
+    points = [(k, (_coae(c),)) for k, cs in _SHIPPED.items() for c in cs]
+    config.sweep = ((('classes', 'code'), tuple(points)),)
+  elif part == 'figure9':
+    common.images(config, 'cifar10', grey=True, crop=28)
+    config.attacks = (
+      dict(name='inversion.batch'),
+      dict(name='linear.full'),
+      dict(name='decoding.full'),
+    )
+    config.sweep = (('code', ((_coae(0.0),), (_coae(1.0),))),)
+  elif part == 'attacks':
+    common.images(config, 'mnist')
+    config.sweep = (('code', _CODES), ('batch_size', (128, 512, 1024)))
+  elif part == 'training':
+    common.images(config, 'mnist')
+    config.batch_size = config.train.batch_size = 1024
+    config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
+    config.attacks = (*_CLEAR, *_SEALED, *_OWN)
+    config.sweep = (('code', _CODES), ('train.steps', (59, 295, 1770)))
+  else:
+    common.images(config, 'mnist')
+    granted = dict(names='granted', known=('bottom', 'x', 'y'))
+    config.attacks = (*_CLEAR, dict(name='decoding.mixture', **granted))
+    codes = [
+      (_coae(1.0), dict(name='permutation', seed=seed)) for seed in range(20)
+    ]
+    config.sweep = (('code', tuple(codes)),)
+  return _runlocal(config) if arg['runlocal'] else config
+
+
+def _runlocal(config):
+  """Hardly trained codes, seconds, no files."""
+  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  quick = dict(_coae(1.0), steps=200)
+  config.trials = 2
+  if config.experiment == 'codes':
+    points = ((2, (quick,)), (5, (quick, _RENAMED)))
+    config.sweep = ((('classes', 'code'), points),)
+    return config
+  config.batch_size = config.train.batch_size = 32
+  config.attacks = tuple(
+    dict(spec, steps=50) if spec['name'] == 'inversion.batch' else spec
+    for spec in config.attacks
+  )
+  config.sweep = (('code', ((quick,),)),)
+  return config

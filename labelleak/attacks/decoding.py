@@ -1,0 +1,272 @@
+"""Labels behind a label code, by attackers who know that there is one.
+
+Under a code the cut gradient of a row is (S - c_k) / B, with k its label and c
+[K, K] the fake labels of the classes. The published attacks read the class from
+which most was taken, which is one that the label was hidden behind. But a code
+that gives every class one fake label, as CoAE does (`coae`), leaves K distinct
+rows around which everything else is scattered by what the attacker does not
+know of S:
+
+  softmax(h) - B U = c_k - (S - softmax(h))
+
+The rows can be told apart, and named: a class is missing from its own fake
+label. `mixture` does so where the cut gradient is in the clear, knowing nothing
+of c; `full` from sums over the batch, for a c that it assumes.
+
+What no code hides is what the attacker's own bottom has learned (`own`), as
+long as it knows how to decode it.
+"""
+
+from collections.abc import Sequence
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak import labels
+from labelleak.attacks import leastsquares, propagation, readout
+from labelleak.base import Attack, InputError
+
+_RULES = {'argmin': readout.argmin, 'complement': readout.complement}
+_NAMES = 'least', 'granted'
+_STILL = 2e-4  # as in `propagation`
+_SMALL = 1e-8  # variance; below it is rounding
+
+
+def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
+  """Rows of the cut gradient as a mixture of K Gaussians, fitted by EM.
+
+  softmax(h) - B U is c_k and noise of one variance for all classes and entries;
+  c, the variance and the shares of the classes are estimated. Of two starts,
+  clusters by the smallest entry of U and by the largest, the likelier end is
+  kept. Scores are log posteriors [B, K].
+
+  Args:
+    rounds: of EM.
+    names: which cluster is which class. 'least': all of them together such that
+      the least of the fake labels' mass is on the true class, as codes have it
+      that contrast. 'granted': by the labelled rows `known.x`, `known.y`.
+
+  Raises:
+    InputError: an option out of range. At trace time: a sealed view, a cut that
+      is not K wide, or nothing granted.
+  """
+  if rounds < 1 or names not in _NAMES:
+    raise InputError(
+      f'rounds={rounds} must be positive, names={names!r} one of'
+      f' {", ".join(_NAMES)}.'
+    )
+
+  def infer(key, view, known):
+    if view.cut_grads is None:
+      raise InputError(
+        'decoding.mixture reads view.cut_grads, but this link is sealed; use'
+        " aggregate=dict(name='clear') or 'decoding.full'."
+      )
+    _need(view, known, 'mixture')
+    u = known.batch_size * view.cut_grads
+    rows = jax.nn.softmax(view.h) - u
+    starts = jax.nn.one_hot(
+      jnp.stack([u.argmin(-1), u.argmax(-1)]), u.shape[-1]
+    )
+    fits = jax.vmap(lambda start: _em(rows, start, rounds))(starts)
+    scores, centers, _ = jax.tree.map(lambda leaf: leaf[fits[2].argmax()], fits)
+    cost = centers
+    if names == 'granted':
+      cost = -_agreement(jax.nn.softmax(scores), view, known)
+    cluster, name = optax.assignment.hungarian_algorithm(cost)
+    return scores[:, cluster[jnp.argsort(name)]]
+
+  return Attack(infer=infer)
+
+
+def _em(rows, start, rounds):
+  """EM from memberships [B, K]: log posteriors, centers [K, K], likelihood."""
+  classes = rows.shape[-1]
+
+  def evidence(members):
+    counts = members.sum(0)[:, None]
+    matmul = lambda a, b: jnp.matmul(a, b, precision='highest')
+    centers = matmul(members.T, rows) / jnp.maximum(counts, _SMALL)
+    squared = jnp.sum((rows[:, None] - centers[None]) ** 2, -1)
+    mean = (members * squared).sum() / (rows.shape[0] * (classes - 1))
+    var = jnp.maximum(mean, _SMALL)
+    shares = jnp.maximum(counts[:, 0] / rows.shape[0], _SMALL)
+    logits = jnp.log(shares)[None] - squared / (2 * var)
+    return logits - (classes - 1) / 2 * jnp.log(var), centers
+
+  step = lambda members, _: (jax.nn.softmax(evidence(members)[0]), None)
+  members, _ = jax.lax.scan(step, start, None, length=rounds)
+  logits, centers = evidence(members)
+  return (
+    jax.nn.log_softmax(logits),
+    centers,
+    jax.nn.logsumexp(logits, -1).mean(),
+  )
+
+
+def least_squares(
+  *, rule: str = 'complement', steps: int = 100, ridge: float = 1e-4
+) -> Attack:
+  """U from the gradients of all parameters, whitened, and a rule; no prior.
+
+  Args:
+    rule: 'complement' or 'argmin', see `readout`.
+    steps: of conjugate gradients.
+    ridge: on the whitened equations.
+
+  Raises:
+    InputError: no such rule. At trace time: no `known.bottom`, or a cut that is
+      not K wide.
+  """
+  if rule not in _RULES:
+    raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
+
+  def infer(key, view, known):
+    _need(view, known, 'least_squares')
+    with jax.default_matmul_precision('highest'):
+      eq = leastsquares.equations(key, view, known)
+      operator = lambda z: eq.apply(eq.adjoint(z)) + ridge * z
+      z = leastsquares.conjugate_gradient(operator, eq.observed, steps)
+      return _RULES[rule](eq.adjoint(z))
+
+  return Attack(infer=infer)
+
+
+def full(
+  *,
+  code: Sequence[dict] = (dict(name='complement'),),
+  rounds: int = 30,
+  steps: int = 15,
+  ridge: float = 0.1,
+  damping: float = 0.7,
+) -> Attack:
+  """`linear.full` for labels that were coded: scores are posteriors [B, K].
+
+  The same propagation, whose rows are one of K fake labels, not one-hot.
+
+  Args:
+    code: what the attacker takes for the code, as in a config: how it is made
+      is no secret, what it drew is. The default is what CoAE with confusion
+      comes to.
+    rounds, steps, ridge, damping: see `linear.full`.
+
+  Raises:
+    InputError: at trace time: no `known.bottom`, or a cut that is not K wide.
+  """
+
+  def infer(key, view, known):
+    _need(view, known, 'full')
+    equation_key, probe_key = jax.random.split(key)
+    with jax.ensure_compile_time_eval():
+      eye = jnp.eye(known.num_classes)
+      assumed = labels.build(code, known.num_classes)
+      fake = assumed.encode(jax.random.key(0), eye)
+    with jax.default_matmul_precision('highest'):
+      eq = leastsquares.equations(equation_key, view, known)
+      shift = propagation.find_shift(eq, view.h)
+      problem = propagation.Problem(eq, shift, probe_key, steps, ridge, damping)
+      return _propagate(problem, fake, rounds)
+
+  return Attack(infer=infer)
+
+
+def own(*, code: Sequence[dict] = ()) -> Attack:
+  """The attacker's own logits, decoded: what its bottom has been taught.
+
+  No gradient is read. Untrained it is at chance; a code that serves the main
+  task cannot keep a trained bottom from it, but for what decoding needs.
+
+  Args:
+    code: what the attacker takes for the code, see `full`.
+
+  Raises:
+    InputError: at trace time: a cut that is not K wide.
+  """
+
+  def infer(key, view, known):
+    _need(view, known, 'own')
+    return labels.build(code, known.num_classes).decode(jax.nn.softmax(view.h))
+
+  return Attack(infer=infer)
+
+
+def _propagate(problem, fake, rounds):
+  """`propagation.run` for labels whose rows are `fake` ones [K, K]."""
+  start = propagation.start(problem.shift.h)
+  m, v = _moments(start.y, fake)
+  going = lambda state: (state.round < rounds) & (state.moved > _STILL)
+  step = functools.partial(_advance, problem, fake)
+  return jax.lax.while_loop(going, step, start._replace(m=m, v=v[:, 0])).y
+
+
+def _advance(problem, fake, state):
+  """`propagation.advance` with the fake labels' posterior and moments."""
+  classes = state.m.shape[1]
+  s = propagation.softmax(problem.shift, state.shift)
+  found = propagation._solve_rows(problem, state, s)
+  misfit, power, pull, share = found
+  share, column = share[:, None], (state.v + state.var)[:, None]
+  extrinsic = state.m - column * pull / share
+  squared = (pull**2).sum(-1, keepdims=True) / (classes - 1)
+  doubt = jnp.clip((squared * column).sum() / share.sum(), 1.0, 4.0)
+  tau = doubt * (column * (1 - share) / share + state.var)
+  y = jax.nn.softmax((extrinsic @ fake.T - (fake**2).sum(-1)[None] / 2) / tau)
+  m, v = _belief(y, fake, extrinsic, tau)
+  growth = state.var * (squared - share / column).mean()
+  damp = lambda new, old: problem.damping * new + (1 - problem.damping) * old
+  return propagation.State(
+    round=state.round + 1,
+    m=damp(m, state.m),
+    v=damp(v, state.v),
+    shift=propagation._estimate(problem.shift, misfit, state.shift, power),
+    var=state.var * jnp.clip(1 + growth, 0.3, 3.0),
+    y=y,
+    moved=jnp.abs(y - state.y).max(-1).mean(),
+    share=share.mean(),
+  )
+
+
+def _belief(y, fake, extrinsic, tau):
+  """The Gaussian N(m, v) that turns N(extrinsic, tau) into y's two moments."""
+  mean, var = _moments(y, fake)
+  _, prior = _moments(jnp.full_like(y, 1 / y.shape[-1]), fake)
+  floor = 1e-6 * prior * y.shape[-1]
+  precision = 1 / jnp.maximum(var, 1e-3 * floor) - 1 / tau
+  narrower = precision > 1 / prior
+  v = 1 / jnp.where(narrower, precision, 1 / prior)
+  m = mean + jnp.where(narrower, v / tau * (mean - extrinsic), 0.0)
+  return m, jnp.maximum(v, floor)[:, 0]
+
+
+def _moments(y, fake):
+  """Mean [B, K] of fake labels under y [B, K], variance [B, 1] of an entry."""
+  mean = y @ fake
+  squared = y @ (fake**2).sum(-1)[:, None] - (mean**2).sum(-1, keepdims=True)
+  return mean, squared / (y.shape[-1] - 1)
+
+
+def _agreement(members, view, known):
+  """Labelled rows of class j in cluster k, [K, K]."""
+  if known.x is None or known.y is None:
+    raise InputError(
+      "decoding.mixture(names='granted') was granted no labelled example; set"
+      " known.x and known.y, or names='least'."
+    )
+  rows = view.x.reshape(len(view.x), -1)
+  examples = known.x.reshape(len(known.x), -1)
+  same = (rows[:, None] == examples[None]).all(-1).astype(members.dtype)
+  return members.T @ (same @ known.y)
+
+
+def _need(view, known, name):
+  if name in ('least_squares', 'full') and known.bottom is None:
+    raise InputError(
+      f'decoding.{name} needs known.bottom; grant the attacker its own model.'
+    )
+  if view.h.shape[-1] != known.num_classes:
+    raise InputError(
+      f'decoding.{name} reads logits of K={known.num_classes}, the cut is'
+      f' {view.h.shape[-1]} wide; use the sum top.'
+    )
