@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak.attacks import leastsquares
 from labelleak.base import Attack, InputError, Known
 
 _POWER_ITERATIONS = 30
@@ -202,9 +203,7 @@ def transposed_jacobian(view, known: Known) -> Callable:
   """J^T, cut gradient [B, D] -> gradient of the attacker's parameters.
 
   J is that of the very pass behind the view. Being linear, the map is its own
-  derivative, and J in forward mode its transpose. One of the two sums the
-  activations [B, F] over rows, the other over columns, so each keeps a copy in
-  its own order: on a CPU a product against the grain is much slower.
+  derivative and J its transpose.
   """
   if known.bottom is None:
     raise InputError(
@@ -215,23 +214,12 @@ def transposed_jacobian(view, known: Known) -> Callable:
   def forward(params):
     return known.bottom({**view.variables, 'params': params}, view.x, view.key)
 
-  params = view.variables['params']
-  _, push = jax.linearize(forward, params)
-  # The barrier stops XLA from undoing the transposition before the loop.
-  turned = jax.lax.optimization_barrier(_turn(jax.vjp(forward, params)[1]))
-  pull = lambda cut: _turn(turned)(cut)[0]
-
+  push, pull = leastsquares.jacobian(forward, view.variables['params'])
   transposed = jax.custom_vjp(pull)
   transposed.defvjp(
     lambda cut: (pull(cut), None), lambda _, tree: (push(tree),)
   )
   return transposed
-
-
-def _turn(tree):
-  """Transposes every matrix, but for masks, which no product reads."""
-  turns = lambda a: a.ndim == 2 and jnp.issubdtype(a.dtype, jnp.floating)
-  return jax.tree.map(lambda a: a.T if turns(a) else a, tree)
 
 
 def _curvature(loss, at):

@@ -5,11 +5,11 @@ gradient and J the Jacobian of its own logits. The party knows J: it owns the
 model and the inputs. Rows of U sum to zero where the loss is a cross entropy,
 so that (K - 1) B numbers are sought.
 
-J is never formed. Its products are those of one `jax.linearize`; the equations
-are then brought to a common scale, leaf by leaf, by the two Kronecker factors
-of the leaf's Gram matrix (as K-FAC and Shampoo do). For a Dense layer the left
-factor is the covariance of its input, weighed by the backward signal. The
-factors are estimated from the gradients of random cut gradients, so nothing
+J is never formed, only its products (`jacobian`). The equations are then
+brought to a common scale, leaf by leaf, by the two Kronecker factors of the
+leaf's Gram matrix (as K-FAC and Shampoo do). For a Dense layer the left factor
+is the covariance of its input, weighed by the backward signal. The factors are
+estimated from the gradients of random cut gradients, so nothing
 need be known of the model's structure: any leaf of any Flax model will do.
 """
 
@@ -47,6 +47,21 @@ def center(u: chex.Array) -> chex.Array:
   return u - u.mean(-1, keepdims=True)
 
 
+def jacobian(
+  forward: Callable, params: chex.ArrayTree
+) -> tuple[Callable, Callable]:
+  """J of `forward` at params in both directions, V -> J V and U -> J^T U.
+
+  One of the two sums the activations [B, F] over rows, the other over columns,
+  so each keeps a copy in its own order: on a CPU a product against the grain is
+  much slower.
+  """
+  _, push = jax.linearize(forward, params)
+  # The barrier stops XLA from undoing the transposition ahead of a loop.
+  turned = jax.lax.optimization_barrier(_turn(jax.vjp(forward, params)[1]))
+  return push, lambda cut: _turn(turned)(cut)[0]
+
+
 def equations(
   key: chex.PRNGKey, view, known, *, excess: float = 1.0
 ) -> Equations:
@@ -72,8 +87,7 @@ def equations(
 
   groups = _last(forward, params, excess * (classes - 1) * num)
   part = {path: params[path] for group in groups for path in group}
-  _, push = jax.linearize(forward, part)
-  pull = jax.linear_transpose(push, part)
+  push, pull = jacobian(forward, part)
 
   shapes = [_shape(part, group) for group in groups]
   probe_key, gain_key = jax.random.split(key)
@@ -85,7 +99,7 @@ def equations(
 
   def probe(key):
     u = jax.random.normal(key, view.h.shape, view.h.dtype)
-    return read(pull(center(u))[0])
+    return read(pull(center(u)))
 
   samples = jax.lax.map(probe, jax.random.split(probe_key, probes))
   factors, ranks = zip(*[_whitener(sample) for sample in samples])
@@ -97,7 +111,7 @@ def equations(
     )
 
   unwhiten = jax.linear_transpose(whiten, part)
-  apply = lambda u: whiten(pull(center(u))[0])
+  apply = lambda u: whiten(pull(center(u)))
   adjoint = lambda z: center(push(unwhiten(z)[0]))
   observed = whiten({path: num * grads[path] for path in part})
 
@@ -129,6 +143,12 @@ def conjugate_gradient(
 
   start = jnp.zeros_like(rhs), rhs, rhs, jnp.vdot(rhs, rhs)
   return jax.lax.scan(step, start, None, length=steps)[0][0]
+
+
+def _turn(tree):
+  """Transposes every matrix, but for masks, which no product reads."""
+  turns = lambda a: a.ndim == 2 and jnp.issubdtype(a.dtype, jnp.floating)
+  return jax.tree.map(lambda a: a.T if turns(a) else a, tree)
 
 
 def _last(forward, params, wanted):

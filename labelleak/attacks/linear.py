@@ -58,8 +58,8 @@ def last_layer() -> Attack:
 def full(
   *,
   rounds: int = 30,
-  steps: int = 15,
-  ridge: float = 0.1,
+  steps: int = 25,
+  ridge: float = 0.03,
   damping: float = 0.7,
   excess: float = 1.0,
 ) -> Attack:
@@ -70,7 +70,8 @@ def full(
   lets the rows of a batch see each other, included.
 
   Args:
-    rounds: of expectation propagation, at most; it stops when labels do.
+    rounds: of expectation propagation, at most; it stops when labels do. The
+      more there are, the slower beliefs may sharpen.
     steps: of conjugate gradients in a round.
     ridge: on the whitened equations, as a share of their mean variance.
     damping: how far a round moves, in (0, 1].
@@ -140,8 +141,8 @@ def solve(
   view,
   known,
   rounds: int = 30,
-  steps: int = 15,
-  ridge: float = 0.1,
+  steps: int = 25,
+  ridge: float = 0.03,
   damping: float = 0.7,
   excess: float = 1.0,
 ) -> Solution:
@@ -157,8 +158,9 @@ def solve(
   2. takes from each row its own belief (a division by the share of the row that
      the equations determine, found from one random probe), which leaves what
      all else says of it: Y_b + N(0, tau_b);
-  3. multiplies that by the one-hot prior, a softmax, and turns the result into
-     the row's next belief.
+  3. multiplies that by the one-hot prior, a softmax, with tau enlarged by a
+     doubt that falls from round to round, and turns the result into the row's
+     next belief.
 
   Undecided rows are thereby told by equations that decided rows no longer
   occupy, which carries the attack past the rank: at (K - 1) B unknowns about a
@@ -178,8 +180,10 @@ def solve(
   with jax.default_matmul_precision('highest'):
     eq = leastsquares.equations(equation_key, view, known, excess=excess)
     shift = propagation.find_shift(eq, view.h)
-    problem = propagation.Problem(eq, shift, probe_key, steps, ridge, damping)
-    end = propagation.run(problem, rounds)
+    problem = propagation.Problem(
+      eq, shift, probe_key, rounds, steps, ridge, damping
+    )
+    end = propagation.run(problem)
     s = propagation.softmax(shift, end.shift)
     misfit = eq.observed - eq.apply(s - end.y)
   residual = jnp.sqrt(jnp.mean(misfit**2))

@@ -16,6 +16,7 @@ from labelleak.attacks import leastsquares
 from labelleak.attacks.leastsquares import center
 
 _STILL = 2e-4  # mean change of a row's probabilities at which rounds end
+_DOUBT = 2.0  # least doubt at the start; it falls to 1 in the last round
 _FEW = 16  # rows under which the others' constant logits are not estimated
 
 
@@ -39,6 +40,7 @@ class Problem(NamedTuple):
   eq: leastsquares.Equations
   shift: Shift
   key: chex.PRNGKey
+  rounds: int
   steps: int
   ridge: float
   damping: float
@@ -57,9 +59,9 @@ class State(NamedTuple):
   share: chex.Array  # [] of the unknowns that the equations determine
 
 
-def run(problem: Problem, rounds: int) -> State:
-  """Rounds until the labels stand still, at most `rounds`."""
-  going = lambda state: (state.round < rounds) & (state.moved > _STILL)
+def run(problem: Problem) -> State:
+  """Rounds until the labels stand still, at most `problem.rounds`."""
+  going = lambda state: (state.round < problem.rounds) & (state.moved > _STILL)
   step = functools.partial(advance, problem)
   return jax.lax.while_loop(going, step, start(problem.shift.h))
 
@@ -84,8 +86,11 @@ def advance(problem: Problem, state: State) -> State:
   share, column = share[:, None], (state.v + state.var)[:, None]
   extrinsic = state.m - column * pull / share
   squared = (pull**2).sum(-1, keepdims=True) / (classes - 1)
-  # Larger misfits than the beliefs allow are those of wrong beliefs.
-  doubt = jnp.clip((squared * column).sum() / share.sum(), 1.0, 4.0)
+  # Larger misfits than the beliefs allow are those of wrong beliefs. Smaller
+  # ones do not count, and less so at first: as in annealing, what is decided
+  # slowly is decided better.
+  least = _DOUBT - (_DOUBT - 1.0) * state.round / problem.rounds
+  doubt = jnp.clip((squared * column).sum() / share.sum(), least, 4.0)
   tau = doubt * (column * (1 - share) / share + state.var)
   y = jax.nn.softmax(extrinsic / tau)
   m, v = _belief(y, extrinsic, tau)
