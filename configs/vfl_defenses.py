@@ -11,7 +11,8 @@ Each trial is one training: its first batch is attacked at the initialisation
 and its last model tested, as VFLAIR does. The passive party is shown its cut
 gradients (`clear`), so that one run serves the attacks that read them (direct
 inference: DLI) and those that read its own gradients alone (inversion: BLI,
-`linear.full`). All but the first need mnist or cifar10 under ../shared/tfds.
+`linear.full`). `complement` and `decoding.mixture` know of a code. All but the
+first need mnist or cifar10 under ../shared/tfds.
 
 Published, undefended: MNIST main accuracy .9746, BLI .9965, DLI 1.0000.
 """
@@ -28,6 +29,7 @@ _DIRECT = (
   dict(name='scores.direct', rule='first_negative'),
   dict(name='scores.direct', rule='complement'),
 )
+_CODED = (dict(name='decoding.mixture'),)
 _BINARY = (
   dict(name='scores.norm'),
   dict(name='scores.cosine', known=('bottom', 'x', 'y')),
@@ -47,6 +49,7 @@ def get_config(arg=None):
   if part == 'digits':
     _train(config, batch_size=128, rows=1347, epochs=30)
     config.train.shuffle = True
+    config.attacks += _CODED
     points = _digits()
   elif part in ('mnist', 'figure7'):
     common.images(config, 'mnist')
@@ -58,6 +61,7 @@ def get_config(arg=None):
     config.optimizer.lr = 0.001
     config.attacks = (*_DIRECT[:1], *_BINARY)
     _train(config, batch_size=1024, rows=12665, epochs=30)
+    points = (*points, *_marvell())
   else:
     common.images(config, 'cifar10')
     config.model = dict(name='resnet.resnet20', shortcut='pad')
@@ -125,6 +129,12 @@ def _figure7():
     yield _point(dict(name='sparsify', drop=drop))
   for confusion in (0.05, 0.1, 0.5, 1.0, 2.0):
     yield _point(code=(_coae(confusion),))
+
+
+def _marvell():
+  """Strengths of Figure 7, right: power of the noise by the gradient's."""
+  for s in (0.1, 1.0, 4.0, 10.0):
+    yield _point(dict(name='marvell', s=s))
 
 
 def _table3():
