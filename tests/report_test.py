@@ -179,6 +179,19 @@ class WorkdirTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, message):
       report.start(self.workdir, other)
 
+  def test_what_differs_in_a_long_sweep_is_named_in_a_line(self):
+    self.config.sweep = (('lr', tuple(0.1 * i for i in range(1, 99))),)
+    report.start(self.workdir, self.config)
+    other = self.config.copy_and_resolve_references()
+    other.sweep = (('lr', tuple(0.1 * i for i in range(2, 100))),)
+    where = r'config.sweep\[0\]\[1\]\[0\] was 0.1 and is 0.2'
+    with self.assertRaisesRegex(InputError, where) as caught:
+      report.start(self.workdir, other)
+    self.assertLess(len(str(caught.exception)), 300)
+    other.sweep = (*self.config.sweep, ('seed', (0, 1)))
+    with self.assertRaisesRegex(InputError, 'had 1 entries and has 2'):
+      report.start(self.workdir, other)
+
   def test_table_and_plots(self):
     rows = [
       _row(attack, mean, point={'batch_size': b}, setting=dict(batch_size=b))

@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import subprocess
+import textwrap
 
 import flax
 import jax
@@ -161,4 +162,12 @@ def _first_difference(theirs, ours, path='config'):
     return None
   if theirs == ours:
     return None
-  return f'{path} was {json.dumps(theirs)} and is {json.dumps(ours)}'
+  if isinstance(theirs, list) and isinstance(ours, list):
+    for i, pair in enumerate(zip(theirs, ours)):
+      if found := _first_difference(*pair, f'{path}[{i}]'):
+        return found
+    return f'{path} had {len(theirs)} entries and has {len(ours)}'
+  was, now = (
+    textwrap.shorten(json.dumps(value), 60) for value in (theirs, ours)
+  )
+  return f'{path} was {was} and is {now}'
