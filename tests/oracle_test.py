@@ -267,7 +267,7 @@ def measured_ratio(seed, shared, trials=4, steps=3):
   variables = jax.jit(model.init)(jax.random.key(seed), source.take(rows[:1]))
 
   @jax.jit
-  def ratio(x, labels):
+  def ratio(variables, x, labels):
     one = jnp.ones(len(labels))
     batch = base.Batch((x,), jax.nn.one_hot(labels, 100), labels, one)
     grads = hfl.fedsgd(loss)(jax.random.key(0), variables, batch)
@@ -285,7 +285,8 @@ def measured_ratio(seed, shared, trials=4, steps=3):
       per_class_cap=100,
     )
     for labels in index[: 13 * steps].reshape(steps, 13):
-      found.append(float(ratio(source.take(rows[labels]), y[labels])))
+      x = source.take(rows[labels])
+      found.append(float(ratio(variables, x, y[labels])))
   return np.array(found)
 
 
