@@ -12,11 +12,12 @@ import numpy as np
 import optax
 from scipy import stats
 
-from configs import common
-from labelleak import attacks, experiments, models, report
+from configs import common, llbg_defenses
+from labelleak import attacks, experiments, models, report, sweep
 from labelleak.attacks import counts
 from labelleak.base import Attack, InputError
-from labelleak.experiments import hfl, inputs, main_task
+from labelleak.experiments import grants, hfl, inputs, main_task
+from labelleak.report import published
 
 _BASIC = (dict(name='counts.llbg'), dict(name='counts.ebi'))
 
@@ -371,6 +372,47 @@ class DefenseTest(parameterized.TestCase):
     )
     self.assertGreater(granted, fixed + 0.2)
     self.assertGreater(blind, fixed + 0.2)
+
+
+class PublishedDefensesTest(parameterized.TestCase):
+  @parameterized.parameters(11, 12, 13, 14)
+  def test_each_printed_cell_is_a_point_of_the_config(self, number):
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
+    ]
+    config = llbg_defenses.get_config(f'table={number},paper')
+    points = [full for _, full in sweep.grid(config)]
+    for label, cell in table.cells.items():
+      fits = []
+      for full in points:
+        defense, _ = grants.chain(hfl._links(full))
+        setting = dict(
+          data=full.dataset.name,
+          model=sweep.describe(full.model),
+          num_classes=100,
+          batch_size=full.batch_size,
+          local_steps=full.local_steps,
+          clients=full.clients,
+          partition=full.partition,
+          trained=bool(full.train),
+          defense=defense,
+        )
+        learned = dict(relative_accuracy=0) if full.get('main_task') else {}
+        fits += [
+          spec
+          for spec in full.attacks
+          if published.holds(
+            cell,
+            dict(
+              attack=spec['name'],
+              attack_args=grants.hyper(spec),
+              setting=setting,
+              metrics=learned,
+            ),
+          )
+        ]
+      attacks = len(config.attacks) if cell.attack is None else 1
+      self.assertLen(fits, attacks, label)
 
 
 class CostTest(parameterized.TestCase):
