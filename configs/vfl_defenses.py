@@ -26,7 +26,7 @@ _PARTS = ('digits', 'mnist', 'binary', 'figure7', 'cifar10')
 _INVERSION = dict(name='inversion.batch')
 _BLIND = (dict(name='linear.full'), _INVERSION)
 _DIRECT = (
-  dict(name='scores.direct', rule='first_negative'),
+  dict(name='scores.direct', rule='first_or_any'),
   dict(name='scores.direct', rule='complement'),
 )
 _CODED = (dict(name='decoding.mixture'),)

@@ -42,7 +42,7 @@ def _exact(rng, size, num_classes, spread=1.0):
 
 class DirectTest(parameterized.TestCase):
   @parameterized.product(
-    rule=('argmin', 'first_negative'), num_classes=(2, 3, 10)
+    rule=('argmin', 'first_negative', 'first_or_any'), num_classes=(2, 3, 10)
   )
   def test_exact_gradients_give_every_label(self, rule, num_classes):
     cut, y = _exact(np.random.default_rng(num_classes), 50, num_classes)
@@ -70,6 +70,8 @@ class DirectTest(parameterized.TestCase):
     np.testing.assert_allclose(
       metrics.label_accuracy(readout.first_negative(cut), y), 2 / 3, rtol=1e-6
     )
+    guessed = metrics.label_accuracy(readout.first_or_any(cut), y)
+    np.testing.assert_allclose(guessed, (2 + 1 / 3) / 3, rtol=1e-6)
 
   def test_rows_of_zeros_are_worth_chance_whatever_the_label(self):
     for label in range(4):

@@ -34,3 +34,8 @@ def first_negative(cut: chex.Array) -> chex.Array:
   negative = cut < 0
   found = jax.nn.one_hot(negative.argmax(-1), cut.shape[-1], dtype=cut.dtype)
   return jnp.where(negative.any(-1, keepdims=True), found, jnp.nan)
+
+
+def first_or_any(cut: chex.Array) -> chex.Array:
+  """The first negative entry; a row without one is a guess, as in VFLAIR."""
+  return jnp.nan_to_num(first_negative(cut))

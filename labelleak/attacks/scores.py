@@ -21,6 +21,7 @@ _RULES = {
   'argmin': readout.argmin,
   'complement': readout.complement,
   'first_negative': readout.first_negative,
+  'first_or_any': readout.first_or_any,
 }
 
 
@@ -37,8 +38,9 @@ def direct(*, rule: str = 'argmin') -> Attack:
   """DLI: the sign of a cut gradient's entries names the label; needs D = K.
 
   Args:
-    rule: 'argmin'; 'first_negative', as published; 'complement', for labels
-      that were confused. See `readout`.
+    rule: 'argmin'; 'first_negative' or 'first_or_any', as published by Fu et
+      al. and in VFLAIR; 'complement', for labels that were confused. See
+      `readout`.
 
   Raises:
     InputError: no such rule. At trace time: a sealed view, or D != K.

@@ -92,7 +92,7 @@ _FIRST_BATCH = dict(
   draw='first',
   observed=None,  # one step, one epoch
 )
-_DIRECT = 'scores.direct', dict(rule='first_negative')
+_DIRECT = 'scores.direct', dict(rule='first_or_any')
 
 
 def _record(line):
