@@ -42,8 +42,8 @@ def epsilon(
 ) -> float:
   """Epsilon of (epsilon, delta)-differential privacy after `steps` releases.
 
-  Tight up to 1e-4 a step (privacy loss distributions), except for 'fixed', an
-  upper bound (Renyi, Wang et al. 2019).
+  From privacy loss distributions, rounded up; from Renyi divergences (Wang et
+  al. 2019), a looser upper bound, for 'fixed'.
 
   >>> round(epsilon(4.0, 1.0, steps=10, delta=1e-5), 2)
   7.51
