@@ -3,8 +3,9 @@
   python launch.py --config=configs/coae.py                # statistics, minutes
   python launch.py --config=configs/coae.py:part=figure9   # grey CIFAR-10
   python launch.py --config=configs/coae.py:part=attacks   # MNIST, untrained
-  python launch.py --config=configs/coae.py:part=training  # MNIST, 30 epochs
-  python launch.py --config=configs/coae.py:part=secrets   # MNIST, 20 renamings
+  python launch.py --config=configs/coae.py:part=trained   # in training
+  python launch.py --config=configs/coae.py:part=accuracy  # of 30 epochs
+  python launch.py --config=configs/coae.py:part=secrets   # MNIST, 10 renamings
   python launch.py --config=configs/coae.py:runlocal       # seconds
 
 The first needs no data; the others take the real digits where mnist or cifar10
@@ -24,26 +25,46 @@ _SHIPPED = {
   5: (0.0, 0.05, 0.1, 0.5, 1.0, 2.0),
   10: (0.0, 0.1, 0.5, 1.0, 2.0),
 }
-_PARTS = ('statistics', 'figure9', 'attacks', 'training', 'secrets')
+_PARTS = (
+  'statistics',
+  'figure9',
+  'attacks',
+  'trained',
+  'accuracy',
+  'secrets',
+)
 
 
 def _coae(confusion):
   return dict(name='labelleak.coae.fitted', confusion=confusion)
 
 
+def _response(epsilon):
+  return dict(name='randomized_response', epsilon=epsilon)
+
+
+def _drawn(num):
+  """Complementary labels: `num` classes that an example is not of."""
+  return dict(name='complement'), dict(name='draw', num=num)
+
+
 _COMPLEMENT = dict(name='complement')
-_DRAW = dict(name='draw')
 _RENAMED = dict(name='permutation', seed=11)
 _CODES = (
-  (),
   (_coae(0.0),),
-  (_coae(0.5),),
   (_coae(1.0),),
   (_coae(1.0), _RENAMED),
+  _drawn(1),
+  _drawn(5),
+  (*_drawn(5), _RENAMED),
+)
+_TRAINED = ((_coae(1.0),), _drawn(5), (*_drawn(5), _RENAMED))
+_ACCURACY = (
+  (),
+  *((_coae(confusion),) for confusion in (0.0, 0.1, 0.5, 1.0)),
   (_COMPLEMENT,),
-  (_COMPLEMENT, _DRAW),
-  (_COMPLEMENT, _DRAW, _RENAMED),
-  (dict(name='randomized_response', epsilon=1.0),),
+  *(_drawn(num) for num in (1, 3, 5)),
+  *((_response(epsilon),) for epsilon in (0.81, 2.2)),
 )
 _CLEAR = (
   dict(name='scores.direct'),
@@ -83,19 +104,27 @@ def get_config(arg=None):
     config.sweep = (('code', ((_coae(0.0),), (_coae(1.0),))),)
   elif part == 'attacks':
     common.images(config, 'mnist')
-    config.sweep = (('code', _CODES), ('batch_size', (128, 512, 1024)))
-  elif part == 'training':
+    points = [(code, size) for size in (128, 1024) for code in _CODES]
+    points += [((_coae(0.5),), 1024)]
+    config.sweep = ((('code', 'batch_size'), tuple(points)),)
+  elif part in ('trained', 'accuracy'):
     common.images(config, 'mnist')
     config.batch_size = config.train.batch_size = 1024
+    config.train.shuffle = False
     config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
+    config.train.steps = 1770
     config.attacks = (*_CLEAR, *_SEALED, *_OWN)
-    config.sweep = (('code', _CODES), ('train.steps', (59, 295, 1770)))
+    config.sweep = (('code', _TRAINED), ('train.steps', (59, 1770)))
+    if part == 'accuracy':
+      config.experiment = 'training'
+      config.attacks = ()
+      config.sweep = (('code', _ACCURACY),)
   else:
     common.images(config, 'mnist')
     granted = dict(names='granted', known=('bottom', 'x', 'y'))
     config.attacks = (*_CLEAR, dict(name='decoding.mixture', **granted))
     codes = [
-      (_coae(1.0), dict(name='permutation', seed=seed)) for seed in range(20)
+      (_coae(1.0), dict(name='permutation', seed=seed)) for seed in range(10)
     ]
     config.sweep = (('code', tuple(codes)),)
   return _runlocal(config) if arg['runlocal'] else config
@@ -111,6 +140,7 @@ def _runlocal(config):
     config.sweep = ((('classes', 'code'), points),)
     return config
   config.batch_size = config.train.batch_size = 32
+  config.train.steps = min(config.train.steps, 5)
   config.attacks = tuple(
     dict(spec, steps=50) if spec['name'] == 'inversion.batch' else spec
     for spec in config.attacks

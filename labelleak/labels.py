@@ -105,16 +105,28 @@ def complement(*, num_classes: int) -> LabelCode:
   return _mixture(num_classes, num_classes / (num_classes - 1))
 
 
-def draw(*, num_classes: int) -> LabelCode:
-  """One class, drawn from a soft label; decoding is left to what made it soft.
+def draw(*, num_classes: int, num: int = 1) -> LabelCode:
+  """`num` classes drawn from a soft label share its mass; for a chain.
 
-  For a chain: on average over rows the draws teach a model what the soft labels
-  would, but rows of one label no longer have one fake label.
+  Without replacement, by Gumbel noise; fewer where fewer have any mass. Rows of
+  one label no longer have one fake label, and a row that drew from a complement
+  says of which `num` classes it is not: 1 / (K - num) of all guesses are right.
+  On average draws of one class, or of several from equal masses, teach a model
+  what the soft labels would, so decoding is left to what made them soft.
+
+  Raises:
+    InputError: num is outside 1 to K.
   """
+  if not 1 <= num <= num_classes:
+    raise InputError(
+      f'draw: num={num} must lie in 1..{num_classes}; change it.'
+    )
 
   def encode(key, y):
-    drawn = jax.random.categorical(key, jnp.log(y))
-    return jax.nn.one_hot(drawn, num_classes, dtype=y.dtype)
+    noise = jax.random.gumbel(key, y.shape, y.dtype)
+    _, top = jax.lax.top_k(jnp.log(y) + noise, num)
+    drawn = jax.nn.one_hot(top, num_classes, dtype=y.dtype).sum(-2) * (y > 0)
+    return drawn / drawn.sum(-1, keepdims=True)
 
   return LabelCode(encode, lambda p: p)
 

@@ -106,11 +106,23 @@ class LabelsTest(parameterized.TestCase):
     self.assertEqual(counts[3:].sum(), 0)
     self.assertGreater(stats.chisquare(counts[:3], 5000 * p[:3]).pvalue, 1e-4)
 
-  def test_a_drawn_complement_is_never_the_label(self):
-    code = labels.build((COMPLEMENT, dict(name='draw')), K)
-    counts = drawn(code, 4, 3000)
+  @parameterized.parameters(1, 3, 6)
+  def test_a_drawn_complement_is_never_the_label(self, num):
+    code = labels.build((COMPLEMENT, dict(name='draw', num=num)), K)
+    counts = num * drawn(code, 4, 3000)
+    self.assertAlmostEqual(counts.sum(), 3000 * num, delta=0.1)
     self.assertEqual(counts[4], 0)
-    self.assertGreater(stats.chisquare(np.delete(counts, 4)).pvalue, 1e-4)
+    chances = np.full(K - 1, 3000 / (K - 1) * num)
+    # Draws of one row exclude each other, which only helps.
+    self.assertLess(stats.chisquare(np.delete(counts, 4), chances)[0], 30)
+
+  def test_several_draws_share_the_mass_of_those_that_have_any(self):
+    y = jnp.array([[0.6, 0.4, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]])
+    fake = labels.draw(num_classes=K, num=4).encode(KEY, y)
+    wanted = [[0.5, 0.5, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]]
+    np.testing.assert_allclose(fake, wanted)
+    one = labels.draw(num_classes=K).encode(KEY, jnp.tile(y, (500, 1)))
+    np.testing.assert_array_equal(jnp.unique(one), [0, 1])
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_a_row_keeps_its_answer_whatever_its_batch(self):
@@ -174,6 +186,8 @@ class LabelsTest(parameterized.TestCase):
     (dict(name='smoothing', alpha=1.0), r'alpha=1.0 must lie in \[0, 1\)'),
     (dict(name='smoothing', alpha=-0.1), 'alpha=-0.1 must'),
     (dict(name='randomized_response', epsilon=0.0), 'epsilon=0.0 must'),
+    (dict(name='draw', num=0), r'num=0 must lie in 1\.\.7'),
+    (dict(name='draw', num=8), r'num=8 must lie in 1\.\.7'),
     (
       dict(name='randomized_response', epsilon=float('nan')),
       'epsilon=nan must',
