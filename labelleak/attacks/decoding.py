@@ -30,7 +30,6 @@ from labelleak.base import Attack, InputError
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
 _NAMES = 'least', 'granted'
-_STILL = 2e-4  # as in `propagation`
 _SMALL = 1e-8  # variance; below it is rounding
 
 
@@ -138,8 +137,8 @@ def full(
   *,
   code: Sequence[dict] = (dict(name='complement'),),
   rounds: int = 30,
-  steps: int = 15,
-  ridge: float = 0.1,
+  steps: int = 25,
+  ridge: float = 0.03,
   damping: float = 0.7,
 ) -> Attack:
   """`linear.full` for labels that were coded: scores are posteriors [B, K].
@@ -166,8 +165,8 @@ def full(
     with jax.default_matmul_precision('highest'):
       eq = leastsquares.equations(equation_key, view, known)
       shift = propagation.find_shift(eq, view.h)
-      problem = propagation.Problem(eq, shift, probe_key, steps, ridge, damping)
-      return _propagate(problem, fake, rounds)
+      options = probe_key, rounds, steps, ridge, damping
+      return _propagate(propagation.Problem(eq, shift, *options), fake)
 
   return Attack(infer=infer)
 
@@ -192,11 +191,12 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
   return Attack(infer=infer)
 
 
-def _propagate(problem, fake, rounds):
+def _propagate(problem, fake):
   """`propagation.run` for labels whose rows are `fake` ones [K, K]."""
   start = propagation.start(problem.shift.h)
   m, v = _moments(start.y, fake)
-  going = lambda state: (state.round < rounds) & (state.moved > _STILL)
+  still, rounds = propagation._STILL, problem.rounds
+  going = lambda state: (state.round < rounds) & (state.moved > still)
   step = functools.partial(_advance, problem, fake)
   return jax.lax.while_loop(going, step, start._replace(m=m, v=v[:, 0])).y
 
@@ -210,7 +210,9 @@ def _advance(problem, fake, state):
   share, column = share[:, None], (state.v + state.var)[:, None]
   extrinsic = state.m - column * pull / share
   squared = (pull**2).sum(-1, keepdims=True) / (classes - 1)
-  doubt = jnp.clip((squared * column).sum() / share.sum(), 1.0, 4.0)
+  slow = propagation._DOUBT - 1.0
+  least = 1.0 + slow * (1 - state.round / problem.rounds)
+  doubt = jnp.clip((squared * column).sum() / share.sum(), least, 4.0)
   tau = doubt * (column * (1 - share) / share + state.var)
   y = jax.nn.softmax((extrinsic @ fake.T - (fake**2).sum(-1)[None] / 2) / tau)
   m, v = _belief(y, fake, extrinsic, tau)
