@@ -72,6 +72,7 @@ _CLEAR = (
   dict(name='scores.direct'),
   dict(name='scores.direct', rule='complement'),
   dict(name='decoding.mixture'),
+  dict(name='decoding.drawn', num=5),
 )
 _SEALED = (
   dict(name='linear.full'),

@@ -20,37 +20,37 @@ DRAW = dict(name='draw')
 RENAMED = dict(name='permutation', seed=5)
 
 
-def observe(code, *, num=512, classes=10, std=0.2, seed=0):
+def observe(code, *, size=512, classes=10, std=0.2, seed=0):
   """(view, known, y) of two parties' random logits, whose cut is in the clear.
 
   Known grants the first row of each class.
   """
   keys = jax.random.split(jax.random.key(seed), 4)
-  own, other = std * jax.random.normal(keys[0], (2, num, classes))
-  labelled = jax.random.randint(keys[1], (num,), 0, classes)
+  own, other = std * jax.random.normal(keys[0], (2, size, classes))
+  labelled = jax.random.randint(keys[1], (size,), 0, classes)
   y = jax.nn.one_hot(labelled, classes)
-  fake = labels.encode(code, keys[2], y, jnp.arange(num))
-  cut = (jax.nn.softmax(own + other) - fake) / num
-  x = jax.random.normal(keys[3], (num, 3))
+  fake = labels.encode(code, keys[2], y, jnp.arange(size))
+  cut = (jax.nn.softmax(own + other) - fake) / size
+  x = jax.random.normal(keys[3], (size, 3))
   first = y.argmax(0)
   view = vfl.View(x, own, {}, keys[3], {}, cut)
-  return view, Known(classes, num, x=x[first], y=y[first]), y
+  return view, Known(classes, size, x=x[first], y=y[first]), y
 
 
 @functools.cache
-def compiled(name, num, classes, **options):
+def compiled(name, size, classes, **options):
   """Scores of an attack on (view, x, y granted), jitted once."""
   infer = attacks.load(name, **options).infer
-  known = lambda x, y: Known(classes, num, x=x, y=y)
+  known = lambda x, y: Known(classes, size, x=x, y=y)
   return jax.jit(lambda view, x, y: infer(KEY, view, known(x, y)))
 
 
 def rates(
-  code, name='decoding.mixture', *, num=512, classes=10, std=0.2, **options
+  code, name='decoding.mixture', *, size=512, classes=10, std=0.2, **options
 ):
   """(accuracy, accuracy after the best renaming) of an attack."""
-  view, known, y = observe(code, num=num, classes=classes, std=std)
-  scores = compiled(name, num, classes, **options)(view, known.x, known.y)
+  view, known, y = observe(code, size=size, classes=classes, std=std)
+  scores = compiled(name, size, classes, **options)(view, known.x, known.y)
   accuracy = metrics.label_accuracy(scores, y)
   return float(accuracy), float(metrics.permuted_label_accuracy(scores, y))
 
@@ -80,7 +80,7 @@ class MixtureTest(parameterized.TestCase):
         lambda key, y, order=order: y[:, order], lambda p: p
       )
       code = labels.chain(labels.complement(num_classes=4), rename)
-      found.append(rates(code, num=128, classes=4))
+      found.append(rates(code, size=128, classes=4))
     accuracy, permuted = np.mean(found, 0)
     self.assertAlmostEqual(accuracy, 1 / 4, delta=1e-6)
     self.assertEqual(permuted, 1.0)
@@ -92,18 +92,35 @@ class MixtureTest(parameterized.TestCase):
 
   def test_drawn_labels_are_not_told_apart(self):
     """One class that a row is not of: 1 / 9 is what that is worth."""
-    num = 2000
+    size = 2000
     code = labels.build((COMPLEMENT, DRAW), 10)
-    error = 4 * np.sqrt(1 / 9 * 8 / 9 / num)
+    error = 4 * np.sqrt(1 / 9 * 8 / 9 / size)
     for name, options in (
       ('decoding.mixture', {}),
       ('decoding.mixture', dict(names='granted')),
       ('scores.direct', dict(rule='complement')),
     ):
-      accuracy, permuted = rates(code, name, num=num, **options)
+      accuracy, permuted = rates(code, name, size=size, **options)
       self.assertLess(accuracy, 1 / 9 + error)
       self.assertLess(permuted, 1 / 9 + 2 * error)
-    self.assertGreater(rates(labels.build((COMPLEMENT,), 10), num=num)[0], 0.98)
+    self.assertGreater(
+      rates(labels.build((COMPLEMENT,), 10), size=size)[0], 0.98
+    )
+
+  @parameterized.parameters(1, 3, 5)
+  def test_drawn_classes_are_excluded_and_no_more(self, num):
+    """Untrained, the rest is a guess; trained, the model's own answer."""
+    code = labels.build((COMPLEMENT, dict(name='draw', num=num)), 10)
+    size = 2000
+    accuracy, _ = rates(code, 'decoding.drawn', size=size, num=num)
+    left = 1 / (10 - num)
+    error = 4 * np.sqrt(left * (1 - left) / size)
+    self.assertAlmostEqual(accuracy, left, delta=error)
+    view, known, y = observe(code, size=size)
+    learned = view.cut_grads * (1 - y)  # S is 0 for the label
+    infer = attacks.load('decoding.drawn', num=num).infer
+    found = infer(KEY, view._replace(cut_grads=learned), known)
+    self.assertGreater(float(metrics.label_accuracy(found, y)), 0.97)
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_rows_and_classes_have_no_order(self):

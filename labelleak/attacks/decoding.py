@@ -58,12 +58,7 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     )
 
   def infer(key, view, known):
-    if view.cut_grads is None:
-      raise InputError(
-        'decoding.mixture reads view.cut_grads, but this link is sealed; use'
-        " aggregate=dict(name='clear') or 'decoding.full'."
-      )
-    _need(view, known, 'mixture')
+    _need(view, known, 'mixture', clear=True)
     u = known.batch_size * view.cut_grads
     rows = jax.nn.softmax(view.h) - u
     starts = jax.nn.one_hot(
@@ -171,6 +166,27 @@ def full(
   return Attack(infer=infer)
 
 
+def drawn(*, num: int) -> Attack:
+  """Labels behind drawn complements: the least likely class not drawn.
+
+  A row's cut is S - 1 / num where `labels.draw` drew and S elsewhere, so that
+  its `num` smallest entries are those drawn, none of them the label. A model
+  trained on complements has S least for the label; untrained, this guesses
+  among the rest.
+
+  Raises:
+    InputError: at trace time: a sealed view, or a cut that is not K wide.
+  """
+
+  def infer(key, view, known):
+    _need(view, known, 'drawn', clear=True)
+    u = known.batch_size * view.cut_grads
+    rank = u.argsort(-1).argsort(-1)
+    return jnp.where(rank < num, -2.0, -u)
+
+  return Attack(infer=infer)
+
+
 def own(*, code: Sequence[dict] = ()) -> Attack:
   """The attacker's own logits, decoded: what its bottom has been taught.
 
@@ -262,7 +278,12 @@ def _agreement(members, view, known):
   return members.T @ (same @ known.y)
 
 
-def _need(view, known, name):
+def _need(view, known, name, clear=False):
+  if clear and view.cut_grads is None:
+    raise InputError(
+      f'decoding.{name} reads view.cut_grads, but this link is sealed; use'
+      " aggregate=dict(name='clear') or 'decoding.full'."
+    )
   if name in ('least_squares', 'full') and known.bottom is None:
     raise InputError(
       f'decoding.{name} needs known.bottom; grant the attacker its own model.'
