@@ -6,11 +6,13 @@ from absl.testing import absltest, parameterized
 import chex
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
 from labelleak import coae, labels
 from labelleak.base import InputError
+from labelleak.experiments import codes
 
 KEY = jax.random.key(0)
 # K, lambda_2, steps, true-class mass, entropy, largest probability: what the
@@ -125,6 +127,30 @@ class CoaeTest(parameterized.TestCase):
   def test_bad_options_and_lossy_codes_are_refused(self, options, message):
     with self.assertRaisesRegex(InputError, message):
       fit(**options)
+
+  def test_codes_are_measured_seed_by_seed_lossy_ones_too(self):
+    lossy = dict(name='labelleak.coae.fitted', confusion=0.0, steps=3)
+    config = ConfigDict(
+      dict(code=(lossy,), classes=4, trials=2, seed=5, name='codes')
+    )
+    (row,) = codes.experiment(config=config)(lambda num: None)
+    code = labels.build((dict(lossy, seed=6, lossless=False),), 4)
+    wanted = labels.statistics(KEY, code, 4)
+    for name, values in row['values'].items():
+      self.assertAlmostEqual(values[1], float(wanted[name]), places=6)
+    accuracy = row['values']['reconstruction_accuracy']
+    self.assertLess(accuracy.min(), 1)
+    self.assertEqual(row['setting']['num_classes'], 4)
+
+  @parameterized.parameters(
+    (dict(classes=None), 'classes=None must be at least 2'),
+    (dict(code=(dict(name='smooth'),)), "labels has no 'smooth'"),
+    (dict(code=('smoothing',)), 'has no name'),
+  )
+  def test_bad_codes_are_named_before_they_are_measured(self, fields, message):
+    config = dict(code=(), classes=4, trials=1, seed=0, name='codes')
+    with self.assertRaisesRegex(InputError, message):
+      codes.experiment(config=ConfigDict({**config, **fields}))
 
   @pytest.mark.slow
   def test_blocks_of_many_classes_are_decoded(self):
