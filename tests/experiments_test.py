@@ -494,7 +494,7 @@ class ErrorsTest(parameterized.TestCase):
     (dict(lr=0.0), 'lr=0.0'),
     (dict(trials=0), 'trials=0'),
     (dict(known=('lr', 'labels')), "'labels'"),
-    (dict(experiment='hlf'), "'hlf'; known: hfl"),
+    (dict(experiment='hlf'), "'hlf'; known: .*hfl"),
     (dict(aggregate=dict(name='clera')), "'clear'"),
     (dict(weights='/nowhere.npz'), '/nowhere.npz'),
     (dict(train=dict(steps=3, lr=0.1)), "'batch_size'"),
