@@ -58,8 +58,13 @@ def jacobian(
   """
   _, push = jax.linearize(forward, params)
   # The barrier stops XLA from undoing the transposition ahead of a loop.
-  turned = jax.lax.optimization_barrier(_turn(jax.vjp(forward, params)[1]))
-  return push, lambda cut: _turn(turned)(cut)[0]
+  turned = _matrices(lambda a: jax.lax.optimization_barrier(a.T), push)
+
+  def pull(cut):
+    straight = _matrices(jnp.transpose, turned)
+    return jax.linear_transpose(straight, params)(cut)[0]
+
+  return push, pull
 
 
 def equations(
@@ -145,10 +150,10 @@ def conjugate_gradient(
   return jax.lax.scan(step, start, None, length=steps)[0][0]
 
 
-def _turn(tree):
-  """Transposes every matrix, but for masks, which no product reads."""
-  turns = lambda a: a.ndim == 2 and jnp.issubdtype(a.dtype, jnp.floating)
-  return jax.tree.map(lambda a: a.T if turns(a) else a, tree)
+def _matrices(fn, tree):
+  """Applies fn to every matrix, but to masks, which no product reads."""
+  floats = lambda a: a.ndim == 2 and jnp.issubdtype(a.dtype, jnp.floating)
+  return jax.tree.map(lambda a: fn(a) if floats(a) else a, tree)
 
 
 def _last(forward, params, wanted):
