@@ -31,6 +31,16 @@ def pytest_configure(config):
   config.addinivalue_line('filterwarnings', r'error:::labelleak(\..*)?$')
 
 
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+  """Drops a file's programs: each maps memory, and Linux allows 65530 maps.
+
+  All of them together pass that, and XLA then dies of a segmentation fault.
+  """
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='session')
 def shared() -> pathlib.Path:
   """The directory of sample data and papers that does not ship with the code.
