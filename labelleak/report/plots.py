@@ -3,13 +3,11 @@
 import pathlib
 import textwrap
 
-import matplotlib
 from matplotlib import figure
 import numpy as np
 
 from labelleak.report import tables
 
-matplotlib.use('Agg')  # no display needed
 COLORS = (
   '#4c78a8', '#f58518', '#54a24b', '#e45756', '#72b7b2', '#b279a2', '#eeca3b',
   '#9d755d',
