@@ -77,7 +77,7 @@ _CLEAR = (
 _SEALED = (
   dict(name='linear.full'),
   dict(name='decoding.least_squares'),
-  dict(name='decoding.full'),
+  dict(name='linear.full', code=(_COMPLEMENT,)),
 )
 _OWN = (
   dict(name='decoding.own'),
@@ -102,7 +102,7 @@ def get_config(arg=None):
     config.attacks = (
       dict(name='inversion.batch'),
       dict(name='linear.full'),
-      dict(name='decoding.full'),
+      dict(name='linear.full', code=(_COMPLEMENT,)),
     )
     config.sweep = (('code', ((_coae(0.0),), (_coae(1.0),))),)
   elif part == 'attacks':

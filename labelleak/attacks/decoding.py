@@ -11,21 +11,20 @@ know of S:
 
 The rows can be told apart, and named: a class is missing from its own fake
 label. `mixture` does so where the cut gradient is in the clear, knowing nothing
-of c; `full` from sums over the batch, for a c that it assumes.
+of c; `linear.full` from sums over the batch, for a c that it assumes.
 
 What no code hides is what the attacker's own bottom has learned (`own`), as
 long as it knows how to decode it.
 """
 
 from collections.abc import Sequence
-import functools
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from labelleak import labels
-from labelleak.attacks import leastsquares, propagation, readout
+from labelleak.attacks import leastsquares, readout
 from labelleak.base import Attack, InputError
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
@@ -128,44 +127,6 @@ def least_squares(
   return Attack(infer=infer)
 
 
-def full(
-  *,
-  code: Sequence[dict] = (dict(name='complement'),),
-  rounds: int = 30,
-  steps: int = 25,
-  ridge: float = 0.03,
-  damping: float = 0.7,
-) -> Attack:
-  """`linear.full` for labels that were coded: scores are posteriors [B, K].
-
-  The same propagation, whose rows are one of K fake labels, not one-hot.
-
-  Args:
-    code: what the attacker takes for the code, as in a config: how it is made
-      is no secret, what it drew is. The default is what CoAE with confusion
-      comes to.
-    rounds, steps, ridge, damping: see `linear.full`.
-
-  Raises:
-    InputError: at trace time: no `known.bottom`, or a cut that is not K wide.
-  """
-
-  def infer(key, view, known):
-    _need(view, known, 'full')
-    equation_key, probe_key = jax.random.split(key)
-    with jax.ensure_compile_time_eval():
-      eye = jnp.eye(known.num_classes)
-      assumed = labels.build(code, known.num_classes)
-      fake = assumed.encode(jax.random.key(0), eye)
-    with jax.default_matmul_precision('highest'):
-      eq = leastsquares.equations(equation_key, view, known)
-      shift = propagation.find_shift(eq, view.h)
-      options = probe_key, rounds, steps, ridge, damping
-      return _propagate(propagation.Problem(eq, shift, *options), fake)
-
-  return Attack(infer=infer)
-
-
 def drawn(*, num: int) -> Attack:
   """Labels behind drawn complements: the least likely class not drawn.
 
@@ -194,7 +155,7 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
   task cannot keep a trained bottom from it, but for what decoding needs.
 
   Args:
-    code: what the attacker takes for the code, see `full`.
+    code: what the attacker takes for the code, see `linear.full`.
 
   Raises:
     InputError: at trace time: a cut that is not K wide.
@@ -205,64 +166,6 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
     return labels.build(code, known.num_classes).decode(jax.nn.softmax(view.h))
 
   return Attack(infer=infer)
-
-
-def _propagate(problem, fake):
-  """`propagation.run` for labels whose rows are `fake` ones [K, K]."""
-  start = propagation.start(problem.shift.h)
-  m, v = _moments(start.y, fake)
-  still, rounds = propagation._STILL, problem.rounds
-  going = lambda state: (state.round < rounds) & (state.moved > still)
-  step = functools.partial(_advance, problem, fake)
-  return jax.lax.while_loop(going, step, start._replace(m=m, v=v[:, 0])).y
-
-
-def _advance(problem, fake, state):
-  """`propagation.advance` with the fake labels' posterior and moments."""
-  classes = state.m.shape[1]
-  s = propagation.softmax(problem.shift, state.shift)
-  found = propagation._solve_rows(problem, state, s)
-  misfit, power, pull, share = found
-  share, column = share[:, None], (state.v + state.var)[:, None]
-  extrinsic = state.m - column * pull / share
-  squared = (pull**2).sum(-1, keepdims=True) / (classes - 1)
-  slow = propagation._DOUBT - 1.0
-  least = 1.0 + slow * (1 - state.round / problem.rounds)
-  doubt = jnp.clip((squared * column).sum() / share.sum(), least, 4.0)
-  tau = doubt * (column * (1 - share) / share + state.var)
-  y = jax.nn.softmax((extrinsic @ fake.T - (fake**2).sum(-1)[None] / 2) / tau)
-  m, v = _belief(y, fake, extrinsic, tau)
-  growth = state.var * (squared - share / column).mean()
-  damp = lambda new, old: problem.damping * new + (1 - problem.damping) * old
-  return propagation.State(
-    round=state.round + 1,
-    m=damp(m, state.m),
-    v=damp(v, state.v),
-    shift=propagation._estimate(problem.shift, misfit, state.shift, power),
-    var=state.var * jnp.clip(1 + growth, 0.3, 3.0),
-    y=y,
-    moved=jnp.abs(y - state.y).max(-1).mean(),
-    share=share.mean(),
-  )
-
-
-def _belief(y, fake, extrinsic, tau):
-  """The Gaussian N(m, v) that turns N(extrinsic, tau) into y's two moments."""
-  mean, var = _moments(y, fake)
-  _, prior = _moments(jnp.full_like(y, 1 / y.shape[-1]), fake)
-  floor = 1e-6 * prior * y.shape[-1]
-  precision = 1 / jnp.maximum(var, 1e-3 * floor) - 1 / tau
-  narrower = precision > 1 / prior
-  v = 1 / jnp.where(narrower, precision, 1 / prior)
-  m = mean + jnp.where(narrower, v / tau * (mean - extrinsic), 0.0)
-  return m, jnp.maximum(v, floor)[:, 0]
-
-
-def _moments(y, fake):
-  """Mean [B, K] of fake labels under y [B, K], variance [B, 1] of an entry."""
-  mean = y @ fake
-  squared = y @ (fake**2).sum(-1)[:, None] - (mean**2).sum(-1, keepdims=True)
-  return mean, squared / (y.shape[-1] - 1)
 
 
 def _agreement(members, view, known):
@@ -282,9 +185,9 @@ def _need(view, known, name, clear=False):
   if clear and view.cut_grads is None:
     raise InputError(
       f'decoding.{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='clear') or 'decoding.full'."
+      " aggregate=dict(name='clear') or 'linear.full'."
     )
-  if name in ('least_squares', 'full') and known.bottom is None:
+  if name == 'least_squares' and known.bottom is None:
     raise InputError(
       f'decoding.{name} needs known.bottom; grant the attacker its own model.'
     )

@@ -10,13 +10,15 @@ and the gradient of every bottom parameter is linear in it (see `leastsquares`).
 what makes U a label: rows of Y are one-hot, S is near the own softmax.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
 
 import chex
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
+from labelleak import labels
 from labelleak.attacks import leastsquares, propagation
 from labelleak.base import Attack, InputError
 
@@ -62,8 +64,9 @@ def full(
   ridge: float = 0.03,
   damping: float = 0.7,
   excess: float = 1.0,
+  code: Sequence[dict] = (),
 ) -> Attack:
-  """Every gradient, one-hot labels and the own softmax at once; see `solve`.
+  """Every gradient, K labels and the own softmax at once; see `solve`.
 
   Scores are posterior label probabilities [B, K]. Needs `known.bottom`, and
   nothing of the bottom but that it can be differentiated: batch norm, which
@@ -77,6 +80,9 @@ def full(
     damping: how far a round moves, in (0, 1].
     excess: equations for each unknown; leaves of the model are read from the
       output backwards until there are as many, or none is left.
+    code: what the attacker takes for the active party's label code, as in a
+      config: how one is made is no secret, what it drew is. Rows of a CoAE with
+      confusion come to dict(name='complement').
 
   Raises:
     InputError: an option out of range.
@@ -90,7 +96,12 @@ def full(
     raise InputError(f'damping={damping} must lie in (0, 1]; use 0.7.')
 
   def infer(key, view, known):
-    return solve(key, view, known, rounds, steps, ridge, damping, excess).y
+    with jax.ensure_compile_time_eval():
+      eye = jnp.eye(known.num_classes)
+      assumed = labels.build(code, known.num_classes)
+      rows = assumed.encode(jax.random.key(0), eye)
+    options = rounds, steps, ridge, damping, excess
+    return solve(key, view, known, *options, rows).y
 
   return Attack(infer=infer)
 
@@ -145,22 +156,23 @@ def solve(
   ridge: float = 0.03,
   damping: float = 0.7,
   excess: float = 1.0,
+  rows: Optional[chex.Array] = None,
 ) -> Solution:
-  """Expectation propagation between the equations and one-hot labels.
+  """Expectation propagation between the equations and labels.
 
   The equations A(S + E - Y) = B g, whitened, hold S = softmax(h + c): own
   logits h and the constant c [K] by which the other parties' differ, learned
   along the way. What is left of those, E, is Gaussian; its variance follows by
-  EM. Rows of Y are one-hot, all labels alike beforehand. A round
+  EM. Rows of Y are among `rows`, all labels alike beforehand. A round
 
   1. solves the equations under Gaussian beliefs N(m_b, v_b) on the rows of Y,
      by a few steps of conjugate gradients;
   2. takes from each row its own belief (a division by the share of the row that
      the equations determine, found from one random probe), which leaves what
      all else says of it: Y_b + N(0, tau_b);
-  3. multiplies that by the one-hot prior, a softmax, with tau enlarged by a
-     doubt that falls from round to round, and turns the result into the row's
-     next belief.
+  3. multiplies that by the prior of K labels, a softmax, with tau enlarged by a
+     doubt of at least 2 that falls to 1 until the last round, and turns the
+     result into the row's next belief: slow decisions are better ones.
 
   Undecided rows are thereby told by equations that decided rows no longer
   occupy, which carries the attack past the rank: at (K - 1) B unknowns about a
@@ -171,6 +183,7 @@ def solve(
     view: `vfl.View`.
     known: `Known` with `bottom`.
     rounds, steps, ridge, damping, excess: see `full`.
+    rows: [K, K] what a label of each class looks like; None: one-hot.
 
   Raises:
     InputError: no `known.bottom`, or logits that are not K wide.
@@ -180,8 +193,9 @@ def solve(
   with jax.default_matmul_precision('highest'):
     eq = leastsquares.equations(equation_key, view, known, excess=excess)
     shift = propagation.find_shift(eq, view.h)
+    rows = jnp.eye(known.num_classes) if rows is None else rows
     problem = propagation.Problem(
-      eq, shift, probe_key, rounds, steps, ridge, damping
+      eq, shift, rows, probe_key, rounds, steps, ridge, damping
     )
     end = propagation.run(problem)
     s = propagation.softmax(shift, end.shift)

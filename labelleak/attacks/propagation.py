@@ -1,8 +1,9 @@
-"""Expectation propagation between linear equations and one-hot labels.
+"""Expectation propagation between linear equations and labels.
 
 `linear.solve` says what a round does. The beliefs are Gaussian, N(m_b, v_b) on
 row b of Y without the equations' own say; the equations A(S + E - Y) = B g are
-those of `leastsquares`.
+those of `leastsquares`. A row of Y is one of K that are given: one-hot, or what
+a label code makes of those.
 """
 
 import functools
@@ -39,6 +40,7 @@ class Problem(NamedTuple):
 
   eq: leastsquares.Equations
   shift: Shift
+  rows: chex.Array  # [K, K] what a label of each class looks like
   key: chex.PRNGKey
   rounds: int
   steps: int
@@ -63,19 +65,21 @@ def run(problem: Problem) -> State:
   """Rounds until the labels stand still, at most `problem.rounds`."""
   going = lambda state: (state.round < problem.rounds) & (state.moved > _STILL)
   step = functools.partial(advance, problem)
-  return jax.lax.while_loop(going, step, start(problem.shift.h))
+  first = start(problem.shift.h, problem.rows)
+  return jax.lax.while_loop(going, step, first)
 
 
-def start(h: chex.Array) -> State:
+def start(h: chex.Array, rows: chex.Array) -> State:
   """Beliefs before anything is seen, own logits [B, K]: every label alike."""
   classes = h.shape[1]
   s = jax.nn.softmax(h)
   even = jnp.full_like(s, 1 / classes)
+  m, v = _moments(even, rows)
   zero, zeros = jnp.zeros((), s.dtype), jnp.zeros_like(s[0])
   # The others' logits are as telling as one's own.
   var = jnp.mean((s - even) ** 2) * classes / (classes - 1) + 1e-8
   round_ = jnp.zeros((), jnp.int32)
-  return State(round_, even, even[:, 0], zeros, var, even, zero + 1, zero)
+  return State(round_, m, v[:, 0], zeros, var, even, zero + 1, zero)
 
 
 def advance(problem: Problem, state: State) -> State:
@@ -92,8 +96,9 @@ def advance(problem: Problem, state: State) -> State:
   least = _DOUBT - (_DOUBT - 1.0) * state.round / problem.rounds
   doubt = jnp.clip((squared * column).sum() / share.sum(), least, 4.0)
   tau = doubt * (column * (1 - share) / share + state.var)
-  y = jax.nn.softmax(extrinsic / tau)
-  m, v = _belief(y, extrinsic, tau)
+  powers = (problem.rows**2).sum(-1)[None]
+  y = jax.nn.softmax((extrinsic @ problem.rows.T - powers / 2) / tau)
+  m, v = _belief(y, problem.rows, extrinsic, tau)
   # EM on E: its posterior second moment.
   growth = state.var * (squared - share / column).mean()
   damp = lambda new, old: problem.damping * new + (1 - problem.damping) * old
@@ -185,15 +190,23 @@ def _shares(strength, mean):
   return jnp.maximum(shares((low + high) / 2), 1e-6)
 
 
-def _belief(y, extrinsic, tau):
+def _belief(y, rows, extrinsic, tau):
   """The Gaussian N(m, v) that turns N(extrinsic, tau) into y's two moments.
 
   Where y is no narrower than its evidence there is none: the prior's then.
   """
-  classes = y.shape[-1]
-  var = (y * (1 - y)).sum(-1, keepdims=True) / (classes - 1)
-  precision = 1 / jnp.maximum(var, 1e-9) - 1 / tau
-  narrower = precision > classes
-  v = 1 / jnp.where(narrower, precision, classes)
-  m = y + jnp.where(narrower, v / tau * (y - extrinsic), 0.0)
-  return m, jnp.maximum(v[:, 0], 1e-6)
+  mean, var = _moments(y, rows)
+  _, prior = _moments(jnp.full_like(y, 1 / y.shape[-1]), rows)
+  least = 1e-6 * y.shape[-1] * prior
+  precision = 1 / jnp.maximum(var, 1e-3 * least) - 1 / tau
+  narrower = precision > 1 / prior
+  v = 1 / jnp.where(narrower, precision, 1 / prior)
+  m = mean + jnp.where(narrower, v / tau * (mean - extrinsic), 0.0)
+  return m, jnp.maximum(v, least)[:, 0]
+
+
+def _moments(y, rows):
+  """Of Y under class probabilities y: mean [B, K], an entry's var [B, 1]."""
+  mean = y @ rows
+  squared = y @ (rows**2).sum(-1)[:, None] - (mean**2).sum(-1, keepdims=True)
+  return mean, jnp.maximum(squared, 0.0) / (y.shape[-1] - 1)
