@@ -14,8 +14,8 @@ PACKAGE = ROOT / 'labelleak'
 ORDER = (
   ('launch',),
   ('experiments',),
-  ('sweep', 'report', 'metrics', 'attacks'),
-  ('hfl', 'vfl', 'coae'),
+  ('sweep', 'report', 'metrics', 'analysis', 'attacks'),
+  ('hfl', 'vfl', 'coae', 'mixmatch'),
   ('he', 'defenses', 'labels', 'penalties', 'models', 'train', 'data'),
   ('base',),
 )

@@ -1,0 +1,209 @@
+"""MixMatch without augmentation: learning from few labels and many examples.
+
+Fu et al. (USENIX Security 2022), Appendix B, after Berthelot et al. (2019),
+with the hyperparameters and the order of events of the released code. A step
+takes B labelled and B unlabelled examples:
+
+  q = sharpen(softmax f(u), T)                guessed labels, no gradient
+  (x', p'), (u', q') = mix((x, p), (u, q))    each with a random other example
+  loss = CE(p', f(x')) + w ||q' - softmax f(u')||^2 / K
+  w = weight * step / steps                   a ramp over the whole training
+
+Then the optimizer steps, the average follows and the model decays. The model
+that predicts is the average.
+
+A model is a function of two trees, `own` and `rest`. Both hold Flax's
+collections. Of `own`, which has 'params', the parameters are trained and
+everything is averaged and decayed, statistics of batch norm included, as in the
+release. `rest` is neither, but its statistics drift while training: predictions
+use the `rest` that training began with.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak.base import InputError
+
+
+class Batch(NamedTuple):
+  """Labelled and unlabelled examples of one step."""
+
+  x: chex.Array  # [B, ...] real-valued
+  y: chex.Array  # [B, K] one-hot or soft
+  u: chex.Array  # [B, ...]
+
+
+class State(NamedTuple):
+  """What training carries from step to step."""
+
+  own: chex.ArrayTree  # {'params': ..., 'batch_stats': ...}
+  rest: chex.ArrayTree
+  average: chex.ArrayTree  # like own
+  opt_state: chex.ArrayTree
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
+
+
+class MixMatch(NamedTuple):
+  """Pure functions, in the order of `lax.scan`."""
+
+  init: Callable  # (key, own, rest) -> State
+  step: Callable  # (State, Batch) -> (State, {'loss': []})
+
+
+def sharpen(p: chex.Array, temperature: float) -> chex.Array:
+  """p_i^(1/T) / sum_j p_j^(1/T), [..., K] -> [..., K] (Appendix B)."""
+  p = p ** (1 / temperature)
+  return p / p.sum(-1, keepdims=True)
+
+
+def mix(
+  key: chex.PRNGKey, tree: chex.ArrayTree, alpha: float, per_pair: bool = False
+) -> chex.ArrayTree:
+  """MixUp of the rows of a tree with a random permutation of themselves.
+
+  lambda ~ Beta(alpha, alpha), then max(lambda, 1 - lambda): each row stays the
+  larger part of its mixture (Algorithm 5). One lambda for all rows, as in the
+  release, or one for each pair, as in the paper.
+  """
+  leaves = jax.tree.leaves(tree)
+  num = len(leaves[0])
+  beta_key, order_key = jax.random.split(key)
+  lam = jax.random.beta(beta_key, alpha, alpha, (num if per_pair else 1,))
+  lam = jnp.maximum(lam, 1 - lam)
+  order = jax.random.permutation(order_key, num)
+
+  def mixed(a):
+    share = jnp.broadcast_to(lam, (num,)).reshape(-1, *[1] * (a.ndim - 1))
+    return share * a + (1 - share) * a[order]
+
+  return jax.tree.map(mixed, tree)
+
+
+def interleave(one: chex.Array, other: chex.Array) -> tuple:
+  """Two groups [B, ...] with their second halves exchanged; its own inverse.
+
+  Each then holds labelled and unlabelled examples: batch norm sees both.
+  """
+  half = len(one) // 2
+  return (
+    jnp.concatenate([one[:half], other[half:]]),
+    jnp.concatenate([other[:half], one[half:]]),
+  )
+
+
+def losses(
+  logits: chex.Array, p: chex.Array, guesses: chex.Array, q: chex.Array
+) -> tuple:
+  """(cross entropy of the labelled, squared error of the unlabelled), all [].
+
+  Means over the rows of soft labels p, q [B, K], the second over classes, too
+  (eq. 5 and 6).
+  """
+  labelled = optax.softmax_cross_entropy(logits, p).mean()
+  return labelled, jnp.square(jax.nn.softmax(guesses) - q).mean()
+
+
+def mixmatch(
+  apply: Callable,
+  tx: optax.GradientTransformation,
+  *,
+  steps: int,
+  temperature: float = 0.8,
+  alpha: float = 0.75,
+  weight: float = 50.0,
+  ema: float = 0.999,
+  decay: float = 4e-5,
+  per_pair: bool = False,
+) -> MixMatch:
+  """The training step of a model; defaults are the published ones.
+
+  Args:
+    apply: (own, rest, x [B, ...], key) -> (logits [B, K], own, rest), in
+      training mode; what it returns holds the new statistics.
+    tx: on own['params']; the release has Adam at 2e-3.
+    steps: of the whole training, over which the weight ramps up from 0.
+    temperature: T of the guesses.
+    alpha: of the Beta distribution.
+    weight: lambda_u, of the unlabelled loss at the end.
+    ema: what the average keeps of itself in a step.
+    decay: share of `own` that a step takes away; the release has .02 lr.
+    per_pair: see `mix`.
+
+  Raises:
+    InputError: a hyperparameter out of its range. At trace time: examples that
+      are no real numbers, or groups of unequal size.
+  """
+  for name, value, fits in (
+    ('steps', steps, steps >= 1),
+    ('temperature', temperature, temperature > 0),
+    ('alpha', alpha, alpha > 0),
+    ('weight', weight, weight >= 0),
+    ('ema', ema, 0 <= ema <= 1),
+    ('decay', decay, 0 <= decay < 1),
+  ):
+    if not fits:
+      raise InputError(f'{name}={value} is out of its range; change it.')
+
+  def init(key, own, rest):
+    opt_state = tx.init(own['params'])
+    return State(own, rest, own, opt_state, key, jnp.zeros((), jnp.int32))
+
+  def step(state, batch):
+    _check(batch)
+    key = jax.random.fold_in(state.key, state.count)
+    mix_key, *keys = jax.random.split(key, 4)
+    logits, own, rest = apply(state.own, state.rest, batch.u, keys[0])
+    q = jax.lax.stop_gradient(sharpen(jax.nn.softmax(logits), temperature))
+    x = jnp.concatenate([batch.x, batch.u])
+    p = jnp.concatenate([batch.y, q])
+    x, p = mix(mix_key, (x, p), alpha, per_pair)
+    ramp = jnp.clip(state.count / steps, 0.0, 1.0)
+    loss_fn = functools.partial(
+      _loss, apply, own, rest, x, p, keys[1:], weight * ramp
+    )
+    grad = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (own, rest)), grads = grad(own['params'])
+    params = own['params']
+    updates, opt_state = tx.update(grads, state.opt_state, params)
+    own = {**own, 'params': optax.apply_updates(params, updates)}
+    average = jax.tree.map(
+      lambda a, b: ema * a + (1 - ema) * b, state.average, own
+    )
+    own = jax.tree.map(lambda a: (1 - decay) * a, own)
+    count = state.count + 1
+    state = State(own, rest, average, opt_state, state.key, count)
+    return state, dict(loss=loss)
+
+  return MixMatch(init, step)
+
+
+def _loss(apply, own, rest, x, p, keys, weight, params):
+  """Loss of mixed examples x [2B, ...] and labels p, and the new trees."""
+  own = {**own, 'params': params}
+  one, other = interleave(*jnp.split(x, 2))
+  one, own, rest = apply(own, rest, one, keys[0])
+  other, own, rest = apply(own, rest, other, keys[1])
+  first, second = jnp.split(p, 2)
+  logits, guesses = interleave(one, other)
+  labelled, unlabelled = losses(logits, first, guesses, second)
+  return labelled + weight * unlabelled, (own, rest)
+
+
+def _check(batch):
+  if not jnp.issubdtype(batch.x.dtype, jnp.floating):
+    raise InputError(
+      f'examples of type {batch.x.dtype} cannot be mixed; use real-valued'
+      ' features, such as counts in the place of tokens.'
+    )
+  if batch.x.shape != batch.u.shape:
+    raise InputError(
+      f'labelled examples {batch.x.shape} and unlabelled ones {batch.u.shape}'
+      ' of a step must have one shape; draw as many of either.'
+    )
