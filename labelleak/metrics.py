@@ -155,6 +155,25 @@ def auc(scores: chex.Array, y: chex.Array) -> chex.Array:
   return jnp.where(positive.any() & (num > 0), area, 0.5)
 
 
+def f1(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """F1 of class 1 of two classes, [B, 2], [B, 2] -> [].
+
+  2 TP / (2 TP + FP + FN) over all rows at once. The released code of Fu et al.
+  averages precision and recall over batches, and calls all rows of a batch
+  positive where none was.
+
+  Raises:
+    InputError: K != 2.
+  """
+  if scores.shape[-1] != 2:
+    raise InputError(
+      f'f1 of {scores.shape[-1]} classes: it needs 2; use label_accuracy.'
+    )
+  confusion = _confusion(scores, y)
+  named = y[:, 1].sum() + confusion[:, 1].sum()
+  return jnp.where(named > 0, 2 * confusion[1, 1] / named, 0.0)
+
+
 def label_matrix(scores: chex.Array, y: chex.Array) -> chex.Array:
   """Which class is restored as which, [B, K], [B, K] -> [K, K].
 

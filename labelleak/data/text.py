@@ -29,6 +29,7 @@ def yahoo_answers(
   per_class: Optional[int] = None,
   vocab: Optional[str] = None,
   buckets: int = 30522,
+  counts: bool = False,
 ) -> Source:
   """Yahoo Answers (Zhang et al., 2015): tokens [parts * length], 10 classes.
 
@@ -50,11 +51,13 @@ def yahoo_answers(
     vocab: vocab.txt of a BERT model, for its word pieces; found like `path`.
       Needs the extra `text`. Without it words and signs are hashed (CRC-32).
     buckets: of the hash, token 0 included; as many as bert-base-uncased has.
+    counts: how often each token but 0 occurs in a piece, [parts * buckets]
+      float32, for models and attacks that mix examples. Not with `vocab`.
 
   Raises:
     InputError: a file is missing, a line is no such record, an option is out of
-      range, `vocab` lacks [PAD] at 0 or [UNK], or `tokenizers` is not
-      installed; no such split.
+      range, `vocab` comes with `counts`, lacks [PAD] at 0 or [UNK], or
+      `tokenizers` is not installed; no such split.
   """
   test = files.evaluates('yahoo_answers', split)
   for option, value, least in (
@@ -65,6 +68,11 @@ def yahoo_answers(
   ):
     if value is not None and value < least:
       raise InputError(f'yahoo_answers: {option}={value} is below {least}.')
+  if counts and vocab is not None:
+    raise InputError(
+      f'yahoo_answers: counts=True are of hashed words; leave vocab={vocab!r}'
+      ' out.'
+    )
   find = files.finder(path, data_dir, _HOME)
   file = find('test.csv' if test else 'train.csv')
   if vocab is None:
@@ -86,7 +94,26 @@ def yahoo_answers(
       row[: len(tokens)] = tokens[:length]
     return out.reshape(-1, parts * length)
 
-  return Source(take, y, _CLASSES, (parts * length,), 'yahoo_answers')
+  if not counts:
+    return Source(take, y, _CLASSES, (parts * length,), 'yahoo_answers')
+  bags = lambda index: _bags(take(index).reshape(-1, length), buckets)
+  return Source(
+    lambda index: bags(index).reshape(-1, parts * buckets),
+    y,
+    _CLASSES,
+    (parts * buckets,),
+    'yahoo_answers counts',
+  )
+
+
+def _bags(tokens, buckets):
+  """Counts of the tokens of each row but 0, [n, L] -> [n, buckets] float32."""
+  rows = np.arange(len(tokens))[:, None] * buckets
+  flat = (rows + tokens).ravel()
+  found = np.bincount(flat, minlength=len(tokens) * buckets)
+  found = found.reshape(-1, buckets).astype(np.float32)
+  found[:, 0] = 0
+  return found
 
 
 def _index(file, per_class):

@@ -146,6 +146,31 @@ def shuffled(
   return _split(shape, [np.unravel_index(block, shape) for block in blocks])
 
 
+def chosen(*, shape: Sequence[int], columns: Sequence[Sequence[int]]) -> Split:
+  """Columns of a table by number, a list for each party: P x [n, F_p].
+
+  What no list names nobody holds, such as a feature that is itself attacked
+  (Fu et al., Appendix E).
+
+  Args:
+    shape: (F,) of an example.
+    columns: P lists.
+
+  Raises:
+    InputError: the shape is no table's, fewer than two lists, an empty one, a
+      column that the table lacks or that is named twice.
+  """
+  shape = _shaped('chosen', shape, 'F')
+  named = [c for part in columns for c in part]
+  known = set(named) <= set(range(shape[0])) and len(set(named)) == len(named)
+  if not known or len(columns) < 2 or not all(columns):
+    raise InputError(
+      f'columns={tuple(map(tuple, columns))} must be two or more lists of'
+      f' different columns 0 to {shape[0] - 1}; change them.'
+    )
+  return _split(shape, [(_range(np.array(part)),) for part in columns])
+
+
 def patches(*, shape: Sequence[int], shared: int = 0) -> Split:
   """One image of a stack each: P x [n, H, W, C] (Fu et al., BHI).
 

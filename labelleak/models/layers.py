@@ -26,7 +26,9 @@ from labelleak.base import InputError
 # torch.nn's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)). Biases follow the same
 # law, with the kernel's fan_in; `Conv` and `Dense` see to that.
 torch_default = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-# kaiming_normal_(mode='fan_out', nonlinearity='relu'), not truncated.
+# kaiming_normal_(mode='fan_in', nonlinearity='relu'), not truncated.
+he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+# The same with mode='fan_out'.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
 # Patches of a convolution above this many numbers are made kernel row by row.

@@ -4,8 +4,9 @@
 parameters for 32x32x3 and 100 classes. Submodules: linear0, linear1, linear2,
 head. PyTorch's default initialisation, weights and biases.
 
-`mlp2` and `linear` are the bottom models of the vertical FL papers (VFLAIR);
-`bn_mlp` is their trainable top.
+`mlp2` and `linear` are the bottom models of the vertical FL papers (VFLAIR),
+`fcnn` those of Fu et al. on tables; `bn_mlp` is their trainable top and
+`inference_head` what completes a stolen bottom.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,19 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from labelleak.base import InputError
-from labelleak.models.layers import BatchNorm, Dense, torch_default
+from labelleak.models.layers import BatchNorm, Dense, he_normal, torch_default
 
 _ACTIVATIONS = {
   'relu': nn.relu,
   'sigmoid': nn.sigmoid,
   'leaky': lambda x: nn.leaky_relu(x, 0.01),
   'tanh': jnp.tanh,
+}
+_HEAD_ACTIVATIONS = _ACTIVATIONS | {'none': lambda x: x}
+_HEAD_INITS = {
+  'ones': nn.initializers.ones,
+  'he': he_normal,
+  'torch': torch_default,
 }
 
 
@@ -84,21 +91,24 @@ class BnMlp(nn.Module):
   """Dense layers, each after batch norm (optional) and ReLU; [B, D] -> [B, K].
 
   The top models of Fu et al. (USENIX Security 2022): embeddings, too, are
-  normalised and rectified first. He-normal kernels; submodules bn{i},
-  linear{i}, head.
+  normalised and rectified first. A width of None is that of the embeddings.
+  Submodules bn{i}, linear{i}, head.
   """
 
-  widths: tuple[int, ...]
+  widths: tuple[Optional[int], ...]
   batch_norm: bool
+  activation: Callable = nn.relu
+  kernel_init: Callable = he_normal
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
+    own = x.shape[-1]
     for i, width in enumerate(self.widths):
       if self.batch_norm:
         x = BatchNorm(not train, name=f'bn{i}')(x)
       name = 'head' if i == len(self.widths) - 1 else f'linear{i}'
-      init = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
-      x = Dense(width, kernel_init=init, name=name)(nn.relu(x))
+      dense = Dense(width or own, kernel_init=self.kernel_init, name=name)
+      x = dense(self.activation(x))
     return x
 
 
@@ -111,3 +121,76 @@ def bn_mlp(
   theirs for Criteo (118 parameters on 8 inputs).
   """
   return BnMlp((*widths, num_classes), batch_norm)
+
+
+def inference_head(
+  *,
+  num_classes: int,
+  layers: int = 1,
+  activation: str = 'relu',
+  batch_norm: bool = True,
+  init: str = 'ones',
+) -> BnMlp:
+  """What completes a trained bottom, [B, D] -> [B, K] (Fu et al.).
+
+  Args:
+    num_classes: K.
+    layers: 1 to 5; all but the last are D wide.
+    activation: before every layer: none, relu, sigmoid, leaky or tanh.
+    batch_norm: before every activation.
+    init: of kernels. 'ones', as released: all classes start equal but for the
+      bias, which is PyTorch's. 'he' or 'torch' are random, as in the paper.
+
+  Raises:
+    InputError: an option that is none of these.
+  """
+  for name, value, known in (
+    ('layers', layers, range(1, 6)),
+    ('activation', activation, _HEAD_ACTIVATIONS),
+    ('init', init, _HEAD_INITS),
+  ):
+    if value not in known:
+      raise InputError(
+        f'{name}={value!r}; use one of {", ".join(map(str, known))}.'
+      )
+  return BnMlp(
+    (None,) * (layers - 1) + (num_classes,),
+    batch_norm,
+    _HEAD_ACTIVATIONS[activation],
+    _HEAD_INITS[init],
+  )
+
+
+class Fcnn(nn.Module):
+  """Dense layers with batch norm (optional) and ReLU between, [B, F] -> [B, K].
+
+  Submodules linear{i}, bn{i}, head.
+  """
+
+  num_classes: int
+  widths: tuple[int, ...]
+  batch_norm: bool
+  kernel_init: Callable
+
+  @nn.compact
+  def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
+    for i, width in enumerate(self.widths):
+      x = Dense(width, kernel_init=self.kernel_init, name=f'linear{i}')(x)
+      if self.batch_norm:
+        x = BatchNorm(not train, name=f'bn{i}')(x)
+      x = nn.relu(x)
+    head = Dense(self.num_classes, kernel_init=self.kernel_init, name='head')
+    return head(x)
+
+
+def fcnn(
+  *, num_classes: int, widths: tuple = (64, 16), batch_norm: bool = False
+) -> Fcnn:
+  """Bottoms of Fu et al. on tables, as initialised there.
+
+  The default is Criteo's: 263,316 parameters for 4096 features and a cut of 4,
+  PyTorch's initialisation. `widths=(20, 20), batch_norm=True` is that of breast
+  cancer, He-normal: 842 parameters for 14 features and a cut of 2.
+  """
+  init = he_normal if batch_norm else torch_default
+  return Fcnn(num_classes, tuple(widths), batch_norm, init)

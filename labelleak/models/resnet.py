@@ -11,7 +11,9 @@ and the softmax is confident and wrong (LLBG paper, Section 6.1).
 
 Vertical FL papers (VFLAIR, Fu et al.) have ResNet-20 with parameter-free
 shortcuts (`shortcut='pad'`; 269,722 parameters for 10 classes) and ResNet-18
-for small images with leaky ReLUs and dropout before the head.
+for small images with leaky ReLUs and dropout before the head. Fu et al. have
+ResNet-56, too (865,368 for 200 classes), and initialise everything He-normal
+over fan_in (`init='fan_in'`).
 
 Submodules: conv1, bn1, `layer<stage>_<block>` {conv1, bn1, conv2, bn2, (conv3,
 bn3,) downsample_0, downsample_1} and head (torch: fc).
@@ -30,11 +32,18 @@ from labelleak.models.layers import (
   Conv,
   Dense,
   MaxPool,
+  he_normal,
   kaiming_normal,
+  torch_default,
 )
 
 _leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.01)
-_Conv = functools.partial(Conv, use_bias=False, kernel_init=kaiming_normal)
+_Conv = functools.partial(Conv, use_bias=False)
+# Of convolutions, of the head.
+_INITS = {
+  'fan_out': (kaiming_normal, torch_default),
+  'fan_in': (he_normal, he_normal),
+}
 
 
 class _Block(nn.Module):
@@ -45,16 +54,18 @@ class _Block(nn.Module):
   bottleneck: bool
   activation: Callable
   pad: bool
+  kernel_init: Callable
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
+    conv = functools.partial(_Conv, kernel_init=self.kernel_init)
     inner = self.features // 4
     plan = ((self.features, 3, self.stride), (self.features, 3, 1))
     if self.bottleneck:  # torchvision strides in the 3x3 convolution
       plan = ((inner, 1, 1), (inner, 3, self.stride), (self.features, 1, 1))
     y = x
     for i, (width, kernel, stride) in enumerate(plan, 1):
-      y = _Conv(width, kernel, stride, kernel // 2, name=f'conv{i}')(y)
+      y = conv(width, kernel, stride, kernel // 2, name=f'conv{i}')(y)
       y = BatchNorm(not train, name=f'bn{i}')(y)
       if i < len(plan):
         y = self.activation(y)
@@ -63,7 +74,7 @@ class _Block(nn.Module):
       x = x[:, :: self.stride, :: self.stride]
       x = jnp.pad(x, ((0, 0),) * 3 + ((more // 2, more - more // 2),))
     elif x.shape != y.shape:
-      x = _Conv(self.features, 1, self.stride, name='downsample_0')(x)
+      x = conv(self.features, 1, self.stride, name='downsample_0')(x)
       x = BatchNorm(not train, name='downsample_1')(x)
     return self.activation(x + y)
 
@@ -79,13 +90,16 @@ class ResNet(nn.Module):
   activation: Callable = nn.relu
   pad: bool = False  # shortcuts subsample and pad channels with zeros
   dropout: float = 0.0  # before the head
+  fan: str = 'fan_out'  # or 'fan_in'
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
+    init, head_init = _INITS[self.fan]
+    conv = functools.partial(_Conv, kernel_init=init)
     if self.imagenet:
-      x = _Conv(self.width // 4, 7, 2, 3, name='conv1')(x)
+      x = conv(self.width // 4, 7, 2, 3, name='conv1')(x)
     else:
-      x = _Conv(self.width, 3, 1, 1, name='conv1')(x)
+      x = conv(self.width, 3, 1, 1, name='conv1')(x)
     x = self.activation(BatchNorm(not train, name='bn1')(x))
     if self.imagenet:
       x = MaxPool(3, 2, 1)(x)
@@ -97,10 +111,13 @@ class ResNet(nn.Module):
           bottleneck=self.imagenet,
           activation=self.activation,
           pad=self.pad,
+          kernel_init=init,
           name=f'layer{stage + 1}_{i}',
         )(x, train)
     x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
-    return Dense(self.num_classes, use_bias=self.head_bias, name='head')(x)
+    return Dense(
+      self.num_classes, self.head_bias, kernel_init=head_init, name='head'
+    )(x)
 
 
 def resnet18(
@@ -119,18 +136,55 @@ def resnet20(
   width: int = 16,
   head_bias: bool = True,
   shortcut: str = 'projection',
+  init: str = 'fan_out',
 ) -> ResNet:
-  """ResNet-20 for small images; `shortcut` is 'projection' or 'pad'.
+  """ResNet-20 for small images.
+
+  Args:
+    num_classes: K.
+    width: of the first stage.
+    head_bias: whether the head has one.
+    shortcut: 'projection' or 'pad'.
+    init: 'fan_out' or 'fan_in', of He-normal kernels; the latter, of the head,
+      too.
 
   Raises:
-    InputError: no such shortcut.
+    InputError: no such shortcut or initialisation.
   """
-  if shortcut not in ('projection', 'pad'):
-    raise InputError(
-      f"shortcut={shortcut!r} is unknown; use 'projection' or 'pad'."
-    )
-  pad = shortcut == 'pad'
-  return ResNet(num_classes, (3, 3, 3), width, False, head_bias, pad=pad)
+  return _small(num_classes, 3, width, head_bias, shortcut, init)
+
+
+def resnet56(
+  *,
+  num_classes: int,
+  width: int = 16,
+  head_bias: bool = True,
+  shortcut: str = 'projection',
+  init: str = 'fan_out',
+) -> ResNet:
+  """ResNet-56 for small images; arguments and errors as of `resnet20`."""
+  return _small(num_classes, 9, width, head_bias, shortcut, init)
+
+
+def _small(num_classes, blocks, width, head_bias, shortcut, init):
+  """ResNet-(6 blocks + 2) of the CIFAR form."""
+  for name, value, known in (
+    ('shortcut', shortcut, ('projection', 'pad')),
+    ('init', init, tuple(_INITS)),
+  ):
+    if value not in known:
+      raise InputError(
+        f'{name}={value!r} is unknown; use {" or ".join(map(repr, known))}.'
+      )
+  return ResNet(
+    num_classes,
+    (blocks,) * 3,
+    width,
+    False,
+    head_bias,
+    pad=shortcut == 'pad',
+    fan=init,
+  )
 
 
 def resnet32(

@@ -1,4 +1,4 @@
-"""Judging a defense: the defense capability score, and leaks below chance.
+"""Judging: defense capability scores, leaks below chance, paired differences.
 
 The score is that of VFLAIR (Zou et al., ICLR 2024): how near a defense comes to
 the ideal corner, an attack that learns nothing (AP*) and a main task that loses
@@ -122,3 +122,32 @@ def below_chance(
   rare = stats.binom.cdf(hits, rows, chance) < stats.norm.cdf(-_SIGMAS)
   clear = accuracy < chance - _SIGMAS * stderr
   return bool(rare and clear and accuracy < _MATERIAL * chance)
+
+
+def gain(differences: Sequence[float], level: float = 0.95) -> dict:
+  """Whether paired differences have a mean other than 0, by Student's t.
+
+  >>> gain([0.1, -0.3, 0.2])['verdict']
+  'not told from 0'
+
+  Args:
+    differences: one for each seed, of what is the same but for one thing.
+    level: of the confidence interval.
+
+  Returns:
+    mean, low, high, seeds, and `verdict`: 'gain', 'loss' or 'not told from 0';
+    one seed tells nothing.
+  """
+  found = np.asarray(differences, np.float64)
+  mean, num = found.mean(), len(found)
+  half = np.inf
+  if num > 1:
+    error = found.std(ddof=1) / np.sqrt(num)
+    half = stats.t.ppf((1 + level) / 2, num - 1) * error
+  low, high = mean - half, mean + half
+  verdict = 'gain' if low > 0 else 'loss' if high < 0 else 'not told from 0'
+  rounded = {
+    name: round(float(value), 4) if np.isfinite(value) else None
+    for name, value in dict(mean=mean, low=low, high=high).items()
+  }
+  return dict(rounded, seeds=num, verdict=verdict)
