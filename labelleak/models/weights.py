@@ -8,9 +8,11 @@ torch is at hand; nothing pickled is read:
 
 Families need no tables, because a submodule bears its torch name: '.' joins
 levels, and an underscore before a digit stands for a dot within one, so that
-'layer1_0' / 'conv1' is 'layer1.0.conv1'. Two exceptions: `blocks` is a scanned
-module, whose leaves stack 'blocks.0', 'blocks.1', ...; and `head` is the one
-linear layer of the file that no other name claims ('fc', 'classifier.6', ...).
+'layer1_0' / 'conv1' is 'layer1.0.conv1'. Two exceptions: `blocks` and `encoder`
+are scanned modules, whose leaves stack 'blocks.0', 'blocks.1', ... and
+'encoder.layer.0', ...; and `head` is the one linear layer of the file that no
+other name claims ('fc', 'classifier.6', ...). Of a released BERT the encoder is
+read, with head='fresh'; its pooler and the heads of its pretraining are not.
 Maps are flattened channels first, as in torch, so no kernel is permuted beyond
 [O, I, h, w] -> [h, w, I, O] and [O, I] -> [I, O].
 
@@ -38,13 +40,23 @@ _LEAVES = {
   'scale': 'weight',
   'mean': 'running_mean',
   'var': 'running_var',
+  'embedding': 'weight',
 }
-_SCANNED = 'blocks'
+_SCANNED = {'blocks': 'blocks', 'encoder': 'encoder.layer'}
 _REMEDIES = {
   'head': "set num_classes as in the file, or head='fresh'",
   'pos_embed': 'use the image size and patch of the file',
 }
-_IGNORED = 'num_batches_tracked'  # counts calls; batch norm does not use it
+# Counters that no layer reads, and what BERT was pretrained with.
+_IGNORED = re.compile(
+  r'.*(num_batches_tracked|position_ids)|(bert\.)?pooler\..*|cls\..*'
+)
+# Released BERTs stand below a prefix, and bear TensorFlow's names of a norm.
+_RENAMED = (
+  (re.compile(r'^bert\.'), ''),
+  (re.compile(r'LayerNorm\.gamma$'), 'LayerNorm.weight'),
+  (re.compile(r'LayerNorm\.beta$'), 'LayerNorm.bias'),
+)
 
 
 def load(
@@ -58,8 +70,8 @@ def load(
   Args:
     path: an .npz or .safetensors file of the state_dict's tensors.
     variables: {'params', 'batch_stats'?}, from the model's `init`.
-    head: 'load', or 'fresh' to keep the classifier of `variables`, such as when
-      the file was trained for another number of classes.
+    head: 'load', or 'fresh' to keep the classifier of `variables` (all modules
+      called head...), such as when the file was trained for other classes.
 
   Returns:
     A tree like `variables`.
@@ -72,8 +84,9 @@ def load(
     raise InputError(f"head={head!r} is unknown; use 'load' or 'fresh'.")
   state = _read(path)
   leaves = traverse_util.flatten_dict(variables)
+  kept = _is_head if head == 'fresh' else lambda key: key[1] == 'head'
   names = {
-    key: _names(key, leaf) for key, leaf in leaves.items() if key[1] != 'head'
+    key: _names(key, leaf) for key, leaf in leaves.items() if not kept(key)
   }
   rest = state.keys() - {name for group in names.values() for name in group}
   classifier = _classifier(path, rest, state)
@@ -200,10 +213,20 @@ def _read(path):
       ' pickled objects.'
     ) from e
   return {
-    name: np.asarray(value)
+    _renamed(name): np.asarray(value)
     for name, value in state.items()
-    if not name.endswith(_IGNORED)
+    if not _IGNORED.fullmatch(name)
   }
+
+
+def _renamed(name):
+  for old, new in _RENAMED:
+    name = old.sub(new, name)
+  return name
+
+
+def _is_head(key):
+  return key[1].startswith('head')
 
 
 def _join(module, leaf):
@@ -215,10 +238,11 @@ def _names(key, leaf):
   """Torch's tensors behind the leaf at (collection, *modules, name)."""
   _, *modules, name = key
   modules = [re.sub(r'_(?=\d)', '.', module) for module in modules]
-  if modules[:1] != [_SCANNED]:
+  stem = _SCANNED.get(modules[0]) if modules else None
+  if stem is None:
     return [_join('.'.join(modules), name)]
   return [
-    _join('.'.join([_SCANNED, str(i), *modules[1:]]), name)
+    _join('.'.join([stem, str(i), *modules[1:]]), name)
     for i in range(leaf.shape[0])
   ]
 
@@ -247,7 +271,7 @@ def _convert(path, names, state, key, leaf):
       f'{path} lacks {_some(missing)} for {"/".join(key)} {leaf.shape};'
       f' choose the model that the file was saved from{fresh}.'
     )
-  scanned = key[1] == _SCANNED
+  scanned = key[1] in _SCANNED
   shape = leaf.shape[1:] if scanned else leaf.shape
   parts = []
   for name in names:
