@@ -15,8 +15,17 @@ ORDER = (
   ('launch',),
   ('experiments',),
   ('sweep', 'report', 'metrics', 'analysis', 'attacks'),
-  ('hfl', 'vfl', 'coae', 'mixmatch'),
-  ('he', 'defenses', 'labels', 'penalties', 'models', 'train', 'data'),
+  ('hfl', 'vfl', 'coae', 'mixtext'),
+  (
+    'he',
+    'defenses',
+    'labels',
+    'penalties',
+    'models',
+    'train',
+    'data',
+    'mixmatch',
+  ),
   ('base',),
 )
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
