@@ -24,7 +24,14 @@ HEAD_BOUNDS = {
 }
 
 
-@pytest.fixture(scope='module', params=sorted(COUNTS))
+def _slow_but(name):
+  """The family at hand by default; the other two compile for a minute."""
+  return [
+    n if n == name else pytest.param(n, marks=pytest.mark.slow) for n in COUNTS
+  ]
+
+
+@pytest.fixture(scope='module', params=_slow_but('shufflenet.shufflenet_v2'))
 def built(request):
   """Name, model for 40 classes, variables with moved statistics, inputs."""
   model = models.load(request.param, num_classes=40)

@@ -8,6 +8,7 @@ from absl.testing import parameterized
 from jupyter_client import kernelspec, manager
 import nbclient
 import nbformat
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FILES = [(p,) for p in sorted((ROOT / 'colab').glob('*.ipynb'))]
@@ -58,6 +59,7 @@ class NotebooksTest(parameterized.TestCase):
           self.assertFalse(node.attr.startswith('_'), node.attr)
 
   @parameterized.parameters(*FILES)
+  @pytest.mark.slow
   def test_runs(self, path):
     notebook, _ = _read(path)
     client = nbclient.NotebookClient(
