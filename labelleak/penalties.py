@@ -15,11 +15,16 @@ import jax.numpy as jnp
 from labelleak.base import InputError
 
 
-def distance_correlation(*, weight: float) -> Callable:
+def distance_correlation(*, weight: float, active: bool = False) -> Callable:
   """weight * sum_p log dCor(h_p, y) over the passive parties.
 
   Labels and embeddings become independent, as far as distances tell (Szekely
   et al. 2007; Sun et al., arXiv 2203.01451). Memory is O(B^2).
+
+  Args:
+    weight: lambda.
+    active: whether the sum includes the active party's own embedding, which
+      nobody else sees.
 
   Raises:
     InputError: a weight that is no number of at least 0.
@@ -31,7 +36,8 @@ def distance_correlation(*, weight: float) -> Callable:
     )
 
   def penalty(hs, y, mask):
-    return weight * sum(jnp.log(correlation(h, y, mask)) for h in hs[:-1])
+    seen = hs if active else hs[:-1]
+    return weight * sum(jnp.log(correlation(h, y, mask)) for h in seen)
 
   return penalty
 

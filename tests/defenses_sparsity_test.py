@@ -113,6 +113,26 @@ class SparsifyTest(parameterized.TestCase):
     wait = np.abs(g) < np.quantile(np.abs(g), 0.6)
     np.testing.assert_allclose(after[:2], np.where(wait, g, 0), atol=1e-6)
 
+  def test_the_released_form_forgets_in_a_short_batch(self):
+    """In full batches by place; the short one neither reads nor leaves any."""
+    released = defenses.sparsify(drop=0.6, memory='released')
+    place = defenses.sparsify(drop=0.6)
+    bare = defenses.sparsify(drop=0.6, memory=None)
+    cuts = jnp.array(_cuts(steps=4, rows=4))
+    states = released.init(cuts[0]), place.init(cuts[0])
+    for cut in cuts[:2]:
+      (sent, ours), (wanted, theirs) = (
+        tx.update(cut, state) for tx, state in zip((released, place), states)
+      )
+      states = ours, theirs
+      np.testing.assert_array_equal(sent, wanted)
+    self.assertGreater(np.abs(states[0]).max(), 0)
+    mask = jnp.array([1.0, 1.0, 1.0, 0.0])
+    short = cuts[2] * mask[:, None]
+    sent, state = released.update(short, states[0], mask=mask)
+    np.testing.assert_array_equal(sent, bare.update(short, (), mask=mask)[0])
+    np.testing.assert_array_equal(state, np.zeros_like(state))
+
   def test_misuse_is_refused(self):
     tx = defenses.sparsify(drop=0.5)
     with self.assertRaisesRegex(InputError, r'shape \(2, 3\), not \(4, 3\)'):

@@ -54,6 +54,16 @@ class DistanceCorrelationTest(parameterized.TestCase):
     after = penalties.correlation(a - 0.01 * grads, y, np.ones(4, np.float32))
     self.assertLess(float(after), float(before))
 
+  def test_the_active_party_counts_where_it_is_told_to(self):
+    rng = np.random.default_rng(2)
+    hs = tuple(rng.normal(size=(3, 20, 2)).astype(np.float32))
+    y = np.eye(2, dtype=np.float32)[rng.integers(2, size=20)]
+    mask = np.ones(20, np.float32)
+    logs = [np.log(_oracle(h, y)) for h in hs]
+    for active, wanted in ((False, sum(logs[:2])), (True, sum(logs))):
+      penalty = penalties.distance_correlation(weight=0.5, active=active)
+      self.assertAlmostEqual(float(penalty(hs, y, mask)), wanted / 2, places=4)
+
   def test_no_weight_is_no_penalty_and_bad_ones_are_refused(self):
     a, y = np.ones((4, 2), np.float32), np.eye(4, dtype=np.float32)
     none = penalties.distance_correlation(weight=0.0)

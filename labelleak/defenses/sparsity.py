@@ -15,7 +15,7 @@ import optax
 from labelleak.base import InputError
 from labelleak.defenses import contract
 
-_MEMORIES = (None, 'position', 'sample')
+_MEMORIES = (None, 'position', 'released', 'sample')
 
 
 def compress(*, drop: float) -> optax.GradientTransformationExtraArgs:
@@ -99,8 +99,10 @@ def sparsify(
     drop: in [0, 1]; 1 sends only the largest magnitude. VFLAIR's 99.5 is .995.
     memory: 'position', as published: residuals belong to places of the batch,
       so that they reach other samples, and the state must be initialised with
-      an embedding of the batch trained on, [B, D]. 'sample': they belong to
-      rows of the data set; needs `index=`. None: nothing is remembered.
+      an embedding of the batch trained on, [B, D]. 'released': and are
+      forgotten where the batch changes its size, as in VFLAIR's code, which
+      is twice an epoch with a short last batch. 'sample': they belong to rows
+      of the data set; needs `index=`. None: nothing is remembered.
     rows: N, rows of the data set, for memory='sample'.
 
   Raises:
@@ -143,6 +145,10 @@ def sparsify(
         ' initialise it with the batch size trained on, or use'
         " memory='sample'."
       )
+    if memory == 'released':
+      full = real.all()
+      sent, kept = _split(cut + jnp.where(full, state, 0.0), real, drop)
+      return sent, jnp.where(full, kept, 0.0)
     sent, kept = _split(jnp.where(real, cut + state, 0.0), real, drop)
     return sent, jnp.where(real, kept, state)
 
