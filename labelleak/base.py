@@ -39,6 +39,8 @@ class Batch(NamedTuple):
   y: chex.Array  # [B, K] one-hot or soft
   index: chex.Array  # [B] rows of the data set
   mask: chex.Array  # [B] 0 for padding, 1 for an example
+  # What attackers hold of these rows: for their `send` and `tamper` alone.
+  notes: Optional[chex.ArrayTree] = None
 
 
 class Party(NamedTuple):
@@ -102,11 +104,20 @@ def _absent(*args, **kwargs):
 
 
 class Attack(NamedTuple):
-  """Pure functions; an attack fills in what it needs."""
+  """Pure functions; an attack fills in what it needs.
+
+  An attacker that does not follow the protocol sends another embedding than its
+  own (`send`), or changes the message that it receives (`tamper`, extra
+  arguments `key= index= mask= epoch= notes=`, its embedding as `params`). What
+  is sealed can be changed in an affine way alone: ciphertexts can be copied,
+  scaled and added to.
+  """
 
   infer: Callable = _absent  # (key, view, known) -> counts [K] | scores [B, K]
   optimizer: Callable = lambda tx: tx  # wraps the attacker's own optimizer
-  tamper: optax.GradientTransformation = optax.identity()  # affine
+  # (key, h [B, D], *, mask [B], notes) -> h [B, D], what is sent instead
+  send: Optional[Callable] = None
+  tamper: Optional[optax.GradientTransformation] = None  # on the cut [B, D]
 
 
 def load(package: str, name: str, **hyper: Any) -> Any:

@@ -4,11 +4,13 @@ A step follows Algorithm 1 of the BLI paper (Liu, Zou et al.). Every party
 sends the embedding h_p [B, D] of its bottom model in the clear; the active
 party, which holds the labels, forms the loss and returns to each party the
 gradient of the batch-mean loss with respect to its embedding, the cut gradient
-[B, D], over that party's `Link`. The link's transforms act on it (defenses at
-the active end, an attacker's tampering at the other), then its aggregator
-applies the party's vjp, which sums over the batch: under a sealed link that sum
-is all that the party learns, and the mask that keeps it from the third party is
-the aggregator's business (`he`).
+[B, D], over that party's `Link`. The link's defenses act on it at the active
+end, then its aggregator applies the party's vjp, which sums over the batch:
+under a sealed link that sum is all that the party learns, and the mask that
+keeps it from the third party is the aggregator's business (`he`). An attacker
+may send another embedding than its own, and tamper with the message before its
+vjp: on a sealed link in an affine way, as part of the map that is applied to
+the ciphertexts.
 
 One batch is the unit. `init`, `step` have the order of `lax.scan`, so
 `lax.scan(protocol.step, state, batches)` trains and returns the views of all
@@ -27,16 +29,19 @@ import numpy as np
 import optax
 
 from labelleak import he, labels
-from labelleak.base import InputError, Party
+from labelleak.base import Attack, InputError, Party
+from labelleak.he import tampering
 
 _CODE = 2**32 - 1  # a number that no step has
+_ATTACK = 2**32 - 2  # and that no party has
 
 
 class Link(NamedTuple):
   """The way of a cut gradient from the active party to one party."""
 
-  tx: optax.GradientTransformation  # chain on [B, D]: defense, ..., tamper
+  tx: optax.GradientTransformation  # chain of defenses on [B, D]
   aggregate: Callable  # from `he`
+  attack: Attack = Attack()  # of that party: its `send` and `tamper`
 
 
 class View(NamedTuple):
@@ -64,7 +69,7 @@ class State(NamedTuple):
 
   variables: tuple  # P x Flax's dict
   opt_states: tuple  # P
-  link_states: tuple  # P
+  link_states: tuple  # P x (of the defenses, of the tampering)
   top: chex.ArrayTree  # variables of the top model; {} without one
   top_opt_state: chex.ArrayTree
   key: chex.PRNGKey  # constant; steps fold in their number, the code `_CODE`
@@ -81,11 +86,23 @@ class Protocol(NamedTuple):
 
 
 def link(
-  *txs: optax.GradientTransformation, aggregate: Optional[Callable] = None
+  *txs: optax.GradientTransformation,
+  aggregate: Optional[Callable] = None,
+  attack: Optional[Attack] = None,
 ) -> Link:
-  """A link whose transforms act in order; clear unless told otherwise."""
-  tx = optax.chain(optax.identity(), *txs)
-  return Link(optax.with_extra_args_support(tx), aggregate or he.clear())
+  """A link whose transforms act in order; clear unless told otherwise.
+
+  Args:
+    *txs: defenses, at the active end.
+    aggregate: from `he`.
+    attack: of the party at the other end, whose `send` and `tamper` are used.
+  """
+  tx = optax.with_extra_args_support(optax.chain(optax.identity(), *txs))
+  attack = attack or Attack()
+  if attack.tamper:
+    tamper = optax.with_extra_args_support(attack.tamper)
+    attack = attack._replace(tamper=tamper)
+  return Link(tx, aggregate or he.clear(), attack)
 
 
 def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
@@ -184,7 +201,8 @@ def protocol(
 
   Raises:
     InputError: fewer than two parties, a link too many or too few. At trace
-      time: embeddings that cannot be added, a sealed batch of one row.
+      time: embeddings that cannot be added, a sealed batch of one row,
+      tampering with a sealed message that is not affine.
   """
   if len(parties) < 2 or len(links) != len(parties):
     raise InputError(
@@ -232,7 +250,13 @@ def _init(model, key, xs):
     opt_states=tuple(
       p.tx.init(v['params']) for p, v in zip(parties, variables)
     ),
-    link_states=tuple(each.tx.init(h) for each, h in zip(model.links, hs)),
+    link_states=tuple(
+      (
+        each.tx.init(h),
+        each.attack.tamper.init(h) if each.attack.tamper else (),
+      )
+      for each, h in zip(model.links, hs)
+    ),
     top=top_variables,
     top_opt_state=top.tx.init(top_variables['params']) if top else (),
     key=step_key,
@@ -245,7 +269,10 @@ def _step(model, state, batch):
   step_key = jax.random.fold_in(state.key, state.count)
   top_key, key = jax.random.split(step_key)
   keys, link_keys, he_keys = jax.random.split(key, (3, len(parties)))
-  hs, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
+  own, pulls, updated = _pullbacks(parties, state.variables, batch.xs, keys)
+  attack_key = jax.random.fold_in(key, _ATTACK)
+  send_keys, tamper_keys = jax.random.split(attack_key, (2, len(parties)))
+  hs = _sent(model.links, send_keys, own, batch)
   joint = functools.partial(_loss, model, state.top, batch, top_key)
   code_key = jax.random.fold_in(state.key, _CODE)
   y = labels.encode(model.code, code_key, batch.y, batch.index)
@@ -255,24 +282,26 @@ def _step(model, state, batch):
   relabelled = lambda y: jax.grad(joint, 1, has_aux=True)(params, hs, y)[0]
   epoch = state.count // (model.steps_per_epoch or jnp.iinfo(jnp.int32).max)
   views, link_states = [], []
-  for p, (tx, aggregate) in enumerate(model.links):
-    cut, link_state = tx.update(
+  for p, each in enumerate(model.links):
+    tx_state, tamper_state = state.link_states[p]
+    public = dict(index=batch.index, mask=batch.mask, epoch=epoch)
+    cut, tx_state = each.tx.update(
       cuts[p],
-      state.link_states[p],
+      tx_state,
       hs[p],
       key=link_keys[p],
       labels=y,
-      index=batch.index,
-      mask=batch.mask,
-      epoch=epoch,
       relabel=lambda y, p=p: relabelled(y)[p],
+      **public,
     )
-    pull = lambda cut, pull=pulls[p]: pull(cut)[0]
-    grads, message = aggregate(he_keys[p], pull, cut)
-    _check_sealed(message, batch)
-    own = batch.xs[p], hs[p], state.variables[p], keys[p]
-    views.append(View(*own, grads, message))
-    link_states.append(link_state)
+    public |= dict(key=tamper_keys[p], notes=batch.notes)
+    revealed, tamper_state = _received(
+      each, tamper_state, own[p], he_keys[p], pulls[p], cut, public
+    )
+    _check_sealed(revealed.message, batch)
+    seen = batch.xs[p], hs[p], state.variables[p], keys[p]
+    views.append(View(*seen, *revealed))
+    link_states.append((tx_state, tamper_state))
   learned = [
     _updated(each.tx, view.param_grads, opt_state, new)
     for each, view, opt_state, new in zip(
@@ -318,6 +347,25 @@ def _pullbacks(parties, variables, xs, keys):
     pulls.append(pull)
     updated.append(new)
   return tuple(hs), pulls, updated
+
+
+def _sent(links, keys, hs, batch):
+  """Embeddings as they reach the active party."""
+  return tuple(
+    each.attack.send(key, h, mask=batch.mask, notes=batch.notes)
+    if each.attack.send
+    else h
+    for each, key, h in zip(links, keys, hs)
+  )
+
+
+def _received(link, state, h, key, pull, cut, extra):
+  """(what the aggregator reveals of a cut, the tampering's new state)."""
+  vjp = lambda cut: pull(cut)[0]
+  if not link.attack.tamper:
+    return link.aggregate(key, vjp, cut), state
+  tamper = lambda cut: link.attack.tamper.update(cut, state, h, **extra)
+  return tampering.received(link.aggregate, tamper, key, vjp, cut)
 
 
 def _join(top, variables, hs, *, key, train):

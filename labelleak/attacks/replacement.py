@@ -1,0 +1,147 @@
+"""Replacement: labels changed through messages that the attacker cannot read.
+
+Liu, Zou et al. ("Batch Label Inference and Replacement Attacks in Black-Boxed
+VFL"), Section 5. Encryption hides a cut gradient from a passive party, but the
+party computes on it, and may compute something else: it copies the ciphertexts
+of one row to another and scales them (`backdoor`, Algorithm 3), or adds a
+constant (`relabel`, Eq. 13 and 14). Both are affine, so they run on the
+ciphertexts of any scheme.
+
+What the attacker holds of a batch comes as `Notes` with it. Several colluding
+parties run the same attack, each on its own link; nothing passes between them
+but the notes.
+"""
+
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from labelleak.base import Attack, InputError
+from labelleak.defenses import contract
+
+
+class Notes(NamedTuple):
+  """What attackers know of the rows of a batch, -1 where nothing."""
+
+  # [B] place in the batch of the row whose gradient a poisoned row takes
+  pairs: Optional[chex.Array] = None
+  inferred: Optional[chex.Array] = None  # [B] class of a row to relabel
+  target: Optional[chex.Array] = None  # [] class
+
+
+def backdoor(
+  *,
+  gamma: float = 10.0,
+  stealth: str = 'random',
+  margin: float = 0.0,
+  keep_targets: bool = False,
+) -> Attack:
+  """Algorithm 3: poisoned rows take the gradients of rows of the target class.
+
+  For each pair (i, j) the embedding of i is sent in the place of j's, and the
+  gradient that comes back for j, times gamma, is taken for i's. No label and no
+  gradient is read.
+
+  Args:
+    gamma: amplification.
+    stealth: what is sent in the place of i: 'random', a vector with the mean
+      and the deviation of the honest rows' embeddings, entry by entry, so that
+      the active party learns nothing of poisoned rows; 'identity', the
+      embedding of i itself, as in the released code.
+    margin: ours; what is sent in the place of j has the target's logit lowered
+      by it. The loss then asks for so much more of the trigger, where otherwise
+      it asks for nothing once the active party's part of j names the target by
+      itself. Needs embeddings of one logit a class.
+    keep_targets: use the gradient of j for j, too. The released code of the
+      paper dropped it, VFLAIR's keeps it; it belongs to what was sent, not to
+      the embedding of j.
+
+  Raises:
+    InputError: gamma is not positive, margin is negative, or an unknown
+      stealth.
+  """
+  if not (gamma > 0 and margin >= 0):
+    raise InputError(
+      f'backdoor: gamma={gamma} must be positive, margin={margin} at least 0.'
+    )
+  if stealth not in ('random', 'identity'):
+    raise InputError(
+      f"backdoor: stealth={stealth!r} is unknown; use 'random' or 'identity'."
+    )
+
+  def send(key, h, *, mask, notes):
+    poisoned, partners, stolen = _places(notes)
+    less = h
+    if margin:
+      less -= margin * jax.nn.one_hot(notes.target, h.shape[-1])[None]
+    sent = h.at[partners].set(less, mode='drop')
+    if stealth == 'identity':
+      return sent
+    honest = mask * ~poisoned * ~stolen
+    noise = _like(key, h, honest)
+    return jnp.where(poisoned[:, None], noise, sent)
+
+  def change(cut, *, notes, **extra):
+    del extra
+    poisoned, partners, stolen = _places(notes)
+    taken = gamma * cut.at[partners].get(mode='clip')
+    kept = cut if keep_targets else jnp.where(stolen[:, None], 0.0, cut)
+    return jnp.where(poisoned[:, None], taken, kept)
+
+  return Attack(send=send, tamper=contract.stateless(change))
+
+
+def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Attack:
+  """Eq. 13 and 14: gamma times the gradient of the target label tau.
+
+  A row of the cut gradient is (S - Y) c, with c = 1 for a loss that is a sum
+  over the batch and 1 / B for a mean. The attacker, who has inferred Y, adds
+  c at y and subtracts it at tau: [[S - Y]] + [[Y - tau]]. Where the inferred
+  label is wrong, what is added is the gradient of no label.
+
+  Args:
+    gamma: amplification of the rows that are relabelled.
+    reduction: of the loss, 'mean' over the batch (here, padding does not count)
+      or 'sum'.
+
+  Raises:
+    InputError: gamma is not positive, or an unknown reduction.
+  """
+  if not gamma > 0:
+    raise InputError(f'relabel: gamma={gamma} must be positive.')
+  if reduction not in ('mean', 'sum'):
+    raise InputError(
+      f"relabel: reduction={reduction!r} is unknown; use 'mean' or 'sum'."
+    )
+
+  def change(cut, *, notes, mask, **extra):
+    del extra
+    count = jnp.maximum(mask.sum(), 1.0) if reduction == 'mean' else 1.0
+    num_classes = cut.shape[-1]
+    own = jax.nn.one_hot(notes.inferred, num_classes, dtype=cut.dtype)
+    target = jax.nn.one_hot(notes.target, num_classes, dtype=cut.dtype)
+    chosen = (notes.inferred >= 0)[:, None]
+    changed = gamma * (cut + (own - target[None]) / count)
+    return jnp.where(chosen, changed, cut)
+
+  return Attack(tamper=contract.stateless(change))
+
+
+def _places(notes):
+  """(who is poisoned, its partner or B, whose place is taken), each [B]."""
+  pairs = notes.pairs
+  poisoned = pairs >= 0
+  partners = jnp.where(poisoned, pairs, len(pairs))
+  stolen = jnp.zeros_like(poisoned).at[partners].set(True, mode='drop')
+  return poisoned, partners, stolen
+
+
+def _like(key, h, weight):
+  """Normal rows with the mean and deviation of those of weight 1, [B, D]."""
+  count = jnp.maximum(weight.sum(), 1.0)
+  mean = weight @ h / count
+  square = weight @ jnp.square(h - mean[None]) / count
+  noise = jax.random.normal(key, h.shape, h.dtype)
+  return mean[None] + jnp.sqrt(square)[None] * noise
