@@ -14,6 +14,7 @@ IMAGE, TABLE, STACK = (6, 5, 3), (30,), (4, 6, 5, 3)
 SPLITS = (
   ('rows', IMAGE, {}),
   ('rows', IMAGE, dict(parties=3, shared=2)),
+  ('rows', IMAGE, dict(order=(1, 0))),
   ('columns', IMAGE, dict(sizes=(1, 4), shared=1)),
   ('quarters', IMAGE, {}),
   ('features', TABLE, dict(sizes=[10, 5, 15], order=[2, 0, 1], shared=12)),
@@ -111,6 +112,8 @@ class VerticalTest(parameterized.TestCase):
     top, bottom = cut('rows', (28, 28, 1))  # VFLAIR: party 0 on top
     np.testing.assert_array_equal(top, x[:, :14])
     np.testing.assert_array_equal(bottom, x[:, 14:])
+    lower, _ = cut('rows', (28, 28, 1), order=(1, 0))  # BLI: the attacker's
+    np.testing.assert_array_equal(lower, bottom)
     left, right = cut('columns', (32, 32, 3), sizes=(8, 24))  # Fu: half=8
     np.testing.assert_array_equal(left, numbered((32, 32, 3))[:, :, :8])
     self.assertEqual(right.shape, (3, 32, 24, 3))
@@ -198,6 +201,7 @@ class VerticalTest(parameterized.TestCase):
     ('rows', IMAGE, dict(parties=3, sizes=(3, 3)), 'parties=3 contradicts'),
     ('rows', IMAGE, dict(shared=4), r'shared=4 must lie in 0\.\.3'),
     ('rows', IMAGE, dict(shared=-1), r'shared=-1 must lie'),
+    ('rows', IMAGE, dict(order=(0, 0)), r'order=\(0, 0\) must name'),
     ('features', TABLE, dict(order=(0, 2)), r'order=\(0, 2\) must name'),
     ('shuffled', TABLE, dict(fraction=0.5, parties=1), '1 parties'),
     ('rows', IMAGE, dict(bands=2), "takes no 'bands'"),

@@ -28,6 +28,7 @@ def rows(
   shape: Sequence[int],
   parties: Optional[int] = None,
   sizes: Optional[Sequence[int]] = None,
+  order: Optional[Sequence[int]] = None,
   shared: int = 0,
 ) -> Split:
   """Bands of an image, party 0 on top: P x [n, H_p, W, C] (VFLAIR).
@@ -36,13 +37,16 @@ def rows(
     shape: (H, W, C) of an example.
     parties: P, default 2; bands are as even as can be, the first ones larger.
     sizes: of the bands instead, H in all.
-    shared: rows that party 0 holds beside its own, the next ones downwards.
+    order: order[p] is the band of party p; default 0, 1, ...; (1, 0) gives the
+      lower half to party 0.
+    shared: rows that party 0 holds beside its own: those of party 1, then of
+      party 2, and so on.
 
   Raises:
     InputError: the shape is no image's, or the bands do not fit it.
   """
   shape = _shaped('rows', shape, 'H', 'W', 'C')
-  blocks = _blocks('rows', shape[0], parties, sizes)
+  blocks = _ordered(_blocks('rows', shape[0], parties, sizes), order)
   return _split(shape, [(i,) for i in _share(blocks, shared)])
 
 
@@ -51,6 +55,7 @@ def columns(
   shape: Sequence[int],
   parties: Optional[int] = None,
   sizes: Optional[Sequence[int]] = None,
+  order: Optional[Sequence[int]] = None,
   shared: int = 0,
 ) -> Split:
   """Bands of an image, party 0 on the left: P x [n, H, W_p, C] (Fu et al.).
@@ -59,7 +64,7 @@ def columns(
   and errors are those of `rows`, with W for H.
   """
   shape = _shaped('columns', shape, 'H', 'W', 'C')
-  blocks = _blocks('columns', shape[1], parties, sizes)
+  blocks = _ordered(_blocks('columns', shape[1], parties, sizes), order)
   return _split(shape, [(slice(None), i) for i in _share(blocks, shared)])
 
 
@@ -100,14 +105,7 @@ def features(
     InputError: the shape is no table's, or the blocks do not fit it.
   """
   shape = _shaped('features', shape, 'F')
-  blocks = _blocks('features', shape[0], parties, sizes)
-  if order is not None:
-    if sorted(order) != list(range(len(blocks))):
-      raise InputError(
-        f'order={tuple(order)} must name each of the {len(blocks)} blocks, 0 to'
-        f' {len(blocks) - 1}, once; change it.'
-      )
-    blocks = [blocks[k] for k in order]
+  blocks = _ordered(_blocks('features', shape[0], parties, sizes), order)
   return _split(shape, [(i,) for i in _share(blocks, shared)])
 
 
@@ -228,6 +226,18 @@ def _blocks(name, length, parties, sizes):
       ' either.'
     )
   return np.split(np.arange(length), np.cumsum(sizes)[:-1])
+
+
+def _ordered(blocks, order):
+  """Blocks as parties hold them: order[p] is that of party p."""
+  if order is None:
+    return blocks
+  if sorted(order) != list(range(len(blocks))):
+    raise InputError(
+      f'order={tuple(order)} must name each of the {len(blocks)} blocks, 0 to'
+      f' {len(blocks) - 1}, once; change it.'
+    )
+  return [blocks[k] for k in order]
 
 
 def _share(blocks, shared):

@@ -1,0 +1,178 @@
+"""Poisoned batches: which rows bear the trigger, and whose gradient they take.
+
+The attacker of Algorithm 3 (BLI paper) marks some rows with its trigger and
+knows a few rows of the target class. A poisoned row i is paired with a row j
+of those: i takes the gradient that comes back for j. Forms of a batch:
+
+  paired: poisoned rows as they fall into batches; each of them has a row of the
+    target class appended to the batch, as if drawn once more.
+  fallen: Algorithm 3 to the letter: the partner is a row of the target class
+    that fell into the same batch. There are few, so most rows have none.
+  appended: as in the released code: poisoned rows leave the training set, and
+    every step has two rows more, one of them and one of the target class.
+  alone: poisoned rows as they fall, without partners: for attacks that need
+    none, such as relabelling.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from labelleak.base import InputError
+from labelleak.data import plans
+
+FORMS = 'paired', 'fallen', 'appended', 'alone'
+_DRAW = 7  # sets these streams of random numbers apart from those of `plans`
+
+
+class Poison(NamedTuple):
+  """What an attacker does to N rows, in one form."""
+
+  size: int  # N
+  rows: np.ndarray  # [n] that bear the trigger
+  targets: np.ndarray  # [m] of the target class, known as such
+  form: str
+  seed: int
+
+
+class Plan(NamedTuple):
+  """Batches of steps [n]; Q rows were appended."""
+
+  index: np.ndarray  # [n, B + Q] rows of the data
+  mask: np.ndarray  # [n, B + Q]
+  pairs: np.ndarray  # [n, B + Q] place of the partner in the batch, or -1
+
+
+def choose(
+  y: np.ndarray,
+  target: int,
+  *,
+  count: Optional[int],
+  targets: int,
+  form: str,
+  seed: int,
+  borne: Optional[np.ndarray] = None,
+) -> Poison:
+  """Draws the rows of an attacker, who knows no label but the targets'.
+
+  Args:
+    y: [N] labels, for the rows of the target class.
+    target: class.
+    count: rows to mark, of any class; None takes all that bear the trigger.
+    targets: rows of the target class that the attacker knows, at least 1.
+    form: see the module.
+    seed: of the draw, and of the pairing later.
+    borne: [N] bool, rows that bear the trigger by nature: only these are drawn.
+
+  Raises:
+    InputError: an unknown form, or numbers that the data cannot give.
+  """
+  if form not in FORMS:
+    raise InputError(
+      f'poison.form={form!r} is unknown; use one of: {", ".join(FORMS)}.'
+    )
+  rng = np.random.default_rng((seed, _DRAW))
+  own = np.flatnonzero(y == target)
+  if not 1 <= targets <= len(own):
+    raise InputError(
+      f'poison.targets={targets} must lie in 1..{len(own)}, the rows of class'
+      f' {target}; change it.'
+    )
+  known = rng.choice(own, targets, replace=False)
+  free = np.ones(len(y), bool) if borne is None else np.array(borne)
+  free[known] = False
+  free = np.flatnonzero(free)
+  count = len(free) if count is None else count
+  if not 1 <= count <= len(free) or count == len(y):
+    raise InputError(
+      f'poison.count={count} must lie in 1..{len(free)}, the rows that can bear'
+      ' the trigger; change it.'
+    )
+  rows = rng.choice(free, count, replace=False)
+  return Poison(len(y), np.sort(rows), np.sort(known), form, seed)
+
+
+def clean(poison: Poison) -> np.ndarray:
+  """Rows that are trained on epoch by epoch."""
+  rows = np.arange(poison.size)
+  return np.setdiff1d(rows, poison.rows) if poison.form == 'appended' else rows
+
+
+def width(
+  poison: Poison, batch_size: int, steps: int, *, seed: Optional[int]
+) -> int:
+  """Q, rows to append so that every batch of the first `steps` has room."""
+  if poison.form != 'paired':
+    return 2 if poison.form == 'appended' else 0
+  numbers = np.arange(max(steps, 1)) + 1
+  index, mask = plans.epochs(poison.size, batch_size, numbers, seed=seed)
+  return int((np.isin(index, poison.rows) & (mask > 0)).sum(-1).max())
+
+
+def batches(
+  poison: Poison,
+  batch_size: int,
+  numbers: Sequence[int],
+  extra: int,
+  *,
+  seed: Optional[int],
+) -> Plan:
+  """The batches of the steps `numbers` [n], from 1; see `plans.epochs`.
+
+  Args:
+    poison: what the attacker does.
+    batch_size: B, rows of a batch without those appended.
+    numbers: [n].
+    extra: Q, from `width`.
+    seed: of the epochs' order; None keeps the rows' order.
+  """
+  rows = clean(poison)
+  index, mask = plans.epochs(len(rows), batch_size, numbers, seed=seed)
+  each = [
+    _FORMS[poison.form](poison, rows[i], m, extra, int(number))
+    for i, m, number in zip(index, mask, numbers)
+  ]
+  return Plan(*map(np.stack, zip(*each)))
+
+
+def _paired(poison, index, mask, extra, number):
+  places = np.flatnonzero(np.isin(index, poison.rows) & (mask > 0))
+  rng = np.random.default_rng((poison.seed, _DRAW, number))
+  drawn = rng.choice(poison.targets, len(places))
+  partners = len(index) + np.arange(len(places))
+  padding = np.full(extra - len(places), index[0])
+  index = np.concatenate([index, drawn, padding])
+  mask = np.concatenate([mask, drawn * 0 + 1, padding * 0]).astype(mask.dtype)
+  return index, mask, _pairs(len(index), places, partners)
+
+
+def _fallen(poison, index, mask, extra, number):
+  here = lambda rows: np.flatnonzero(np.isin(index, rows) & (mask > 0))
+  places, partners = here(poison.rows), here(poison.targets)
+  rng = np.random.default_rng((poison.seed, _DRAW, number))
+  num = min(len(places), len(partners))  # a row steals one identity only
+  chosen = [rng.permutation(found)[:num] for found in (places, partners)]
+  return index, mask, _pairs(len(index), *chosen)
+
+
+def _appended(poison, index, mask, extra, number):
+  rng = np.random.default_rng((poison.seed, _DRAW, number))
+  drawn = rng.choice(poison.rows), rng.choice(poison.targets)
+  places = len(index), len(index) + 1
+  index = np.concatenate([index, drawn])
+  mask = np.concatenate([mask, np.ones(extra, mask.dtype)])
+  return index, mask, _pairs(len(index), *places)
+
+
+def _alone(poison, index, mask, extra, number):
+  return index, mask, _pairs(len(index), [], [])
+
+
+def _pairs(size, places, partners):
+  pairs = np.full(size, -1)
+  pairs[np.asarray(places, int)] = partners
+  return pairs
+
+
+_FORMS = dict(zip(FORMS, (_paired, _fallen, _appended, _alone)))
