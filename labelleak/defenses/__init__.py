@@ -19,6 +19,7 @@ import optax
 
 from labelleak import base
 from labelleak.base import InputError
+from labelleak.defenses.anomaly import screen
 from labelleak.defenses.clipping import clip, clip_batch, clip_per_example
 from labelleak.defenses.divergence import marvell
 from labelleak.defenses.noise import gaussian, grad_perturb, laplace
@@ -36,6 +37,7 @@ for _ours in (
   *(clip, clip_batch, clip_per_example),
   *(compress, keep_largest, sparsify, ppdl, ppdl_described),
   *(discretize, discretize_fixed, discretize_first),
+  screen,
 ):
   _ours.__module__ = __name__
 
