@@ -64,6 +64,12 @@ def _restore(manager, state, steps):
   return saved['state'], done
 
 
+@functools.lru_cache(maxsize=4)
+def _scanned(step):
+  """Trainings that share a step share its compiled form."""
+  return jax.jit(lambda state, batch: jax.lax.scan(step, state, batch))
+
+
 def _check_finite(metrics, done):
   """Raises where a metric [n] of the steps after `done` is not finite."""
   for name, values in metrics.items():
@@ -112,7 +118,7 @@ def fit(
     raise InputError(
       f'steps={steps} and chunk={chunk}: need steps >= 0 and chunk >= 1.'
     )
-  scan = jax.jit(lambda state, batch: jax.lax.scan(step, state, batch))
+  scan = _scanned(step)
   hide = None if progress is None else not progress
   with _checkpoints(workdir) as manager:
     state = jax.tree.map(jnp.asarray, state)

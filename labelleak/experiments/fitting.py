@@ -1,6 +1,7 @@
 """Training of a vertical config: its seeds, batches and checkpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import functools
 import hashlib
 import os
 from typing import Optional
@@ -22,22 +23,36 @@ def fit(
   source: data.Source,
   seed: int,
   *,
+  batches: Optional[Callable] = None,
+  name: str = '',
   progress: Optional[bool] = None,
 ) -> vfl.State:
   """Trains the joint model on all rows of `source`, epoch by epoch.
 
-  With `train.workdir` the state is saved there, by config and seed, and a
+  With `train.workdir` the state is saved there, by config, name and seed, and a
   training that was killed goes on from it.
+
+  Args:
+    config: of the point.
+    model: the joint model.
+    source: of the rows.
+    seed: of the initialisation and of the order.
+    batches: (numbers [n]) -> Batch, leaves [n, ...], where it is not the
+      epochs of `source` that the model sees.
+    name: sets a training apart from others of the same config.
+    progress: whether to show a bar; None shows it on a terminal.
   """
   options = config.train
   workdir = None
   if options.workdir:
-    name = hashlib.sha256(config.to_json().encode()).hexdigest()[:16]
-    workdir = os.path.join(options.workdir, name, str(seed))
+    whole = (config.to_json() + name).encode()
+    own = hashlib.sha256(whole).hexdigest()[:16]
+    workdir = os.path.join(options.workdir, own, str(seed))
+  state = start(config, model, source, seed, batches)
   return train.fit(
     _metrics_alone(model.protocol.step),
-    start(config, model, source, seed),
-    lambda numbers: epochs(config, model, source, numbers, seed),
+    state,
+    batches or (lambda n: epochs(config, model, source, n, seed)),
     steps=options.steps,
     workdir=workdir,
     progress=progress,
@@ -87,14 +102,21 @@ def fit_all(
 
 
 def start(
-  config: ConfigDict, model: joint.Joint, source: data.Source, seed: int
+  config: ConfigDict,
+  model: joint.Joint,
+  source: data.Source,
+  seed: int,
+  batches: Optional[Callable] = None,
 ) -> vfl.State:
   """What the training of this seed starts from.
 
   Parameters follow from the seed; what a link keeps has the size of a batch.
   """
   index = np.arange(config.train.batch_size) % len(source.y)
-  xs = model.split(source.take(index))
+  if batches:
+    xs = jax.tree.map(lambda a: a[0], batches(np.arange(1) + 1).xs)
+  else:
+    xs = model.split(source.take(index))
   return jax.jit(model.protocol.init)(jax.random.key(seed), xs)
 
 
@@ -118,6 +140,7 @@ def epochs(
   return joint.batch_of(source, model.split, index, mask)
 
 
+@functools.lru_cache(maxsize=4)
 def _metrics_alone(step):
   """A step that drops its views."""
 
