@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from labelleak.base import InputError
-from labelleak.report import plots, ranking, tables, tradeoff
+from labelleak.report import backdoors, plots, ranking, tables, tradeoff
 
 # Fields that differ between two runs of the same config.
 VOLATILE = ('seconds', 'step_seconds', 'device', 'versions', 'commit')
@@ -79,11 +79,16 @@ def append(workdir: str, rows: list[dict], values: list[dict]) -> None:
 def finish(workdir: str, rows: list[dict]) -> None:
   """Writes `table.md` and the plots of a run.
 
-  Where several defenses were run, `ranking.md` and `tradeoff.png`, too.
+  Where several defenses were run, `ranking.md` and `tradeoff.png`, too; where
+  labels were replaced, `gamma.png` and `triggered.png`.
   """
   path = pathlib.Path(workdir)
   _replace(path / 'table.md', tables.points(rows, 'github').encode())
   plots.save(path, rows)
+  if swept := backdoors.by_gamma(rows):
+    swept.savefig(path / 'gamma.png', dpi=150)
+  if shown := [row for row in rows if row.get('examples')]:
+    backdoors.pictures(shown[0]).savefig(path / 'triggered.png', dpi=150)
   if compared := ranking.comparisons(rows):
     _replace(path / 'ranking.md', ranking.markdown(compared).encode())
     tradeoff.draw(compared).savefig(path / 'tradeoff.png', dpi=150)

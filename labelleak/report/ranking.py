@@ -14,7 +14,8 @@ from tabulate import tabulate
 from labelleak.report import judging, tables
 
 _LEAKED = ('label_accuracy', 'count_accuracy', 'backdoor_rate')
-GUESSES = ('counts.random', 'scores.random')
+# Attacks that guess, or no attack at all.
+GUESSES = ('counts.random', 'scores.random', 'none')
 # What a setting says of a defense, or of the model that it cost.
 _DEFENDS = ('defense', 'code', 'penalty', 'accuracy')
 _APART = ('defense', 'accuracy', 'test', 'train', 'relative')  # of a heading
@@ -122,11 +123,14 @@ def leaked(row: dict) -> Optional[dict]:
 
 
 def ideal(comparison: Comparison) -> Optional[float]:
-  """MP*: main accuracy without a defense; None where that was not run."""
+  """MP*: main accuracy without a defense; None where that was not run.
+
+  Where attacks change the model, that of the best one: not attacked, mostly.
+  """
   if comparison.relative:
     return 0.0
   means = [p.main['mean'] for p in comparison.points if p.defense == 'none']
-  return means[0] if means else None
+  return max(means) if means else None
 
 
 def judge(comparison: Comparison) -> list[Judged]:

@@ -21,6 +21,7 @@ _PLAIN = (
   'true_mass',
   'max_mass',
   'distinct',
+  'norm_shift',
 )
 _SHORT = dict(
   count_accuracy='accuracy',
@@ -164,8 +165,13 @@ def _paper(row):
 
 def of_attack(row: dict) -> list[str]:
   """Metrics of what was attacked, not of the model; all where nothing was."""
-  none = row['attack'] == 'none'
-  return [name for name in row['metrics'] if none or name not in _MODEL]
+  all_own = _trains(row)
+  return [name for name in row['metrics'] if all_own or name not in _MODEL]
+
+
+def _trains(row):
+  """Whether a row has a model of its own: an attack on it, or none at all."""
+  return row['attack'] == 'none' or 'backdoor_rate' in row['metrics']
 
 
 def label(point: dict) -> str:
@@ -211,7 +217,7 @@ def heading(row: dict, without: Sequence[str] = ()) -> str:
   facts = {k: setting.get(k) for k in _SHOWN} | dict(defense=defense(row))
   if seen := facts['observed']:
     facts['observed'] = f'{seen["steps"]} steps, {seen["epochs"]} epochs'
-  if row['attack'] != 'none':
+  if not _trains(row):
     facts |= {_SHORT[m]: cell(metrics[m]) for m in _MODEL if m in metrics}
   facts = [
     f'{k}={v}' for k, v in facts.items() if k not in without and v is not None
