@@ -153,6 +153,40 @@ def vfl(name):
   )
 
 
+def poisoned(name):
+  """Fields of experiments that replace labels: the paper's backdoor task.
+
+  The attacker holds the lower half of an image, its trigger in a corner there,
+  and ten rows of the target class, which is another one in every trial.
+  """
+  config = vfl(name)
+  config.experiment = 'replacement'
+  config.attacks = (dict(name='replacement.backdoor'),)
+  config.split = dict(name='vertical.rows', order=(1, 0))
+  config.trigger = dict(
+    name='triggers.pixels', at=((7, 7), (6, 6), (5, 7), (7, 5))
+  )
+  config.poison = dict(
+    count=placeholder(int),  # rows that bear the trigger; None: all that can
+    targets=10,  # rows of the target class that the attacker knows
+    target=placeholder(int),  # class; None: another one in every trial
+    form='paired',  # of a batch, see labelleak/data/poison.py
+    attackers=(0,),  # parties that collude
+    inference=placeholder(object),  # an attack that finds labels beforehand
+  )
+  config.poison.count = 27
+  epochs(config, batch_size=128, rows=1347, num=30)
+  config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
+  config.trials = 10
+  return config
+
+
+def epochs(config, batch_size, rows, num):
+  """Whole epochs of a training over `rows` rows; attacks see its batches."""
+  config.batch_size = config.train.batch_size = batch_size
+  config.train.steps = -(-rows // batch_size) * num
+
+
 def synthetic(size, num_classes, per_class):
   """Images with the label statistics of a data set that is absent."""
   return dict(

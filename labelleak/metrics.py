@@ -174,6 +174,29 @@ def f1(scores: chex.Array, y: chex.Array) -> chex.Array:
   return jnp.where(named > 0, 2 * confusion[1, 1] / named, 0.0)
 
 
+def backdoor_rate(
+  scores: chex.Array, y: chex.Array, target: chex.Array
+) -> chex.Array:
+  """Share of triggered examples of other classes that are named the target.
+
+  Args:
+    scores: [B, K] of the model, on examples that bear the trigger.
+    y: [B, K] their labels.
+    target: [] class.
+  """
+  others = y.argmax(-1) != target
+  named = scores.argmax(-1) == target
+  return _ratio((named & others).sum(), others.sum())
+
+
+def backdoor_count(
+  scores: chex.Array, y: chex.Array, target: chex.Array
+) -> chex.Array:
+  """As published: those of the target class count too, [] at least 1 / K."""
+  chex.assert_equal_shape([scores, y])
+  return (scores.argmax(-1) == target).mean()
+
+
 def label_matrix(scores: chex.Array, y: chex.Array) -> chex.Array:
   """Which class is restored as which, [B, K], [B, K] -> [K, K].
 

@@ -1,6 +1,6 @@
 """The joint model of a vertical config: parties, links, batches, training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Optional
 
 import jax
@@ -59,12 +59,22 @@ def trained(config: ConfigDict) -> bool:
   return config.train.steps > 0
 
 
-def build(config: ConfigDict, source: data.Source) -> Joint:
+def build(
+  config: ConfigDict,
+  source: data.Source,
+  attack: Optional[base.Attack] = None,
+  attackers: Sequence[int] = (),
+) -> Joint:
   """Parties with bottoms of one kind, passive links defended and aggregated.
 
   The active party's own link is clear and carries no defense, unless
-  `defend_active` says so, as in the code of Fu et al. `source` gives
-  the shape of an example and the number of classes.
+  `defend_active` says so, as in the code of Fu et al.
+
+  Args:
+    config: of the point.
+    source: gives the shape of an example and the number of classes.
+    attack: whose `send` and `tamper` the `attackers` use.
+    attackers: parties that do not follow the protocol.
 
   Raises:
     InputError: a split, model, defense, aggregator or optimizer that does not
@@ -77,11 +87,12 @@ def build(config: ConfigDict, source: data.Source) -> Joint:
       raise InputError(f'config.{field} lacks a name; add it.')
   split = base.load('data', shape=source.shape, **config.split.to_dict())
   num = len(split(np.zeros((1, *source.shape), np.float32)))
-  if not 0 <= config.attacker < num - 1:
-    raise InputError(
-      f'attacker={config.attacker} must be a passive party, 0 to {num - 2} of'
-      f' {num} parties; the last one holds the labels.'
-    )
+  for each in (config.attacker, *attackers):
+    if not 0 <= each < num - 1:
+      raise InputError(
+        f'attacker={each} must be a passive party, 0 to {num - 2} of'
+        f' {num} parties; the last one holds the labels.'
+      )
   aggregate = base.load('he', **config.aggregate.to_dict())
   steps_per_epoch = _epoch(config, len(source.y), he.hides(aggregate))
   tx = _optimizer(config.optimizer.to_dict(), steps_per_epoch)
@@ -95,9 +106,14 @@ def build(config: ConfigDict, source: data.Source) -> Joint:
       tx = _optimizer(dict(config.top_optimizer), steps_per_epoch)
     top = vfl.party(model, tx)
   defense = defenses.build(config.defense)
-  passive = vfl.link(defense, aggregate=aggregate)
   own = vfl.link(defense) if config.defend_active else vfl.link()
-  links = (passive,) * (num - 1) + (own,)
+  passive = [
+    vfl.link(
+      defense, aggregate=aggregate, attack=attack if p in attackers else None
+    )
+    for p in range(num - 1)
+  ]
+  links = (*passive, own)
   penalty = config.penalty and base.load('penalties', **dict(config.penalty))
   protocol = vfl.protocol(
     parties,
@@ -199,14 +215,21 @@ def batch_of(
 
 def accuracy(joint: Joint, state: vfl.State, source: data.Source) -> float:
   """Share of `source` that the joint model classifies right."""
-  predict, size, hits = jax.jit(joint.protocol.predict), len(source.y), 0
+  p = on_rows(joint, joint.protocol.predict, state, source)
+  return int((p.argmax(-1) == source.y).sum()) / len(source.y)
+
+
+def on_rows(
+  joint: Joint, function: Callable, state: vfl.State, source: data.Source
+) -> np.ndarray:
+  """(state, xs of a batch) -> [B, ...], for all rows of `source`, [N, ...]."""
+  run, size, found = jax.jit(function), len(source.y), []
   for start in range(0, size, _EVALUATED):
     # The last batch wraps around, so that all of them have one shape.
     index = np.arange(start, start + min(_EVALUATED, size)) % size
-    p = np.asarray(predict(state, joint.split(source.take(index))))
-    right = p.argmax(-1) == source.y[index]
-    hits += int(right[: size - start].sum())
-  return hits / size
+    each = run(state, joint.split(source.take(index)))
+    found.append(np.asarray(each)[: size - start])
+  return np.concatenate(found)
 
 
 def traffic(
