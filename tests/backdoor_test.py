@@ -11,7 +11,7 @@ from labelleak.experiments import inferred, joint
 
 def _config(**fields):
   config = common.poisoned('test')
-  config.trials = 2
+  config.trials, config.train.steps = 2, 320  # whole chunks compile once
   for path, value in fields.items():
     config.update_from_flattened_dict({path.replace('__', '.'): value})
   return config
@@ -137,7 +137,7 @@ class BackdoorTest(parameterized.TestCase):
       experiments.run(_config(**fields))
 
   def test_padded_batches_fit_defenses_with_a_state_a_row(self):
-    config = _config(train__steps=15, trials=1)
+    config = _config(train__steps=20, trials=1)
     config.defense = (dict(name='sparsify', drop=0.5),)
     rows = experiments.run(config)
     self.assertEqual(rows[0]['defense'], 'sparsify')
@@ -213,7 +213,7 @@ class RelabelTest(parameterized.TestCase):
 
 class ResumeTest(absltest.TestCase):
   def test_checkpoints_of_attacks_are_apart(self):
-    config = _config(train__steps=25, trials=1)
+    config = _config(train__steps=20, trials=1)
     config.attacks = (_backdoor(gamma=1.0), _backdoor(gamma=100.0))
     plain = _means(config)
     config.train.workdir = self.create_tempdir().full_path
