@@ -101,6 +101,20 @@ class BottleneckTest(parameterized.TestCase):
       float(sown['penalty']['kl']), kl.sum(-1).mean(), places=3
     )
 
+  def test_predictions_draw_where_they_are_told_to(self):
+    """The same draw at every call, around the mean's prediction."""
+    load = lambda **options: models.load(
+      'bottleneck.mid', num_classes=3, weight=1.0, shift=0.0, **options
+    )
+    x = jax.random.normal(jax.random.key(0), (400, 6))
+    variables = load().init(jax.random.key(1), x)
+    mean, drawn = (
+      load(sampled=sampled).apply(variables, x) for sampled in (False, True)
+    )
+    again = load(sampled=True).apply(variables, x)
+    np.testing.assert_array_equal(drawn, again)
+    self.assertGreater(float(jnp.abs(drawn - mean).max()), 0.01)
+
   def test_other_widths_and_bad_options_are_refused(self):
     top = models.load('bottleneck.mid', num_classes=3, weight=1.0)
     with self.assertRaisesRegex(InputError, 'cut_width'):

@@ -97,12 +97,12 @@ def sparsify(
 
   Args:
     drop: in [0, 1]; 1 sends only the largest magnitude. VFLAIR's 99.5 is .995.
-    memory: 'position', as published: residuals belong to places of the batch,
-      so that they reach other samples, and the state must be initialised with
-      an embedding of the batch trained on, [B, D]. 'released': and are
-      forgotten where the batch changes its size, as in VFLAIR's code, which
-      is twice an epoch with a short last batch. 'sample': they belong to rows
-      of the data set; needs `index=`. None: nothing is remembered.
+    memory: 'position': residuals belong to places of the batch, so that they
+      reach other samples, and the state must be initialised with an embedding
+      of the batch trained on, [B, D]. 'released': and are forgotten where the
+      batch changes its size, as in VFLAIR's code, which is twice an epoch with
+      a short last batch. 'sample': they belong to rows of the data set; needs
+      `index=`. None: nothing is remembered.
     rows: N, rows of the data set, for memory='sample'.
 
   Raises:

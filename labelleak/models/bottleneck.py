@@ -19,6 +19,7 @@ class Bottleneck(nn.Module):
 
   scale: int
   shift: float
+  sampled: bool
 
   @nn.compact
   def __call__(self, h, train):
@@ -26,9 +27,9 @@ class Bottleneck(nn.Module):
     mean, spread = jnp.split(nn.relu(Dense(2 * width)(h)), 2, axis=-1)
     stddev = nn.softplus(spread - self.shift)
     z = mean
-    if train:
-      noise = jax.random.normal(self.make_rng('dropout'), mean.shape)
-      z = mean + stddev * noise
+    if train or self.sampled:
+      key = self.make_rng('dropout') if train else jax.random.key(0)
+      z = mean + stddev * jax.random.normal(key, mean.shape)
     kl = 0.5 * (mean**2 + stddev**2 - 2 * jnp.log(stddev) - 1)
     out = nn.relu(Dense(5 * width)(z))
     return nn.relu(Dense(h.shape[-1])(out)), kl.sum(-1).mean()
@@ -44,6 +45,7 @@ class Mid(nn.Module):
   weight: float
   scale: int
   shift: float
+  sampled: bool
 
   @nn.compact
   def __call__(self, x, *, train=False):
@@ -56,7 +58,7 @@ class Mid(nn.Module):
     *passive, total = jnp.split(x, parties, axis=-1)
     penalty = 0.0
     for h in passive:
-      out, kl = Bottleneck(self.scale, self.shift)(h, train)
+      out, kl = Bottleneck(self.scale, self.shift, self.sampled)(h, train)
       total, penalty = total + out, penalty + self.weight * kl
     keep = dict(reduce_fn=lambda old, new: new, init_fn=lambda: 0.0)
     self.sow('penalty', 'kl', penalty, **keep)
@@ -64,17 +66,23 @@ class Mid(nn.Module):
 
 
 def mid(
-  *, num_classes: int, weight: float, scale: int = 1, shift: float = 5.0
+  *,
+  num_classes: int,
+  weight: float,
+  scale: int = 1,
+  shift: float = 5.0,
+  sampled: bool = False,
 ) -> nn.Module:
   """Top model that adds logits, those of passive parties through MID.
 
-  Predictions use the mean of z, training a draw.
+  Training uses a draw of z.
 
   Args:
     num_classes: K, the width of every embedding too.
     weight: lambda of the KL term; 0 still draws z.
     scale: width of z by K.
     shift: of the softplus that makes the deviation.
+    sampled: predictions use a draw, too, as VFLAIR's do, and not the mean of z.
 
   Raises:
     InputError: a negative weight, a scale below 1.
@@ -84,4 +92,4 @@ def mid(
       f'bottleneck.mid: weight={weight} must be at least 0 and scale={scale} at'
       ' least 1.'
     )
-  return Mid(num_classes, weight, scale, shift)
+  return Mid(num_classes, weight, scale, shift, sampled)
