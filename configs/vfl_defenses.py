@@ -32,6 +32,7 @@ _DIRECT = (
 _CODED = (dict(name='decoding.mixture'),)
 _BINARY = (
   dict(name='scores.norm'),
+  dict(name='scores.norm', across=True),
   dict(name='scores.cosine', known=('bottom', 'x', 'y')),
 )
 
@@ -135,6 +136,7 @@ def _marvell():
   """Strengths of Figure 7, right: power of the noise by the gradient's."""
   for s in (0.1, 1.0, 4.0, 10.0):
     yield _point(dict(name='marvell', s=s))
+    yield _point(dict(name='marvell', s=s, isotropic=False))
 
 
 def _table3():

@@ -117,6 +117,18 @@ class NormTest(parameterized.TestCase):
       rtol=1e-6,
     )
 
+  def test_across_reads_what_a_defense_put_where_no_gradient_is(self):
+    """Chance on gradients and on noise along them; noise of one class shows."""
+    rng = np.random.default_rng(3)
+    cut, y = _exact(rng, 400, 2)
+    along = rng.normal(size=(400, 1)) * [[1.0, -1.0]]
+    free = 0.1 * y[:, 1:] * rng.normal(size=(400, 2))
+    auc = lambda c: float(
+      metrics.auc(_run('scores.norm', np.float32(c), 2, across=True), y)
+    )
+    self.assertBetween(auc(cut + along), 0.3, 0.7)  # rounding
+    self.assertGreater(auc(cut + along + free), 0.9)
+
   def test_the_side_is_not_chosen_by_the_truth(self):
     cut, y = _exact(np.random.default_rng(1), 64, 2)
     large = np.where(y[:, 1:] > 0, 0.1, 10.0) * cut  # positives are small

@@ -61,13 +61,19 @@ def direct(*, rule: str = 'argmin') -> Attack:
   return Attack(infer=infer)
 
 
-def norm() -> Attack:
+def norm(*, across: bool = False) -> Attack:
   """NS: positives (class 1) are the rows of large norm; two classes.
 
   The norm, scaled to [0, 1] over the batch, against .5. That positives have
   the larger gradients is an assumption on imbalanced data (few positives, of
   which the model is not sure); on balanced data it is a coin's toss, and an
   accuracy or AUC far below a half leaks as much as one far above.
+
+  Args:
+    across: takes the size of the sum of a row's entries in the place of its
+      norm. Where logits are added that sum is 0 but for what a defense put
+      there, which is on one class only if the defense shaped it by class
+      (`defenses.marvell`, as published).
 
   Raises:
     InputError: at trace time: a sealed view, or K != 2.
@@ -77,6 +83,8 @@ def norm() -> Attack:
     cut = _cut(view, 'scores.norm')
     _binary(known, 'scores.norm')
     size = jnp.linalg.norm(cut, axis=-1)
+    if across:
+      size = jnp.abs(cut.sum(-1))
     low, high = size.min(), size.max()
     return _two_sided((size - low + _TINY) / (high - low + _TINY) - 0.5)
 
