@@ -187,6 +187,32 @@ def epochs(config, batch_size, rows, num):
   config.train.steps = -(-rows // batch_size) * num
 
 
+def completion(name):
+  """Fields of model completion: a trained top, links in the clear.
+
+  The setting of Fu et al.: image halves left and right, SGD whose rate drops
+  after epochs 50 and 85, two parties, 4 labelled rows of each class.
+  """
+  config = vfl(name)
+  config.experiment = 'completion'
+  config.aggregate = dict(name='clear')
+  config.split = dict(name='vertical.columns')
+  config.top = dict(name='mlp.bn_mlp')
+  config.optimizer = dict(
+    name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
+  )
+  config.attacks = tuple(
+    dict(name=f'completion.{name}')
+    for name in ('passive', 'active', 'semi_supervised')
+  )
+  config.known = ('party', 'pool', 'x', 'y')
+  config.aux.per_class = 4
+  config.class_weights = ()  # of the loss, one for each class
+  # Rows of each split that choose the best epoch; None: all.
+  config.scored_rows = placeholder(int)
+  return config
+
+
 def synthetic(size, num_classes, per_class):
   """Images with the label statistics of a data set that is absent."""
   return dict(

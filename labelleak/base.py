@@ -97,6 +97,17 @@ class Known:
   x: Optional[chex.Array] = None  # [M, ...] auxiliary examples
   y: Optional[chex.Array] = None  # [M, K] their labels, where granted
   step: Optional[chex.Array] = None  # [] training step of the view, from 0
+  # The attacker's own party, which it can train, and its own rows without
+  # labels: index [n] -> x [n, ...] on the host, for index below `held`.
+  party: Optional[Party] = dataclasses.field(
+    default=None, metadata=dict(static=True)
+  )
+  pool: Optional[Callable] = dataclasses.field(
+    default=None, metadata=dict(static=True)
+  )
+  held: Optional[int] = dataclasses.field(
+    default=None, metadata=dict(static=True)
+  )
 
 
 def _absent(*args, **kwargs):
@@ -114,7 +125,12 @@ class Attack(NamedTuple):
   """
 
   infer: Callable = _absent  # (key, view, known) -> counts [K] | scores [B, K]
-  optimizer: Callable = lambda tx: tx  # wraps the attacker's own optimizer
+  # (key, view, known, callback) -> predict: x [n, ...] -> scores [n, K]. Trains
+  # on the host; callback(epoch, predict) after each epoch, from 1.
+  fit: Optional[Callable] = None
+  check: Callable = lambda known: None  # raises what would make `fit` fail
+  # Replaces the attacker's own: keywords name, learning_rate, hyper -> tx.
+  optimizer: Optional[Callable] = None
   # (key, h [B, D], *, mask [B], notes) -> h [B, D], what is sent instead
   send: Optional[Callable] = None
   tamper: Optional[optax.GradientTransformation] = None  # on the cut [B, D]

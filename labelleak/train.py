@@ -7,7 +7,7 @@ or not a run was interrupted: resumed, it executes the same compiled programs on
 the same batches, and ends with the same bits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import functools
 import inspect
@@ -208,6 +208,31 @@ def _train_step(model, tx, state, batch):
     count=state.count + 1,
   )
   return state, {'loss': loss, 'accuracy': hits}
+
+
+def whole_batches(
+  size: int, batch_size: int, numbers: np.ndarray, seed: Sequence[int]
+) -> np.ndarray:
+  """Rows [n, B] of the steps `numbers` [n], from 1: shuffled passes of batches.
+
+  What is left of a pass after its last whole batch is dropped; each pass has an
+  order, and leftovers, of its own.
+
+  Args:
+    size: N, rows of the data, at least B.
+    batch_size: B.
+    numbers: of the steps.
+    seed: of the order.
+  """
+  which, place = np.divmod(np.asarray(numbers) - 1, size // batch_size)
+  orders = {
+    n: np.random.default_rng((*seed, n)).permutation(size)
+    for n in set(which.tolist())
+  }
+  starts = (place * batch_size).tolist()
+  return np.stack(
+    [orders[n][i : i + batch_size] for n, i in zip(which.tolist(), starts)]
+  )
 
 
 def _shuffled(source, batch_size, seed, numbers):

@@ -75,10 +75,12 @@ def known(
 ) -> Known:
   """What an attack knows: its grant of what could be `given`.
 
-  Who is granted the forward pass `apply` knows the `shape` of its input.
+  Who is granted the forward pass `apply` knows the `shape` of its input, who
+  holds a `pool` of rows knows their number.
   """
   fields = grant(config, spec)
   fields += ('shape',) if 'apply' in fields else ()
+  fields += ('held',) if 'pool' in fields else ()
   return Known(
     num_classes=num_classes,
     batch_size=config.batch_size,

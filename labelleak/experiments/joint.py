@@ -73,7 +73,7 @@ def build(
   Args:
     config: of the point.
     source: gives the shape of an example and the number of classes.
-    attack: whose `send` and `tamper` the `attackers` use.
+    attack: whose `send`, `tamper` and `optimizer` the `attackers` use.
     attackers: parties that do not follow the protocol.
 
   Raises:
@@ -98,7 +98,13 @@ def build(
   tx = _optimizer(config.optimizer.to_dict(), steps_per_epoch)
   width = config.cut_width or source.num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
-  parties = (vfl.party(bottom, tx),) * num
+  parties = [vfl.party(bottom, tx)] * num
+  if attack and attack.optimizer:
+    options = config.optimizer.to_dict()
+    own = _optimizer(options, steps_per_epoch, attack.optimizer)
+    for p in attackers:
+      parties[p] = vfl.party(bottom, own)
+  parties = tuple(parties)
   top = None
   if config.top:
     model = models.load(num_classes=source.num_classes, **dict(config.top))
@@ -120,6 +126,7 @@ def build(
     top,
     links,
     code=labels.build(config.code, source.num_classes),
+    loss=_loss(config, source.num_classes),
     penalty=penalty,
     steps_per_epoch=steps_per_epoch,
   )
@@ -139,8 +146,24 @@ def _epoch(config, held, sealed):
   return -(-held // size)
 
 
-def _optimizer(options, steps_per_epoch):
-  """An optimizer; `decay` 'epoch' is VFLAIR's schedule, a tuple Fu et al.'s."""
+def _loss(config, num_classes):
+  """Cross entropy, of weighted classes where the config weighs them."""
+  weights = config.get('class_weights', ())
+  if not weights:
+    return vfl.cross_entropy
+  if len(weights) != num_classes:
+    raise InputError(
+      f'class_weights={tuple(weights)} are not one for each of {num_classes}'
+      ' classes; change them.'
+    )
+  return vfl.weighted_cross_entropy(weights)
+
+
+def _optimizer(options, steps_per_epoch, make=None):
+  """An optimizer; `decay` 'epoch' is VFLAIR's schedule, a tuple Fu et al.'s.
+
+  Its name is one of optax or, dotted, of `attacks`; `make` takes its place.
+  """
   lr, decay = options.pop('lr', None), options.pop('decay', None)
   if lr is None or lr <= 0:
     raise InputError(f'optimizer.lr={lr} must be a positive number.')
@@ -157,7 +180,12 @@ def _optimizer(options, steps_per_epoch):
       ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
       ' None.'
     )
-  return train.transformation(options.pop('name'), schedule, **options)
+  name = options.pop('name')
+  if make:
+    return make(name=name, learning_rate=schedule, **options)
+  if '.' in name:
+    return base.load('attacks', name, learning_rate=schedule, **options)
+  return train.transformation(name, schedule, **options)
 
 
 def attacked(config: ConfigDict, source: data.Source, trial: int) -> tuple:
@@ -223,13 +251,31 @@ def on_rows(
   joint: Joint, function: Callable, state: vfl.State, source: data.Source
 ) -> np.ndarray:
   """(state, xs of a batch) -> [B, ...], for all rows of `source`, [N, ...]."""
-  run, size, found = jax.jit(function), len(source.y), []
+  run = jax.jit(function)
+  return scores(joint.split, lambda xs: run(state, xs), source)
+
+
+def scores(
+  split: Callable,
+  predict: Callable,
+  source: data.Source,
+  rows: Optional[np.ndarray] = None,
+) -> np.ndarray:
+  """What `predict` says of rows of the data, [n, ...].
+
+  Args:
+    split: x [B, ...] -> what `predict` takes.
+    predict: that of a batch -> [B, ...].
+    source: the data.
+    rows: [n]; None: all.
+  """
+  rows = np.arange(len(source.y)) if rows is None else rows
+  found, size = [], len(rows)
   for start in range(0, size, _EVALUATED):
     # The last batch wraps around, so that all of them have one shape.
-    index = np.arange(start, start + min(_EVALUATED, size)) % size
-    each = run(state, joint.split(source.take(index)))
-    found.append(np.asarray(each)[: size - start])
-  return np.concatenate(found)
+    index = rows[np.arange(start, start + min(_EVALUATED, size)) % size]
+    found.append(np.asarray(predict(split(source.take(index)))))
+  return np.concatenate(found)[:size]
 
 
 def traffic(

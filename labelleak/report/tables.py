@@ -31,7 +31,14 @@ _SHORT = dict(
   label_accuracy='accuracy',
   permuted_label_accuracy='permuted',
   top5_accuracy='top 5',
+  test_accuracy='test rows',
+  test_top5_accuracy='test top 5',
+  test_f1='test f1',
+  best_accuracy='oracle',
+  best_test_accuracy='oracle test',
   main_accuracy='test',
+  main_top5_accuracy='main top 5',
+  main_f1='main f1',
   relative_accuracy='relative',
   train_accuracy='train',
 )
@@ -39,12 +46,14 @@ _SHORT = dict(
 # and what a party has, its own bottom.
 _PUBLIC = ('lr', 'steps', 'clients', 'defense', 'apply')
 _PUBLIC_VERTICAL = ('bottom',)
+_OWN = ('party', 'pool')  # no grant either: its own model and rows
 # Facts of a setting that a heading shows, beside model, data and defense.
 _SHOWN = (
   'split',
   'top',
   'num_classes',
   'batch_size',
+  'labelled',
   'local_steps',
   'clients',
   'queries',
@@ -56,7 +65,13 @@ _SHOWN = (
   'accuracy',
 )
 # Metrics of the model that a run trained, whatever attacked it.
-_MODEL = ('main_accuracy', 'relative_accuracy', 'train_accuracy')
+_MODEL = (
+  'main_accuracy',
+  'main_top5_accuracy',
+  'main_f1',
+  'relative_accuracy',
+  'train_accuracy',
+)
 _ARGUMENT = re.compile(r'(\w+)=((?:[^,()]|\([^()]*\))+)')
 _LINK = re.compile(r'([\w.]+)(\((?:[^()]|\([^()]*\))*\))?')
 NOTES = {
@@ -102,8 +117,20 @@ def points(rows: list[dict], style: str = 'simple') -> str:
       lines = f'{model}\n{textwrap.fill(facts, WIDTH, **indent)}'
     widths = [30] if style == 'simple' else None
     table = tabulate(body, header, style, maxcolwidths=widths)
-    parts.append(f'{lines}\n\n{table}\n')
+    verdicts = [_verdict(row) for row in group if row.get('gain')]
+    parts.append('\n'.join([f'{lines}\n\n{table}\n', *verdicts]))
   return with_notes('\n'.join(parts))
+
+
+def _verdict(row):
+  """One line on the paired differences of a row, in points."""
+  found = row['gain']
+  points = lambda name: f'{100 * found[name]:+.2f}' if found[name] else '?'
+  return (
+    f'{attack(row, short=True)}: {points("mean")} points over'
+    f' {found["over"]}, 95 % interval {points("low")} to {points("high")},'
+    f' {found["seeds"]} seeds: {found["verdict"]}\n'
+  )
 
 
 def with_notes(text: str) -> str:
@@ -194,7 +221,7 @@ def attack(row: dict, short: bool = False) -> str:
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   vertical = 'attacker' in row['setting']
   public = _PUBLIC_VERTICAL if vertical else _PUBLIC
-  more = [f'+{k}' for k in row['known'] if k not in public]
+  more = [f'+{k}' for k in row['known'] if k not in (*public, *_OWN)]
   less = [f'-{k}' for k in public if k not in row['known']]
   less = [] if short else less
   return ''.join([name, f'({args})' if args else '', *more, *less])
