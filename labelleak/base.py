@@ -94,6 +94,8 @@ class Known:
   shape: Optional[tuple] = dataclasses.field(
     default=None, metadata=dict(static=True)
   )
+  # Images: black and white in the model's input space, 2 x [C] or [1].
+  box: Optional[tuple] = None
   x: Optional[chex.Array] = None  # [M, ...] auxiliary examples
   y: Optional[chex.Array] = None  # [M, K] their labels, where granted
   step: Optional[chex.Array] = None  # [] training step of the view, from 0
@@ -114,6 +116,14 @@ def _absent(*args, **kwargs):
   raise InputError('this attack has no such part; see its docstring.')
 
 
+class Reconstruction(NamedTuple):
+  """Inputs that an attack made up, and why it chose them."""
+
+  x: chex.Array  # [B, ...] in the model's input space
+  labels: chex.Array  # [B] int, one for each of x
+  objective: chex.Array  # [] what the attack minimised, at x
+
+
 class Attack(NamedTuple):
   """Pure functions; an attack fills in what it needs.
 
@@ -124,7 +134,8 @@ class Attack(NamedTuple):
   scaled and added to.
   """
 
-  infer: Callable = _absent  # (key, view, known) -> counts [K] | scores [B, K]
+  # (key, view, known) -> counts [K] | scores [B, K] | Reconstruction
+  infer: Callable = _absent
   # (key, view, known, callback) -> predict: x [n, ...] -> scores [n, K]. Trains
   # on the host; callback(epoch, predict) after each epoch, from 1.
   fit: Optional[Callable] = None

@@ -18,6 +18,8 @@ class Source(NamedTuple):
   num_classes: int  # K
   shape: tuple  # of one example
   name: str  # what a row of results shows
+  # What black and white became, 2 x [C] or [1]; None where nothing is a pixel.
+  box: Optional[tuple] = None
 
 
 def load(

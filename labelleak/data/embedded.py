@@ -6,7 +6,7 @@ import numpy as np
 from sklearn import datasets
 
 from labelleak.base import InputError
-from labelleak.data import Source
+from labelleak.data import Source, pixels
 
 
 def digits(
@@ -28,10 +28,10 @@ def digits(
   del data_dir
   images, y = datasets.load_digits(return_X_y=True)
   x = images.reshape(-1, 8, 8, 1) / 16
-  if normalise:
-    x = (x - 0.5) / 0.5
+  mean, std = (0.5, 0.5) if normalise else (0.0, 1.0)
   held_out = np.arange(len(y)) >= len(y) * 3 // 4
-  return _source('digits', x, y, held_out, split)
+  source = _source('digits', (x - mean) / std, y, held_out, split)
+  return source._replace(box=pixels.box(mean, std))
 
 
 def breast_cancer(

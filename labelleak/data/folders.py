@@ -128,7 +128,8 @@ def source(
   groups = _Groups(group for group, _ in listed)
   take = pixels.take(groups, decode, shape, mean, std)
   y = np.array([label for _, label in listed], np.int32)
-  return Source(take, y, num_classes, shape, name)
+  box = pixels.box(mean, std)
+  return Source(take, y, num_classes, shape, name, box)
 
 
 def listing(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:

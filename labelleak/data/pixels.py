@@ -9,6 +9,12 @@ import numpy as np
 _CACHE_BYTES = 2**30
 
 
+def box(mean: Sequence[float], std: Sequence[float]) -> tuple:
+  """`Source.box` of pixels less `mean`, over `std`; both by channel."""
+  mean, std = np.atleast_1d(np.float32(mean)), np.atleast_1d(np.float32(std))
+  return -mean / std, (1 - mean) / std
+
+
 def take(
   records: Sequence,
   decode: Callable,

@@ -115,6 +115,7 @@ def images(
     num_classes=num_classes,
     shape=shape,
     name=name,
+    box=pixels.box(mean, std),
   )
 
 

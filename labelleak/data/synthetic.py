@@ -8,8 +8,9 @@ import zlib
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.data import Source
+from labelleak.data import Source, pixels
 
+_REACH = 3  # deviations from grey to black and to white
 _CELLS = 4  # a class pattern is constant on a 4 x 4 grid, as coarse as objects
 
 
@@ -69,7 +70,9 @@ def images(
     return out
 
   size = 'x'.join(map(str, shape))
-  return Source(take, y, num_classes, shape, f'synthetic {size}/{num_classes}')
+  name = f'synthetic {size}/{num_classes}'
+  box = pixels.box(0.5, 1 / (2 * _REACH)) if len(shape) == 3 else None
+  return Source(take, y, num_classes, shape, name, box)
 
 
 def _pattern(seed, label, shape):

@@ -75,11 +75,12 @@ def known(
 ) -> Known:
   """What an attack knows: its grant of what could be `given`.
 
-  Who is granted the forward pass `apply` knows the `shape` of its input, who
-  holds a `pool` of rows knows their number.
+  Who is granted the forward pass `apply` knows the `shape` of its input, and of
+  images the `box` that pixels lie in; who holds a `pool` of rows knows their
+  number.
   """
   fields = grant(config, spec)
-  fields += ('shape',) if 'apply' in fields else ()
+  fields += ('shape', 'box') if 'apply' in fields else ()
   fields += ('held',) if 'pool' in fields else ()
   return Known(
     num_classes=num_classes,
