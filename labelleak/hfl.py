@@ -136,6 +136,8 @@ def fedavg(
       )
       return (jax.tree.map(lambda p, g: p - lr * g, params, grads), state), None
 
+    # Who differentiates the update keeps a step's activations, not those of S.
+    step = jax.checkpoint(step, prevent_cse=False)
     server = variables['params']
     keys = jax.random.split(key, steps)
     start = server, defense.init(server)
