@@ -223,6 +223,15 @@ def synthetic(size, num_classes, per_class):
   )
 
 
+def cifar100(itself):
+  """CIFAR-100, or images of its size in as many classes that stand for it."""
+  if itself:
+    return dict(name='cifar100')
+  if has_sample():
+    return dict(name=SAMPLE, size=32, classes=100, copies=10)
+  return synthetic(32, 100, 100)
+
+
 def has_sample():
   return os.path.isdir(SAMPLE)
 

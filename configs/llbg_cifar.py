@@ -39,7 +39,7 @@ def get_config(arg=None):
   common.check_choice('table', arg['table'], tuple(_SWEEPS))
   config = common.hfl('llbg_cifar')
   config.stands_for.data = 'cifar100'
-  config.dataset = _dataset(arg)
+  config.dataset = common.cifar100(arg['paper'])
   config.batch_size = 128
   config.per_class_cap = 100
   config.model = dict(name='vgg.vgg19')
@@ -52,11 +52,3 @@ def get_config(arg=None):
     config.model = dict(name='mlp.mlp', width=64)
     config.sweep = (('batch_size', (config.batch_size, 200)),)
   return config
-
-
-def _dataset(arg):
-  if arg['paper']:
-    return dict(name='cifar100')
-  if common.has_sample():
-    return dict(name=common.SAMPLE, size=32, classes=100, copies=10)
-  return common.synthetic(32, 100, 100)

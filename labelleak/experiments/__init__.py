@@ -8,7 +8,8 @@ validates everything that the config says, loads what is cheap, and returns
   setting: facts that identify the point among published ones, JSON: `data` and
     `model` are those that it stands for;
   data, model, defense, trials: as in a row;
-  values: metric -> [T], the metric that papers report first.
+  values: metric -> [T], the metric that papers report first;
+  arrays, where there are any: name -> [n, ...] that goes to `trials.npz`, too.
 
 All points of a sweep are validated before the first of them runs, so that bad
 input never costs finished rows.
@@ -123,6 +124,7 @@ def _measure(point, config, measure: Callable, workdir):
       raise base.InputError(refusal.strip()) from e
   seconds = time.perf_counter() - started
   values = [result.pop('values') for result in results]
+  arrays = [result.pop('arrays', {}) for result in results]
   rows = []
   for result, each in zip(results, values):
     metrics = {name: report.summary(v) for name, v in each.items()}
@@ -138,7 +140,8 @@ def _measure(point, config, measure: Callable, workdir):
     )
     rows.append(json.loads(json.dumps(row)))
   if workdir:
-    report.append(workdir, rows, values)
+    kept = [each | more for each, more in zip(values, arrays)]
+    report.append(workdir, rows, kept)
   return rows
 
 

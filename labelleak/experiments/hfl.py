@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,39 @@ METRICS = (
 _NOISE = ('gaussian', 'laplace')
 
 
+class Scoring(NamedTuple):
+  """What an experiment is after; attacks run on the same views for each."""
+
+  baseline: str  # attack that guesses
+  # (found, batches [C, B, ...], known, shared) -> metric -> [], in a trial
+  score: Callable
+  metrics: Callable  # clients -> names of the metrics, that of papers first
+  shared: Any = ()  # arrays that `score` reads
+  # (spec, known, batches) -> known, of rows that are no attack: upper bounds
+  grant: Callable = lambda spec, known, batches: known
+
+
 def experiment(*, config: ConfigDict) -> Callable:
+  """One client's round (or C clients') and every attack on its label counts.
+
+  Args:
+    config: fields as in `configs/common.py: hfl`.
+
+  Returns:
+    measure(progress) -> results; see `labelleak.experiments`.
+
+  Raises:
+    InputError: as `observed`.
+  """
+
+  def score(counts, batches, known, shared):
+    del known, shared
+    return _scored(counts, batches.y.sum(1).astype(jnp.int32))
+
+  return observed(config, Scoring('counts.random', score, _metrics))
+
+
+def observed(config: ConfigDict, scoring: Scoring) -> Callable:
   """One client's round (or C clients') and every attack on the same view.
 
   The key is split by role. Batches depend on (seed, trial) alone; all trials
@@ -40,6 +73,7 @@ def experiment(*, config: ConfigDict) -> Callable:
 
   Args:
     config: fields as in `configs/common.py: hfl`.
+    scoring: what the attacks are after.
 
   Returns:
     measure(progress) -> results; see `labelleak.experiments`.
@@ -53,20 +87,20 @@ def experiment(*, config: ConfigDict) -> Callable:
   source = inputs.source(config)
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
   specs = grants.specs(
-    config, GRANTS, links=_links(config), baseline='counts.random'
+    config, GRANTS, links=_links(config), baseline=scoring.baseline
   )
   granted = {field for spec in specs for field in grants.grant(config, spec)}
   aux, rows = {}, np.arange(len(source.y))
   if granted & {'x', 'y'}:
     aux, rows = inputs.auxiliary(config, source)
-  trial = jax.jit(_trial(config, model, source, specs))
+  trial = jax.jit(_trial(config, model, source, specs, scoring))
   draw = functools.partial(inputs.batches, config, source, rows)
   example = jnp.zeros((1, *source.shape))
   init = jax.jit(lambda key: model.init(key, example))
   key = jax.random.key(config.seed)
   variables = _abstract(init, key, config, source)
   first = jax.tree.map(lambda a: a[0], draw(np.arange(1)))
-  jax.eval_shape(trial, key, first, (variables, aux))
+  jax.eval_shape(trial, key, first, (variables, aux, scoring.shared))
   if config.weights:
     weights.load(config.weights, variables)
   if config.train:
@@ -82,18 +116,19 @@ def experiment(*, config: ConfigDict) -> Callable:
       trial,
       keys,
       draw,
-      (variables, aux),
+      (variables, aux, scoring.shared),
       per_device=config.per_device,
       callback=progress,
     )
     facts = _facts(config, source, accuracy)
-    names = _metrics(config.clients)
+    names = scoring.metrics(config.clients)
     learned = main_task.accuracy(config, _links(config))
     return [
       dict(
         grants.identity(config, spec),
         **facts,
         values={m: v[m] for m in names} | learned,
+        arrays={m: v[m] for m in v.keys() - set(names)},
       )
       for spec, v in zip(specs, values)
     ]
@@ -110,8 +145,8 @@ def _check(config):
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
 
 
-def _trial(config, model, source, specs):
-  """(key, batches [C, B, ...], (variables, aux)) -> metrics of each attack."""
+def _trial(config, model, source, specs, scoring):
+  """(key, batches [C, B, ...], shared) -> what each attack scored."""
   apply = lambda variables, x: model.apply(variables, x)
   loss_fn = hfl.cross_entropy(apply)
   hfl.step_sizes(config.batch_size, config.local_steps)
@@ -131,7 +166,7 @@ def _trial(config, model, source, specs):
   ]
 
   def trial(key, batches, shared):
-    variables, aux = shared
+    variables, aux, more = shared
     defense_key, attack_key = jax.random.split(key)
     view = hfl.observe(
       defense_key,
@@ -142,7 +177,6 @@ def _trial(config, model, source, specs):
       aggregate=aggregate,
       queries=config.queries,
     )
-    truth = batches.y.sum(1).astype(jnp.int32)
     given = dict(
       steps=config.local_steps,
       clients=config.clients,
@@ -150,12 +184,15 @@ def _trial(config, model, source, specs):
       defense=_strengths(config),
       apply=apply,
       shape=source.shape,
+      box=source.box,
       **aux,
     )
     results = []
     for spec, infer in zip(specs, infers):
       known = grants.known(config, spec, source.num_classes, given)
-      results.append(_scored(infer(attack_key, view, known), truth))
+      known = scoring.grant(spec, known, batches)
+      found = infer(attack_key, view, known)
+      results.append(scoring.score(found, batches, known, more))
     return results
 
   return trial

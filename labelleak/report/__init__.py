@@ -21,7 +21,14 @@ import numpy as np
 import optax
 
 from labelleak.base import InputError
-from labelleak.report import backdoors, plots, ranking, tables, tradeoff
+from labelleak.report import (
+  backdoors,
+  pictures,
+  plots,
+  ranking,
+  tables,
+  tradeoff,
+)
 
 # Fields that differ between two runs of the same config.
 VOLATILE = ('seconds', 'step_seconds', 'device', 'versions', 'commit')
@@ -58,7 +65,7 @@ def start(workdir: str, config: ConfigDict) -> list[dict]:
 
 
 def append(workdir: str, rows: list[dict], values: list[dict]) -> None:
-  """Writes one point: its rows and, for each row, metric -> values [T]."""
+  """Writes one point: its rows and, for each row, name -> array [n, ...]."""
   path = pathlib.Path(workdir)
   with open(path / 'rows.jsonl', 'ab') as f:
     f.write(b''.join(_line(row) for row in rows))
@@ -67,8 +74,7 @@ def append(workdir: str, rows: list[dict], values: list[dict]) -> None:
   arrays = trials(workdir)
   for row, metrics in zip(rows, values):
     for metric, array in metrics.items():
-      prefix = f'{tables.label(row["point"])}/{tables.attack(row)}'
-      arrays[f'{prefix}/{metric}'] = np.asarray(array)
+      arrays[tables.entry(row, metric)] = np.asarray(array)
   with open(path / 'trials.tmp', 'wb') as f:
     np.savez_compressed(f, **arrays)
     f.flush()
@@ -80,7 +86,8 @@ def finish(workdir: str, rows: list[dict]) -> None:
   """Writes `table.md` and the plots of a run.
 
   Where several defenses were run, `ranking.md` and `tradeoff.png`, too; where
-  labels were replaced, `gamma.png` and `triggered.png`.
+  labels were replaced, `gamma.png` and `triggered.png`; where images were
+  restored, `images.png`.
   """
   path = pathlib.Path(workdir)
   _replace(path / 'table.md', tables.points(rows, 'github').encode())
@@ -89,6 +96,8 @@ def finish(workdir: str, rows: list[dict]) -> None:
     swept.savefig(path / 'gamma.png', dpi=150)
   if shown := [row for row in rows if row.get('examples')]:
     backdoors.pictures(shown[0]).savefig(path / 'triggered.png', dpi=150)
+  if restored := pictures.grid(rows, trials(workdir)):
+    restored.savefig(path / 'images.png', dpi=150)
   if compared := ranking.comparisons(rows):
     _replace(path / 'ranking.md', ranking.markdown(compared).encode())
     tradeoff.draw(compared).savefig(path / 'tradeoff.png', dpi=150)
@@ -102,7 +111,7 @@ def read(workdir: str) -> list[dict]:
 
 
 def trials(workdir: str) -> dict[str, np.ndarray]:
-  """Per-trial values, 'point/attack/metric' -> [T]."""
+  """Per-trial values, 'point/attack/metric' -> [T, ...]."""
   path = pathlib.Path(workdir) / 'trials.npz'
   if not path.exists():
     return {}

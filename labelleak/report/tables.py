@@ -23,6 +23,8 @@ _PLAIN = (
   'distinct',
   'norm_shift',
 )
+# Digits of metrics that are no rates and have a deviation: those of images.
+_DIGITS = dict(mse=4, psnr=2, ssim=3, cw_ssim=3, lpips=3, objective=4)
 _SHORT = dict(
   count_accuracy='accuracy',
   presence_precision='precision',
@@ -72,6 +74,7 @@ _MODEL = (
   'relative_accuracy',
   'train_accuracy',
 )
+_SAID = 'counts', 'scores', 'reconstruction'  # modules that go without saying
 _ARGUMENT = re.compile(r'(\w+)=((?:[^,()]|\([^()]*\))+)')
 _LINK = re.compile(r'([\w.]+)(\((?:[^()]|\([^()]*\))*\))?')
 NOTES = {
@@ -143,8 +146,13 @@ def cell(summary: dict, metric: str = 'count_accuracy') -> str:
   """Mean ± standard deviation, in percent where the metric is a rate."""
   if metric in _PLAIN:
     return f'{summary["mean"]:.4g}'
-  mean, std = summary['mean'], summary['std']
-  return f'{100 * mean:.2f}' + ('' if std is None else f' ± {100 * std:.2f}')
+  digits, scale = (_DIGITS[metric], 1) if metric in _DIGITS else (2, 100)
+  mean, *std = (
+    f'{scale * summary[k]:.{digits}f}'
+    for k in ('mean', 'std')
+    if summary[k] is not None
+  )
+  return ' ± '.join([mean, *std])
 
 
 def measured(row: dict, metric: str) -> str:
@@ -211,6 +219,11 @@ def label(point: dict) -> str:
   return text.replace('/', '|')  # '/' separates the parts of a trials.npz name
 
 
+def entry(row: dict, name: str) -> str:
+  """Where `trials.npz` holds an array of a row."""
+  return f'{label(row["point"])}/{attack(row)}/{name}'
+
+
 def attack(row: dict, short: bool = False) -> str:
   """An attack with its arguments and what it was granted.
 
@@ -234,7 +247,7 @@ def short_name(attack: str) -> str:
   ('llbg', 'linear.full')
   """
   module, _, name = attack.rpartition('.')
-  return name if module in ('counts', 'scores') else attack
+  return name if module in _SAID else attack
 
 
 def heading(row: dict, without: Sequence[str] = ()) -> str:
