@@ -71,7 +71,7 @@ class PixelMetricsTest(parameterized.TestCase):
     expected = (2 * low * high + k) / (low**2 + high**2 + k)
     np.testing.assert_allclose(images.ssim(a, b), [expected] * 2, rtol=3e-4)
     found, _ = _similarity(a, b)
-    np.testing.assert_allclose(found['mse'], (high - low) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(found['mse'], (high - low) ** 2, rtol=1e-5)
 
   def test_pixels_invert_a_sources_normalisation(self):
     for name in ('embedded.digits', 'synthetic.images'):
