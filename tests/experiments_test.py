@@ -473,7 +473,8 @@ class GrantsTest(parameterized.TestCase):
   def test_nothing_in_a_known_is_the_victims(self):
     allowed = {
       'num_classes', 'batch_size', 'steps', 'clients', 'lr', 'defense',
-      'apply', 'bottom', 'shape', 'box', 'x', 'y', 'step',
+      'apply', 'bottom', 'shape', 'box', 'x', 'y', 'step', 'party', 'pool',
+      'held',
     }  # fmt: skip
     self.assertEqual(set(self._seen('x')), allowed)
 
