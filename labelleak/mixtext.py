@@ -185,4 +185,4 @@ def _draw(key, texts, mix_layers, alpha):
   share = jnp.maximum(share, 1 - share)
   order = jax.random.permutation(order_key, len(texts))
   layer = jax.random.choice(layer_key, jnp.array(mix_layers))
-  return order, bert.Mix(texts[order], share, layer)
+  return order, bert.Mix(texts[order], share, layer, max(mix_layers))

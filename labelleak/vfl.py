@@ -106,15 +106,17 @@ def link(
 
 
 def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
-  """A party whose bottom (or top) is a Flax module called (x, train=...)."""
+  """A party whose bottom (or top) is a Flax module called (x, train=...).
 
-  def apply(variables, x, *, train, key):
+  In training, what else `apply` is given goes to the module (`bert.Mix`).
+  """
+
+  def apply(variables, x, *, train, key, **inputs):
     if not train:
       return model.apply(variables, x, train=False), variables
     rest = {k: v for k, v in variables.items() if k != 'params'}
-    h, updated = model.apply(
-      variables, x, train=True, rngs={'dropout': key}, mutable=list(rest)
-    )
+    options = dict(rngs={'dropout': key}, mutable=list(rest))
+    h, updated = model.apply(variables, x, train=True, **inputs, **options)
     return h, {**variables, **updated}
 
   return Party(model.init, apply, tx)

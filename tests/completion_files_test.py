@@ -15,6 +15,7 @@ import pytest
 
 from configs import completion
 from labelleak import data, experiments
+from labelleak.base import InputError
 from labelleak.experiments import joint
 
 _CLASSES = [
@@ -149,6 +150,24 @@ class SamplesTest(parameterized.TestCase):
     config.train.steps, config.trials = 6, 1
     config.attacks = (_PASSIVE,)
     return config
+
+  @pytest.mark.slow
+  def test_bert_reads_texts(self):
+    """The config of the paper's text attacks, on a BERT from a file."""
+    root = pathlib.Path(self.create_tempdir().full_path)
+    _yahoo(root, 0)
+    config = completion.get_config('data=yahoo,bert,runlocal')
+    config.data_dir, config.aux.per_class = str(root), 4
+    config.batch_size = config.train.batch_size = 16
+    config.dataset.per_class = 12
+    config.train.steps, config.trials = 4, 1
+    rows = experiments.run(config)
+    names = [row['attack'] for row in rows]
+    self.assertEqual(names[:2], ['texts.passive', 'texts.released'])
+    self.assertIn('test_accuracy', rows[0]['metrics'])
+    config.weights = str(root / 'absent.safetensors')
+    with self.assertRaisesRegex(InputError, 'absent.safetensors'):
+      experiments.run(config)
 
   @parameterized.parameters(*_SAMPLES)
   def test_test_rows_stay_out_of_training(self, name):

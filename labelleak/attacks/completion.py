@@ -87,7 +87,7 @@ def semi_supervised(**options) -> Attack:
   def fit(key, view, known, callback):
     del view
     init_key, key = jax.random.split(key)
-    bottom = _fresh(init_key, known)
+    bottom = fresh(init_key, known)
     return _complete(options, key, bottom, known, callback)
 
   return Attack(fit=fit, check=functools.partial(_check, options))
@@ -108,7 +108,7 @@ def supervised(*, batch_size: int = 32, epochs: int = 100, **options) -> Attack:
   )
 
   def check(known):
-    _need(known, 'party', 'pool', 'held', 'y')
+    need(known, 'party', 'pool', 'held', 'y')
     if batch_size > known.held:
       raise InputError(
         f'batch_size={batch_size} exceeds {known.held} rows; lower it.'
@@ -123,15 +123,15 @@ def supervised(*, batch_size: int = 32, epochs: int = 100, **options) -> Attack:
     del view
     steps = known.held // batch_size
     bottom_key, key, order_key = jax.random.split(key, 3)
-    bottom, seed = _fresh(bottom_key, known), _seed(order_key)
+    bottom, seed = fresh(bottom_key, known), numbers_of(order_key)
     model = learners.supervised(known.party, known.num_classes, options)
 
     def batches(numbers):
       rows = train.whole_batches(known.held, batch_size, numbers, seed)
-      return _taken(known.pool, rows), np.asarray(known.y)[rows]
+      return taken(known.pool, rows), np.asarray(known.y)[rows]
 
     state = model.init(key, bottom, known.pool(np.arange(1)))
-    return _train(model, state, bottom, batches, epochs, steps, callback)
+    return run(model, state, bottom, batches, epochs, steps, callback)
 
   return Attack(fit=fit, check=check)
 
@@ -163,7 +163,7 @@ def draw(
     for which, num in enumerate((len(x), held))
   )
   return mixmatch.Batch(
-    np.asarray(x)[own], np.asarray(y)[own], _taken(pool, rows)
+    np.asarray(x)[own], np.asarray(y)[own], taken(pool, rows)
   )
 
 
@@ -179,15 +179,15 @@ def _complete(options, key, bottom, known, callback):
   model = learners.semi_supervised(known.party, known.num_classes, options)
   init_key, order_key = jax.random.split(key)
   rows = known.pool, known.x, known.y, known.held, size
-  batches = lambda numbers: draw(*rows, numbers, _seed(order_key))
+  batches = lambda numbers: draw(*rows, numbers, numbers_of(order_key))
   state = model.init(init_key, bottom, known.x[:1])
   rest = bottom, batches, options.epochs, options.iterations
-  return _train(model, state, *rest, callback)
+  return run(model, state, *rest, callback)
 
 
 def _check(options, known):
   """Traces a step; raises what is wrong with it."""
-  _need(known, 'party', 'pool', 'held', 'x', 'y')
+  need(known, 'party', 'pool', 'held', 'x', 'y')
   size = options.batch_size
   if size > min(len(known.x), known.held):
     raise InputError(
@@ -203,7 +203,7 @@ def _check(options, known):
   jax.eval_shape(model.step, state, batch)
 
 
-def _train(model, state, bottom, batches, epochs, steps, callback):
+def run(model, state, bottom, batches, epochs, steps, callback):
   """Epoch by epoch; calls back with what predicts after each of them."""
   chunk = max(n for n in range(1, min(_CHUNK, steps) + 1) if steps % n == 0)
   for epoch in range(epochs):
@@ -220,23 +220,23 @@ def _train(model, state, bottom, batches, epochs, steps, callback):
   return predict
 
 
-def _fresh(key, known: Known):
+def fresh(key, known: Known):
   """Variables of the party's bottom, drawn anew."""
   return jax.jit(known.party.init)(key, known.pool(np.arange(1)))
 
 
-def _taken(pool, index):
+def taken(pool, index):
   """Rows [n, B, ...] of a pool."""
   x = np.asarray(pool(index.reshape(-1)))
   return x.reshape(*index.shape, *x.shape[1:])
 
 
-def _seed(key):
+def numbers_of(key):
   """A key as numbers for the host's generator."""
   return tuple(np.asarray(jax.random.key_data(key)).tolist())
 
 
-def _need(known, *fields):
+def need(known, *fields):
   for field in fields:
     if getattr(known, field) is None:
       raise InputError(

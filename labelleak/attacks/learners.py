@@ -83,19 +83,19 @@ def semi_supervised(
   split, join = _HALVES[options.tune]
 
   def apply(own, rest, x, key):
-    logits, *both = _forward(party, head, *join(own, rest), x, key)
+    logits, *both = forward(party, head, *join(own, rest), x, key)
     return logits, *split(*both)
 
   core = _core(options, apply)
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
-    top = _start(party, head, head_key, variables, x)
+    top = start(party, head, head_key, variables, x)
     return core.init(key, *split(variables, top))
 
   def predict(state, variables, x):
     rest = split(variables, {})[1]
-    return _infer(party, head, *join(state.average, rest), x)
+    return infer(party, head, *join(state.average, rest), x)
 
   return Learner(jax.jit(init), core.step, jax.jit(predict))
 
@@ -112,8 +112,8 @@ def supervised(
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
-    top = _start(party, head, head_key, variables, x)
-    own, _ = _together(variables, top)
+    top = start(party, head, head_key, variables, x)
+    own, _ = together(variables, top)
     opt_state = party.tx.init(own['params'])
     return own, opt_state, key, jnp.zeros((), jnp.int32)
 
@@ -122,11 +122,11 @@ def supervised(
     x, y = batch
 
     def loss_fn(params):
-      both = _apart({**own, 'params': params}, {})
+      both = apart({**own, 'params': params}, {})
       step_key = jax.random.fold_in(key, count)
-      logits, *both = _forward(party, head, *both, x, step_key)
+      logits, *both = forward(party, head, *both, x, step_key)
       loss = optax.softmax_cross_entropy(logits, y).mean()
-      return loss, _together(*both)[0]
+      return loss, together(*both)[0]
 
     grad = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, updated), grads = grad(own['params'])
@@ -137,7 +137,7 @@ def supervised(
 
   def predict(state, variables, x):
     del variables
-    return _infer(party, head, *_apart(state[0], {}), x)
+    return infer(party, head, *apart(state[0], {}), x)
 
   return Learner(jax.jit(init), step, jax.jit(predict))
 
@@ -166,26 +166,26 @@ def _head(options, num_classes):
   )
 
 
-def _start(party, head, key, variables, x):
+def start(party, head, key, variables, x):
   """Variables of a fresh head on this bottom."""
   h, _ = party.apply(variables, x, train=False, key=None)
   return head.init(key, h)
 
 
-def _forward(party, head: nn.Module, bottom, top, x, key):
+def forward(party, head: nn.Module, bottom, top, x, key, **inputs):
   """(logits, new variables of bottom and head), in training mode."""
-  h, bottom = party.apply(bottom, x, train=True, key=key)
+  h, bottom = party.apply(bottom, x, train=True, key=key, **inputs)
   rest = [name for name in top if name != 'params']
   logits, updated = head.apply(top, h, train=True, mutable=rest)
   return logits, bottom, {**top, **updated}
 
 
-def _infer(party, head, bottom, top, x):
+def infer(party, head, bottom, top, x):
   h, _ = party.apply(bottom, x, train=False, key=None)
   return head.apply(top, h, train=False)
 
 
-def _together(bottom, top):
+def together(bottom, top):
   """Variables of bottom and head as one dict of collections, nothing left."""
   names = dict.fromkeys([*bottom, *top])
   own = {
@@ -195,8 +195,8 @@ def _together(bottom, top):
   return own, {}
 
 
-def _apart(own, rest):
-  """(bottom, head) of `_together`."""
+def apart(own, rest):
+  """(bottom, head) of `together`."""
   del rest
   return tuple(
     {name: both[part] for name, both in own.items() if both[part]}
@@ -206,7 +206,7 @@ def _apart(own, rest):
 
 # How (bottom, head) becomes `mixmatch`'s (own, rest), and back.
 _HALVES = {
-  'all': (_together, _apart),
+  'all': (together, apart),
   'head': (
     lambda bottom, top: (top, bottom),
     lambda own, rest: (rest, own),

@@ -15,6 +15,7 @@ from labelleak import data, train, vfl
 from labelleak.base import Batch
 from labelleak.data import plans
 from labelleak.experiments import joint
+from labelleak.models import weights
 
 
 def fit(
@@ -110,14 +111,20 @@ def start(
 ) -> vfl.State:
   """What the training of this seed starts from.
 
-  Parameters follow from the seed; what a link keeps has the size of a batch.
+  Parameters follow from the seed, those of bottoms but for their heads from
+  the file `config.weights`, if there is one; what a link keeps has the size of
+  a batch.
   """
   index = np.arange(config.train.batch_size) % len(source.y)
   if batches:
     xs = jax.tree.map(lambda a: a[0], batches(np.arange(1) + 1).xs)
   else:
     xs = model.split(source.take(index))
-  return jax.jit(model.protocol.init)(jax.random.key(seed), xs)
+  state = jax.jit(model.protocol.init)(jax.random.key(seed), xs)
+  if not config.get('weights'):
+    return state
+  load = lambda bottom: weights.load(config.weights, bottom, head='fresh')
+  return state._replace(variables=tuple(map(load, state.variables)))
 
 
 def epochs(

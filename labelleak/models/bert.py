@@ -36,6 +36,7 @@ class Mix(NamedTuple):
   tokens: chex.Array  # [B, L] of the partners
   share: chex.Array  # [] in [0, 1]
   layer: chex.Array  # [] from 1 to the depth; may be drawn under jit
+  last: int = 1  # the largest that `layer` may be, which is checked
 
 
 class _Attention(nn.Module):
@@ -166,6 +167,11 @@ class Bert(nn.Module):
       raise InputError(
         f'{tokens.shape[1]} tokens exceed the {_POSITIONS} positions of BERT;'
         ' set the data field `length`.'
+      )
+    if mix is not None and mix.last > self.depth:
+      raise InputError(
+        f'there is no block {mix.last} to mix past in a BERT of {self.depth}'
+        ' blocks; lower mix_layers.'
       )
     embed = _Embeddings(self.vocab, self.width, self.drop, name='embeddings')
     tokens = tokens.astype(jnp.int32)  # parties' features may be floats
