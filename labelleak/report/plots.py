@@ -6,7 +6,7 @@ import textwrap
 from matplotlib import figure
 import numpy as np
 
-from labelleak.report import tables
+from labelleak.report import explained, tables
 
 COLORS = (
   '#4c78a8', '#f58518', '#54a24b', '#e45756', '#72b7b2', '#b279a2', '#eeca3b',
@@ -38,6 +38,15 @@ def save(workdir: pathlib.Path, rows: list[dict]) -> None:
       fig.savefig(workdir / f'{field}.png', dpi=150)
   if few and (shown := [row for row in rows if row.get('matrix')]):
     by_class(shown).savefig(workdir / 'matrix.png', dpi=150)
+  for field, draw in (
+    ('points', explained.scatter),
+    ('maps', explained.looked_at),
+  ):
+    shown = [
+      row for row in rows if field in row and row['attack'] not in _RANDOM
+    ]
+    if shown and few:
+      draw(shown).savefig(workdir / f'{field}.png', dpi=150)
 
 
 def by_class(rows: list[dict]) -> figure.Figure:
