@@ -11,8 +11,7 @@ import chex
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
-import numpy as np
-from scipy import optimize
+import optax
 
 from labelleak.metrics import perceptual, wavelets
 
@@ -33,18 +32,14 @@ def pixels(x: chex.Array, box: tuple) -> chex.Array:
 def match(cost: chex.Array) -> chex.Array:
   """Optimal assignment, cost [B, B] of original i and restored j -> j [B].
 
-  Hungarian matching on the host. Costs that are not finite count as the worst.
+  Hungarian matching. Costs that are not finite count as the worst.
   """
   chex.assert_rank(cost, 2)
-
-  def best(cost):
-    cost = np.nan_to_num(np.asarray(cost, np.float64), nan=np.inf)
-    worst = np.max(cost, initial=0.0, where=np.isfinite(cost)) + 1.0
-    cost = np.where(np.isfinite(cost), cost, worst)
-    return optimize.linear_sum_assignment(cost)[1].astype(np.int32)
-
-  shape = jax.ShapeDtypeStruct(cost.shape[:1], jnp.int32)
-  return jax.pure_callback(best, shape, cost, vmap_method='sequential')
+  finite = jnp.isfinite(cost)
+  worst = jnp.max(cost, initial=0.0, where=finite) + 1.0
+  cost = jnp.where(finite, cost, worst)
+  rows, columns = optax.assignment.hungarian_algorithm(cost)
+  return columns[jnp.argsort(rows)]
 
 
 def squared_errors(truth: chex.Array, restored: chex.Array) -> chex.Array:
