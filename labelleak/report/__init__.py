@@ -97,7 +97,7 @@ def finish(workdir: str, rows: list[dict]) -> None:
   if shown := [row for row in rows if row.get('examples')]:
     backdoors.pictures(shown[0]).savefig(path / 'triggered.png', dpi=150)
   if restored := pictures.grid(rows, trials(workdir)):
-    restored.savefig(path / 'images.png', dpi=150)
+    restored.savefig(path / 'images.png', dpi=150, bbox_inches='tight')
   if compared := ranking.comparisons(rows):
     _replace(path / 'ranking.md', ranking.markdown(compared).encode())
     tradeoff.draw(compared).savefig(path / 'tradeoff.png', dpi=150)
