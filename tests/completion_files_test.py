@@ -187,8 +187,8 @@ class SamplesTest(parameterized.TestCase):
     for metric in of_training:
       self.assertEqual(metrics[0][metric], metrics[1][metric])
 
-  @pytest.mark.slow
   @parameterized.parameters('cinic10', 'tiny_imagenet', 'histopathology')
+  @pytest.mark.slow
   def test_the_published_models_run(self, name):
     config = self._config(name, 0)
     config.model.width = 4
