@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from absl.testing import parameterized
+import pytest
 
 from labelleak import experiments, sweep
 from labelleak.base import InputError
@@ -24,6 +25,14 @@ def _get(path, arg=None):
   return module.get_config(arg)
 
 
+def _firsts():
+  """The first file of each experiment."""
+  kinds = {}
+  for path in FILES:
+    kinds.setdefault(_get(path).experiment, path)
+  return sorted(kinds.values())
+
+
 class ConfigsTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
@@ -31,8 +40,17 @@ class ConfigsTest(parameterized.TestCase):
     os.chdir(ROOT)  # paths of shared data are relative to it
     self.addCleanup(os.chdir, previous)
 
-  @parameterized.parameters(*FILES)
+  @parameterized.parameters(*_firsts())
   def test_runlocal(self, path):
+    """One config of each experiment."""
+    self._run(path)
+
+  @parameterized.parameters(*sorted({*FILES} - {*_firsts()}))
+  @pytest.mark.slow
+  def test_runlocal_of_the_others(self, path):
+    self._run(path)
+
+  def _run(self, path):
     config = _get(path, 'runlocal')
     workdir = self.create_tempdir().full_path
     rows = experiments.run(config, workdir)

@@ -6,6 +6,7 @@ import pathlib
 from absl.testing import parameterized
 import jax
 import numpy as np
+import pytest
 
 from configs import common, reconstruction
 from labelleak import experiments, report
@@ -128,6 +129,7 @@ class RunTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, 'nowhere.npz.*is no file'):
       experiments.run(_config(dataset=data, lpips='nowhere.npz'))
 
+  @pytest.mark.slow
   def test_federated_averaging_and_several_clients(self):
     steps = experiments.run(_config('granted', local_steps=2, steps=60))
     clients = experiments.run(_config('granted', clients=2, steps=60))
@@ -146,6 +148,7 @@ class RunTest(parameterized.TestCase):
     self.assertTrue(rows[0]['setting']['trained'])
     self.assertEqual(rows[0]['defense'], 'gaussian')
 
+  @pytest.mark.slow
   def test_devices_agree(self):
     self.assertGreater(len(jax.devices()), 1)
     found = {

@@ -431,11 +431,12 @@ class CostTest(parameterized.TestCase):
     )
     x = batches.xs[0][0]
     variables = model.init(jax.random.key(0), x)
-    trial = hfl._trial(config, model, source, [dict(name='counts.llbg')])
+    specs = [dict(name='counts.llbg')]
+    trial = hfl._trial(config, model, source, specs, hfl.COUNTING)
     flops = lambda fn, *args: (
       jax.jit(fn).lower(*args).compile().cost_analysis()['flops']
     )
-    whole = flops(trial, jax.random.key(0), batches, (variables, {}))
+    whole = flops(trial, jax.random.key(0), batches, (variables, {}, ()))
     return whole, flops(model.apply, variables, x)
 
   def test_fedsgd_without_defense_needs_no_backward_pass(self):

@@ -57,12 +57,7 @@ def experiment(*, config: ConfigDict) -> Callable:
   Raises:
     InputError: as `observed`.
   """
-
-  def score(counts, batches, known, shared):
-    del known, shared
-    return _scored(counts, batches.y.sum(1).astype(jnp.int32))
-
-  return observed(config, Scoring('counts.random', score, _metrics))
+  return observed(config, COUNTING)
 
 
 def observed(config: ConfigDict, scoring: Scoring) -> Callable:
@@ -210,8 +205,16 @@ def _scored(counts, truth):
   return found
 
 
+def _score(counts, batches, known, shared):
+  del known, shared
+  return _scored(counts, batches.y.sum(1).astype(jnp.int32))
+
+
 def _metrics(clients):
   return METRICS + (('client_accuracy',) if clients > 1 else ())
+
+
+COUNTING = Scoring('counts.random', _score, _metrics)
 
 
 def _abstract(init, key, config, source):
