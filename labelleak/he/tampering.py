@@ -11,10 +11,17 @@ from typing import Any
 
 import chex
 import jax
+from jax.extend import core
 import jax.numpy as jnp
 
 from labelleak import he
 from labelleak.base import InputError, Revealed
+
+_NOT_AFFINE = (
+  'tampering with a sealed message that is not affine: ciphertexts can be'
+  ' copied, scaled and added to, not compared or multiplied with each other;'
+  " change the attack, or use aggregate=dict(name='clear')."
+)
 
 
 def received(
@@ -54,7 +61,8 @@ def check_affine(function: Callable, message: chex.Array) -> None:
   """Refuses a function of a message that no ciphertext allows.
 
   It judges the form, not values: a transpose exists where each operation on
-  the argument is linear, or adds what does not depend on it.
+  the argument is linear, or adds what does not depend on it. Casts have one,
+  too, though those to integers or to fewer bits round.
 
   Raises:
     InputError: the function is not affine.
@@ -62,9 +70,39 @@ def check_affine(function: Callable, message: chex.Array) -> None:
   jax.eval_shape(function, message)  # with errors of its own
   try:
     jax.eval_shape(jax.linear_transpose(function, message), message)
+    rounded = _rounds(jax.make_jaxpr(function)(message).jaxpr, (True,))
   except Exception as e:
-    raise InputError(
-      'tampering with a sealed message that is not affine: ciphertexts can be'
-      ' copied, scaled and added to, not compared or multiplied with each'
-      " other; change the attack, or use aggregate=dict(name='clear')."
-    ) from e
+    raise InputError(_NOT_AFFINE) from e
+  if rounded:
+    raise InputError(_NOT_AFFINE)
+
+
+def _rounds(jaxpr, depends):
+  """Whether what depends on the message is cast to integers or fewer bits.
+
+  Args:
+    jaxpr: of a function.
+    depends: which of its inputs do.
+  """
+  depending = {v for v, d in zip(jaxpr.invars, depends) if d}
+  for eqn in jaxpr.eqns:
+    given = [isinstance(v, core.Var) and v in depending for v in eqn.invars]
+    if not any(given):
+      continue
+    depending.update(eqn.outvars)
+    for inner in core.jaxprs_in_params(eqn.params):
+      if eqn.primitive.name != 'jit':  # a loop, a branch: any real input may
+        given = map(_real, inner.invars)
+      if _rounds(inner, given):
+        return True
+    bits = [jnp.finfo(a.aval.dtype).nmant for a in eqn.invars if _real(a)]
+    if eqn.primitive.name == 'reduce_precision' or not all(
+      _real(v) and jnp.finfo(v.aval.dtype).nmant >= max(bits)
+      for v in eqn.outvars
+    ):
+      return True
+  return False
+
+
+def _real(v):
+  return jnp.issubdtype(v.aval.dtype, jnp.inexact)
