@@ -102,6 +102,23 @@ class BackdoorTest(parameterized.TestCase):
     expected[[9, 4], 1] = 3.0
     np.testing.assert_allclose(without - sent, expected, atol=1e-6)
 
+  def test_balanced_replacement_moves_no_mean(self):
+    """Honest rows take back what poisoned ones are given; padding nothing."""
+    attack = attacks.load('replacement.backdoor', gamma=3.0, balanced=True)
+    plain = attacks.load('replacement.backdoor', gamma=3.0)
+    cut, mask = _rows(), np.ones(B, np.float32)
+    mask[HONEST[-2:]] = 0
+    cut *= mask[:, None]
+    out, other = (_tamper(a, cut, Notes(PAIRS), mask) for a in (attack, plain))
+    honest = HONEST[:-2]
+    np.testing.assert_allclose(
+      out.sum(0), cut[honest].sum(0), atol=1e-5
+    )  # the honest rows' own gradients alone
+    same = np.setdiff1d(np.arange(B), honest)
+    np.testing.assert_array_equal(out[same], other[same])
+    gap = np.asarray(out - cut)[honest]
+    np.testing.assert_allclose(gap, gap[:1] + 0 * gap, atol=1e-6)
+
   def test_random_vectors_look_like_honest_ones(self):
     size = 4000
     pairs = np.where(np.arange(size) < 1000, np.arange(size) + 1000, -1)
@@ -263,6 +280,9 @@ _NOT_AFFINE = dict(
   sorts=lambda c: jnp.sort(c, 0),
   looks_up=lambda c: jnp.broadcast_to(c[c[:, 0].argmax()], c.shape),
   exponentiates=jnp.exp,
+  casts=lambda c: c.astype(jnp.int32).astype(c.dtype),
+  narrows=lambda c: c.astype(jnp.bfloat16).astype(c.dtype),
+  casts_within=jax.jit(lambda c: (1e3 * c).astype(jnp.int32) * 1e-3),
 )
 _AFFINE = dict(
   copies=lambda c: c[::-1],
@@ -271,13 +291,16 @@ _AFFINE = dict(
   mixes=lambda c: c[:, ::-1] + 2 * c[::-1] - 0.1,
   discards=lambda c: jnp.zeros_like(c),
   branches=lambda c: jnp.where((jnp.arange(B) > 3)[:, None], 2 * c, 1.0),
+  casts_its_own=lambda c: c * jnp.float32(2.5).astype(int),
 )
 
 
 class AffineTest(parameterized.TestCase):
-  @parameterized.parameters('backdoor', 'relabel')
-  def test_the_attacks_are_affine(self, name):
-    attack = attacks.load(f'replacement.{name}')
+  @parameterized.parameters(
+    ('backdoor', {}), ('backdoor', dict(balanced=True)), ('relabel', {})
+  )
+  def test_the_attacks_are_affine(self, name, options):
+    attack = attacks.load(f'replacement.{name}', **options)
     notes = NOBODY._replace(pairs=PAIRS, inferred=np.arange(B) % K)
     t = functools.partial(_tamper, attack, notes=notes)
     a, b = _rows(1), _rows(2)

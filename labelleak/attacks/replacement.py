@@ -36,6 +36,7 @@ def backdoor(
   gamma: float = 10.0,
   stealth: str = 'random',
   margin: float = 0.0,
+  balanced: bool = False,
   keep_targets: bool = False,
 ) -> Attack:
   """Algorithm 3: poisoned rows take the gradients of rows of the target class.
@@ -54,6 +55,10 @@ def backdoor(
       by it. The loss then asks for so much more of the trigger, where otherwise
       it asks for nothing once the active party's part of j names the target by
       itself. Needs embeddings of one logit a class.
+    balanced: ours; what the poisoned rows take is subtracted from the honest
+      rows, in equal shares. The batch then moves nothing that all rows share,
+      such as a bias: what is learnt tells rows with the trigger from others,
+      and the active party has nothing to take back.
     keep_targets: use the gradient of j for j, too. The released code of the
       paper dropped it, VFLAIR's keeps it; it belongs to what was sent, not to
       the embedding of j.
@@ -83,11 +88,16 @@ def backdoor(
     noise = _like(key, h, honest)
     return jnp.where(poisoned[:, None], noise, sent)
 
-  def change(cut, *, notes, **extra):
+  def change(cut, *, mask, notes, **extra):
     del extra
     poisoned, partners, stolen = _places(notes)
     taken = gamma * cut.at[partners].get(mode='clip')
     kept = cut if keep_targets else jnp.where(stolen[:, None], 0.0, cut)
+    if balanced:
+      honest = (mask > 0) & ~poisoned & ~stolen
+      excess = jnp.where(poisoned[:, None], taken, 0.0).sum(0)
+      share = excess / jnp.maximum(honest.sum(), 1)
+      kept -= jnp.where(honest[:, None], share[None], 0.0)
     return jnp.where(poisoned[:, None], taken, kept)
 
   return Attack(send=send, tamper=contract.stateless(change))
