@@ -147,6 +147,17 @@ class Attack(NamedTuple):
   tamper: Optional[optax.GradientTransformation] = None  # on the cut [B, D]
 
 
+def jit_once(function: Callable) -> Callable:
+  """`jax.jit` for what runs once, such as drawing a model's variables.
+
+  XLA:CPU unrolls every draw of random numbers and compiles for minutes what
+  runs for milliseconds. Without LLVM's optimisations that takes seconds; values
+  agree with those of `jax.jit` up to rounding.
+  """
+  options = {'xla_backend_optimization_level': 0}
+  return jax.jit(function, compiler_options=options)
+
+
 def load(package: str, name: str, **hyper: Any) -> Any:
   """Builds `name` from `labelleak.<package>`: names resolve by import.
 

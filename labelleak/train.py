@@ -23,6 +23,7 @@ import optax
 import orbax.checkpoint as ocp
 import tqdm
 
+from labelleak import base
 from labelleak.base import InputError
 
 
@@ -300,7 +301,7 @@ def classifier(
   tx = optax.with_extra_args_support(tx)
   init_key, step_key = jax.random.split(jax.random.key(seed))
   if variables is None:
-    variables = jax.jit(model.init)(init_key, source.take(np.arange(1)))
+    variables = base.jit_once(model.init)(init_key, source.take(np.arange(1)))
   state = State(
     variables=variables,
     opt_state=tx.init(variables['params']),

@@ -4,12 +4,13 @@ import functools
 import math
 
 from absl.testing import absltest, parameterized
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from labelleak import models
+from labelleak import base, models
 from labelleak.base import InputError
 
 # Parameters for 32x32x3 and 100 classes, or 224x224x3 and 1000 (LLBG paper).
@@ -109,6 +110,14 @@ class SizeTest(parameterized.TestCase):
 
 class InitTest(parameterized.TestCase):
   """A wrong law moves these statistics by far more than their tolerance."""
+
+  def test_compiled_in_haste_it_is_the_same(self):
+    model = models.load('mlp.mlp', num_classes=10, width=32)
+    found, plain = (
+      compiled(model.init)(jax.random.key(1), _images(1))
+      for compiled in (base.jit_once, jax.jit)
+    )
+    chex.assert_trees_all_close(found, plain, rtol=1e-6, atol=1e-7)
 
   def test_mlp_is_torch_default(self):
     params = _untrained('mlp.mlp')[1]['params']

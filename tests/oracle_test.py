@@ -264,7 +264,9 @@ def measured_ratio(seed, shared, trials=4, steps=3):
   y = np.repeat(np.arange(100), 100)
   model = models.load('vgg.vgg19', num_classes=100)
   loss = hfl.cross_entropy(model.apply)
-  variables = jax.jit(model.init)(jax.random.key(seed), source.take(rows[:1]))
+  variables = base.jit_once(model.init)(
+    jax.random.key(seed), source.take(rows[:1])
+  )
 
   @jax.jit
   def ratio(variables, x, labels):

@@ -28,7 +28,7 @@ import chex
 import jax
 import numpy as np
 
-from labelleak import mixmatch, train
+from labelleak import base, mixmatch, train
 from labelleak.attacks import learners, malicious
 from labelleak.base import Attack, InputError, Known
 
@@ -222,7 +222,7 @@ def run(model, state, bottom, batches, epochs, steps, callback):
 
 def fresh(key, known: Known):
   """Variables of the party's bottom, drawn anew."""
-  return jax.jit(known.party.init)(key, known.pool(np.arange(1)))
+  return base.jit_once(known.party.init)(key, known.pool(np.arange(1)))
 
 
 def taken(pool, index):

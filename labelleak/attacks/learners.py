@@ -97,7 +97,7 @@ def semi_supervised(
     rest = split(variables, {})[1]
     return infer(party, head, *join(state.average, rest), x)
 
-  return Learner(jax.jit(init), core.step, jax.jit(predict))
+  return Learner(base.jit_once(init), core.step, jax.jit(predict))
 
 
 @functools.lru_cache(maxsize=16)
@@ -139,7 +139,7 @@ def supervised(
     del variables
     return infer(party, head, *apart(state[0], {}), x)
 
-  return Learner(jax.jit(init), step, jax.jit(predict))
+  return Learner(base.jit_once(init), step, jax.jit(predict))
 
 
 def _core(options, apply):

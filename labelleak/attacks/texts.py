@@ -19,7 +19,7 @@ from typing import NamedTuple, Optional
 import jax
 import numpy as np
 
-from labelleak import mixtext, train
+from labelleak import base, mixtext, train
 from labelleak.attacks import completion, learners
 from labelleak.base import Attack, InputError
 from labelleak.models import mlp, weights
@@ -158,7 +158,7 @@ def _learner(party, num_classes, options, headless):
       return party.apply(bottom, x, train=False, key=None)[0]
     return learners.infer(party, head, bottom, top, x)
 
-  return learners.Learner(jax.jit(init), core.step, jax.jit(predict))
+  return learners.Learner(base.jit_once(init), core.step, jax.jit(predict))
 
 
 def _core(options, apply):

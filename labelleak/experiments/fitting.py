@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import data, train, vfl
+from labelleak import base, data, train, vfl
 from labelleak.base import Batch
 from labelleak.data import plans
 from labelleak.experiments import joint
@@ -120,7 +120,7 @@ def start(
     xs = jax.tree.map(lambda a: a[0], batches(np.arange(1) + 1).xs)
   else:
     xs = model.split(source.take(index))
-  state = jax.jit(model.protocol.init)(jax.random.key(seed), xs)
+  state = base.jit_once(model.protocol.init)(jax.random.key(seed), xs)
   if not config.get('weights'):
     return state
   load = lambda bottom: weights.load(config.weights, bottom, head='fresh')

@@ -91,7 +91,7 @@ def observed(config: ConfigDict, scoring: Scoring) -> Callable:
   trial = jax.jit(_trial(config, model, source, specs, scoring))
   draw = functools.partial(inputs.batches, config, source, rows)
   example = jnp.zeros((1, *source.shape))
-  init = jax.jit(lambda key: model.init(key, example))
+  init = base.jit_once(lambda key: model.init(key, example))
   key = jax.random.key(config.seed)
   variables = _abstract(init, key, config, source)
   first = jax.tree.map(lambda a: a[0], draw(np.arange(1)))
