@@ -71,6 +71,11 @@ def _scanned(step):
   return jax.jit(lambda state, batch: jax.lax.scan(step, state, batch))
 
 
+def _numbers(done, steps, chunk):
+  """Steps of the chunk after `done`, from 1; none after the last."""
+  return np.arange(done, min((done // chunk + 1) * chunk, steps)) + 1
+
+
 def _check_finite(metrics, done):
   """Raises where a metric [n] of the steps after `done` is not finite."""
   for name, values in metrics.items():
@@ -128,13 +133,16 @@ def fit(
       total=steps, initial=done, disable=hide, unit='step', desc='train'
     )
     with bar:
+      numbers = _numbers(done, steps, chunk)
+      batch = batches(numbers) if numbers.size else None
       while done < steps:
-        end = min((done // chunk + 1) * chunk, steps)
-        numbers = np.arange(done, end) + 1
-        state, metrics = scan(state, batches(numbers))
+        state, metrics = scan(state, batch)
+        following = _numbers(numbers[-1], steps, chunk)
+        if following.size:  # made on the host while the device is at work
+          batch = batches(following)
         metrics = jax.device_get(metrics)
         _check_finite(metrics, done)
-        done = end
+        done = int(numbers[-1])
         if manager:
           manager.save(done, args=ocp.args.StandardSave(dict(state=state)))
         means = {name: float(np.mean(v)) for name, v in metrics.items()}
@@ -142,6 +150,7 @@ def fit(
         bar.update(len(numbers))
         if callback:
           callback(done, means)
+        numbers = following
   return state
 
 
