@@ -64,14 +64,18 @@ def get_config(arg=None):
     _nuswide(config)
   if part in ('digits', 'mnist', 'cifar10', 'nuswide'):
     config.attacks = tuple(_backdoor(gamma=gamma) for gamma in _GAMMAS)
+    config.attacks += (_OURS,)
   elif part.endswith('forms'):
-    config.attacks = (
-      *(_backdoor(), _backdoor(gamma=1.0), _backdoor(stealth='identity')),
-      _backdoor(gamma=1.0, margin=30.0),
+    released = _backdoor(stealth='identity')
+    paired = _backdoor(), _backdoor(balanced=True), _OURS, released
+    forms = (
+      ('paired', paired),
+      ('fallen', (_backdoor(),)),
+      ('appended', (_backdoor(), released)),
     )
-    forms = ('paired', 'fallen', 'appended')
-    config.sweep = (('poison.form', forms),)
+    config.sweep = ((('poison.form', 'attacks'), forms),)
   elif part in ('defenses', 'figure8'):
+    config.attacks += (_OURS,)
     # Noise and screening are in the scale of a gradient, about 1 / B.
     points = _figure8() if part == 'figure8' else _defenses()
     config.sweep = ((_DEFENDED, tuple(points)),)
@@ -82,6 +86,9 @@ def get_config(arg=None):
 
 def _backdoor(**options):
   return dict(name='replacement.backdoor', **options)
+
+
+_OURS = _backdoor(balanced=True, margin=30.0)
 
 
 def _mnist(config):
@@ -122,7 +129,7 @@ def _nuswide(config):
 
 def _parties(config):
   """Quarters: three attackers with a pixel each, against one of them alone."""
-  config.attacks = (_backdoor(), _backdoor(gamma=1.0))
+  config.attacks = (_backdoor(), _OURS)
   side = 32 if config.dataset.name == 'cifar10' else 28
   side = 8 if config.dataset.name == 'embedded.digits' else side
   half = side // 2 - 1
