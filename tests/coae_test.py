@@ -64,6 +64,38 @@ class CoaeTest(parameterized.TestCase):
     self.assertAlmostEqual(found['entropy'], entropy, delta=0.05)
     self.assertAlmostEqual(found['max_mass'], largest, delta=0.02)
 
+  @parameterized.parameters((5, 0.0), (10, 0.0), (10, 1.0))
+  def test_every_key_gives_a_code_that_is_decoded(self, num_classes, confusion):
+    for seed in range(5):
+      key = jax.random.key(seed)
+      code = coae.fit(
+        key, num_classes, confusion=confusion, steps=2000, lr=1e-3
+      )
+      decoded = code.decode(code.encode(key, jnp.eye(num_classes)))
+      np.testing.assert_array_equal(
+        decoded.argmax(-1), np.arange(num_classes), f'key {seed}'
+      )
+
+  def test_a_lossy_training_starts_again_and_an_exact_one_stands(self):
+    y = jnp.eye(10)
+
+    def found(seed, **options):
+      key = jax.random.key(seed)
+      options |= dict(confusion=0.0, steps=150, lr=1e-3, lossless=False)
+      code = coae.fit(key, 10, **options)
+      fake = code.encode(key, y)
+      exact = (code.decode(fake).argmax(-1) == jnp.arange(10)).mean()
+      return fake, float(exact)
+
+    once = [found(seed, restarts=0) for seed in range(6)]
+    accuracies = [accuracy for _, accuracy in once]
+    self.assertLess(min(accuracies), 1)  # else nothing is tested here
+    for seed, (fake, accuracy) in enumerate(once):
+      again, more = found(seed)
+      self.assertEqual(more, 1)
+      same = bool(jnp.array_equal(fake, again))
+      self.assertEqual(same, accuracy == 1)
+
   @parameterized.parameters((4, True), (40, True), (40, False))
   def test_the_network_is_the_published_one(self, num_classes, whole):
     coder = coae.Coder(num_classes, whole)
@@ -120,8 +152,12 @@ class CoaeTest(parameterized.TestCase):
     (dict(num_classes=1), 'CoAE of 1 classes'),
     (dict(num_classes=30), 'CoAE of 30 classes: .* multiple of 20'),
     (dict(num_classes=3, form='printed'), "form='printed'; use one of"),
-    (dict(num_classes=3, confusion=-1.0), 'confusion=-1.0 must be at least 0'),
+    (
+      dict(num_classes=3, confusion=-1.0),
+      'confusion=-1.0, .* must be at least 0',
+    ),
     (dict(num_classes=3, steps=0), 'steps=0 .* positive'),
+    (dict(num_classes=3, restarts=-1), 'restarts=-1 must be at least 0'),
     (dict(num_classes=3, steps=1, confusion=0.0), 'decodes 1 of 3 classes'),
   )
   def test_bad_options_and_lossy_codes_are_refused(self, options, message):

@@ -95,6 +95,24 @@ class FirstTest(parameterized.TestCase):
     oracle = np.round(np.asarray(cuts, np.float64) / step) * step
     self.assertLess(np.mean(np.abs(out - oracle) > 1e-4), 0.01)
 
+  @parameterized.parameters(1.0, 2.0, 3.0)
+  def test_what_lies_beyond_some_sigma_of_the_first_matrix_is_0(self, within):
+    cuts = _cuts(mean=0.0) * jnp.array([1.0, 2.0, 3.0, 0.5])[:, None, None]
+    first = [0] * len(cuts)
+    tx = defenses.discretize_first(bins=12, within=within)
+    _, out = _run(tx, cuts, first)
+    _, rounded = _run(defenses.discretize_first(bins=12), cuts, first)
+    bound = within * np.asarray(cuts[0], np.float64).std(ddof=1)
+    inside = np.abs(np.asarray(cuts, np.float64)) <= bound
+    np.testing.assert_array_equal(out, np.where(inside, rounded, 0))
+    self.assertLess(inside[2].mean(), inside[0].mean())
+
+  def test_a_wide_bound_discards_nothing(self):
+    cuts = _cuts()
+    _, out = _run(defenses.discretize_first(bins=12, within=99), cuts, [0] * 4)
+    _, rounded = _run(defenses.discretize_first(bins=12), cuts, [0] * 4)
+    np.testing.assert_array_equal(out, rounded)
+
   def test_a_first_matrix_without_spread_waits(self):
     cuts = _cuts().at[0].set(0.0)
     state, out = _run(defenses.discretize_first(bins=12), cuts, [0] * 4)
@@ -107,6 +125,7 @@ class ErrorsTest(parameterized.TestCase):
     ('discretize', dict(bins=0), 'bins=0 must be a whole number'),
     ('discretize', dict(bins=2.5), r'bins=2\.5 must be a whole'),
     ('discretize_first', dict(bins=float('inf')), 'bins=inf must be'),
+    ('discretize_first', dict(bins=2, within=0), 'within=0 must be a positive'),
     ('discretize_fixed', dict(bins=6, bound=0), 'bound=0 must be positive'),
   )
   def test_bad_input_is_refused(self, name, hyper, message):

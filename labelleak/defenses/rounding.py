@@ -5,7 +5,7 @@ They differ in where the grid comes from and in what becomes of outliers:
 `discretize_fixed` its released code, `discretize_first` VFLAIR's.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax.numpy as jnp
@@ -110,24 +110,39 @@ def discretize_fixed(
   return contract.stateless(update)
 
 
-def discretize_first(*, bins: int) -> optax.GradientTransformationExtraArgs:
+def discretize_first(
+  *, bins: int, within: Optional[float] = None
+) -> optax.GradientTransformationExtraArgs:
   """Rounds to multiples of 2 sigma / floor((bins + 1) / 2); clips nothing.
 
   VFLAIR's form: sigma is the unbiased standard deviation of the first cut
   gradient that passes this link (and has a spread), which is rounded too.
 
+  Args:
+    bins: N.
+    within: what is larger than this many sigma becomes 0, as outliers do in the
+      form of Fu et al.; None, as in the released code: there are no outliers.
+
   Raises:
-    InputError: bins is no positive whole number.
+    InputError: bins is no positive whole number, within is not positive.
   """
   contract.check('discretize_first: bins', bins, _BINS, _is_count)
+  if within is not None:
+    rule = 'a positive number of standard deviations, or None'
+    contract.check('discretize_first: within', within, rule, lambda v: v > 0)
+  half = (bins + 1) // 2  # bins in 2 sigma
 
   def update(cut, step, params=None, *, mask=None, **extra):
     del params, extra
     seen = _moments(cut, contract.real('discretize_first', cut, mask))
     stddev = jnp.sqrt(seen.square / jnp.maximum(seen.count - 1, 1))
-    step = jnp.where(step > 0, step, stddev * (2 / ((bins + 1) // 2)))
+    step = jnp.where(step > 0, step, stddev * (2 / half))
     safe = jnp.where(step > 0, step, 1.0)
-    return jnp.where(step > 0, jnp.round(cut / safe) * safe, cut), step
+    rounded = jnp.round(cut / safe) * safe
+    if within is not None:
+      outlier = jnp.abs(cut) > within * (half / 2) * step
+      rounded = jnp.where(outlier, 0.0, rounded)
+    return jnp.where(step > 0, rounded, cut), step
 
   return optax.GradientTransformationExtraArgs(
     lambda h: jnp.zeros((), h.dtype), update
