@@ -240,8 +240,12 @@ def has_sample():
 def images(config, name, **options):
   """Sets a vertical config's data to a prepared set, pixels in [0, 1]."""
   config.dataset = dict(name=name, split='train', normalise=False, **options)
-  if os.path.isdir(os.path.join(PREPARED, name)):
-    config.data_dir = PREPARED
+  config.data_dir = prepared(name)
+
+
+def prepared(name):
+  """Where a set lies that is at hand; None: where the user says."""
+  return PREPARED if os.path.isdir(os.path.join(PREPARED, name)) else None
 
 
 def check_choice(name, value, known):
