@@ -60,6 +60,8 @@ _SHOWN = (
   'clients',
   'queries',
   'partition',
+  'trigger',
+  'poison',
   'step',
   'observed',
   'aggregate',
@@ -257,6 +259,8 @@ def heading(row: dict, without: Sequence[str] = ()) -> str:
   facts = {k: setting.get(k) for k in _SHOWN} | dict(defense=defense(row))
   if seen := facts['observed']:
     facts['observed'] = f'{seen["steps"]} steps, {seen["epochs"]} epochs'
+  if poison := facts['poison']:
+    facts['poison'] = f'({poison})'
   if not _trains(row):
     facts |= {_SHORT[m]: cell(metrics[m]) for m in _MODEL if m in metrics}
   facts = [
