@@ -126,6 +126,25 @@ class PosteriorTest(parameterized.TestCase):
       np.testing.assert_allclose(expected, n, atol=0.05)
       self.assertTrue(np.isfinite(post.evidence))
 
+  def test_evidence_of_the_total_by_convolution(self):
+    """Also where certain counts make the expected sum rise in jumps."""
+    rng = np.random.default_rng(0)
+    n, k = 30, 12
+    levels = np.arange(n + 1)
+    for sharp in (0.1, 1.0, 10.0):
+      for wrong in (0.6, 1.0, 1.6):
+        centre = wrong * rng.multinomial(n, rng.dirichlet(np.ones(k)))
+        joint = -0.5 * sharp * (centre[:, None] - levels) ** 2
+        exact = np.full(n + 1, -np.inf)
+        exact[0] = 0.0
+        for row in joint:
+          terms = [exact[: m + 1] + row[m::-1] for m in range(n + 1)]
+          exact = np.array([np.logaddexp.reduce(t) for t in terms])
+        found = allocation._given_total(jnp.asarray(joint, jnp.float32), 10)
+        # The formula leaves out sqrt(2 pi), the same for all.
+        miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
+        self.assertLess(abs(miss), 0.5, (sharp, wrong))
+
   def test_uncertain_classes_give_way_to_certain_ones(self):
     n, k = 20, 10
     log_lik = np.zeros((k, n + 1))  # nothing known

@@ -25,6 +25,7 @@ from labelleak.attacks import expectation
 from labelleak.base import Known
 
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
+_TILT = 30.0  # a count's log odds that conditioning on the total may change
 _NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
 
 
@@ -141,12 +142,20 @@ def _given_total(joint, iterations):
     mean = probs @ k
     return probs, mean.sum(), (probs @ k**2 - mean**2).sum()
 
-  def newton(_, theta):
+  def newton(_, state):
+    # The sum rises with theta, so every look at it narrows a bracket. Near
+    # certain counts it rises in jumps, which Newton's step alone overshoots.
+    theta, low, high = state
     _, mean, var = moments(theta)
+    low = jnp.where(mean < n, theta, low)
+    high = jnp.where(mean < n, high, theta)
     move = (n - mean) / jnp.maximum(var, 1e-3)
-    return jnp.clip(theta + jnp.clip(move, -1.0, 1.0), -30.0, 30.0)
+    moved = theta + jnp.clip(move, -4.0, 4.0)
+    inside = (low < moved) & (moved < high)
+    return jnp.where(inside, moved, (low + high) / 2), low, high
 
-  theta = jax.lax.fori_loop(0, iterations, newton, jnp.zeros(()))
+  start = (jnp.asarray(0.0), jnp.asarray(-_TILT), jnp.asarray(_TILT))
+  theta, _, _ = jax.lax.fori_loop(0, 2 * iterations, newton, start)
   probs, mean, var = moments(theta)
   log_sum = jax.nn.logsumexp(joint + theta * k[None], -1).sum() - theta * n
   # Where the evidence is integer-sharp no theta fits a wrong total.
