@@ -159,6 +159,19 @@ class PosteriorTest(parameterized.TestCase):
     np.testing.assert_allclose(expected[2:], 5 / 8, atol=1e-2)
 
 
+class ClippingTest(parameterized.TestCase):
+  def test_an_update_that_no_clip_touched(self):
+    """Noise hides the scale of 1; a clip that is hardly felt leaves it."""
+    truth, beta = label_only(128, S, 40)
+    noise = np.random.default_rng(0).normal(size=beta.shape)
+    beta = beta + 0.01 * S**0.5 * noise
+    free = run('calibrated', beta, 128, S, (('gaussian', 0.01),))
+    clipped = run('calibrated', beta, 128, S, (('clip', 1), ('gaussian', 0.01)))
+    np.testing.assert_allclose(
+      accuracy(clipped, truth), accuracy(free, truth), atol=0.3
+    )
+
+
 def label_only(b, steps, trials, *, k=K, cap=100):
   """Counts [T, K] and bias updates [T, K] at a uniform softmax."""
   y = np.repeat(np.arange(k), cap)

@@ -269,14 +269,17 @@ def _integrate(evaluate, beta, known, table, clipped):
   if known.y is not None:
     doubt = jnp.exp(_DOUBT * jnp.linspace(-2.0, 2.0, 9))
 
-  def mix(scales, num_floors, blur=0.0):
+  def mix(scales, num_floors, blur=0.0, log_prior=0.0):
     floors = jnp.geomspace(0.004 * unit, top, num_floors)
     floors, doubts = (a.ravel() for a in jnp.meshgrid(floors, doubt))
     post = jax.lax.map(
       lambda c: jax.vmap(lambda f, d: evaluate(c, f, d, blur))(floors, doubts),
       scales,
     )
-    weight = jax.nn.softmax(post.evidence.ravel())
+    evidence = (
+      post.evidence + jnp.broadcast_to(log_prior, scales.shape)[:, None]
+    )
+    weight = jax.nn.softmax(evidence.ravel())
     weight = weight.reshape(post.evidence.shape)
     return jnp.einsum('cf,cfkn->kn', weight, post.probs), weight.sum(1)
 
@@ -294,5 +297,13 @@ def _integrate(evaluate, beta, known, table, clipped):
   sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
   reach = jnp.maximum(2.5 * sd, gap)
   near = jnp.exp(mean + reach * jnp.linspace(-1.0, 1.0, 25))
-  # A scale of exactly 1, an update that nothing touched, is a point of its own.
-  return mix(jnp.append(near, 1.0), 8 if known.defense is None else 4)[0]
+  # Half of the prior is a scale of exactly 1, an update that nothing touched;
+  # the rest is log-uniform between low and high.
+  share = 2 * reach / 24 / jnp.log(high / low)
+  possible = near <= 1.0 if clipped else near > 0.0
+  log_prior = jnp.where(possible, jnp.log(share), -jnp.inf)
+  return mix(
+    jnp.append(near, 1.0),
+    8 if known.defense is None else 4,
+    log_prior=jnp.append(log_prior, 0.0),
+  )[0]
