@@ -160,6 +160,23 @@ class PosteriorTest(parameterized.TestCase):
 
 
 class ClippingTest(parameterized.TestCase):
+  @parameterized.parameters(0.3, 5.0)
+  def test_what_a_clip_leaves_of_drawn_steps(self, clip):
+    rng = np.random.default_rng(0)
+    b, steps, k, ratio = 120, 10, 20, 1.4
+    counts = rng.multinomial(b, rng.dirichlet(np.full(k, 0.3)))
+    labels = np.repeat(np.arange(k), counts)
+    squares = []
+    for _ in range(500):
+      parts = rng.permutation(labels).reshape(steps, -1)
+      share = np.stack([np.bincount(p, minlength=k) for p in parts]) * steps / b
+      squares.append(((1 / k - share) ** 2).sum(1).mean())
+    expected = min(1.0, clip / (ratio * np.mean(squares) ** 0.5))
+    known = base.Known(k, b, steps, defense=(('clip', clip),))
+    probs, q = jnp.eye(b + 1)[counts], jnp.full(k, 1 / k)
+    found = allocation._left(probs, q, ratio, known)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
   def test_an_update_that_no_clip_touched(self):
     """Noise hides the scale of 1; a clip that is hardly felt leaves it."""
     truth, beta = label_only(128, S, 40)
