@@ -126,6 +126,25 @@ class PosteriorTest(parameterized.TestCase):
       np.testing.assert_allclose(expected, n, atol=0.05)
       self.assertTrue(np.isfinite(post.evidence))
 
+  def test_evidence_of_the_total_by_convolution(self):
+    """Also where certain counts make the expected sum rise in jumps."""
+    rng = np.random.default_rng(0)
+    n, k = 30, 12
+    levels = np.arange(n + 1)
+    for sharp in (0.1, 1.0, 10.0):
+      for wrong in (0.6, 1.0, 1.6):
+        centre = wrong * rng.multinomial(n, rng.dirichlet(np.ones(k)))
+        joint = -0.5 * sharp * (centre[:, None] - levels) ** 2
+        exact = np.full(n + 1, -np.inf)
+        exact[0] = 0.0
+        for row in joint:
+          terms = [exact[: m + 1] + row[m::-1] for m in range(n + 1)]
+          exact = np.array([np.logaddexp.reduce(t) for t in terms])
+        found = allocation._given_total(jnp.asarray(joint, jnp.float32), 10)
+        # The formula leaves out sqrt(2 pi), the same for all.
+        miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
+        self.assertLess(abs(miss), 0.5, (sharp, wrong))
+
   def test_uncertain_classes_give_way_to_certain_ones(self):
     n, k = 20, 10
     log_lik = np.zeros((k, n + 1))  # nothing known
@@ -138,6 +157,36 @@ class PosteriorTest(parameterized.TestCase):
     expected = probs @ jnp.arange(n + 1.0)
     np.testing.assert_allclose(expected[:2], [12, 3], atol=1e-3)
     np.testing.assert_allclose(expected[2:], 5 / 8, atol=1e-2)
+
+
+class ClippingTest(parameterized.TestCase):
+  @parameterized.parameters(0.3, 5.0)
+  def test_what_a_clip_leaves_of_drawn_steps(self, clip):
+    rng = np.random.default_rng(0)
+    b, steps, k, ratio = 120, 10, 20, 1.4
+    counts = rng.multinomial(b, rng.dirichlet(np.full(k, 0.3)))
+    labels = np.repeat(np.arange(k), counts)
+    squares = []
+    for _ in range(500):
+      parts = rng.permutation(labels).reshape(steps, -1)
+      share = np.stack([np.bincount(p, minlength=k) for p in parts]) * steps / b
+      squares.append(((1 / k - share) ** 2).sum(1).mean())
+    expected = min(1.0, clip / (ratio * np.mean(squares) ** 0.5))
+    known = base.Known(k, b, steps, defense=(('clip', clip),))
+    probs, q = jnp.eye(b + 1)[counts], jnp.full(k, 1 / k)
+    found = allocation._left(probs, q, ratio, known)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+  def test_an_update_that_no_clip_touched(self):
+    """Noise hides the scale of 1; a clip that is hardly felt leaves it."""
+    truth, beta = label_only(128, S, 40)
+    noise = np.random.default_rng(0).normal(size=beta.shape)
+    beta = beta + 0.01 * S**0.5 * noise
+    free = run('calibrated', beta, 128, S, (('gaussian', 0.01),))
+    clipped = run('calibrated', beta, 128, S, (('clip', 1), ('gaussian', 0.01)))
+    np.testing.assert_allclose(
+      accuracy(clipped, truth), accuracy(free, truth), atol=0.3
+    )
 
 
 def label_only(b, steps, trials, *, k=K, cap=100):

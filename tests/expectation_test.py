@@ -61,6 +61,57 @@ class ExpectationTest(parameterized.TestCase):
     np.testing.assert_allclose(model.mean, np.full((K, K), 1 / K))
     np.testing.assert_array_equal(model.var, np.zeros((K, K)))
 
+  def planted(self, noise, louder=1.0, k=40):
+    """A head's update where every input is h: h, p - y, bias, kernel."""
+    h, sums = self.rng.normal(size=H), self.rng.normal(size=k)
+    bias = sums + noise * self.rng.normal(size=(2000, k))
+    kernel = np.outer(louder * h, sums)
+    kernel = kernel + noise * self.rng.normal(size=(2000, H, k))
+    return h, sums, jnp.float32(bias), jnp.float32(kernel)
+
+  def test_bias_and_kernel_fused_have_the_mean_and_less_noise(self):
+    h, sums, bias, kernel = self.planted(noise=0.3)
+    fused = jax.vmap(expectation.fused, (0, 0, None))
+    found, quiet = fused(bias, kernel, jnp.float32(h))
+    error = np.asarray(found) - sums
+    expected = 0.3 / np.sqrt(1 + h @ h)
+    np.testing.assert_allclose(0.3 * quiet, expected, rtol=1e-5)
+    np.testing.assert_allclose(error.std(), expected, rtol=0.02)
+    np.testing.assert_allclose(
+      error.mean(0), 0.0, atol=5 * expected / 2000**0.5
+    )
+
+  @parameterized.parameters(0.7, 1.0, 1.5)
+  def test_length_of_the_head_input_is_read_from_the_update(self, louder):
+    for noise in (0.0, 0.1):
+      h, _, bias, kernel = self.planted(noise, louder)
+      heard = jax.vmap(expectation.heard, (0, 0, None))
+      found = heard(bias[:100], kernel[:100], jnp.float32(h))
+      np.testing.assert_allclose(
+        found.mean(0), louder * h, rtol=0.1 * noise + 1e-4
+      )
+
+  def test_length_without_evidence_stays_within_a_factor_of_two(self):
+    h, zero = jnp.float32(self.rng.normal(size=H)), jnp.zeros(K)
+    for kernel in (jnp.zeros((H, K)), jnp.ones((H, K)), -jnp.ones((H, K))):
+      for bias in (zero, zero + 1.0):
+        found = expectation.heard(bias, kernel, h)
+        ratio = jnp.linalg.norm(found) / jnp.linalg.norm(h)
+        self.assertBetween(float(ratio), 0.499, 2.001)
+
+  def test_head_input_and_norm_ratio_of_a_linear_model(self):
+    view = self.view(self.kernel, self.bias)
+    x = jnp.float32(self.x)
+    found = expectation.head_input(view, self.known(), x)
+    np.testing.assert_allclose(found, self.x.mean(0), rtol=1e-5)
+    # The same input throughout: the kernel's gradient is h times the bias's.
+    grads = self.tree(np.zeros((H, K)), np.linspace(-1, 1, K))
+    view, same = view._replace(grads=grads), jnp.broadcast_to(x[:1], x.shape)
+    for louder in (1.0, 0.5):
+      ratio = expectation.norm_ratio(view, self.known(), same, louder)
+      square = louder**2 * self.x[0] @ self.x[0]
+      np.testing.assert_allclose(ratio, np.sqrt(1 + square), rtol=1e-4)
+
   def test_moments_of_all_examples(self):
     model = expectation.moments(jnp.float32(self.start), None)
     for j in range(K):

@@ -321,17 +321,7 @@ def test_calibrated_ties_or_beats_both_on_24_batches(name):
   check_calibrated(ROWS[NAMES.index(name)], 24)
 
 
-# Under a clip that hardly acts, and little noise, LLBG is a point better: it
-# takes the scale for 1, which is nearly right; see docs/findings.md.
-_BEHIND = 'clip=1.0', 'clip=1.5', 'sigma=0.01'
-
-
-def _marked(row, name):
-  behind = [pytest.mark.xfail(strict=True, reason='LLBG is a point better')]
-  return pytest.param(row, id=name, marks=behind if name in _BEHIND else [])
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize('row', [*map(_marked, ROWS, NAMES)])
+@pytest.mark.parametrize('row', ROWS, ids=NAMES)
 def test_calibrated_ties_or_beats_both(row):
   check_calibrated(row, 50 if row.batch_size > 256 else 100)

@@ -12,7 +12,7 @@ maximise the expected count accuracy.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -24,7 +24,9 @@ from labelleak import hfl
 from labelleak.attacks import expectation
 from labelleak.base import Known
 
+_RATIO_ERROR = 0.05  # relative, of a step's norm as the model tells it
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
+_TILT = 30.0  # a count's log odds that conditioning on the total may change
 _NODES = 25  # terms kept of the sum over r: about 3 sd either side at B = 1024
 
 
@@ -141,12 +143,20 @@ def _given_total(joint, iterations):
     mean = probs @ k
     return probs, mean.sum(), (probs @ k**2 - mean**2).sum()
 
-  def newton(_, theta):
+  def newton(_, state):
+    # The sum rises with theta, so every look at it narrows a bracket. Near
+    # certain counts it rises in jumps, which Newton's step alone overshoots.
+    theta, low, high = state
     _, mean, var = moments(theta)
+    low = jnp.where(mean < n, theta, low)
+    high = jnp.where(mean < n, high, theta)
     move = (n - mean) / jnp.maximum(var, 1e-3)
-    return jnp.clip(theta + jnp.clip(move, -1.0, 1.0), -30.0, 30.0)
+    moved = theta + jnp.clip(move, -4.0, 4.0)
+    inside = (low < moved) & (moved < high)
+    return jnp.where(inside, moved, (low + high) / 2), low, high
 
-  theta = jax.lax.fori_loop(0, iterations, newton, jnp.zeros(()))
+  start = (jnp.asarray(0.0), jnp.asarray(-_TILT), jnp.asarray(_TILT))
+  theta, _, _ = jax.lax.fori_loop(0, 2 * iterations, newton, start)
   probs, mean, var = moments(theta)
   log_sum = jax.nn.logsumexp(joint + theta * k[None], -1).sum() - theta * n
   # Where the evidence is integer-sharp no theta fits a wrong total.
@@ -172,6 +182,9 @@ def infer(
   beta: chex.Array,
   softmax: expectation.Softmax,
   known: Known,
+  *,
+  quiet: chex.Array | float = 1.0,
+  ratio: Optional[chex.Array] = None,
 ) -> chex.Array:
   """Counts [K] from the bias update and a model of the mean softmax.
 
@@ -180,15 +193,19 @@ def infer(
   Scale and noise floor are integrated over a grid, weighted by evidence.
 
   Args:
-    beta: [K] bias update.
+    beta: [K] bias update, or what is read of it by `expectation.fused`.
     softmax: the model's.
     known: sizes and `defense`.
+    quiet: [] granted noise on `beta` over that on one entry of the update.
+    ratio: [] norm of a step's gradient over that of its bias part, where the
+      model tells it: says what a granted clip left.
   """
   table = weights(known.batch_size, known.steps, known.clients)
   n = known.clients * known.batch_size
   k = jnp.arange(n + 1.0)[None]
   w = known.steps / n  # mean weight of an example
-  noise, clipped = _granted(known)
+  noise, clipped = granted(known)
+  noise = noise * quiet
   counts = jnp.full(known.num_classes, n / known.num_classes)
   own, scatter, error = _own(softmax, known)
   # k examples scatter, and the mean of their class is itself uncertain.
@@ -215,6 +232,9 @@ def infer(
         )
       )
       log_fit = -0.5 * (jnp.log(doubt) / _DOUBT) ** 2
+      if clipped and ratio is not None:
+        left = _left(post.probs, q, ratio, known)
+        log_fit -= 0.5 * (jnp.log(scale / left) / _RATIO_ERROR) ** 2
       return post._replace(evidence=post.evidence + log_fit)
 
     probs = _integrate(evaluate, beta, known, table, clipped)
@@ -240,12 +260,26 @@ def _own(softmax, known):
   return own.mean() + weight * (own - own.mean()), var, weight * error
 
 
-def _granted(known):
+def granted(known: Known) -> tuple[float, bool]:
   """Noise on the update, and whether its steps are clipped, as granted."""
   strength = dict(known.defense or ())
   std = strength.get('gaussian', 0.0) + strength.get('laplace', 0.0) * 2**0.5
   noise = std * (known.steps / known.clients) ** 0.5
   return noise, 'clip' in strength
+
+
+def _left(probs, q, ratio, known):
+  """What clipping leaves of a step that draws from these counts, [].
+
+  A step's bias part is q minus the label shares of b of the B examples, drawn
+  without replacement; the norm of the whole gradient is `ratio` times its norm.
+  """
+  num, size = known.batch_size, known.batch_size / known.steps
+  k = jnp.arange(probs.shape[1])
+  mean, square = probs @ k / num, probs @ k**2 / num**2
+  drawn = (mean - square) * (num - size) / (size * max(num - 1, 1))
+  norm = ratio * jnp.sqrt((square + drawn - 2 * q * mean + q**2).sum())
+  return jnp.minimum(1.0, dict(known.defense)['clip'] / norm)
 
 
 def _integrate(evaluate, beta, known, table, clipped):
@@ -260,14 +294,17 @@ def _integrate(evaluate, beta, known, table, clipped):
   if known.y is not None:
     doubt = jnp.exp(_DOUBT * jnp.linspace(-2.0, 2.0, 9))
 
-  def mix(scales, num_floors, blur=0.0):
+  def mix(scales, num_floors, blur=0.0, log_prior=0.0):
     floors = jnp.geomspace(0.004 * unit, top, num_floors)
     floors, doubts = (a.ravel() for a in jnp.meshgrid(floors, doubt))
     post = jax.lax.map(
       lambda c: jax.vmap(lambda f, d: evaluate(c, f, d, blur))(floors, doubts),
       scales,
     )
-    weight = jax.nn.softmax(post.evidence.ravel())
+    evidence = (
+      post.evidence + jnp.broadcast_to(log_prior, scales.shape)[:, None]
+    )
+    weight = jax.nn.softmax(evidence.ravel())
     weight = weight.reshape(post.evidence.shape)
     return jnp.einsum('cf,cfkn->kn', weight, post.probs), weight.sum(1)
 
@@ -285,5 +322,13 @@ def _integrate(evaluate, beta, known, table, clipped):
   sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
   reach = jnp.maximum(2.5 * sd, gap)
   near = jnp.exp(mean + reach * jnp.linspace(-1.0, 1.0, 25))
-  # A scale of exactly 1, an update that nothing touched, is a point of its own.
-  return mix(jnp.append(near, 1.0), 8 if known.defense is None else 4)[0]
+  # Half of the prior is a scale of exactly 1, an update that nothing touched;
+  # the rest is log-uniform between low and high.
+  share = 2 * reach / 24 / jnp.log(high / low)
+  possible = near <= 1.0 if clipped else near > 0.0
+  log_prior = jnp.where(possible, jnp.log(share), -jnp.inf)
+  return mix(
+    jnp.append(near, 1.0),
+    8 if known.defense is None else 4,
+    log_prior=jnp.append(log_prior, 0.0),
+  )[0]

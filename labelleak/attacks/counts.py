@@ -167,7 +167,9 @@ def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
   ragged last step; takes the mean softmax and its spread from the model's own
   outputs and from replaying the local steps (`expectation`); and infers, from
   the update itself, what clipping left of its scale, how noisy it is, and how
-  many examples an ordinary class holds.
+  many examples an ordinary class holds. Where steps are clipped and noisy, the
+  model also tells how to read the kernel along with the bias, and the norm that
+  the clip acted on.
 
   It uses what is granted of `known.apply` with `shape` or `x` (else the softmax
   is taken as uniform), `y` (else one softmax for all classes), `lr`, and
@@ -187,20 +189,36 @@ def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
     if x is None:
       x = expectation.dummies(key, examples, known.shape)
     softmax = expectation.measured(view, known, x)
-    counts = allocation.infer(beta, softmax, known)
+    beta, hints = _reading(view, known, x, beta)
+    counts = allocation.infer(beta, softmax, known, **hints)
     if known.y is not None or not known.lr or known.steps == 1:
       return counts
 
     def again():
       mean = expectation.replayed(view, known, x[:replay], counts)
       rows = jnp.broadcast_to(mean, softmax.mean.shape)
-      return allocation.infer(beta, softmax._replace(mean=rows), known)
+      return allocation.infer(beta, softmax._replace(mean=rows), known, **hints)
 
     # Replaying pays where the softmax moved by a part of what an example adds.
     large = softmax.moved > 0.05 / known.batch_size
     return jax.lax.cond(large, again, lambda: counts)
 
   return Attack(infer=infer)
+
+
+def _reading(view, known, x, beta):
+  """Under clipping and noise: the kernel's share of beta, and the norm's."""
+  noise, clipped = allocation.granted(known)
+  kernel, _ = hfl.head(view.grads)
+  if not (noise and clipped) or kernel is None or known.clients > 1:
+    return beta, {}
+  kernel = _finite(kernel)
+  mean = expectation.head_input(view, known, x)
+  h = expectation.heard(beta, kernel, mean)
+  louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)
+  ratio = expectation.norm_ratio(view, known, x, louder)
+  beta, quiet = expectation.fused(beta, kernel, h)
+  return beta, dict(quiet=quiet, ratio=ratio)
 
 
 def total(known: Known) -> int:
