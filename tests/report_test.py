@@ -443,6 +443,16 @@ class PublishedTest(parameterized.TestCase):
     ]
     self.assertEqual(cells, [tuple(map(float, line[3:])) for line in lines])
 
+  def test_depths_equal_the_reference(self):
+    lines = self._reference('fu_vfl.md', '### 6.7')
+    cells = self._table('Fu supplement Figure 2')
+    found = {}
+    for (key, _), cell in cells.items():
+      data, depth = key.removesuffix(' layers').split(', ')
+      found.setdefault((data, int(depth)), []).append(cell.mean)
+    want = {(p[0], int(p[2])): [*map(float, p[4:7])] for p in lines}
+    self.assertEqual(found, want)
+
   def test_table_3_equals_the_reference(self):
     lines = {
       line[0]: line[1:] for line in self._reference('bli_vflair.md', '### 7.2')

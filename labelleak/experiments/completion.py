@@ -72,6 +72,8 @@ def results(setup: Setup, values: list[list[dict]]) -> list[dict]:
   facts = joint.facts(config, setup.source, config.train.batch_size)
   labelled = config.aux.per_class * setup.source.num_classes
   facts['setting'].update(labelled=labelled)
+  if depth := config.get('depth'):
+    facts['setting'].update(depth=depth)
   if weights := config.get('class_weights'):
     facts['setting'].update(class_weights=list(weights))
   return [
