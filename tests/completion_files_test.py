@@ -163,7 +163,8 @@ class SamplesTest(parameterized.TestCase):
     config.train.steps, config.trials = 4, 1
     rows = experiments.run(config)
     names = [row['attack'] for row in rows]
-    self.assertEqual(names[:2], ['texts.passive', 'texts.released'])
+    wanted = ['texts.passive', 'texts.active', 'texts.released']
+    self.assertEqual(names[:3], wanted)
     self.assertIn('test_accuracy', rows[0]['metrics'])
     config.weights = str(root / 'absent.safetensors')
     with self.assertRaisesRegex(InputError, 'absent.safetensors'):

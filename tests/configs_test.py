@@ -120,6 +120,26 @@ class PublishedSettingsTest(parameterized.TestCase):
       self.assertLen(fits, 1, cell)
 
   @parameterized.parameters(
+    ('cifar10', 'CIFAR-10'),
+    ('cifar100', 'CIFAR-100'),
+    ('cinic10', 'CINIC-10'),
+    ('yahoo,bert', 'Yahoo Answers'),
+    ('criteo', 'Criteo'),
+    ('histopathology', 'BHI'),
+  )
+  def test_completions_are_the_published_ones(self, data, name):
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith('Fu Tables 2 and 4')
+    ]
+    config = _get(ROOT / 'configs/completion.py', f'data={data}')
+    specs = [dict(spec) for spec in config.attacks if 'r_max' not in spec]
+    args = {spec.pop('name'): spec for spec in specs}
+    for (row, _), cell in table.cells.items():
+      if row == name:
+        self.assertEqual(cell.setting['model'], sweep.describe(config.model))
+        self.assertEqual(cell.attack_args, args[cell.attack])
+
+  @parameterized.parameters(
     ('cifar10', 'CIFAR-10', 'cifar10'),
     ('criteo', 'Criteo', 'criteo'),
     ('histopathology', 'BHI', 'breast_histopathology x2'),
