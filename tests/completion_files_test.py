@@ -198,3 +198,15 @@ class SamplesTest(parameterized.TestCase):
     self.assertLen(rows, 3)
     for row in rows:
       self.assertBetween(row['metrics']['test_accuracy']['mean'], 0, 1)
+
+
+def test_mnist_runs(shared):
+  config = completion.get_config('data=mnist,runlocal')
+  config.data_dir, config.trials = str(shared / 'tfds'), 1
+  config.dataset.split, config.train.tested = 'train[:600]', 'test[:200]'
+  config.attacks = config.attacks[:2]
+  rows = experiments.run(config)
+  assert [row['data'] for row in rows] == ['mnist'] * 3
+  for row in rows:
+    assert row['setting']['labelled'] == 40
+    assert 0 < row['metrics']['label_accuracy']['mean'] < 1

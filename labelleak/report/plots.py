@@ -14,8 +14,17 @@ COLORS = (
 )  # fmt: skip
 _BASELINE = '#b3b3b3'
 _RANDOM = 'counts.random', 'scores.random'
-# Facts of a setting that a line is drawn over where they were swept.
-_SWEPT = 'batch_size', 'num_classes', 'step'
+# Facts of a setting that a line is drawn over where they were swept, and what
+# moves with them.
+_SWEPT = dict(
+  batch_size=('accuracy',),
+  num_classes=('accuracy',),
+  step=('accuracy', 'trained'),
+  depth=('model', 'top'),
+  parties=('split', 'share'),
+  share=('split',),
+)
+_LINEAR = 'depth', 'share'
 _MOST = 24  # points with a panel each
 _COLUMNS = 80  # of a panel's title
 _TITLE = dict(fontsize=8, loc='left')
@@ -136,9 +145,10 @@ def _panels(rows, field):
   """Groups of rows that differ in the attack and in `field` alone."""
   panels = {}
   for row in rows:
-    drop = {field, 'accuracy'} | ({'trained'} if field == 'step' else set())
+    drop = {field, *_SWEPT[field]}
     rest = {k: v for k, v in row['setting'].items() if k not in drop}
-    panels.setdefault((row['model'], row['data'], str(rest)), []).append(row)
+    model = None if 'model' in drop else row['model']
+    panels.setdefault((model, row['data'], str(rest)), []).append(row)
   return [
     group
     for group in panels.values()
@@ -180,7 +190,7 @@ def _lines(ax, group, field, colors):
         ax.plot(at, 100 * paper['mean'], 'D', color='k', mfc='none', ms=7)
   if field == 'step':
     ax.set_xscale('symlog', linthresh=10)
-  else:
+  elif field not in _LINEAR:
     ax.set_xscale('log', base=2)
   ticks = sorted({row['setting'][field] for row in group})
   ax.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -188,7 +198,10 @@ def _lines(ax, group, field, colors):
   ax.set_ylim(0, 105)
   ax.set_xlabel(field.replace('_', ' '))
   ax.set_ylabel(f'{metric.replace("_", " ")}, %')
-  title = f'{group[0]["model"]} on {group[0]["data"]}'
+  models = {row['model'] for row in group}
+  title = group[0]['data']
+  if len(models) == 1:
+    title = f'{models.pop()} on {title}'
   if any(_paper(row, metric) for row in group):
     title += '; diamonds are published'
   ax.set_title(title, **_TITLE)
