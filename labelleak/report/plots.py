@@ -26,7 +26,8 @@ _SWEPT = dict(
 )
 _LINEAR = 'depth', 'share'
 _MOST = 24  # points with a panel each
-_COLUMNS = 80  # of a panel's title
+_COLUMNS = 72  # of a panel's title
+_NAME = 32  # columns of an attack beside its bar
 _TITLE = dict(fontsize=8, loc='left')
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 
@@ -93,26 +94,35 @@ def by_attack(rows: list[dict]) -> figure.Figure:
   """Bars of the first metric, one panel a point; diamonds are published."""
   groups = tables.by_point(rows)
   colors = _colors(rows)
+  titles = [_title(first) for first, _ in groups]
   wide = min(len(groups), 2)
   tall = -(-len(groups) // wide)
   most = max(len(group) for _, group in groups)
+  above = 0.12 * max(title.count('\n') for title in titles)
   fig = figure.Figure(
-    figsize=(6.4 * wide, tall * (0.28 * most + 1.25)), layout='constrained'
+    figsize=(6.4 * wide, tall * (0.28 * most + 0.9 + above)),
+    layout='constrained',
   )
   axes = fig.subplots(tall, wide, squeeze=False).flat
   for ax in axes[len(groups) :]:
     ax.set_visible(False)
-  for ax, (first, group) in zip(axes, groups):
+  for ax, (_, group), title in zip(axes, groups, titles):
     _bars(ax, group, colors)
-    model, facts = tables.heading(first).split('\n')
-    lines = [model, *textwrap.wrap(facts.strip(), _COLUMNS)]
-    ax.set_title('\n'.join(lines), fontsize=7.5, loc='left')
+    ax.set_title(title, fontsize=7.5, loc='left')
   return fig
+
+
+def _title(row):
+  """A point's heading, folded."""
+  parts = tables.heading(row).split('\n')
+  return '\n'.join(textwrap.fill(part.strip(), _COLUMNS) for part in parts)
 
 
 def _bars(ax, group, colors):
   metric = _metric(group)
-  names = [tables.attack(row, short=True) for row in group]
+  names = [
+    textwrap.fill(tables.attack(row, short=True), _NAME) for row in group
+  ]
   means = [100 * row['metrics'][metric]['mean'] for row in group]
   stds = [100 * row['metrics'][metric]['std'] for row in group]
   at = np.arange(len(group))
