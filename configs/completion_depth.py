@@ -9,9 +9,9 @@
 
 The whole network keeps its depth, and layers move between the bottoms and the
 top. Digits have 6 layers (2 in the bottom otherwise), as Criteo has (3); the
-ResNet20 and its top on CIFAR-10 and histopathology 23, by the paper's count: 1
-is the first convolution, 7 and 13 end the first two stages, 20 is the ResNet20
-and 22 two layers of its top, too.
+ResNet20 and its top on CIFAR-10 and histopathology 24 (23 as the paper counts):
+1 is the first convolution, 7 and 13 end the first two stages, 20 is the
+ResNet20 and 22 two layers of its top, too.
 
 Left open by the paper and chosen here: a top that begins within the network
 sees the parties' outputs side by side (maps along the width of the image, see

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import models
+from configs import completion, completion_depth
+from labelleak import models, sweep
 from labelleak.base import InputError
 
 _WHOLE = dict(name='resnet.resnet20', width=4, shortcut='pad', init='fan_in')
@@ -116,6 +117,38 @@ class ChainTest(parameterized.TestCase):
     self.assertEqual(h.shape, (4, 6))
     _, moved = model.apply(variables, x, train=True, mutable=['batch_stats'])
     self.assertGreater(_count(moved), 0)
+
+
+class ConfigTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('digits', (8, 4, 1), 6),
+    ('criteo', (4096,), 6),
+    ('cifar10', (32, 16, 3), 24),
+    ('histopathology', (50, 50, 3), 24),
+  )
+  def test_layers_move_and_their_number_stays(self, data, shape, layers):
+    """Kernels of one bottom, as many as its depth, and those of the top."""
+    config = completion_depth.get_config(f'data={data}')
+    whole = completion.get_config(f'data={data}')
+    default = sweep.describe(whole.model), sweep.describe(whole.top)
+    key, x, found = jax.random.key(0), jnp.zeros((2, *shape)), []
+    for _, full in sweep.grid(config):
+      bottom = models.load(num_classes=full.cut_width, **full.model.to_dict())
+      top = models.load(num_classes=2, **dict(full.top))
+      lower = jax.eval_shape(bottom.init, key, x)
+      h = jax.eval_shape(bottom.apply, lower, x)
+      both = jax.ShapeDtypeStruct((2, 2 * h.shape[1]), h.dtype)
+      upper = jax.eval_shape(top.init, key, both)
+      self.assertEqual(jax.eval_shape(top.apply, upper, both).shape, (2, 2))
+      num, rest = map(_kernels, (lower, upper))
+      self.assertEqual((num, num + rest), (full.depth, layers))
+      found.append((sweep.describe(full.model), sweep.describe(full.top)))
+    self.assertEqual(found.count(default), 1)  # the published cut is in it
+
+
+def _kernels(variables):
+  leaves = jax.tree_util.tree_leaves_with_path(variables['params'])
+  return sum(path[-1].key == 'kernel' for path, _ in leaves)
 
 
 if __name__ == '__main__':
