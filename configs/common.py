@@ -207,6 +207,7 @@ def completion(name):
   )
   config.known = ('party', 'pool', 'x', 'y')
   config.aux.per_class = 4
+  config.depth = placeholder(int)  # layers of a bottom, where they are varied
   config.class_weights = ()  # of the loss, one for each class
   config.weights = placeholder(str)  # of the bottoms but for their heads
   # Rows of each split that choose the best epoch; None: all.

@@ -16,8 +16,9 @@ number of known labels. `small` is CIFAR-10 on two cores: a tenth of the rows at
 Other data (`data=` cifar100, cinic10, tiny_imagenet, criteo, yahoo,
 histopathology) are files that one fetches by hand into --config.data_dir;
 `labelleak/data` says in which layout. Yahoo's texts are bags of hashed words;
-`data=yahoo,bert` is the paper's BERT and MixText, for a GPU. It needs word
-pieces and weights, in the names of the released bert-base-uncased:
+`data=yahoo,bert` is the paper's BERT and MixText, for a GPU, its encoder, head
+and top at rates of their own. It needs word pieces and weights, in the names of
+the released bert-base-uncased:
   --config.dataset.vocab=vocab.txt --config.weights=model.safetensors
 
 Published on CIFAR-10, training / test rows: passive .8024 / .6299, active .8484
@@ -172,10 +173,13 @@ def _bert(config, schedule, tiny):
   config.dataset.vocab = placeholder(str)
   del config.dataset.buckets  # as many hashed words as there are word pieces
   config.model = dict(name='bert.base')
+  config.optimizer.update(lr=5e-6, rates=dict(head=5e-4), decay=(15, 25))
+  config.top_optimizer = dict(config.optimizer, lr=1e-3)
+  del config.top_optimizer['rates']
   if tiny:
     size = dict(width=8, heads=2, depth=2)
     config.model = dict(name='bert.bert', vocab=64, **size)
     config.dataset.update(buckets=64, length=8)
     schedule = dict(epochs=2, iterations=2, mix_layers=(1, 2))
-  names = 'texts.passive', 'texts.released'
+  names = 'texts.passive', 'texts.active', 'texts.released'
   config.attacks = tuple(dict(name=name, **schedule) for name in names)

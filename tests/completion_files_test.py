@@ -163,7 +163,8 @@ class SamplesTest(parameterized.TestCase):
     config.train.steps, config.trials = 4, 1
     rows = experiments.run(config)
     names = [row['attack'] for row in rows]
-    self.assertEqual(names[:2], ['texts.passive', 'texts.released'])
+    wanted = ['texts.passive', 'texts.active', 'texts.released']
+    self.assertEqual(names[:3], wanted)
     self.assertIn('test_accuracy', rows[0]['metrics'])
     config.weights = str(root / 'absent.safetensors')
     with self.assertRaisesRegex(InputError, 'absent.safetensors'):
@@ -197,3 +198,15 @@ class SamplesTest(parameterized.TestCase):
     self.assertLen(rows, 3)
     for row in rows:
       self.assertBetween(row['metrics']['test_accuracy']['mean'], 0, 1)
+
+
+def test_mnist_runs(shared):
+  config = completion.get_config('data=mnist,runlocal')
+  config.data_dir, config.trials = str(shared / 'tfds'), 1
+  config.dataset.split, config.train.tested = 'train[:600]', 'test[:200]'
+  config.attacks = config.attacks[:2]
+  rows = experiments.run(config)
+  assert [row['data'] for row in rows] == ['mnist'] * 3
+  for row in rows:
+    assert row['setting']['labelled'] == 40
+    assert 0 < row['metrics']['label_accuracy']['mean'] < 1

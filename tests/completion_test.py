@@ -281,6 +281,8 @@ class ExperimentTest(parameterized.TestCase):
           metrics['label_accuracy']['mean'],
         )
       self.assertEqual(row['setting']['labelled'], 40)
+      held = [row['setting'][k] for k in ('parties', 'share', 'shared')]
+      self.assertEqual(held, [2, 0.5, 0])
     # Who shares a training shares its model; the active attack has its own.
     main = lambda attack: mean(attack, 'main_accuracy')
     self.assertEqual(main(passive), main(untrained))

@@ -119,6 +119,52 @@ class PublishedSettingsTest(parameterized.TestCase):
       ]
       self.assertLen(fits, 1, cell)
 
+  @parameterized.parameters(
+    ('cifar10', 'CIFAR-10'),
+    ('cifar100', 'CIFAR-100'),
+    ('cinic10', 'CINIC-10'),
+    ('yahoo,bert', 'Yahoo Answers'),
+    ('criteo', 'Criteo'),
+    ('histopathology', 'BHI'),
+  )
+  def test_completions_are_the_published_ones(self, data, name):
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith('Fu Tables 2 and 4')
+    ]
+    config = _get(ROOT / 'configs/completion.py', f'data={data}')
+    specs = [dict(spec) for spec in config.attacks if 'r_max' not in spec]
+    args = {spec.pop('name'): spec for spec in specs}
+    for (row, _), cell in table.cells.items():
+      if row == name:
+        self.assertEqual(cell.setting['model'], sweep.describe(config.model))
+        self.assertEqual(cell.attack_args, args[cell.attack])
+
+  @parameterized.parameters(
+    ('cifar10', 'CIFAR-10', 'cifar10'),
+    ('criteo', 'Criteo', 'criteo'),
+    ('histopathology', 'BHI', 'breast_histopathology x2'),
+  )
+  def test_depths_are_the_published_ones(self, data, prefix, name):
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith('Fu supplement')
+    ]
+    config = _get(ROOT / 'configs/completion_depth.py', f'data={data}')
+    points = [full for _, full in sweep.grid(config)]
+    asked = [c for (k, _), c in table.cells.items() if k.startswith(prefix)]
+    self.assertLen(asked, 3 * len(points))
+    for cell in asked:
+      (full,) = [p for p in points if p.depth == cell.setting['depth']]
+      setting = dict(
+        data=name,
+        model=sweep.describe(full.model),
+        depth=full.depth,
+        labelled=full.aux.per_class * (10 if data == 'cifar10' else 2),
+      )
+      self.assertEqual(cell.setting, setting)
+      args = [{k: v for k, v in a.items() if k != 'name'} for a in full.attacks]
+      names = [a['name'] for a in full.attacks]
+      self.assertIn((cell.attack, cell.attack_args), list(zip(names, args)))
+
   @parameterized.parameters(('resnet20', 'cifar10, '), ('mnist', 'mnist, B'))
   def test_vertical_settings_are_the_published_ones(self, part, prefix):
     cells = {

@@ -44,6 +44,53 @@ def _oracle(reading, grads, beta=0.9, gamma=1.0, r_min=1.0, r_max=5.0):
   return np.array(found).T.reshape(np.shape(grads))
 
 
+def _printed():
+  """Algorithm 1, as printed."""
+  last = None
+
+  def step(d, beta=0.9):
+    nonlocal last
+    if last is None:
+      last = (1 - beta) * d
+    else:
+      v = beta * last + (1 - beta) * d
+      last = np.minimum(np.maximum(1 + v / last, 1), 5) * last
+    return last
+
+  return step
+
+
+def _released(torch2):
+  """The released SGD: gradient and momentum buffer are one array.
+
+  zero_grad() clears it in place under torch < 2; later the gradient gets an
+  array of its own and the buffer keeps the scaled step.
+  """
+  buffer = last = None
+
+  def step(d, beta=0.9):
+    nonlocal buffer, last
+    if buffer is None:
+      buffer = d.copy()
+    else:
+      slot = d.copy() if torch2 else buffer
+      slot[:] = d  # zeroed, and filled by the backward pass
+      buffer *= beta
+      buffer += slot
+      buffer *= np.clip(1 + buffer / (last + 1e-7), 1, 5)
+    last = buffer.copy()
+    return last
+
+  return step
+
+
+_NUMPY = dict(
+  printed=_printed,
+  release=lambda: _released(False),
+  release_torch2=lambda: _released(True),
+)
+
+
 class StepsTest(parameterized.TestCase):
   @parameterized.parameters(
     ('printed', [0.1, 0.29, 0.65, 1.34, 2.64, 5.1], 2.6e7),
@@ -109,6 +156,38 @@ class StepsTest(parameterized.TestCase):
       worst = np.nan_to_num(sizes, nan=np.inf).max()
       self.assertEqual(worst < 10, stable, f'{lr}: {worst}')
       self.assertEqual(worst < 1e12, stable, f'{lr}: {worst}')
+
+  @parameterized.product(reading=(*_NUMPY,), lr=(0.1, 0.05, 0.01))
+  def test_noisy_quadratic_step_by_step(self, reading, lr):
+    """The reference's measurement: its readings pass 1e12 at about step 30.
+
+    Its quadratic is not stated. Of curvature .1 and with unit noise, as here,
+    what passes 1e12 at about the steps that it names (30 printed, 33 torch2, at
+    every rate) is the mean loss. In float64; L2 decay is in, too.
+    """
+    curvature, decay, num, limit = 0.1, 5e-4, 60, 1e12
+    rng = np.random.default_rng(0)
+    noise, start = rng.normal(size=(num, 50)), rng.normal(size=50)
+    theirs, theta, expected, found = _NUMPY[reading](), start, [], []
+    for e in noise:
+      theta = theta - lr * theirs(curvature * theta + e + decay * theta)
+      expected.append(theta)
+    with jax.enable_x64(True):
+      tx = malicious.sgd(learning_rate=lr, reading=reading, weight_decay=decay)
+      theta = jnp.asarray(start)
+      update, state = jax.jit(tx.update), tx.init(theta)
+      for e in noise:
+        step, state = update(curvature * theta + e, state, theta)
+        theta = theta + step
+        found.append(np.asarray(theta))
+    losses = curvature / 2 * (np.array(expected) ** 2).mean(1)
+    done = int(np.argmax(losses > limit)) if (losses > limit).any() else num
+    self.assertEqual(found[0].dtype, np.float64)
+    np.testing.assert_allclose(found[:done], expected[:done], rtol=1e-9)
+    if reading == 'release':
+      self.assertLess(losses.max(), 1)
+    else:
+      self.assertBetween(done + 1, 28, 37)
 
   def test_gain_alone(self):
     """r_max = 1: the momentum is gone, and nothing accelerates."""

@@ -334,6 +334,27 @@ class PlotsTest(parameterized.TestCase):
     for title, k in zip(titles, (2, 4)):
       self.assertEndsWith(title, f'num_classes={k}')
 
+  @parameterized.parameters(
+    ('depth', dict(top='mlp.bn_mlp'), dict(top='mlp.linear'), 'linear'),
+    ('share', dict(split='a'), dict(split='b'), 'linear'),
+    ('parties', dict(split='a', share=0.5), dict(split='b', share=0.1), 'log'),
+  )
+  def test_what_moves_with_a_swept_fact_is_one_line(self, field, a, b, scale):
+    rows = []
+    for value, facts in ((2, a), (4, b)):
+      model = f'mlp{value}' if field == 'depth' else 'mlp'
+      setting = dict(facts, model=model, **{field: value})
+      rows.append(_row(setting=setting, point={field: value}, model=model))
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    with mock.patch.object(figure.Figure, 'savefig', autospec=True) as seen:
+      plots.save(workdir, rows)
+    figures = {c.args[1].name: c.args[0] for c in seen.call_args_list}
+    self.assertEqual(set(figures), {'accuracy.png', f'{field}.png'})
+    (ax,) = figures[f'{field}.png'].axes
+    self.assertEqual(ax.get_xticks().tolist(), [2, 4])
+    self.assertEqual(ax.get_xscale(), scale)
+    self.assertEqual(ax.get_title('left').startswith('mlp'), field != 'depth')
+
   def test_matrices_say_what_sets_their_points_apart(self):
     rows = [self._vertical(0, k) for k in (2, 4)]
     axes = plots.by_class(rows).axes
@@ -442,6 +463,16 @@ class PublishedTest(parameterized.TestCase):
       for main in [self._table('Fu Table 6')[label, 'main']]
     ]
     self.assertEqual(cells, [tuple(map(float, line[3:])) for line in lines])
+
+  def test_depths_equal_the_reference(self):
+    lines = self._reference('fu_vfl.md', '### 6.7')
+    cells = self._table('Fu supplement Figure 2')
+    found = {}
+    for (key, _), cell in cells.items():
+      data, depth = key.removesuffix(' layers').split(', ')
+      found.setdefault((data, int(depth)), []).append(cell.mean)
+    want = {(p[0], int(p[2])): [*map(float, p[4:7])] for p in lines}
+    self.assertEqual(found, want)
 
   def test_table_3_equals_the_reference(self):
     lines = {

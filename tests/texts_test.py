@@ -78,6 +78,21 @@ class TextsTest(parameterized.TestCase):
         logits.append(np.asarray(predict(x)))
       self.assertEqual(np.array_equal(*logits), same)
 
+  def test_the_active_attack_differs_in_the_training_before_it(self):
+    bert = party()
+    granted, (x, _) = known(bert)
+    quick, logits = dict(_QUICK, epochs=1, iterations=1), []
+    for name in ('texts.passive', 'texts.active'):
+      attack = attacks.load(name, **quick)
+      attack.check(granted)
+      key = jax.random.key(0)
+      predict = attack.fit(key, view(bert), granted, lambda *_: None)
+      logits.append(np.asarray(predict(x)))
+    np.testing.assert_array_equal(*logits)
+    self.assertIs(attack.optimizer, attacks.load('texts.active').optimizer)
+    with self.assertRaisesRegex(InputError, "reading='new'"):
+      attacks.load('texts.active', reading='new')
+
   def test_what_it_cannot_use_is_named(self):
     bert = party()
     granted, _ = known(bert)

@@ -71,8 +71,7 @@ def active(
     InputError: see `passive` and `malicious.accelerate`.
   """
   scale = dict(reading=reading, gamma=gamma, r_min=r_min, r_max=r_max)
-  malicious.accelerate(**scale)  # refuses what is wrong before a run
-  return passive(**options)._replace(optimizer=_optimizer(**scale))
+  return passive(**options)._replace(optimizer=malicious.shared(**scale))
 
 
 def semi_supervised(**options) -> Attack:
@@ -165,12 +164,6 @@ def draw(
   return mixmatch.Batch(
     np.asarray(x)[own], np.asarray(y)[own], taken(pool, rows)
   )
-
-
-@functools.cache
-def _optimizer(**scale):
-  """One object for one optimizer: attacks that share it share a training."""
-  return functools.partial(malicious.replacing, **scale)
 
 
 def _complete(options, key, bottom, known, callback):

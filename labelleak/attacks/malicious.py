@@ -24,8 +24,10 @@ acceleration, is r_max=1: the ablation that tells both apart. VFLAIR scales the
 steps of Adam in the same way (`adam`).
 """
 
+from collections.abc import Callable
+import functools
 import inspect
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -139,6 +141,19 @@ def replacing(
     if argument not in {**accepted, **scale}:
       raise InputError(f'malicious.{name} takes no {argument!r}; drop it.')
   return known[name](learning_rate=learning_rate, **hyper)
+
+
+@functools.cache
+def shared(**scale: Any) -> Callable:
+  """`replacing` with arguments of `accelerate`: one object for one optimizer.
+
+  Attacks that share it share a training.
+
+  Raises:
+    InputError: an argument that `accelerate` refuses.
+  """
+  accelerate(**scale)
+  return functools.partial(replacing, **scale)
 
 
 def sgd(

@@ -4,6 +4,7 @@ Fu et al. (USENIX Security 2022) attack Yahoo Answers, whose examples are tokens
 and cannot be mixed, by MixText (`mixtext`): a BERT bottom mixes hidden states.
 
   passive   the stolen bottom with an inference head, as the paper says
+  active    the same, after training with a malicious optimizer
   released  the same learning on a BERT that never was stolen, which is what the
             released code runs: it makes a pretrained BERT of its own, and
             attaches the stolen bottom to it without ever calling that
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 
 from labelleak import base, mixtext, train
-from labelleak.attacks import completion, learners
+from labelleak.attacks import completion, learners, malicious
 from labelleak.base import Attack, InputError
 from labelleak.models import mlp, weights
 
@@ -54,6 +55,27 @@ def passive(**options) -> Attack:
       states.
   """
   return _attack(_options(**options), lambda key, view, known: view.variables)
+
+
+def active(
+  *,
+  reading: str = 'release',
+  gamma: float = 1.0,
+  r_min: float = 1.0,
+  r_max: float = 5.0,
+  **options,
+) -> Attack:
+  """`passive` after a training with a malicious optimizer.
+
+  Args:
+    reading, gamma, r_min, r_max: see `malicious.accelerate`.
+    **options: see the module.
+
+  Raises:
+    InputError: see `passive` and `malicious.accelerate`.
+  """
+  scale = dict(reading=reading, gamma=gamma, r_min=r_min, r_max=r_max)
+  return passive(**options)._replace(optimizer=malicious.shared(**scale))
 
 
 def released(*, path: Optional[str] = None, **options) -> Attack:

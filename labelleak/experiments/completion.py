@@ -71,7 +71,9 @@ def results(setup: Setup, values: list[list[dict]]) -> list[dict]:
   config = setup.config
   facts = joint.facts(config, setup.source, config.train.batch_size)
   labelled = config.aux.per_class * setup.source.num_classes
-  facts['setting'].update(labelled=labelled)
+  facts['setting'].update(labelled=labelled, **_held(setup))
+  if depth := config.get('depth'):
+    facts['setting'].update(depth=depth)
   if weights := config.get('class_weights'):
     facts['setting'].update(class_weights=list(weights))
   return [
@@ -82,6 +84,18 @@ def results(setup: Setup, values: list[list[dict]]) -> list[dict]:
     )
     for spec, each in zip(setup.specs, values)
   ]
+
+
+def _held(setup):
+  """What the attacker has of an example: its share, and among how many."""
+  config, model = setup.config, next(iter(setup.runs.values()))
+  xs = model.split(setup.source.take(np.arange(1)))
+  size = setup.source.take(np.arange(1)).size
+  return dict(
+    parties=len(xs),
+    share=round(xs[config.attacker].size / size, 4),
+    shared=config.split.get('shared', 0),  # parts that others hold, too
+  )
 
 
 def _judged(setup, found):

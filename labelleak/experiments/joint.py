@@ -1,6 +1,7 @@
 """The joint model of a vertical config: parties, links, batches, training."""
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import NamedTuple, Optional
 
 import jax
@@ -163,29 +164,64 @@ def _optimizer(options, steps_per_epoch, make=None):
   """An optimizer; `decay` 'epoch' is VFLAIR's schedule, a tuple Fu et al.'s.
 
   Its name is one of optax or, dotted, of `attacks`; `make` takes its place.
+  `rates` has other rates for the modules whose names begin so, at any level:
+  {'head': 5e-4} where all else learns at `lr`.
   """
   lr, decay = options.pop('lr', None), options.pop('decay', None)
-  if lr is None or lr <= 0:
-    raise InputError(f'optimizer.lr={lr} must be a positive number.')
-  schedule = lr
+  rates = options.pop('rates', {})
+  name = options.pop('name')
+  for field, rate in (
+    ('lr', lr),
+    *((f'rates.{k}', v) for k, v in rates.items()),
+  ):
+    if rate is None or rate <= 0:
+      raise InputError(f'optimizer.{field}={rate} must be a positive number.')
+
+  def built(rate):
+    schedule = _schedule(rate, decay, steps_per_epoch)
+    if make:
+      return make(name=name, learning_rate=schedule, **options)
+    if '.' in name:
+      return base.load('attacks', name, learning_rate=schedule, **options)
+    return train.transformation(name, schedule, **options)
+
+  if not rates:
+    return built(lr)
+  groups = {'': built(lr)} | {k: built(rate) for k, rate in rates.items()}
+  return optax.multi_transform(groups, functools.partial(_groups, tuple(rates)))
+
+
+def _groups(prefixes, params):
+  """The longest prefix of a module on the path of each leaf, or ''."""
+
+  def group(path, _):
+    found = [p for p in prefixes if any(k.key.startswith(p) for k in path[:-1])]
+    return max(found, key=len, default='')
+
+  found = jax.tree.map_with_path(group, params)
+  for prefix in {*prefixes} - {*jax.tree.leaves(found)}:
+    raise InputError(
+      f'optimizer.rates.{prefix} is of no module; those of the model are'
+      f' {", ".join(params)}.'
+    )
+  return found
+
+
+def _schedule(lr, decay, steps_per_epoch):
+  """A rate, or its schedule over the steps."""
+  if decay is None:
+    return lr
   if decay == 'epoch':
     epoch = lambda step: jnp.maximum(step // steps_per_epoch, 1)
-    schedule = lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
-  elif isinstance(decay, tuple):
+    return lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
+  if isinstance(decay, tuple):
     drops = {epoch * steps_per_epoch: 0.1 for epoch in decay}
-    schedule = optax.piecewise_constant_schedule(lr, drops)
-  elif decay is not None:
-    raise InputError(
-      f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
-      ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
-      ' None.'
-    )
-  name = options.pop('name')
-  if make:
-    return make(name=name, learning_rate=schedule, **options)
-  if '.' in name:
-    return base.load('attacks', name, learning_rate=schedule, **options)
-  return train.transformation(name, schedule, **options)
+    return optax.piecewise_constant_schedule(lr, drops)
+  raise InputError(
+    f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
+    ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
+    ' None.'
+  )
 
 
 def attacked(config: ConfigDict, source: data.Source, trial: int) -> tuple:

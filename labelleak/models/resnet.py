@@ -21,6 +21,7 @@ bn3,) downsample_0, downsample_1} and head (torch: fc).
 
 from collections.abc import Callable
 import functools
+from typing import Optional
 
 import chex
 from flax import linen as nn
@@ -91,20 +92,29 @@ class ResNet(nn.Module):
   pad: bool = False  # shortcuts subsample and pad channels with zeros
   dropout: float = 0.0  # before the head
   fan: str = 'fan_out'  # or 'fan_in'
+  # Parts 0, the stem, 1.., the stages, and the classifier: those from `begin`
+  # up to `end`, None for all; the others are another model's (see `cut`).
+  begin: int = 0
+  end: Optional[int] = None
+  height: Optional[int] = None  # of the maps that it begins with
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
     init, head_init = _INITS[self.fan]
     conv = functools.partial(_Conv, kernel_init=init)
-    if self.imagenet:
+    parts = range(len(self.blocks) + 2)[self.begin : self.end]
+    if self.begin:
+      x = self._maps(x)
+    elif self.imagenet:
       x = conv(self.width // 4, 7, 2, 3, name='conv1')(x)
     else:
       x = conv(self.width, 3, 1, 1, name='conv1')(x)
-    x = self.activation(BatchNorm(not train, name='bn1')(x))
-    if self.imagenet:
+    if 0 in parts:
+      x = self.activation(BatchNorm(not train, name='bn1')(x))
+    if 0 in parts and self.imagenet:
       x = MaxPool(3, 2, 1)(x)
     for stage, blocks in enumerate(self.blocks):
-      for i in range(blocks):
+      for i in range(blocks if stage + 1 in parts else 0):
         x = _Block(
           self.width * 2**stage,
           stride=2 if stage and i == 0 else 1,
@@ -114,10 +124,24 @@ class ResNet(nn.Module):
           kernel_init=init,
           name=f'layer{stage + 1}_{i}',
         )(x, train)
+    if self.end is not None:  # parties' columns, one after another, are wider
+      return x.swapaxes(1, 2).reshape(len(x), -1)  # maps
     x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
     return Dense(
       self.num_classes, self.head_bias, kernel_init=head_init, name='head'
     )(x)
+
+  def _maps(self, h):
+    """Columns [B, W h C] -> maps [B, h, W, C], h the `height`."""
+    channels = self.width * 2 ** max(self.begin - 2, 0)
+    if self.begin == 1 and self.imagenet:
+      channels //= 4
+    if h.ndim != 2 or h.shape[1] % (self.height * channels):
+      raise InputError(
+        f'embeddings of shape {h.shape} are no columns of {self.height} x'
+        f' {channels}; set height to that of the images.'
+      )
+    return h.reshape(len(h), -1, self.height, channels).swapaxes(1, 2)
 
 
 def resnet18(

@@ -14,10 +14,20 @@ COLORS = (
 )  # fmt: skip
 _BASELINE = '#b3b3b3'
 _RANDOM = 'counts.random', 'scores.random'
-# Facts of a setting that a line is drawn over where they were swept.
-_SWEPT = 'batch_size', 'num_classes', 'step'
+# Facts of a setting that a line is drawn over where they were swept, and what
+# moves with them.
+_SWEPT = dict(
+  batch_size=('accuracy',),
+  num_classes=('accuracy',),
+  step=('accuracy', 'trained'),
+  depth=('model', 'top'),
+  parties=('split', 'share'),
+  share=('split',),
+)
+_LINEAR = 'depth', 'share'
 _MOST = 24  # points with a panel each
-_COLUMNS = 80  # of a panel's title
+_COLUMNS = 72  # of a panel's title
+_NAME = 32  # columns of an attack beside its bar
 _TITLE = dict(fontsize=8, loc='left')
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 
@@ -84,26 +94,35 @@ def by_attack(rows: list[dict]) -> figure.Figure:
   """Bars of the first metric, one panel a point; diamonds are published."""
   groups = tables.by_point(rows)
   colors = _colors(rows)
+  titles = [_title(first) for first, _ in groups]
   wide = min(len(groups), 2)
   tall = -(-len(groups) // wide)
   most = max(len(group) for _, group in groups)
+  above = 0.12 * max(title.count('\n') for title in titles)
   fig = figure.Figure(
-    figsize=(6.4 * wide, tall * (0.28 * most + 1.25)), layout='constrained'
+    figsize=(6.4 * wide, tall * (0.28 * most + 0.9 + above)),
+    layout='constrained',
   )
   axes = fig.subplots(tall, wide, squeeze=False).flat
   for ax in axes[len(groups) :]:
     ax.set_visible(False)
-  for ax, (first, group) in zip(axes, groups):
+  for ax, (_, group), title in zip(axes, groups, titles):
     _bars(ax, group, colors)
-    model, facts = tables.heading(first).split('\n')
-    lines = [model, *textwrap.wrap(facts.strip(), _COLUMNS)]
-    ax.set_title('\n'.join(lines), fontsize=7.5, loc='left')
+    ax.set_title(title, fontsize=7.5, loc='left')
   return fig
+
+
+def _title(row):
+  """A point's heading, folded."""
+  parts = tables.heading(row).split('\n')
+  return '\n'.join(textwrap.fill(part.strip(), _COLUMNS) for part in parts)
 
 
 def _bars(ax, group, colors):
   metric = _metric(group)
-  names = [tables.attack(row, short=True) for row in group]
+  names = [
+    textwrap.fill(tables.attack(row, short=True), _NAME) for row in group
+  ]
   means = [100 * row['metrics'][metric]['mean'] for row in group]
   stds = [100 * row['metrics'][metric]['std'] for row in group]
   at = np.arange(len(group))
@@ -136,9 +155,10 @@ def _panels(rows, field):
   """Groups of rows that differ in the attack and in `field` alone."""
   panels = {}
   for row in rows:
-    drop = {field, 'accuracy'} | ({'trained'} if field == 'step' else set())
+    drop = {field, *_SWEPT[field]}
     rest = {k: v for k, v in row['setting'].items() if k not in drop}
-    panels.setdefault((row['model'], row['data'], str(rest)), []).append(row)
+    model = None if 'model' in drop else row['model']
+    panels.setdefault((model, row['data'], str(rest)), []).append(row)
   return [
     group
     for group in panels.values()
@@ -180,7 +200,7 @@ def _lines(ax, group, field, colors):
         ax.plot(at, 100 * paper['mean'], 'D', color='k', mfc='none', ms=7)
   if field == 'step':
     ax.set_xscale('symlog', linthresh=10)
-  else:
+  elif field not in _LINEAR:
     ax.set_xscale('log', base=2)
   ticks = sorted({row['setting'][field] for row in group})
   ax.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -188,7 +208,10 @@ def _lines(ax, group, field, colors):
   ax.set_ylim(0, 105)
   ax.set_xlabel(field.replace('_', ' '))
   ax.set_ylabel(f'{metric.replace("_", " ")}, %')
-  title = f'{group[0]["model"]} on {group[0]["data"]}'
+  models = {row['model'] for row in group}
+  title = group[0]['data']
+  if len(models) == 1:
+    title = f'{models.pop()} on {title}'
   if any(_paper(row, metric) for row in group):
     title += '; diamonds are published'
   ax.set_title(title, **_TITLE)

@@ -52,6 +52,7 @@ _OWN = ('party', 'pool')  # no grant either: its own model and rows
 # Facts of a setting that a heading shows, beside model, data and defense.
 _SHOWN = (
   'split',
+  'depth',
   'top',
   'num_classes',
   'batch_size',
