@@ -43,7 +43,8 @@ def get_config(arg=None):
   model, top = config.model.to_dict(), dict(config.top)
   whole = model, config.cut_width or 10, top
   if data in _HEIGHT:
-    points = tuple(_resnet(*whole, _HEIGHT[data]))
+    height = config.dataset.get('size', _HEIGHT[data])
+    points = tuple(_resnet(*whole, height))
   else:
     points = tuple((_fcnn if data == 'criteo' else _mlp)(*whole))
   fields = 'depth', 'model', 'cut_width', 'top'
