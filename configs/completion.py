@@ -133,7 +133,7 @@ def get_config(arg=None):
     rows, epochs, size = 5000, 12, 32
     config.dataset.split, config.train.tested = 'train[:10%]', 'test[:20%]'
     config.dataset.size = 16
-    config.optimizer.decay = (9, 11)
+    config.optimizer.update(lr=0.02, decay=(9, 11))
     config.scored_rows = 1000
     schedule = dict(epochs=5, iterations=200, ema=0.99)
   if arg['runlocal']:
