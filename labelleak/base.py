@@ -152,10 +152,19 @@ def jit_once(function: Callable) -> Callable:
 
   XLA:CPU unrolls every draw of random numbers and compiles for minutes what
   runs for milliseconds. Without LLVM's optimisations that takes seconds; values
-  agree with those of `jax.jit` up to rounding.
+  agree with those of `jax.jit` up to rounding. While it is traced itself, it is
+  `jax.jit`.
   """
+  plain = jax.jit(function)
   options = {'xla_backend_optimization_level': 0}
-  return jax.jit(function, compiler_options=options)
+  hasty = jax.jit(function, compiler_options=options)  # at top level only
+
+  def run(*args):
+    leaves = jax.tree.leaves(args)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    return (plain if traced else hasty)(*args)
+
+  return run
 
 
 def load(package: str, name: str, **hyper: Any) -> Any:

@@ -118,6 +118,9 @@ class InitTest(parameterized.TestCase):
       for compiled in (base.jit_once, jax.jit)
     )
     chex.assert_trees_all_close(found, plain, rtol=1e-6, atol=1e-7)
+    init = base.jit_once(model.init)
+    shapes = jax.eval_shape(lambda: init(jax.random.key(1), _images(1)))
+    chex.assert_trees_all_equal_shapes(shapes, found)
 
   def test_mlp_is_torch_default(self):
     params = _untrained('mlp.mlp')[1]['params']
