@@ -31,8 +31,11 @@ def _objective(moments, along, across):
   return kl(one, two) + kl(two, one)
 
 
-def _oracle(moments, power, starts=6):
-  """Least sumKL over all four variances, by SLSQP from random starts."""
+def _oracle(moments, power, starts=30):
+  """Least sumKL over all four variances, by SLSQP from random starts.
+
+  Many: some stop early, on one machine all of six 20 % above the optimum.
+  """
   rng = np.random.default_rng(0)
   spent = lambda t: moments.share @ (t[:2] + (moments.width - 1) * t[2:])
   best = np.inf
@@ -160,7 +163,7 @@ def _auc(score, positive):
 
 class SolveTest(parameterized.TestCase):
   @parameterized.parameters(*range(20))
-  def test_the_optimum_is_no_worse_than_scipy_s(self, seed):
+  def test_the_optimum_is_scipy_s(self, seed):
     moments, power = _moments(seed)
     noise, found = _solve(moments, power)
     along, across = (np.asarray(v, np.float64) for v in noise)
@@ -169,8 +172,7 @@ class SolveTest(parameterized.TestCase):
     np.testing.assert_allclose(spent, power, rtol=1e-4)
     mine = _objective(moments, along, across)
     np.testing.assert_allclose(found, mine, rtol=1e-4)
-    # SLSQP stops early on some machines, 20 % above the optimum for one seed.
-    self.assertLessEqual(mine, 1.001 * _oracle(moments, power))
+    np.testing.assert_allclose(mine, _oracle(moments, power), rtol=1e-3)
 
   @parameterized.parameters(0.25, 1.0, 9.0)
   def test_points_in_equal_shares_need_1_over_s(self, s):
