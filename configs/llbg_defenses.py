@@ -6,6 +6,7 @@
   python launch.py --config=configs/llbg_defenses.py:table=14   # no head bias
   python launch.py --config=configs/llbg_defenses.py:adaptive   # see below
   python launch.py --config=configs/llbg_defenses.py:secure     # see below
+  python launch.py --config=configs/llbg_defenses.py:granted    # see below
   python launch.py --config=configs/llbg_defenses.py:paper      # on CIFAR-100
   python launch.py --config=configs/llbg_defenses.py:runlocal   # seconds
 
@@ -18,7 +19,9 @@ what clipping left of the scale.
 
 `adaptive` averages answers to the same request against noise, and calibrates
 with and without knowledge of the defense, on the MLP of Table 1. `secure` sums
-the updates of C clients, and gives one client as many examples.
+the updates of C clients, and gives one client as many examples. `granted` is
+the first row of Table 11, on iid batches as well, with `calibrated` knowing
+more and more: the defense alone, the model, and 100 unlabelled images.
 
 Published (B=128; LLG, EBI, LLBG, relative accuracy): clip .1 with noise .01
 41.82, 62.93, 33.17, -66.80; noise .1 with clip 1 37.01, 55.73, 75.19, -69.60;
@@ -41,6 +44,10 @@ _KERNEL = (
 _BLIND = dict(
   name='counts.calibrated',
   known=tuple(field for field in common.SERVER if field != 'defense'),
+)
+_BLIND_TO_MODEL = dict(
+  name='counts.calibrated',
+  known=tuple(field for field in common.SERVER if field != 'apply'),
 )
 
 
@@ -80,6 +87,12 @@ _ADAPTIVE = (
   ('step_defense', ((_clip(1.0), _noise(0.1)), (_clip(0.1), _noise(0.01)))),
   ('queries', (1, 4, 16)),
 )
+_GRANTED = (
+  *common.UNTRAINED[:3],
+  _BLIND_TO_MODEL,
+  dict(name='counts.calibrated', known=common.SERVER),
+  dict(name='counts.calibrated', known=(*common.SERVER, 'x')),
+)
 _SECURE = (
   ('clients', 'batch_size'),
   ((1, 128), (2, 128), (4, 128), (8, 128), (1, 256), (1, 512), (1, 1024)),
@@ -88,7 +101,13 @@ _SECURE = (
 
 def get_config(arg=None):
   arg = common.parse_arg(
-    arg, table=11, adaptive=False, secure=False, paper=False, runlocal=False
+    arg,
+    table=11,
+    adaptive=False,
+    secure=False,
+    granted=False,
+    paper=False,
+    runlocal=False,
   )
   common.check_choice('table', arg['table'], (*_SWEEPS, 14))
   config = llbg_cifar.get_config('paper' if arg['paper'] else None)
@@ -101,6 +120,12 @@ def get_config(arg=None):
     config.model = dict(name='mlp.mlp')
     config.aggregate = dict(name='sealed')
     config.sweep = (_SECURE,)
+  elif arg['granted']:
+    config.trials = 20
+    config.aux.per_class = 1
+    config.step_defense = (_clip(0.1), _noise(0.01))
+    config.attacks = _GRANTED
+    config.sweep = (('partition', ('unbalanced', 'iid')),)
   elif arg['table'] == 14:
     config.sweep = (_bias(arg['paper'], config.dataset.to_dict()),)
   else:
