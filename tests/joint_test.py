@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from configs import common, completion
-from labelleak import attacks, base, experiments, he, models, vfl
+from labelleak import attacks, base, experiments, he, models, report, vfl
 from labelleak.base import InputError
 from labelleak.data import plans
 from labelleak.experiments import fitting, joint
@@ -384,6 +384,19 @@ class RefusedRunTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, message) as caught:
       experiments.run(_config(**fields))
     self.assertLen(str(caught.exception).splitlines(), 1)
+
+  def test_it_ends_its_point_alone(self):
+    config = _config(experiment='training', train__steps=30, classes=2)
+    config.model = dict(name='mlp.linear')
+    config.sweep = (('optimizer.lr', (1e38, 0.01)),)
+    workdir = self.create_tempdir().full_path
+    with self.assertRaisesRegex(
+      InputError, r'1 of 2 points stopped\. optimizer\.lr=1e\+38: loss is'
+    ):
+      experiments.run(config, workdir)
+    self.assertEqual(
+      {row['point']['optimizer.lr'] for row in report.read(workdir)}, {0.01}
+    )
 
 
 if __name__ == '__main__':

@@ -42,7 +42,9 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
     rows of all points in the sweep's order, as in `rows.jsonl`.
 
   Raises:
-    InputError: bad input, named before the first point runs.
+    InputError: bad input, named before the first point runs. What only a run
+      can find, such as a loss that is not finite, ends its point alone: the
+      others run, and the error comes after them.
   """
   if config.trials < 1:
     raise base.InputError(f'trials={config.trials} must be at least 1.')
@@ -50,15 +52,22 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
     (point, full, _validated(full)) for point, full in sweep.grid(config)
   ]
   finished = report.start(workdir, config) if workdir else []
-  rows = []
+  rows, failed = [], []
   with _bar(len(points), 'point') as bar:
     for point, full, measure in points:
       point = json.loads(json.dumps(point))  # as the rows hold it
       ready = [row for row in finished if row['point'] == point]
-      rows += ready or _measure(point, full, measure, workdir)
+      try:
+        rows += ready or _measure(point, full, measure, workdir)
+      except base.InputError as e:
+        failed.append(f'{report.tables.label(point)}: {e}')
       bar.update()
-  if workdir:
+  if workdir and rows:
     report.finish(workdir, rows)
+  if failed:
+    raise base.InputError(
+      f'{len(failed)} of {len(points)} points stopped. {" ".join(failed)}'
+    )
   return rows
 
 
