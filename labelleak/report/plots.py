@@ -215,7 +215,8 @@ def _lines(ax, group, field, colors):
   if any(_paper(row, metric) for row in group):
     title += '; diamonds are published'
   ax.set_title(title, **_TITLE)
-  ax.legend(fontsize=7)
+  # Below the axes, where it hides no point.
+  ax.legend(fontsize=7, loc='upper center', bbox_to_anchor=(0.5, -0.16))
   _plain(ax, 'y')
 
 

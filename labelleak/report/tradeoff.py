@@ -1,6 +1,7 @@
 """The trade-off plot: what a defense costs (x) against what it hides (y)."""
 
 from collections.abc import Sequence
+import textwrap
 from typing import NamedTuple
 
 from matplotlib import figure, lines
@@ -9,6 +10,7 @@ import numpy as np
 from labelleak.report import judging, plots, published, ranking, tables
 
 _ABREAST = 3  # panels beside each other
+_TITLE = 60  # columns
 _MARKERS = 'o', '^', 's'
 _LEVELS = (0.6, 0.7, 0.8, 0.9)  # of the DCS
 _FAINT = dict(color='0.75', lw=0.7, zorder=0)
@@ -49,6 +51,7 @@ def draw(comparisons: Sequence[ranking.Comparison]) -> figure.Figure:
   labels = []
   for ax, (comparison, name) in zip(cells, panels):
     labels.append(_panel(ax, comparison, name, families))
+    name = textwrap.fill(name, _TITLE)
     title = [name, *plots.apart(comparison.first, firsts)]
     ax.set_title('\n'.join(title), fontsize=8, loc='left')
   _legend(fig, cells[: len(panels)], labels)
