@@ -18,8 +18,10 @@ from configs import common
 
 _CNN = dict(name='cnn.cnn', width=32)
 _VIT = dict(name='vit.vit', width=64, heads=4, depth=4)
-# patch of the ViT, steps of the training
-_DATA = dict(digits=(2, 300), mnist=(4, 300), cifar10=(4, 600))
+# patch of the ViT; steps of training, of the CNN and of the ViT
+_DATA = dict(
+  digits=(2, 300, 1000), mnist=(4, 300, 2000), cifar10=(4, 600, 3000)
+)
 
 
 def get_config(arg=None):
@@ -27,16 +29,21 @@ def get_config(arg=None):
   data = arg['data']
   common.check_choice('data', data, tuple(_DATA))
   config = common.hfl('llbg_trained')
-  patch, steps = _DATA[data]
+  patch, *steps = _DATA[data]
   models = _CNN, dict(_VIT, patch=patch)
   if data != 'digits':
     config.dataset = dict(name=data)
     config.data_dir = common.prepared(data)
   if arg['runlocal']:
-    config.trials, steps = 2, 5
+    config.trials, steps = 2, (5, 5)
     models = dict(_CNN, width=4), dict(_VIT, patch=patch, depth=1)
-  train = dict(steps=steps, batch_size=64, lr=1e-3)
-  states = (None, common.UNTRAINED), (train, common.TRAINED)
-  points = tuple((model, *state) for model in models for state in states)
-  config.sweep = ((('model', 'train', 'attacks'), points),)
+  fields = 'model', 'train', 'attacks'
+  config.sweep = ((fields, tuple(_points(models, steps))),)
   return config
+
+
+def _points(models, steps):
+  """Each model, untrained and after its steps."""
+  for model, num in zip(models, steps):
+    yield model, None, common.UNTRAINED
+    yield model, dict(steps=num, batch_size=64, lr=1e-3), common.TRAINED
