@@ -158,7 +158,9 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
   return Attack(infer=infer)
 
 
-def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
+def calibrated(
+  *, examples: int = 32, replay: int = 4, replays: int = 3
+) -> Attack:
   """Ours: the Bayes allocation under a model of the update.
 
   Where the published attacks subtract a fixed impact greedily, this one
@@ -178,7 +180,16 @@ def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
     replay: how many inputs the local steps are replayed on.
+    replays: how often, each time with the counts found so far.
+
+  Raises:
+    InputError: an argument below 1. (infer) A head without bias.
   """
+  if min(examples, replay, replays) < 1:
+    raise InputError(
+      f'counts.calibrated: examples={examples}, replay={replay} and'
+      f' replays={replays} must be at least 1.'
+    )
 
   def infer(key, view, known):
     beta = _bias(view, 'calibrated')
@@ -195,9 +206,21 @@ def calibrated(*, examples: int = 32, replay: int = 4) -> Attack:
       return counts
 
     def again():
-      mean = expectation.replayed(view, known, x[:replay], counts)
-      rows = jnp.broadcast_to(mean, softmax.mean.shape)
-      return allocation.infer(beta, softmax._replace(mean=rows), known, **hints)
+      # Counts and path depend on each other; one's error drives the other's, so
+      # the mean of the replays so far says the softmax.
+      def refine(carry, num):
+        counts, mean = carry
+        path = expectation.replayed(view, known, x[:replay], counts)
+        mean = mean + (path - mean) / num
+        rows = jnp.broadcast_to(mean, softmax.mean.shape)
+        counts = allocation.infer(
+          beta, softmax._replace(mean=rows), known, **hints
+        )
+        return (counts, mean), None
+
+      start = counts, jnp.zeros_like(beta)
+      nums = jnp.arange(1.0, replays + 1)
+      return jax.lax.scan(refine, start, nums)[0][0]
 
     # Replaying pays where the softmax moved by a part of what an example adds.
     large = softmax.moved > 0.05 / known.batch_size
