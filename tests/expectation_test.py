@@ -1,6 +1,7 @@
 """The attacker's model of the softmax against NumPy and closed forms."""
 
 import itertools
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import base, hfl
+from labelleak.attacks import counts as counts_attacks
 from labelleak.attacks import expectation
 
 KEY = jax.random.key(0)
@@ -186,6 +188,34 @@ class ExpectationTest(parameterized.TestCase):
     miss = softmax(self.x @ kernel + moved) - softmax(self.x @ kernel + bias)
     want = np.mean(path, axis=(0, 1)) + (S - 1) / (2 * S) * miss.mean(0)
     np.testing.assert_allclose(mean, want, rtol=1e-4)
+
+  def test_counts_and_path_come_to_agree(self):
+    """A softmax that is half the label shares: each replay halves what is left
+    of the error, the mean of the replays gains on it."""
+    counts = np.array([50, 25, 8, 5, 4, 3, 2, 2, 1, 0])
+    num_classes, size, steps = 10, counts.sum(), 10
+
+    def path(found):
+      return 0.5 * found / size + 0.5 / num_classes
+
+    beta = steps * (path(counts) - counts / size)
+    view = hfl.View(grads={'head': {'bias': jnp.float32(beta)}})
+    known = base.Known(
+      num_classes, int(size), steps, lr=LR, apply=apply, shape=(H,), defense=()
+    )
+    start = expectation.uniform(num_classes)._replace(moved=1.0)
+
+    def error(replays):
+      found = counts_attacks.calibrated(replays=replays).infer(KEY, view, known)
+      return np.abs(found - counts).sum() / 2
+
+    with (
+      mock.patch.object(expectation, 'measured', lambda *a: start),
+      mock.patch.object(expectation, 'replayed', lambda v, k, x, c: path(c)),
+    ):
+      errors = [error(replays) for replays in (1, 2, 8)]
+    self.assertGreater(errors[0], errors[1])
+    self.assertGreater(0.6 * errors[0], errors[2])
 
   @parameterized.parameters(((32, 32, 3),), ((16, 16, 1),), ((64,),))
   def test_dummies_have_unit_variance(self, shape):
