@@ -196,5 +196,30 @@ class CoaeTest(parameterized.TestCase):
     self.assertLess(float(found['true_mass']), 1e-3)
 
 
+class RenamedTest(parameterized.TestCase):
+  @parameterized.parameters((3, 0.0), (10, 0.0), (10, 0.13))
+  def test_a_ring_with_one_soft_class(self, num_classes, soft):
+    code = coae.renamed(num_classes=num_classes, soft=soft, seed=3)
+    y = jnp.eye(num_classes)
+    fake = np.asarray(code.encode(KEY, y))
+    np.testing.assert_allclose(fake.sum(1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(np.diag(fake), 0.0)
+    self.assertLen(set(fake.argmax(1)), num_classes)
+    pure = np.isclose(fake.max(1), 1.0).sum()
+    self.assertEqual(pure, num_classes - (soft > 0))
+    self.assertAlmostEqual(fake.max(1).min(), 1.0 - soft, places=6)
+    decoded = np.asarray(code.decode(jnp.asarray(fake)))
+    np.testing.assert_array_equal(decoded.argmax(1), np.arange(num_classes))
+
+  @parameterized.parameters(
+    (dict(num_classes=2), 'num_classes=2 must be at least 3'),
+    (dict(num_classes=5, soft=0.5), r'soft=0.5 in \[0, .5\)'),
+    (dict(num_classes=5, steps=1, lr=1e-9), 'decodes . of 5 classes'),
+  )
+  def test_bad_input(self, options, message):
+    with self.assertRaisesRegex(InputError, message):
+      coae.renamed(**options)
+
+
 if __name__ == '__main__':
   absltest.main()
