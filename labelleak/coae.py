@@ -169,10 +169,11 @@ def renamed(
 
   What little confusion comes to. The encoder that VFLAIR ships for ten classes
   and lambda_2 = .1 has ten distinct largest classes, a mean largest mass of
-  .987 and .047 nats: nine pure rows and one with about `soft=.13` elsewhere.
+  .987 and .047 nats a row; nine pure rows and one with `soft=.13` elsewhere
+  have the same largest mass and .039 nats.
 
   Args:
-    num_classes: K, at least 3.
+    num_classes: K, 3 to 20.
     seed: of the renaming, and of the decoder's initialisation.
     soft: what one class gives to another than its new and its own name.
     steps, lr: of the decoder's Adam.
@@ -181,9 +182,10 @@ def renamed(
     InputError: an option out of range, or classes that cannot be told apart
       after decoding.
   """
-  if num_classes < 3 or not 0 <= soft < 0.5 or steps < 1 or not lr > 0:
+  few = 3 <= num_classes <= _BLOCK
+  if not few or not 0 <= soft < 0.5 or steps < 1 or not lr > 0:
     raise InputError(
-      f'coae.renamed: num_classes={num_classes} must be at least 3,'
+      f'coae.renamed: num_classes={num_classes} must be 3 to {_BLOCK},'
       f' soft={soft} in [0, .5), steps={steps} and lr={lr} positive.'
     )
   ring = np.random.default_rng(seed).permutation(num_classes)

@@ -208,11 +208,21 @@ class RenamedTest(parameterized.TestCase):
     pure = np.isclose(fake.max(1), 1.0).sum()
     self.assertEqual(pure, num_classes - (soft > 0))
     self.assertAlmostEqual(fake.max(1).min(), 1.0 - soft, places=6)
+    self.assertEqual((fake > 0).sum(), num_classes + (soft > 0))
+    names, seen = fake.argmax(1), [0]
+    while names[seen[-1]] != 0:
+      seen.append(names[seen[-1]])
+    self.assertLen(seen, num_classes)  # one ring
+    other = coae.renamed(num_classes=num_classes, soft=soft, seed=4, steps=300)
+    self.assertGreater(np.abs(other.encode(KEY, y) - fake).max(), 0.5)
     decoded = np.asarray(code.decode(jnp.asarray(fake)))
     np.testing.assert_array_equal(decoded.argmax(1), np.arange(num_classes))
 
   @parameterized.parameters(
-    (dict(num_classes=2), 'num_classes=2 must be at least 3'),
+    (dict(num_classes=2), 'num_classes=2 must be 3 to 20'),
+    (dict(num_classes=40), 'num_classes=40 must be 3 to 20'),
+    (dict(num_classes=5, steps=0), 'steps=0'),
+    (dict(num_classes=5, lr=0.0), 'lr=0.0'),
     (dict(num_classes=5, soft=0.5), r'soft=0.5 in \[0, .5\)'),
     (dict(num_classes=5, steps=1, lr=1e-9), 'decodes . of 5 classes'),
   )

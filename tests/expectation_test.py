@@ -189,14 +189,17 @@ class ExpectationTest(parameterized.TestCase):
     want = np.mean(path, axis=(0, 1)) + (S - 1) / (2 * S) * miss.mean(0)
     np.testing.assert_allclose(mean, want, rtol=1e-4)
 
-  def test_counts_and_path_come_to_agree(self):
-    """A softmax that is half the label shares: each replay halves what is left
-    of the error, the mean of the replays gains on it."""
+  @parameterized.parameters(
+    (0.5, 0.6),  # softmax follows the labels: counts err on one side
+    (-1.0, 0.35),  # it flees them: counts swing about the truth
+  )
+  def test_counts_and_path_come_to_agree(self, slope, left):
+    """A softmax that is linear in the label shares."""
     counts = np.array([50, 25, 8, 5, 4, 3, 2, 2, 1, 0])
     num_classes, size, steps = 10, counts.sum(), 10
 
     def path(found):
-      return 0.5 * found / size + 0.5 / num_classes
+      return slope * found / size + (1 - slope) / num_classes
 
     beta = steps * (path(counts) - counts / size)
     view = hfl.View(grads={'head': {'bias': jnp.float32(beta)}})
@@ -215,7 +218,12 @@ class ExpectationTest(parameterized.TestCase):
     ):
       errors = [error(replays) for replays in (1, 2, 8)]
     self.assertGreater(errors[0], errors[1])
-    self.assertGreater(0.6 * errors[0], errors[2])
+    self.assertGreater(left * errors[0], errors[2])
+
+  @parameterized.parameters('examples', 'replay', 'replays')
+  def test_nothing_to_replay_is_refused(self, name):
+    with self.assertRaisesRegex(base.InputError, f'{name}=0.*at least 1'):
+      counts_attacks.calibrated(**{name: 0})
 
   @parameterized.parameters(((32, 32, 3),), ((16, 16, 1),), ((64,),))
   def test_dummies_have_unit_variance(self, shape):

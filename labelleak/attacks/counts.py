@@ -179,8 +179,8 @@ def calibrated(
 
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
-    replay: how many inputs the local steps are replayed on.
-    replays: how often, each time with the counts found so far.
+    replay: inputs that the local steps are replayed on.
+    replays: how often they are, each time with the counts found so far.
 
   Raises:
     InputError: an argument below 1. (infer) A head without bias.
@@ -206,8 +206,8 @@ def calibrated(
       return counts
 
     def again():
-      # Counts and path depend on each other; one's error drives the other's, so
-      # the mean of the replays so far says the softmax.
+      # An error of the counts moves the path, and that the counts, often past
+      # the truth: the mean of the paths so far damps it.
       def refine(carry, num):
         counts, mean = carry
         path = expectation.replayed(view, known, x[:replay], counts)

@@ -39,7 +39,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
       nothing. See `report`.
 
   Returns:
-    rows of all points in the sweep's order, as in `rows.jsonl`.
+    rows of all points in the sweep's order.
 
   Raises:
     InputError: bad input, named before the first point runs. What only a run

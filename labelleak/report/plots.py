@@ -3,7 +3,7 @@
 import pathlib
 import textwrap
 
-from matplotlib import figure
+from matplotlib import figure, transforms
 import numpy as np
 
 from labelleak.report import explained, tables
@@ -215,8 +215,14 @@ def _lines(ax, group, field, colors):
   if any(_paper(row, metric) for row in group):
     title += '; diamonds are published'
   ax.set_title(title, **_TITLE)
-  # Below the axes, where it hides no point.
-  ax.legend(fontsize=7, loc='upper center', bbox_to_anchor=(0.5, -0.16))
+  # Below the axes and their label, where it hides no point.
+  below = transforms.ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+  ax.legend(
+    fontsize=7,
+    loc='upper center',
+    bbox_to_anchor=(0.5, 0.0),
+    bbox_transform=ax.transAxes + below,
+  )
   _plain(ax, 'y')
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from labelleak.report import judging, plots, published, ranking, tables
 
 _ABREAST = 3  # panels beside each other
-_TITLE = 60  # columns
+_WRAP = 60  # columns of a title
 _MARKERS = 'o', '^', 's'
 _LEVELS = (0.6, 0.7, 0.8, 0.9)  # of the DCS
 _FAINT = dict(color='0.75', lw=0.7, zorder=0)
@@ -51,7 +51,7 @@ def draw(comparisons: Sequence[ranking.Comparison]) -> figure.Figure:
   labels = []
   for ax, (comparison, name) in zip(cells, panels):
     labels.append(_panel(ax, comparison, name, families))
-    name = textwrap.fill(name, _TITLE)
+    name = textwrap.fill(name, _WRAP)
     title = [name, *plots.apart(comparison.first, firsts)]
     ax.set_title('\n'.join(title), fontsize=8, loc='left')
   _legend(fig, cells[: len(panels)], labels)
