@@ -20,7 +20,7 @@ _CNN = dict(name='cnn.cnn', width=32)
 _VIT = dict(name='vit.vit', width=64, heads=4, depth=4)
 # patch of the ViT; steps of training, of the CNN and of the ViT
 _DATA = dict(
-  digits=(2, 300, 1000), mnist=(4, 300, 2000), cifar10=(4, 600, 3000)
+  digits=(2, 300, 1000), mnist=(4, 300, 2000), cifar10=(4, 600, 1500)
 )
 
 
