@@ -8,7 +8,7 @@
 The attacker holds one part of as many as there are parties, and in the last
 point two parts more, which their parties keep (`shared`). Columns of an image;
 of histopathology a patch each, so that more parties leave fewer examples, as
-published.
+published. Digits take 3 minutes on one core.
 
 Published: F1 of the active attack on histopathology above .70 up to 8 parties,
 .6446 with 10, .7638 with 10 and 2 shared patches.
