@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 
 from absl.testing import parameterized
 import pytest
@@ -72,6 +73,14 @@ class ConfigsTest(parameterized.TestCase):
     text = path.read_text()
     self.assertIn(f'--config=configs/{path.name}', text)
     self.assertIn('Published', text)
+
+  @parameterized.parameters(*FILES)
+  def test_each_variant_that_it_names_is_data(self, path):
+    named = rf'--config=configs/{path.name}:(\S+)'
+    for variant in {'runlocal', *re.findall(named, path.read_text())}:
+      config = _get(path, variant)
+      json.loads(config.to_json())
+      self.assertNotEmpty(list(sweep.grid(config)))
 
   @parameterized.parameters(*FILES)
   def test_misspelt_arguments_are_named(self, path):
