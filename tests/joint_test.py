@@ -1,5 +1,6 @@
 """The joint model of a config: batches, training, resume, costs, errors."""
 
+import os
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -391,12 +392,16 @@ class RefusedRunTest(parameterized.TestCase):
     config.sweep = (('optimizer.lr', (1e38, 0.01)),)
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(
-      InputError, r'1 of 2 points stopped\. optimizer\.lr=1e\+38: loss is'
+      InputError,
+      r'1 of 2 points stopped\. optimizer\.lr=1e\+38: loss is.* is in .*\.$',
     ):
       experiments.run(config, workdir)
-    self.assertEqual(
-      {row['point']['optimizer.lr'] for row in report.read(workdir)}, {0.01}
-    )
+    rows = report.read(workdir)
+    self.assertEqual({row['point']['optimizer.lr'] for row in rows}, {0.01})
+    self.assertTrue(os.path.exists(os.path.join(workdir, 'table.md')))
+    with self.assertRaisesRegex(InputError, '1 of 2 points stopped'):
+      experiments.run(config, workdir)
+    self.assertEqual(report.read(workdir), rows)  # what was finished stays
 
 
 if __name__ == '__main__':

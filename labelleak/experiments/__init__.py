@@ -65,8 +65,11 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   if workdir and rows:
     report.finish(workdir, rows)
   if failed:
+    kept = (
+      f' What the others found is in {workdir}.' if workdir and rows else ''
+    )
     raise base.InputError(
-      f'{len(failed)} of {len(points)} points stopped. {" ".join(failed)}'
+      f'{len(failed)} of {len(points)} points stopped. {" ".join(failed)}{kept}'
     )
   return rows
 
