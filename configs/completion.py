@@ -1,7 +1,7 @@
 """Model completion: the labels of all rows from a bottom and a few labels.
 
   python launch.py --config=configs/completion.py              # real digits
-  python launch.py --config=configs/completion.py:data=mnist   # ../shared, 5 min
+  python launch.py --config=configs/completion.py:data=mnist   # 5 min
   python launch.py --config=configs/completion.py:data=cifar10,small
   python launch.py --config=configs/completion.py:data=cifar10 # a GPU
   python launch.py --config=configs/completion.py:data=cifar10,table=3
