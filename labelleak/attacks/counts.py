@@ -180,7 +180,7 @@ def calibrated(
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
     replay: inputs that the local steps are replayed on.
-    replays: how often they are, each time with the counts found so far.
+    replays: how often they are at most, each time with the counts found so far.
 
   Raises:
     InputError: an argument below 1. (infer) A head without bias.
@@ -208,19 +208,23 @@ def calibrated(
     def again():
       # An error of the counts moves the path, and that the counts, often past
       # the truth: the mean of the paths so far damps it.
-      def refine(carry, num):
-        counts, mean = carry
+      def refine(state):
+        num, _, counts, mean = state
         path = expectation.replayed(view, known, x[:replay], counts)
         mean = mean + (path - mean) / num
         rows = jnp.broadcast_to(mean, softmax.mean.shape)
-        counts = allocation.infer(
+        found = allocation.infer(
           beta, softmax._replace(mean=rows), known, **hints
         )
-        return (counts, mean), None
+        return num + 1, (found != counts).any(), found, mean
 
-      start = counts, jnp.zeros_like(beta)
-      nums = jnp.arange(1.0, replays + 1)
-      return jax.lax.scan(refine, start, nums)[0][0]
+      def more(state):
+        num, changed, *_ = state
+        return changed & (num <= replays)
+
+      start = jnp.asarray(1), jnp.asarray(True), counts, jnp.zeros_like(beta)
+      # The first stands outside the loop: matmuls in loops are slow on CPUs.
+      return jax.lax.while_loop(more, refine, refine(start))[2]
 
     # Replaying pays where the softmax moved by a part of what an example adds.
     large = softmax.moved > 0.05 / known.batch_size
