@@ -41,14 +41,12 @@ _KERNEL = (
   dict(name='counts.llg_star'),
   dict(name='counts.idlg'),
 )
-_BLIND = dict(
-  name='counts.calibrated',
-  known=tuple(field for field in common.SERVER if field != 'defense'),
-)
-_BLIND_TO_MODEL = dict(
-  name='counts.calibrated',
-  known=tuple(field for field in common.SERVER if field != 'apply'),
-)
+
+
+def _blind(to):
+  """`calibrated` by a server that does not know one thing."""
+  known = tuple(field for field in common.SERVER if field != to)
+  return dict(name='counts.calibrated', known=known)
 
 
 def _clip(max_norm):
@@ -89,7 +87,7 @@ _ADAPTIVE = (
 )
 _GRANTED = (
   *common.UNTRAINED[:3],
-  _BLIND_TO_MODEL,
+  _blind('apply'),
   dict(name='counts.calibrated', known=common.SERVER),
   dict(name='counts.calibrated', known=(*common.SERVER, 'x')),
 )
@@ -114,7 +112,7 @@ def get_config(arg=None):
   config.name = 'llbg_defenses'
   if arg['adaptive']:
     config.model = dict(name='mlp.mlp')
-    config.attacks = (*common.UNTRAINED, _BLIND)
+    config.attacks = (*common.UNTRAINED, _blind('defense'))
     config.sweep = _ADAPTIVE
   elif arg['secure']:
     config.model = dict(name='mlp.mlp')

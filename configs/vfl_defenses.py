@@ -58,9 +58,9 @@ def get_config(arg=None):
   elif part in ('mnist', 'shipped', 'figure7'):
     common.images(config, 'mnist')
     _train(config, batch_size=1024, rows=60000, epochs=30)
+    points = dict(mnist=_records, shipped=_shipped, figure7=_figure7)[part]()
     if part == 'shipped':
-      config.attacks, points = _DIRECT[:1], _shipped()
-    points = _figure7() if part == 'figure7' else points
+      config.attacks = _DIRECT[:1]
   elif part == 'binary':
     common.images(config, 'mnist')
     config.classes = 2
