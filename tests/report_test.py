@@ -921,6 +921,16 @@ class ResultsTest(parameterized.TestCase):
     self.assertIn('20.00 ± 1.00', table)
     self.assertNotIn('10.00 ± 1.00', table)
 
+  def test_ours_of_another_run_states_its_trials(self):
+    rows = [
+      _row('counts.llg', 0.8, trials=100),
+      _row('counts.calibrated', 0.97, trials=12, seed=21),
+      _row('counts.calibrated', 0.5, setting=dict(batch_size=7), trials=500),
+    ]
+    table = results.markdown(rows).split('## LLBG Table 1:')[1].split('##')[0]
+    (line,) = [ln for ln in table.splitlines() if ln.startswith('| VGG19')]
+    self.assertIn('| 97.00 ± 1.00 (12 trials) |', line)
+
   def test_the_main_task_has_its_column(self):
     facts = dict(defense='sparsify(drop=0.99)')
     rows = [

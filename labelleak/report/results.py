@@ -13,8 +13,9 @@ under `results/`. Accuracy in percent, mean ± standard deviation over trials: o
 label counts in the LLBG tables (its ASR), of the labels themselves in those on
 vertical FL; *ours* beside each published number, blank where it was not run.
 `random` guesses labels uniformly, `calibrated` and `linear.full` are our own
-attacks; all saw the same updates. `main` and relative accuracy are those of a
-model trained under the same defense, on test data.
+attacks; all saw the same updates, save where a cell states its own number of
+trials: that is another run. `main` and relative accuracy are those of a model
+trained under the same defense, on test data.
 
 † other data or another model stand for the published ones: the published number
 is then what is *expected by label statistics*, which decide most attacks as
@@ -48,10 +49,11 @@ def _table(table, rows):
     for column in columns:
       cell = table.cells.get((name, column))
       row = _best(cell, rows) if cell else None
-      chosen = chosen or row or _stand_in(cell, table.beside, rows)
+      chosen = chosen or row or _stand_in(cell, table.beside[:1], rows)
       metric = cell.metric if cell else None
       line += [_summary(cell), _ours(row, metric)]
-    line += [_beside(chosen, rows, name) for name in table.beside]
+    cells = [table.cells.get((name, column)) for column in columns]
+    line += [_beside(chosen, cells, rows, other) for other in table.beside]
     body.append([*line, _data(chosen)])
   return f'## {table.title}\n\n{tabulate(body, header, "github")}\n'
 
@@ -63,21 +65,27 @@ def _best(cell, rows):
 
 
 def _stand_in(cell, attacks, rows):
-  """A row of ours in the setting of a cell whose attack was not run there."""
+  """A row of one of these attacks in the setting of a cell of another."""
   fitting = [row for row in rows if cell and published.fits(cell, row)]
-  return _first([row for row in fitting if row['attack'] in attacks[:1]])
+  return _first([row for row in fitting if row['attack'] in attacks])
 
 
 def _first(found):
   rank = lambda row: (not published.substitute(row), row['trials'])
-  return max(found, key=rank, default=None)
+  return max(filter(None, found), key=rank, default=None)
 
 
-def _beside(row, rows, name):
-  """Another attack on the same point; its grants are shown where it has any."""
+def _beside(row, cells, rows, name):
+  """Another attack on the same point; its grants are shown where it has any.
+
+  Where it ran elsewhere in the setting of the cells, that is shown, and marked.
+  """
   if row is None:
     return ''
   same = [r for r in rows if _point(r) == _point(row) and r['attack'] == name]
+  if not same:
+    found = _first([_stand_in(c, [name], rows) for c in cells])
+    return f'{_ours(found)} ({found["trials"]} trials)' if found else ''
   short = tables.short_name(name)
   return '; '.join(
     _ours(r) + tables.attack(r, short=True).removeprefix(short) for r in same
