@@ -98,7 +98,7 @@ def hfl(name):
       per_class_cap=placeholder(int),
       trials=100,
       seed=0,
-      per_device=placeholder(int),  # trials at once; None: 1 on a CPU, else 8
+      per_device=placeholder(int),  # trials at once; None: see `sweep.spread`
       sweep=(),
     )
   )
@@ -147,7 +147,7 @@ def vfl(name):
       ),
       trials=5,
       seed=0,
-      per_device=placeholder(int),  # trials at once; None: 1 on a CPU, else 8
+      per_device=placeholder(int),  # trials at once; None: see `sweep.spread`
       sweep=(),
     )
   )

@@ -1,5 +1,6 @@
 """Grids of points, and trials spread over chunks and devices."""
 
+import threading
 from unittest import mock
 
 from absl.testing import parameterized
@@ -131,6 +132,41 @@ class SpreadTest(parameterized.TestCase):
     sweep.spread(trial, keys, items, shared, per_device=2)
     used = {d for sharding in text for d in sharding.device_set}
     self.assertLen(used, jax.device_count())
+
+  def test_a_cpu_runs_trials_side_by_side(self):
+    keys, items, shared = _inputs(6)
+    meet = threading.Barrier(3)  # breaks, and the test fails, if one is alone
+
+    def met(x):
+      meet.wait(timeout=30)
+      return x
+
+    def trial(key, item, shared):
+      x = item['x'][0]
+      return jax.pure_callback(met, jax.ShapeDtypeStruct((), x.dtype), x)
+
+    with mock.patch.object(
+      jax, 'devices', return_value=jax.local_devices()[:1]
+    ):
+      out = sweep.spread(trial, keys, items, shared, per_device=3)
+    np.testing.assert_array_equal(out, items['x'][:, 0])
+
+  def test_a_failing_trial_ends_the_run(self):
+    keys, items, shared = _inputs(40)
+    asked = []
+
+    def build(index):
+      asked.append(index)
+      if len(asked) == 5:
+        raise InputError('no fifth trial.')
+      return jax.tree.map(lambda a: a[index], items)
+
+    with (
+      mock.patch.object(jax, 'devices', return_value=jax.local_devices()[:1]),
+      self.assertRaisesRegex(InputError, 'no fifth'),
+    ):
+      sweep.spread(_trial, keys, build, shared)
+    self.assertLen(asked, 5)
 
   def test_per_device_must_be_positive(self):
     with self.assertRaisesRegex(InputError, 'per_device=0'):
