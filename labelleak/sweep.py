@@ -5,7 +5,7 @@ pure function for T trials, in chunks that are sharded over the devices.
 """
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import copy
 import itertools
@@ -82,7 +82,8 @@ def spread(
   shared: chex.ArrayTree,
   *,
   per_device: Optional[int] = None,
-  callback: Callable[[int], None] = lambda num: None,
+  finished: Sequence[np.ndarray] = (),
+  callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
 ) -> chex.ArrayTree:
   """Runs `trial(key, item, shared)` for T trials, sharded over all devices.
 
@@ -100,7 +101,10 @@ def spread(
     shared: the same for all trials, replicated.
     per_device: trials that a device runs at once. None is as many as there are
       cores, 4 at most, on a single CPU, 1 on several, 8 on an accelerator.
-    callback: called with the number of trials that a chunk finished.
+    finished: leaves [t, ...] of the first t trials, from an earlier call with
+      the same arguments that did not end; they are not run again.
+    callback: called with the number of trials that a chunk finished, and their
+      values.
 
   Returns:
     host arrays, leaves [T, ...].
@@ -136,12 +140,16 @@ def spread(
   def collect():
     future, num = pending.popleft()
     done.append(future.result())
-    callback(num)
+    callback(num, done[-1])
 
+  first = len(finished[0]) if finished else 0
+  if first:
+    like = jax.eval_shape(run, *inputs(0)[0])
+    done.append(jax.tree.unflatten(jax.tree.structure(like), finished))
   compiled = None
   pool = futures.ThreadPoolExecutor(workers)
   try:
-    for start in range(0, len(keys), width):
+    for start in range(first, len(keys), width):
       args, num = inputs(start)
       compiled = compiled or run.lower(*args).compile()  # once, for all threads
       pending.append((pool.submit(fetch, args, num), num))

@@ -1,6 +1,7 @@
 """HFL experiments from config to rows, and the errors that stop them early."""
 
 import dataclasses
+import os
 from unittest import mock
 
 from absl.testing import parameterized
@@ -102,6 +103,37 @@ class RowsTest(parameterized.TestCase):
     many = report.trials(many)
     for name, values in report.trials(few).items():
       np.testing.assert_allclose(values, many[name][:3])
+
+  @parameterized.parameters(False, True)
+  def test_a_killed_point_goes_on_from_its_last_trial(self, new_code):
+    whole, killed = [self.create_tempdir().full_path for _ in range(2)]
+    config = _config(trials=9, per_device=1)
+    rows = experiments.run(config, whole)
+    told = experiments.Progress.__call__
+    moves = []
+
+    def tell(progress, num, values=None):
+      told(progress, num, values)
+      moves.append(num)
+      if len(moves) == 2:
+        raise KeyboardInterrupt  # as early as a kill would end it
+
+    with (
+      mock.patch.object(experiments, '_KEEP_EVERY', 0.0),
+      mock.patch.object(experiments.Progress, '__call__', tell),
+    ):
+      with self.assertRaises(KeyboardInterrupt):
+        experiments.run(config, killed)
+      self.assertEmpty(report.read(killed))
+      code = ['other'] if new_code else report._code()
+      with mock.patch.object(report, '_code', return_value=code):
+        again = experiments.run(config, killed)
+    left = 9 if new_code else 9 - sum(moves[:2])
+    self.assertEqual(sum(moves[2:]), left)
+    self.assertEqual(*[[*map(report.comparable, r)] for r in (rows, again)])
+    self.assertNotIn('unfinished.npz', os.listdir(killed))
+    for name, values in report.trials(whole).items():
+      np.testing.assert_array_equal(report.trials(killed)[name], values)
 
   def test_device_count_does_not_change_rows(self):
     rows = []

@@ -113,7 +113,12 @@ class SpreadTest(parameterized.TestCase):
       jax, 'devices', return_value=jax.local_devices()[:devices]
     ):
       lazy = sweep.spread(
-        _trial, keys, build, shared, per_device=1, callback=done.append
+        _trial,
+        keys,
+        build,
+        shared,
+        per_device=1,
+        callback=lambda num, _: done.append(num),
       )
       eager = sweep.spread(_trial, keys, items, shared, per_device=1)
     chex.assert_trees_all_equal(lazy, eager)
@@ -150,6 +155,38 @@ class SpreadTest(parameterized.TestCase):
     ):
       out = sweep.spread(trial, keys, items, shared, per_device=3)
     np.testing.assert_array_equal(out, items['x'][:, 0])
+
+  @parameterized.product(done=[1, 4, 10], devices=[1, 4])
+  def test_goes_on_from_finished_trials(self, done, devices):
+    keys, items, shared = _inputs(10)
+    ran = []
+
+    def build(index):
+      ran.extend(index)
+      return jax.tree.map(lambda a: a[index], items)
+
+    with mock.patch.object(
+      jax, 'devices', return_value=jax.local_devices()[:devices]
+    ):
+      whole = sweep.spread(_trial, keys, items, shared)
+      told = []
+      rest = sweep.spread(
+        _trial,
+        keys,
+        build,
+        shared,
+        finished=[leaf[:done] for leaf in jax.tree.leaves(whole)],
+        callback=lambda num, values: told.append((num, values['dot'])),
+      )
+    chex.assert_trees_all_equal(rest, whole)
+    self.assertEqual(sum(num for num, _ in told), 10 - done)
+    if told:
+      dots = np.concatenate([dot for _, dot in told])
+      np.testing.assert_array_equal(dots, whole['dot'][done:])
+    # The first ones are asked for their shapes alone.
+    self.assertEqual(
+      set(ran) - set(range(devices)), set(range(done, 10)) - set(range(devices))
+    )
 
   def test_a_failing_trial_ends_the_run(self):
     keys, items, shared = _inputs(40)

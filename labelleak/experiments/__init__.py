@@ -2,7 +2,7 @@
 
 `config.experiment` names a module with a function `experiment(*, config)`. It
 validates everything that the config says, loads what is cheap, and returns
-`measure(progress) -> list of dicts`, one for each attack, with
+`measure(progress) -> list of dicts` (see `Progress`), one for each attack, with
 
   attack, attack_args, known: what ran, and what it was granted;
   setting: facts that identify the point among published ones, JSON: `data` and
@@ -22,12 +22,16 @@ import time
 from typing import Optional
 
 from absl import flags
+import chex
 import jax
 from ml_collections import ConfigDict
+import numpy as np
 import tqdm
 
 from labelleak import base, report, sweep
 from labelleak.report import published
+
+_KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
 
 
 def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
@@ -123,10 +127,10 @@ def _measure(point, config, measure: Callable, workdir):
     InputError: what only a run can find: a loss that is not finite, or what an
       aggregator's callback refused.
   """
-  started = time.perf_counter()
   with _bar(config.trials, 'trial', leave=False) as bar:
+    progress = Progress(bar, workdir, point)
     try:
-      results = measure(bar.update)
+      results = measure(progress)
     except FloatingPointError as e:
       raise base.InputError(str(e)) from e
     except jax.errors.JaxRuntimeError as e:
@@ -134,7 +138,7 @@ def _measure(point, config, measure: Callable, workdir):
       if not marker:
         raise
       raise base.InputError(refusal.strip()) from e
-  seconds = time.perf_counter() - started
+  seconds = progress.seconds()
   values = [result.pop('values') for result in results]
   arrays = [result.pop('arrays', {}) for result in results]
   rows = []
@@ -155,6 +159,41 @@ def _measure(point, config, measure: Callable, workdir):
     kept = [each | more for each, more in zip(values, arrays)]
     report.append(workdir, rows, kept)
   return rows
+
+
+class Progress:
+  """Moves a point's bar, and keeps its trials in the workdir as they finish.
+
+  Attributes:
+    finished: what a killed run had kept, leaves [t, ...] of the first t trials.
+  """
+
+  def __init__(self, bar: tqdm.tqdm, workdir: Optional[str], point: dict):
+    self.finished, self._before = [], 0.0
+    if workdir:
+      self.finished, self._before = report.unfinished(workdir, point)
+    self._bar, self._workdir, self._point = bar, workdir, point
+    self._chunks = [self.finished] if self.finished else []
+    self._started = self._kept = time.perf_counter()
+    done = len(self.finished[0]) if self.finished else 0
+    bar.n = bar.last_print_n = bar.initial = done  # and no part of its speed
+    bar.refresh()
+
+  def __call__(self, num: int, values: Optional[chex.ArrayTree] = None):
+    """`num` more trials are done; values [num, ...] can be gone on from."""
+    self._bar.update(num)
+    if not self._workdir or values is None:
+      return
+    self._chunks.append(jax.tree.leaves(values))
+    if time.perf_counter() - self._kept >= _KEEP_EVERY:
+      leaves = [np.concatenate(parts) for parts in zip(*self._chunks)]
+      self._chunks = [leaves]
+      report.keep(self._workdir, self._point, leaves, self.seconds())
+      self._kept = time.perf_counter()
+
+  def seconds(self) -> float:
+    """Spent on the point so far, by the runs that were killed as well."""
+    return self._before + time.perf_counter() - self._started
 
 
 def _bar(total, unit, leave=True):

@@ -113,6 +113,7 @@ def observed(config: ConfigDict, scoring: Scoring) -> Callable:
       draw,
       (variables, aux, scoring.shared),
       per_device=config.per_device,
+      finished=progress.finished,
       callback=progress,
     )
     facts = _facts(config, source, accuracy)

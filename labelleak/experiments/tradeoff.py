@@ -73,6 +73,7 @@ def experiment(*, config: ConfigDict) -> Callable:
       items,
       (),
       per_device=config.per_device,
+      finished=progress.finished,
       callback=progress,
     )
     learned = [

@@ -77,6 +77,7 @@ def experiment(*, config: ConfigDict) -> Callable:
       draw,
       state,
       per_device=config.per_device,
+      finished=progress.finished,
       callback=progress,
     )
     facts = joint.facts(config, part, config.batch_size, accuracy)

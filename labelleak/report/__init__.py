@@ -2,12 +2,14 @@
 
 A workdir holds `config.json`, `rows.jsonl` (one JSON object for each point and
 attack), `trials.npz` (per-trial values), `table.md` and plots. Points are
-written as they finish, so a killed run that is started again goes on where it
+written as they finish, and the trials of the point at hand every few seconds
+(`unfinished.npz`), so a killed run that is started again goes on where it
 stopped. `python -m labelleak.report results > RESULTS.md` compares the rows of
 many workdirs with the published tables.
 """
 
 import functools
+import io
 import json
 import os
 import pathlib
@@ -30,6 +32,7 @@ from labelleak.report import (
   tradeoff,
 )
 
+_UNFINISHED = 'unfinished.npz'
 # Fields that differ between two runs of the same config.
 VOLATILE = ('seconds', 'step_seconds', 'device', 'versions', 'commit')
 
@@ -75,11 +78,29 @@ def append(workdir: str, rows: list[dict], values: list[dict]) -> None:
   for row, metrics in zip(rows, values):
     for metric, array in metrics.items():
       arrays[tables.entry(row, metric)] = np.asarray(array)
-  with open(path / 'trials.tmp', 'wb') as f:
-    np.savez_compressed(f, **arrays)
-    f.flush()
-    os.fsync(f.fileno())
-  os.replace(path / 'trials.tmp', path / 'trials.npz')
+  _save(path / 'trials.npz', arrays)
+  (path / _UNFINISHED).unlink(missing_ok=True)
+
+
+def keep(
+  workdir: str, point: dict, leaves: list[np.ndarray], seconds: float
+) -> None:
+  """Writes the trials [t, ...] that a point has finished so far."""
+  facts = json.dumps([point, _code(), seconds])
+  arrays = {f'{i}': leaf for i, leaf in enumerate(leaves)}
+  _save(pathlib.Path(workdir) / _UNFINISHED, dict(arrays, facts=facts))
+
+
+def unfinished(workdir: str, point: dict) -> tuple[list[np.ndarray], float]:
+  """What `keep` wrote of this point, by the same code: leaves, seconds."""
+  path = pathlib.Path(workdir) / _UNFINISHED
+  if not path.exists():
+    return [], 0.0
+  with np.load(path, allow_pickle=False) as f:
+    whose, code, seconds = json.loads(str(f['facts']))
+    if [whose, code] != [point, _code()]:
+      return [], 0.0
+    return [f[f'{i}'] for i in range(len(f) - 1)], seconds
 
 
 def finish(workdir: str, rows: list[dict]) -> None:
@@ -150,6 +171,12 @@ def environment() -> dict:
   )
 
 
+def _code():
+  """Versions and commit: trials of other code are no part of a row."""
+  found = environment()
+  return [found['versions'], found['commit']]
+
+
 def _line(row):
   return (json.dumps(row) + '\n').encode()
 
@@ -162,6 +189,12 @@ def _replace(path, data):
     f.flush()
     os.fsync(f.fileno())
   os.replace(temporary, path)
+
+
+def _save(path, arrays):
+  file = io.BytesIO()
+  np.savez_compressed(file, **arrays)
+  _replace(path, file.getvalue())
 
 
 def _first_difference(theirs, ours, path='config'):
