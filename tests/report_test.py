@@ -220,6 +220,14 @@ class TablesTest(parameterized.TestCase):
     self.assertIn('llbg(confidence=aux)+x+y', text)
     self.assertNotIn('†', text)
 
+  def test_what_an_attack_lacks_is_named_where_that_tells_rows_apart(self):
+    known = ['lr', 'steps', 'clients', 'defense']
+    blind = _row('counts.calibrated', known=known)
+    text = tables.points([blind, _row('counts.calibrated'), _row()])
+    names = [line.split()[0] for line in text.splitlines() if '±' in line]
+    self.assertEqual(names, ['calibrated-apply', 'calibrated', 'llbg'])
+    self.assertNotIn('-apply', tables.points([blind, _row()]))
+
   def test_substitutes_are_marked(self):
     for fields in (dict(data='imagenet_sample 32px/100'), dict(model='x.y')):
       row = _row(**fields)

@@ -72,7 +72,7 @@ def by_class(rows: list[dict]) -> figure.Figure:
       ax.set_visible(False)
     for ax, row in zip(line, group):
       image = ax.imshow(row['matrix'], vmin=0, vmax=1, cmap='Blues')
-      ax.set_title(tables.attack(row, short=True), fontsize=8)
+      ax.set_title(tables.attack(row, among=group), fontsize=8)
       ax.tick_params(labelsize=6)
       ax.locator_params(integer=True)
     line[0].set_ylabel('\n'.join([*apart(first, rows), 'label']), fontsize=7)
@@ -121,7 +121,7 @@ def _title(row):
 def _bars(ax, group, colors):
   metric = _metric(group)
   names = [
-    textwrap.fill(tables.attack(row, short=True), _NAME) for row in group
+    textwrap.fill(tables.attack(row, among=group), _NAME) for row in group
   ]
   means = [100 * row['metrics'][metric]['mean'] for row in group]
   stds = [100 * row['metrics'][metric]['std'] for row in group]
@@ -182,7 +182,7 @@ def _lines(ax, group, field, colors):
   metric = _metric(group)
   lines = {}
   for row in group:
-    lines.setdefault(tables.attack(row, short=True), []).append(row)
+    lines.setdefault(tables.attack(row, among=group), []).append(row)
   drawn = []
   for name, line in lines.items():
     line = sorted(line, key=lambda row: row['setting'][field])

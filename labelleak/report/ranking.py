@@ -71,7 +71,7 @@ def _comparison(rows):
   points = []
   for row in rows:
     if main := _main(row, relative):
-      _place(points, row, main)
+      _place(points, row, main, among=rows)
   attacks = dict.fromkeys(
     name
     for point in points
@@ -81,9 +81,9 @@ def _comparison(rows):
   return Comparison(rows[0], relative, points, list(attacks))
 
 
-def _place(points, row, main):
+def _place(points, row, main, among):
   """Adds a row to its point; the same attack again makes another one."""
-  name, defense = tables.attack(row, short=True), tables.defense(row)
+  name, defense = tables.attack(row, among), tables.defense(row)
   for point in points:
     same = point.defense == defense and point.main == main
     if same and name not in point.rows:

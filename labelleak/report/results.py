@@ -87,9 +87,8 @@ def _beside(row, cells, rows, name):
     found = _first([_stand_in(c, [name], rows) for c in cells])
     return f'{_ours(found)} ({found["trials"]} trials)' if found else ''
   short = tables.short_name(name)
-  return '; '.join(
-    _ours(r) + tables.attack(r, short=True).removeprefix(short) for r in same
-  )
+  granted = lambda r: tables.attack(r, among=same).removeprefix(short)
+  return '; '.join(f'{_ours(r)} {granted(r)}'.strip() for r in same)
 
 
 def _summary(cell):

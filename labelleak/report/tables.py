@@ -106,7 +106,7 @@ def points(rows: list[dict], style: str = 'simple') -> str:
     papers = [paper for row in group if (paper := _paper(row)[1])]
     header = ['attack', *(_SHORT.get(n, n.replace('_', ' ')) for n in names)]
     body = [
-      [attack(row, short=True)]
+      [attack(row, among=group)]
       + [measured(row, n) for n in names]
       + ([published(row)] if papers else [])
       for row in group
@@ -123,17 +123,17 @@ def points(rows: list[dict], style: str = 'simple') -> str:
       lines = f'{model}\n{textwrap.fill(facts, WIDTH, **indent)}'
     widths = [30] if style == 'simple' else None
     table = tabulate(body, header, style, maxcolwidths=widths)
-    verdicts = [_verdict(row) for row in group if row.get('gain')]
+    verdicts = [_verdict(row, group) for row in group if row.get('gain')]
     parts.append('\n'.join([f'{lines}\n\n{table}\n', *verdicts]))
   return with_notes('\n'.join(parts))
 
 
-def _verdict(row):
+def _verdict(row, group):
   """One line on the paired differences of a row, in points."""
   found = row['gain']
   points = lambda name: f'{100 * found[name]:+.2f}' if found[name] else '?'
   return (
-    f'{attack(row, short=True)}: {points("mean")} points over'
+    f'{attack(row, among=group)}: {points("mean")} points over'
     f' {found["over"]}, 95 % interval {points("low")} to {points("high")},'
     f' {found["seeds"]} seeds: {found["verdict"]}\n'
   )
@@ -227,19 +227,28 @@ def entry(row: dict, name: str) -> str:
   return f'{label(row["point"])}/{attack(row)}/{name}'
 
 
-def attack(row: dict, short: bool = False) -> str:
+def attack(row: dict, among: list[dict] | None = None) -> str:
   """An attack with its arguments and what it was granted.
 
   What the server holds goes without saying; `+` names what was granted beyond,
-  `-` (long form only) which of it was not: 'counts.llbg(confidence=aux)+x+y'.
+  `-` which of it was not: 'counts.llbg(confidence=aux)+x+y'.
+
+  Args:
+    row: of `rows.jsonl`.
+    among: the rows that it is shown with, for the short form: without a module
+      that goes without saying, and with `-` only where that tells rows apart.
   """
+  short = among is not None
   name = short_name(row['attack']) if short else row['attack']
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   vertical = 'attacker' in row['setting']
   public = _PUBLIC_VERTICAL if vertical else _PUBLIC
   more = [f'+{k}' for k in row['known'] if k not in (*public, *_OWN)]
-  less = [f'-{k}' for k in public if k not in row['known']]
-  less = [] if short else less
+  lacks = lambda r: [f'-{k}' for k in public if k not in r['known']]
+  less = lacks(row)
+  twin = lambda r: all(r[k] == row[k] for k in ('attack', 'attack_args'))
+  if short and all(lacks(r) == less for r in among if twin(r)):
+    less = []
   return ''.join([name, f'({args})' if args else '', *more, *less])
 
 
