@@ -13,9 +13,8 @@ Published, ImageNet, B=64: untrained LLG 2.19 +- 1.89, EBI 95.36 +- 1.88, LLBG
 94.90 +- 0.69; trained LLG 0.34, EBI 84.41, LLBG_aux 90.20, LLBG with a constant
 confidence of .5, .7, .9: 70.25, 81.22, 76.58.
 
-On 2 cores the default takes 2.6 minutes, compilation included, or 5.3 on two
-half as fast, and finds on ViT-Ti LLG 10.1 +- 9.5, EBI 95.3 +- 1.8 and LLBG 94.8
-+- .8 (results/llbg_vit).
+On 2 cores the default takes 2.3 minutes, compilation included, and finds on
+ViT-Ti LLG 10.1 +- 9.5, EBI 95.3 +- 1.8 and LLBG 94.8 +- .8 (results/llbg_vit).
 """
 
 from configs import common
