@@ -183,6 +183,7 @@ def infer(
   softmax: expectation.Softmax,
   known: Known,
   *,
+  error: float = 0.0,
   quiet: chex.Array | float = 1.0,
   ratio: Optional[chex.Array] = None,
 ) -> chex.Array:
@@ -196,6 +197,8 @@ def infer(
     beta: [K] bias update, or what is read of it by `expectation.fused`.
     softmax: the model's.
     known: sizes and `defense`.
+    error: relative, of the mean softmax: the model may be as good as its
+      variances say, or off by this much in each class on its own.
     quiet: [] granted noise on `beta` over that on one entry of the update.
     ratio: [] norm of a step's gradient over that of its bias part, where the
       model tells it: says what a granted clip left.
@@ -207,9 +210,9 @@ def infer(
   noise, clipped = granted(known)
   noise = noise * quiet
   counts = jnp.full(known.num_classes, n / known.num_classes)
-  own, scatter, error = _own(softmax, known)
+  own, scatter, unsure = _own(softmax, known)
   # k examples scatter, and the mean of their class is itself uncertain.
-  own_var = w**2 * (scatter[:, None] * k + error[:, None] * k**2)
+  own_var = w**2 * (scatter[:, None] * k + unsure[:, None] * k**2)
   off_var = softmax.var * (1 - jnp.eye(known.num_classes))
   for _ in range(1 if known.y is None else 3):
     a = w * counts
@@ -218,8 +221,9 @@ def infer(
     var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
     var = var[:, None] + own_var
 
-    def evaluate(scale, floor, doubt, blur=0.0, q=q, var=var):
-      spread = noise**2 + scale**2 * (var + floor**2)
+    def evaluate(scale, floor, doubt, off, blur=0.0, q=q, var=var):
+      wrong = (off * known.steps * q)[:, None]
+      spread = noise**2 + scale**2 * (var + floor**2 + wrong**2)
       spread += (blur * beta)[:, None] ** 2
       post = posterior(
         log_likelihood(
@@ -237,7 +241,7 @@ def infer(
         log_fit -= 0.5 * (jnp.log(scale / left) / _RATIO_ERROR) ** 2
       return post._replace(evidence=post.evidence + log_fit)
 
-    probs = _integrate(evaluate, beta, known, table, clipped)
+    probs = _integrate(evaluate, beta, known, table, clipped, error)
     counts = probs @ k[0]
   return allocate(probs)
 
@@ -282,8 +286,8 @@ def _left(probs, q, ratio, known):
   return jnp.minimum(1.0, dict(known.defense)['clip'] / norm)
 
 
-def _integrate(evaluate, beta, known, table, clipped):
-  """Mixes `evaluate(scale, floor)` over both unknowns, [K, N + 1]."""
+def _integrate(evaluate, beta, known, table, clipped, error):
+  """Mixes `evaluate(scale, floor, doubt, off)` over them, [K, N + 1]."""
   unit = float(table.total[1].min())
   top = jnp.asarray(0.5 * unit)
   if known.defense is None:
@@ -294,11 +298,13 @@ def _integrate(evaluate, beta, known, table, clipped):
   if known.y is not None:
     doubt = jnp.exp(_DOUBT * jnp.linspace(-2.0, 2.0, 9))
 
+  off = jnp.array([0.0, error] if error else [0.0])
+
   def mix(scales, num_floors, blur=0.0, log_prior=0.0):
     floors = jnp.geomspace(0.004 * unit, top, num_floors)
-    floors, doubts = (a.ravel() for a in jnp.meshgrid(floors, doubt))
+    nodes = [a.ravel() for a in jnp.meshgrid(floors, doubt, off)]
     post = jax.lax.map(
-      lambda c: jax.vmap(lambda f, d: evaluate(c, f, d, blur))(floors, doubts),
+      lambda c: jax.vmap(lambda *node: evaluate(c, *node, blur))(*nodes),
       scales,
     )
     evidence = (

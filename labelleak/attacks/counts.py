@@ -21,6 +21,7 @@ most negative ones are named; entries that are not finite count as 0, no
 evidence; ties go to the class of lower index.
 """
 
+import functools
 from typing import Optional
 
 import chex
@@ -30,6 +31,8 @@ import jax.numpy as jnp
 from labelleak import hfl
 from labelleak.attacks import allocation, expectation
 from labelleak.base import Attack, InputError, Known
+
+_PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
 
 
 def random() -> Attack:
@@ -201,11 +204,14 @@ def calibrated(
       x = expectation.dummies(key, examples, known.shape)
     softmax = expectation.measured(view, known, x)
     beta, hints = _reading(view, known, x, beta)
-    counts = allocation.infer(beta, softmax, known, **hints)
+    allocate = functools.partial(allocation.infer, beta, known=known, **hints)
     if known.y is not None or not known.lr or known.steps == 1:
-      return counts
+      return allocate(softmax)
 
     def again():
+      # A path errs most on the classes that it gives most.
+      allot = functools.partial(allocate, error=_PATH_ERROR)
+
       # An error of the counts moves the path, and that the counts, often past
       # the truth: the mean of the paths so far damps it.
       def refine(state):
@@ -213,22 +219,21 @@ def calibrated(
         path = expectation.replayed(view, known, x[:replay], counts)
         mean = mean + (path - mean) / num
         rows = jnp.broadcast_to(mean, softmax.mean.shape)
-        found = allocation.infer(
-          beta, softmax._replace(mean=rows), known, **hints
-        )
+        found = allot(softmax._replace(mean=rows))
         return num + 1, (found != counts).any(), found, mean
 
       def more(state):
         num, changed, *_ = state
         return changed & (num <= replays)
 
+      counts = allot(softmax)
       start = jnp.asarray(1), jnp.asarray(True), counts, jnp.zeros_like(beta)
       # The first stands outside the loop: matmuls in loops are slow on CPUs.
       return jax.lax.while_loop(more, refine, refine(start))[2]
 
     # Replaying pays where the softmax moved by a part of what an example adds.
     large = softmax.moved > 0.05 / known.batch_size
-    return jax.lax.cond(large, again, lambda: counts)
+    return jax.lax.cond(large, again, lambda: allocate(softmax))
 
   return Attack(infer=infer)
 
