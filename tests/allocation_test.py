@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import attacks, base, hfl
-from labelleak.attacks import allocation
+from labelleak.attacks import allocation, expectation
 from labelleak.data import plans
 
 KEY = jax.random.key(0)
@@ -264,6 +264,37 @@ class CalibratedTest(parameterized.TestCase):
     ours = run('calibrated', beta, 128, S, (('gaussian', sigma),))
     theirs = run('llbg', beta, 128, S, None)
     self.assertGreater(accuracy(ours, truth), accuracy(theirs, truth))
+
+  def test_a_model_that_errs_where_it_gives_most(self):
+    """Told so, an allocation reads the other classes all the same."""
+    b, steps = 128, 8  # equal steps: an example weighs the same in all
+    truth, beta = label_only(b, steps, 20)
+    rng = np.random.default_rng(0)
+    mean = np.full((len(truth), K), 0.5 / K)
+    heavy = np.argsort(-truth, axis=1)[:, :2]
+    np.put_along_axis(mean, heavy, 0.255, axis=1)
+    beta = beta + steps * (mean - 1 / K)
+    wrong = mean * np.exp(0.2 * rng.normal(size=mean.shape))
+
+    def found(mean, error):
+      def one(beta, mean):
+        softmax = expectation.uniform(K)
+        rows = jnp.broadcast_to(mean, (K, K))
+        known = base.Known(K, b, steps=steps, defense=())
+        return allocation.infer(
+          beta, softmax._replace(mean=rows), known, error=error
+        )
+
+      args = jnp.asarray(beta, jnp.float32), jnp.asarray(mean, jnp.float32)
+      return np.asarray(jax.jit(jax.vmap(one))(*args))
+
+    np.testing.assert_array_equal(found(mean, 0.3), truth)
+    told, untold = found(wrong, 0.3), found(wrong, 0.0)
+    self.assertGreater(accuracy(told, truth), accuracy(untold, truth) + 1)
+    others = np.ones(truth.shape)
+    np.put_along_axis(others, heavy, 0, axis=1)
+    missed = lambda counts: (np.abs(counts - truth) * others).sum()
+    self.assertLess(missed(told), 0.2 * missed(untold))
 
   def test_permuting_classes_permutes_counts(self):
     _, beta = label_only(128, S, 8)
