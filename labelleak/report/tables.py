@@ -238,17 +238,17 @@ def attack(row: dict, among: list[dict] | None = None) -> str:
     among: the rows that it is shown with, for the short form: without a module
       that goes without saying, and with `-` only where that tells rows apart.
   """
-  short = among is not None
-  name = short_name(row['attack']) if short else row['attack']
+  name = row['attack'] if among is None else short_name(row['attack'])
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   vertical = 'attacker' in row['setting']
   public = _PUBLIC_VERTICAL if vertical else _PUBLIC
   more = [f'+{k}' for k in row['known'] if k not in (*public, *_OWN)]
   lacks = lambda r: [f'-{k}' for k in public if k not in r['known']]
-  less = lacks(row)
-  twin = lambda r: all(r[k] == row[k] for k in ('attack', 'attack_args'))
-  if short and all(lacks(r) == less for r in among if twin(r)):
-    less = []
+  kind = lambda r: (r['attack'], r['attack_args'])
+  alike = among is not None and all(
+    lacks(r) == lacks(row) for r in among if kind(r) == kind(row)
+  )
+  less = [] if alike else lacks(row)
   return ''.join([name, f'({args})' if args else '', *more, *less])
 
 
