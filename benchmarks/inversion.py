@@ -33,7 +33,7 @@ import numpy as np
 import optax
 import torch
 
-from labelleak import attacks, base, data, he, metrics, models, vfl
+from labelleak import attacks, data, he, metrics, models, registry, vfl
 from labelleak.attacks import inversion
 from labelleak.base import Batch, Known
 
@@ -67,7 +67,7 @@ def view_of(name, size, **options):
   index = np.arange(size)
   x = jnp.array(source.take(index))
   y = jax.nn.one_hot(source.y[index], K)
-  split = base.load('data', 'vertical.rows', shape=source.shape)
+  split = registry.load('data', 'vertical.rows', shape=source.shape)
   each = vfl.party(models.load('mlp.mlp2', num_classes=K), optax.sgd(0.01))
   links = (vfl.link(aggregate=he.sealed()),) * 2
   protocol = vfl.protocol((each, each), None, links)
@@ -214,7 +214,7 @@ def main(argv):
     'benchmark': 'gradient inversion, halves of 14x28, MLP 392-32-10 a party',
     'against_torch': [against_torch(size) for size in (1024, 2048)],
   }
-  if 'linear.full' in base.names('attacks'):
+  if 'linear.full' in registry.names('attacks'):
     result['against_full'] = [against_full(b) for b in (1024, 2048, 4096)]
   result |= {
     'device': jax.devices()[0].device_kind,

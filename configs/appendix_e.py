@@ -29,7 +29,7 @@ _AREA = 3
 def get_config(arg=None):
   arg = common.parse_arg(arg, runlocal=False)
   config = common.completion('appendix_e')
-  config.experiment = 'exploit'
+  config.experiment = 'vfl.property_inference'
   config.dataset = dict(name='embedded.breast_cancer', split='train')
   config.split = dict(name='vertical.chosen', columns=(_ATTACKER, _OTHER))
   config.model = dict(name='mlp.fcnn', widths=(20, 20), batch_norm=True)

@@ -85,7 +85,7 @@ def get_config(arg=None):
 
 
 def _backdoor(**options):
-  return dict(name='replacement.backdoor', **options)
+  return dict(name='backdoor.backdoor', **options)
 
 
 _OURS = _backdoor(balanced=True, margin=30.0)
@@ -151,7 +151,7 @@ def _point(*defense, code=()):
 
 
 def _coae(confusion):
-  return (dict(name='labelleak.coae.fitted', confusion=confusion),)
+  return (dict(name='labelleak.defenses.coae.fitted', confusion=confusion),)
 
 
 def _figure8():

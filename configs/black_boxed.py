@@ -37,7 +37,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, part='small', runlocal=False)
   common.check_choice('part', arg['part'], ('small', 'mnist'))
   config = common.vfl('black_boxed')
-  config.experiment = 'training'
+  config.experiment = 'vfl.training'
   config.attacks = ()
   config.trials = 1
   if arg['part'] == 'mnist':

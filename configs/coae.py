@@ -38,7 +38,7 @@ _PARTS = (
 
 
 def _coae(confusion):
-  return dict(name='labelleak.coae.fitted', confusion=confusion)
+  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
 
 
 def _response(epsilon):
@@ -93,7 +93,7 @@ def get_config(arg=None):
   config.aggregate = dict(name='clear')
   config.attacks = (*_CLEAR, *_SEALED)
   if part == 'statistics':
-    config.experiment = 'codes'
+    config.experiment = 'vfl.label_codes'
     config.attacks = ()
     points = [(k, (_coae(c),)) for k, cs in _SHIPPED.items() for c in cs]
     config.sweep = ((('classes', 'code'), tuple(points)),)
@@ -119,7 +119,7 @@ def get_config(arg=None):
     epoch = config.train.steps // 30
     config.sweep = (('code', _TRAINED), ('train.steps', (epoch, 30 * epoch)))
     if part != 'trained':
-      config.experiment = 'training'
+      config.experiment = 'vfl.training'
       config.attacks = ()
       config.trials = 3
       config.sweep = (('code', _ACCURACY),)

@@ -75,7 +75,7 @@ def hfl(name):
   return ConfigDict(
     dict(
       name=name,
-      experiment='hfl',
+      experiment='hfl.label_counts',
       dataset=dict(name='embedded.digits'),
       data_dir=placeholder(str),  # where prepared data sets live
       model=dict(name='mlp.mlp'),
@@ -113,7 +113,7 @@ def vfl(name):
   return ConfigDict(
     dict(
       name=name,
-      experiment='vfl',
+      experiment='vfl.batch_inference',
       dataset=dict(name='embedded.digits', split='train', normalise=False),
       data_dir=placeholder(str),  # where prepared data sets live
       classes=placeholder(int),  # fewer than the data set has
@@ -160,8 +160,8 @@ def poisoned(name):
   and ten rows of the target class, which is another one in every trial.
   """
   config = vfl(name)
-  config.experiment = 'replacement'
-  config.attacks = (dict(name='replacement.backdoor'),)
+  config.experiment = 'vfl.backdoor'
+  config.attacks = (dict(name='backdoor.backdoor'),)
   config.split = dict(name='vertical.rows', order=(1, 0))
   config.trigger = dict(
     name='triggers.pixels', at=((7, 7), (6, 6), (5, 7), (7, 5))
@@ -194,7 +194,7 @@ def completion(name):
   after epochs 50 and 85, two parties, 4 labelled rows of each class.
   """
   config = vfl(name)
-  config.experiment = 'completion'
+  config.experiment = 'vfl.model_completion'
   config.aggregate = dict(name='clear')
   config.split = dict(name='vertical.columns')
   config.top = dict(name='mlp.bn_mlp')

@@ -182,5 +182,9 @@ def _bert(config, schedule, tiny):
     config.model = dict(name='bert.bert', vocab=64, **size)
     config.dataset.update(buckets=64, length=8)
     schedule = dict(epochs=2, iterations=2, mix_layers=(1, 2))
-  names = 'texts.passive', 'texts.active', 'texts.released'
+  names = (
+    'completion.texts.passive',
+    'completion.texts.active',
+    'completion.texts.released',
+  )
   config.attacks = tuple(dict(name=name, **schedule) for name in names)

@@ -24,7 +24,7 @@ def get_config(arg=None):
   flags = ''.join(f',{k}' for k in ('small', 'runlocal') if arg[k])
   config = completion.get_config(f'data={data}{flags}')
   config.name = 'completion_figures'
-  config.experiment = 'explain'
+  config.experiment = 'vfl.attribution'
   config.attacks = config.attacks[:2]
   images = 0 if data in ('digits', 'mnist') else 4
   config.figures = dict(rows=2000, points=1000, images=images, layer='conv1')

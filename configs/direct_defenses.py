@@ -30,7 +30,7 @@ def get_config(arg=None):
   part = arg['part']
   common.check_choice('part', part, ('digits', 'mnist', 'cifar10'))
   config = common.vfl('direct_defenses')
-  config.experiment = 'tradeoff'
+  config.experiment = 'vfl.privacy_utility'
   config.aggregate = dict(name='clear')
   config.attacks = _ATTACKS
   config.defend_active = True

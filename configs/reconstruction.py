@@ -30,7 +30,7 @@ _LABELS = ('counts.llg', 'counts.llbg', 'counts.calibrated', 'granted')
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, runlocal=False)
   config = common.hfl('reconstruction')
-  config.experiment = 'reconstruction'
+  config.experiment = 'hfl.reconstruction'
   config.lpips = placeholder(str)  # weights of LPIPS: .npz, .safetensors
   config.shown = 3  # trials in images.png
   config.stands_for.data = 'cifar100'

@@ -28,7 +28,7 @@ def get_config(arg=None):
   config = common.poisoned('relabel')
   config.poison.form = 'alone'
   config.attacks = tuple(
-    dict(name='replacement.relabel', gamma=gamma) for gamma in (1.0, 10.0)
+    dict(name='backdoor.relabel', gamma=gamma) for gamma in (1.0, 10.0)
   )
   config.sweep = (('poison.inference', _INFERENCE),)
   if part == 'mnist':

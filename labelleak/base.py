@@ -1,4 +1,4 @@
-"""The glossary: letters, the types that cross modules, and loading by name.
+"""The glossary: letters, and the types that cross modules.
 
 Letters, used in every docstring of this package:
 
@@ -14,18 +14,11 @@ the victim's labels: truth goes straight from the data to the metrics.
 
 from collections.abc import Callable
 import dataclasses
-import difflib
-import importlib
-import inspect
-import pkgutil
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import chex
 import jax
 import optax
-
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
-_KEYWORDS = inspect.Parameter.VAR_KEYWORD
 
 
 class InputError(ValueError):
@@ -165,82 +158,3 @@ def jit_once(function: Callable) -> Callable:
     return (plain if traced else hasty)(*args)
 
   return run
-
-
-def load(package: str, name: str, **hyper: Any) -> Any:
-  """Builds `name` from `labelleak.<package>`: names resolve by import.
-
-  'counts.llbg' of 'attacks' is `labelleak.attacks.counts.llbg(**hyper)`. A name
-  whose first part is no module of the package is an absolute import path, so
-  that extensions may live in another repository.
-
-  Raises:
-    InputError: no such name (lists the names that exist) or no such argument.
-  """
-  module, _, attribute = name.rpartition('.')
-  root = importlib.import_module(f'labelleak.{package}')
-  found = None
-  for path in (
-    f'{root.__name__}.{module}' if module else root.__name__,
-    module,
-  ):
-    with_parents = tuple(
-      path.rsplit('.', i)[0] for i in range(path.count('.') + 1)
-    )
-    try:
-      found = getattr(importlib.import_module(path), attribute, None)
-    except ModuleNotFoundError as e:
-      if e.name not in with_parents:
-        raise  # the module exists but lacks a dependency of its own
-    except ValueError:
-      pass  # an empty module name
-    if found is not None:
-      break
-  if not callable(found) or attribute.startswith('_'):
-    known = names(package)
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f'did you mean {close[0]!r}? ' if close else ''
-    raise InputError(
-      f'{package} has no {name!r}; {hint}known: {", ".join(known)}.'
-    )
-  accepted = inspect.signature(found).parameters
-  open_ended = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-  for argument in hyper:
-    if argument not in accepted and not open_ended:
-      raise InputError(
-        f'{name} takes no {argument!r}; it takes: '
-        f'{", ".join(accepted) or "nothing"}.'
-      )
-  for argument, p in accepted.items():
-    if (
-      p.default is p.empty
-      and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-      and argument not in hyper
-    ):
-      raise InputError(f'{name} needs {argument!r}; add it beside its name.')
-  return found(**hyper)
-
-
-def names(package: str) -> list[str]:
-  """Public constructors that `load(package, ...)` accepts, by module."""
-  root = importlib.import_module(f'labelleak.{package}')
-  modules = {'': root}
-  for info in pkgutil.iter_modules(getattr(root, '__path__', ())):
-    modules[f'{info.name}.'] = importlib.import_module(
-      f'{root.__name__}.{info.name}'
-    )
-  return sorted(
-    prefix + name
-    for prefix, module in modules.items()
-    for name, value in vars(module).items()
-    if inspect.isfunction(value)
-    and value.__module__ == module.__name__
-    and not name.startswith('_')
-    and _is_constructor(value)
-  )
-
-
-def _is_constructor(function):
-  """Constructors take keywords only; helpers of a module take arguments."""
-  kinds = [p.kind for p in inspect.signature(function).parameters.values()]
-  return all(kind in (_KEYWORD, _KEYWORDS) for kind in kinds)

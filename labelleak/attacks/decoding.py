@@ -23,9 +23,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import labels
-from labelleak.attacks import leastsquares, readout
+from labelleak.attacks.linear import equations
+from labelleak.attacks.scores import readout
 from labelleak.base import Attack, InputError
+from labelleak.defenses import label_codes
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
 _NAMES = 'least', 'granted'
@@ -119,9 +120,9 @@ def least_squares(
   def infer(key, view, known):
     _need(view, known, 'least_squares')
     with jax.default_matmul_precision('highest'):
-      eq = leastsquares.equations(key, view, known)
+      eq = equations.equations(key, view, known)
       operator = lambda z: eq.apply(eq.adjoint(z)) + ridge * z
-      z = leastsquares.conjugate_gradient(operator, eq.observed, steps)
+      z = equations.conjugate_gradient(operator, eq.observed, steps)
       return _RULES[rule](eq.adjoint(z))
 
   return Attack(infer=infer)
@@ -130,8 +131,8 @@ def least_squares(
 def drawn(*, num: int) -> Attack:
   """Labels behind drawn complements: the least likely class not drawn.
 
-  A row's cut is S - 1 / num where `labels.draw` drew and S elsewhere, so that
-  its `num` smallest entries are those drawn, none of them the label. A model
+  A row's cut is S - 1 / num where `label_codes.draw` drew and S elsewhere, so
+  that its `num` smallest entries are those drawn, none the label. A model
   trained on complements has S least for the label; untrained, this guesses
   among the rest.
 
@@ -163,7 +164,9 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
 
   def infer(key, view, known):
     _need(view, known, 'own')
-    return labels.build(code, known.num_classes).decode(jax.nn.softmax(view.h))
+    return label_codes.build(code, known.num_classes).decode(
+      jax.nn.softmax(view.h)
+    )
 
   return Attack(infer=infer)
 

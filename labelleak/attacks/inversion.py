@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.attacks import leastsquares
+from labelleak.attacks.linear import equations
 from labelleak.base import Attack, InputError, Known
 
 _POWER_ITERATIONS = 30
@@ -214,7 +214,7 @@ def transposed_jacobian(view, known: Known) -> Callable:
   def forward(params):
     return known.bottom({**view.variables, 'params': params}, view.x, view.key)
 
-  push, pull = leastsquares.jacobian(forward, view.variables['params'])
+  push, pull = equations.jacobian(forward, view.variables['params'])
   transposed = jax.custom_vjp(pull)
   transposed.defvjp(
     lambda cut: (pull(cut), None), lambda _, tree: (push(tree),)

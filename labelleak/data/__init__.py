@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from labelleak import base
+from labelleak import base, registry
 
 
 class Source(NamedTuple):
@@ -33,7 +33,7 @@ def load(
 
   Args:
     name: 'embedded.digits', 'synthetic.images' or any other constructor by its
-      dotted name (see `base.load`; it takes `split` and `data_dir`); otherwise
+      dotted name (`registry.load`; it takes `split` and `data_dir`); otherwise
       a data set of tensorflow_datasets ('cifar100', 'imagenet2012', ...) or the
       directory of a prepared one ('../shared/tfds/imagenet_sample/1.0.0').
     split: None is the evaluation split, as in the published runs: 'test' where
@@ -47,7 +47,7 @@ def load(
   """
   if not re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', name):
     name, options = 'prepared.images', dict(options, dataset=name)
-  return base.load('data', name, split=split, data_dir=data_dir, **options)
+  return registry.load('data', name, split=split, data_dir=data_dir, **options)
 
 
 def of_classes(source: Source, classes: Sequence[int]) -> Source:

@@ -2,7 +2,7 @@
 
 A config names a trigger; its constructor takes the shape of a source's example:
 
-  trigger = base.load('data', 'triggers.pixels', shape=(28, 28, 1),
+  trigger = registry.load('data', 'triggers.pixels', shape=(28, 28, 1),
                       at=((27, 27),), value=1.0)
   marked = trigger.place(x)  # [n, 28, 28, 1]
 

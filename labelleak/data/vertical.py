@@ -4,7 +4,7 @@ A config names a split; its constructor takes the shape of a source's example,
 so that a split which does not fit is refused before any model is built:
 
   source = data.load('embedded.digits')
-  split = base.load('data', 'vertical.rows', shape=source.shape)
+  split = registry.load('data', 'vertical.rows', shape=source.shape)
   top, bottom = split(source.take(index))  # [n, 4, 8, 1] each
 
 A split is a pure function of x [n, *shape], NumPy or JAX, to P arrays [n, ...].

@@ -17,7 +17,7 @@ import functools
 import jax
 import optax
 
-from labelleak import base
+from labelleak import registry
 from labelleak.base import InputError
 from labelleak.defenses.anomaly import screen
 from labelleak.defenses.clipping import clip, clip_batch, clip_per_example
@@ -31,7 +31,7 @@ from labelleak.defenses.rounding import (
 from labelleak.defenses.selective import ppdl, ppdl_described
 from labelleak.defenses.sparsity import compress, keep_largest, sparsify
 
-# Ours go by their short names, in configs and in what `base.names` lists.
+# Ours go by their short names, in configs and in what `registry.names` lists.
 for _ours in (
   *(gaussian, laplace, grad_perturb, marvell),
   *(clip, clip_batch, clip_per_example),
@@ -63,9 +63,9 @@ def build(
     if 'name' not in hyper:
       raise InputError(
         f'defense {spec!r} has no name; write dict(name=..., ...), one of:'
-        f' {", ".join(base.names("defenses"))}.'
+        f' {", ".join(registry.names("defenses"))}.'
       )
-    make = functools.partial(base.load, 'defenses', hyper.pop('name'))
+    make = functools.partial(registry.load, 'defenses', hyper.pop('name'))
     links.append(_with_own_key(index, make(**hyper)))
   chain = optax.chain(*links) if links else optax.identity()
   return optax.with_extra_args_support(chain)

@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
-from labelleak import base, report, sweep
+from labelleak import base, registry, report, sweep
 from labelleak.report import published
 
 _KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
@@ -109,15 +109,12 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
 
 def _validated(config):
   """`measure` of the config's experiment, found by name."""
-  name = config.experiment
-  found = [n.removesuffix('.experiment') for n in base.names('experiments')]
-  if '.' not in name and name not in found:
-    known = [n for n in found if '.' not in n and n not in ('run', 'parse')]
-    raise base.InputError(
-      f'no experiment {name!r}; known: {", ".join(known)}, or the import path'
-      ' of a module that has one.'
-    )
-  return base.load('experiments', f'{name}.experiment', config=config)
+  path = f'{config.experiment}.experiment'
+  try:
+    registry.find('experiments', path)
+  except base.InputError as e:
+    raise base.InputError(str(e).replace('.experiment', '')) from None
+  return registry.load('experiments', path, config=config)
 
 
 def _measure(point, config, measure: Callable, workdir):

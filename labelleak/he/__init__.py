@@ -19,8 +19,9 @@ import jax.numpy as jnp
 
 from labelleak import base
 from labelleak.base import Revealed
-from labelleak.he import costs, integers, protocol, slots
-from labelleak.he.costs import Cost
+from labelleak.he import cost as costs
+from labelleak.he import exchange, schemes
+from labelleak.he.cost import Cost
 
 
 def clear() -> Callable:
@@ -42,8 +43,8 @@ def paillier(
 ) -> Callable:
   """Paillier's scheme (phe, gmpy2): exact integers, uniform masks.
 
-  Error of a result: `integers.error_bound`, about 2^-fraction_bits times the
-  sum of |map| and |message| along a row.
+  Error of a result: `schemes.paillier.error_bound`, about 2^-fraction_bits
+  times the sum of |map| and |message| along a row.
 
   Args:
     key_bits: size of the modulus n.
@@ -55,8 +56,8 @@ def paillier(
   Raises:
     InputError: a key below 2048 bits, or phe and gmpy2 are not installed.
   """
-  return protocol.aggregate(
-    integers.scheme(key_bits, fraction_bits, bound, insecure_for_tests)
+  return exchange.aggregate(
+    schemes.paillier.scheme(key_bits, fraction_bits, bound, insecure_for_tests)
   )
 
 
@@ -71,9 +72,9 @@ def ckks(
 ) -> Callable:
   """CKKS (TenSEAL): approximate numbers, thousands to a ciphertext.
 
-  Error of a result: `slots.error_bound`, about 2^(mask_bits - 48) of `bound`
-  times the sum of |map| along a row. Where the message is known to be small,
-  say so: the cut gradient of a mean cross entropy stays within 1 / B.
+  Error of a result: `schemes.ckks.error_bound`, about 2^(mask_bits - 48) of
+  `bound` times the sum of |map| along a row. Where the message is known to be
+  small, say so: the cut gradient of a mean cross entropy stays within 1 / B.
 
   Args:
     poly_modulus_degree: N; a ciphertext has N / 2 slots.
@@ -92,8 +93,8 @@ def ckks(
     InputError: parameters that are insecure or leave no room for results and
       masks, or TenSEAL is not installed.
   """
-  return protocol.aggregate(
-    slots.scheme(
+  return exchange.aggregate(
+    schemes.ckks.scheme(
       poly_modulus_degree,
       coeff_mod_bit_sizes,
       fraction_bits,

@@ -17,9 +17,9 @@ Conventions that the rest of the package relies on:
 
 from flax import linen as nn
 
-from labelleak import base
+from labelleak import registry
 
 
 def load(name: str, **hyper) -> nn.Module:
-  """`load('vgg.vgg19', num_classes=100)`; see `base.load`."""
-  return base.load('models', name, **hyper)
+  """`load('vgg.vgg19', num_classes=100)`; see `registry.load`."""
+  return registry.load('models', name, **hyper)

@@ -11,7 +11,8 @@ from typing import NamedTuple, Optional
 
 from tabulate import tabulate
 
-from labelleak.report import judging, tables
+from labelleak.metrics import significance
+from labelleak.report import tables
 
 _LEAKED = ('label_accuracy', 'count_accuracy', 'backdoor_rate')
 # Attacks that guess, or no attack at all.
@@ -139,12 +140,14 @@ def judge(comparison: Comparison) -> list[Judged]:
   found = []
   for point in comparison.points:
     dcs = {
-      name: float(judging.dcs(leaked(row)['mean'], point.main['mean'], best))
+      name: float(
+        significance.dcs(leaked(row)['mean'], point.main['mean'], best)
+      )
       for name, row in point.rows.items()
       if best is not None and name in comparison.attacks
     }
     names = _strongest(point, dcs)
-    total = judging.t_dcs([dcs[name] for name in names]) if names else 0.0
+    total = significance.t_dcs([dcs[name] for name in names]) if names else 0.0
     found.append((point, dcs, names, total))
   found.sort(key=lambda judged: -judged[-1])
   totals = [total for *_, total in found]

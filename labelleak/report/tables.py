@@ -10,7 +10,7 @@ from typing import Optional
 
 from tabulate import tabulate
 
-from labelleak.report import judging
+from labelleak.metrics import significance
 
 WIDTH = 100  # columns of a terminal
 # Metrics that are no rates: shown as they are, without the deviation.
@@ -178,7 +178,9 @@ def leaks(row: dict) -> bool:
   renamed = row['metrics'].get('permuted_label_accuracy', dict(mean=1.0))
   steps = (setting.get('observed') or dict(steps=1))['steps']
   same = setting.get('draw') == 'first'  # all trials attack the same rows
-  return renamed['mean'] >= 1 / setting['num_classes'] and judging.below_chance(
+  return renamed['mean'] >= 1 / setting[
+    'num_classes'
+  ] and significance.below_chance(
     own['mean'],
     own['stderr'],
     setting['num_classes'],

@@ -7,7 +7,8 @@ from typing import NamedTuple
 from matplotlib import figure, lines
 import numpy as np
 
-from labelleak.report import judging, plots, published, ranking, tables
+from labelleak.metrics import significance
+from labelleak.report import plots, published, ranking, tables
 
 _ABREAST = 3  # panels beside each other
 _WRAP = 60  # columns of a title
@@ -194,7 +195,7 @@ def _mark(row):
 def _ideal(ax, best):
   """The ideal corner and arcs of equal DCS around it."""
   x, y = (np.linspace(*limits, 200) for limits in (ax.get_xlim(), (0, 106)))
-  score = judging.dcs(y[:, None] / 100, x[None] / 100, best)
+  score = significance.dcs(y[:, None] / 100, x[None] / 100, best)
   arcs = ax.contour(x, y, score, _LEVELS, colors='0.8', linewidths=0.7)
   ax.clabel(arcs, fontsize=6, fmt='DCS %g')
   style = dict(color='#eeca3b', mec='k', mew=0.5, ms=11, lw=0, zorder=5)

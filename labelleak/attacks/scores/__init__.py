@@ -1,0 +1,157 @@
+"""Labels from the cut gradient of each example: white-box attacks.
+
+They read `view.cut_grads` [B, D], one row an example, and return scores [B, K].
+Nothing in them is chosen by the truth: where the published evaluation flips a
+score that came out upside down, ours reports it upside down.
+
+Sources: DLI in Liu, Zou et al. ("Batch Label Inference", Lemma 1) and Fu et al.
+(USENIX Security 2022); NS and DS from Li et al. ("Label Leakage and Protection
+in Two-party Split Learning"), with the thresholds of VFLAIR.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from labelleak.attacks.scores import readout
+from labelleak.base import Attack, InputError
+
+_TINY = 1e-16  # of VFLAIR's min-max
+_RULES = {
+  'argmin': readout.argmin,
+  'complement': readout.complement,
+  'first_negative': readout.first_negative,
+  'first_or_any': readout.first_or_any,
+}
+
+
+def random() -> Attack:
+  """Guesses uniformly: the baseline of attacks that name each row's label."""
+
+  def infer(key, view, known):
+    return jax.random.uniform(key, (view.x.shape[0], known.num_classes))
+
+  return Attack(infer=infer)
+
+
+def direct(*, rule: str = 'argmin') -> Attack:
+  """DLI: the sign of a cut gradient's entries names the label; needs D = K.
+
+  Args:
+    rule: 'argmin'; 'first_negative' or 'first_or_any', as published by Fu et
+      al. and in VFLAIR; 'complement', for labels that were confused. See
+      `readout`.
+
+  Raises:
+    InputError: no such rule. At trace time: a sealed view, or D != K.
+  """
+  if rule not in _RULES:
+    raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
+
+  def infer(key, view, known):
+    cut = _cut(view, 'scores.direct')
+    if cut.shape[-1] != known.num_classes:
+      raise InputError(
+        f'cut gradients of width {cut.shape[-1]} for {known.num_classes}'
+        ' classes: scores.direct needs one entry a class; use a joint model'
+        ' without a top, or scores.norm, scores.cosine.'
+      )
+    return _RULES[rule](cut)
+
+  return Attack(infer=infer)
+
+
+def norm(*, across: bool = False) -> Attack:
+  """NS: positives (class 1) are the rows of large norm; two classes.
+
+  The norm, scaled to [0, 1] over the batch, against .5. That positives have
+  the larger gradients is an assumption on imbalanced data (few positives, of
+  which the model is not sure); on balanced data it is a coin's toss, and an
+  accuracy or AUC far below a half leaks as much as one far above.
+
+  Args:
+    across: takes the size of the sum of a row's entries in the place of its
+      norm. Where logits are added that sum is 0 but for what a defense put
+      there, which is on one class only if the defense shaped it by class
+      (`defenses.marvell`, as published).
+
+  Raises:
+    InputError: at trace time: a sealed view, or K != 2.
+  """
+
+  def infer(key, view, known):
+    cut = _cut(view, 'scores.norm')
+    _binary(known, 'scores.norm')
+    size = jnp.linalg.norm(cut, axis=-1)
+    if across:
+      size = jnp.abs(cut.sum(-1))
+    low, high = size.min(), size.max()
+    return _two_sided((size - low + _TINY) / (high - low + _TINY) - 0.5)
+
+  return Attack(infer=infer)
+
+
+def cosine() -> Attack:
+  """DS: positives point where a known positive points; two classes.
+
+  The threat model grants labelled examples, `known.x` [M, ...] and `known.y`
+  [M, 2]; one positive is enough. The attacker finds them among the rows of its
+  own `view.x`, takes the mean direction of the positive ones, and calls
+  positive what has a positive cosine with it. The rows granted are scored with
+  the others, as in VFLAIR, which takes its example from the true labels. A
+  batch without a known positive scores 0 throughout, which is chance.
+
+  Raises:
+    InputError: at trace time: a sealed view, K != 2, or nothing granted.
+  """
+
+  def infer(key, view, known):
+    cut = _cut(view, 'scores.cosine')
+    _binary(known, 'scores.cosine')
+    if known.x is None or known.y is None:
+      raise InputError(
+        'scores.cosine was granted no labelled example; set known.x and'
+        ' known.y to at least one positive row of the batch.'
+      )
+    unit = _unit(cut)
+    weight = _known_positives(view.x, known.x, known.y)
+    return _two_sided(unit @ _unit(weight @ unit))
+
+  return Attack(infer=infer)
+
+
+def _known_positives(x, examples, y):
+  """1 for rows of x [B, ...] that are a positive example, else 0, [B]."""
+  rows = x.reshape(x.shape[0], -1)
+  examples = examples.reshape(examples.shape[0], -1)
+  same = (rows[:, None] == examples[None]).all(-1)  # [B, M]
+  return (same & (y[:, 1] > 0.5)[None]).any(-1).astype(float)
+
+
+def _unit(vectors):
+  """Vectors of length 1; zeros stay zeros."""
+  size = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+  return vectors / jnp.where(size > 0, size, 1.0)
+
+
+def _two_sided(margin):
+  """Scores [B, 2] that name class 1 where the margin [B] is positive."""
+  return jnp.stack([-margin, margin], -1)
+
+
+def _cut(view, name) -> chex.Array:
+  if view.cut_grads is None:
+    raise InputError(
+      f'{name} reads view.cut_grads, but this link is sealed; use'
+      " aggregate=dict(name='clear'), or an attack on view.param_grads such as"
+      " 'linear.full'."
+    )
+  return view.cut_grads
+
+
+def _binary(known, name):
+  if known.num_classes != 2:
+    raise InputError(
+      f'{name} tells two classes apart, not {known.num_classes}; use'
+      ' scores.direct or two classes.'
+    )

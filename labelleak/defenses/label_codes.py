@@ -1,0 +1,222 @@
+"""Label codes: what the active party trains on in the place of its labels.
+
+`encode` turns labels [B, K] into the fake ones that enter the loss, `decode`
+turns the model's probabilities [B, K] back into probabilities of the classes.
+Constructors take `num_classes` and options as keywords, so that all of them
+load alike (`build`); a code that has to be fitted is in a module of its own
+(`coae`).
+
+A code acts on each row by itself. Where it is random, a row must get one answer
+for good, not a new one every epoch that an attacker could average (`encode`):
+the epsilon of `randomized_response` is that of one answer.
+"""
+
+from collections.abc import Callable, Sequence
+import math
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import registry
+from labelleak.base import InputError
+
+
+class LabelCode(NamedTuple):
+  """Fake labels and back; pure functions."""
+
+  encode: Callable  # (key, y [B, K] one-hot or soft) -> [B, K]
+  decode: Callable  # p [B, K] -> [B, K]
+
+
+def encode(
+  code: LabelCode, key: chex.PRNGKey, y: chex.Array, index: chex.Array
+) -> chex.Array:
+  """Fake labels of data set rows `index` [B], the same at every visit.
+
+  Args:
+    code: acts on y [B, K].
+    key: of the whole training, not of a step.
+    y: [B, K].
+    index: [B] rows of the data set.
+  """
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+  return jax.vmap(lambda k, row: code.encode(k, row[None])[0])(keys, y)
+
+
+def statistics(
+  key: chex.PRNGKey, code: LabelCode, num_classes: int
+) -> dict[str, chex.Array]:
+  """What a code makes of the K classes: means over them, each a number [].
+
+  Args:
+    key: what a random code draws.
+    code: of K classes.
+    num_classes: K.
+
+  Returns:
+    `reconstruction_accuracy`, the share that decoding returns, ties
+    being wrong; `true_mass`, what a fake label leaves to the true class; its
+    `entropy`, in nats; `max_mass`; and `distinct`, the number of classes that
+    are the largest of some fake label.
+  """
+  fake = code.encode(key, jnp.eye(num_classes))
+  decoded = code.decode(fake)
+  own = jnp.diagonal(decoded)[:, None]
+  found = (decoded >= own).sum(-1) == 1
+  largest = jax.nn.one_hot(fake.argmax(-1), num_classes).max(0)
+  return dict(
+    reconstruction_accuracy=found.mean(),
+    true_mass=jnp.diagonal(fake).mean(),
+    entropy=jax.scipy.special.entr(fake).sum(-1).mean(),
+    max_mass=fake.max(-1).mean(),
+    distinct=largest.sum(),
+  )
+
+
+def identity(*, num_classes: Optional[int] = None) -> LabelCode:
+  """The labels as they are."""
+  del num_classes
+  return LabelCode(lambda key, y: y, lambda p: p)
+
+
+def smoothing(*, num_classes: int, alpha: float) -> LabelCode:
+  """(1 - alpha) y + alpha / K; decoding inverts it, negative parts cut off.
+
+  Raises:
+    InputError: alpha is outside [0, 1).
+  """
+  if not 0 <= alpha < 1:
+    raise InputError(
+      f'smoothing: alpha={alpha} must lie in [0, 1); at 1 no label is left.'
+    )
+  return _mixture(num_classes, alpha)
+
+
+def complement(*, num_classes: int) -> LabelCode:
+  """The same probability for every class but the label's, and none for that.
+
+  What CoAE with much confusion learns, in closed form; drawn (`draw`), the
+  complementary labels of Ishida et al. (2017), which name one class that an
+  example is not of. Decoding inverts it, negative parts cut off.
+  """
+  return _mixture(num_classes, num_classes / (num_classes - 1))
+
+
+def draw(*, num_classes: int, num: int = 1) -> LabelCode:
+  """`num` classes drawn from a soft label share its mass; for a chain.
+
+  Without replacement, by Gumbel noise; fewer where fewer have any mass. Rows of
+  one label no longer have one fake label, and a row that drew from a complement
+  says of which `num` classes it is not: 1 / (K - num) of all guesses are right.
+  On average draws of one class, or of several from equal masses, teach a model
+  what the soft labels would, so decoding is left to what made them soft.
+
+  Raises:
+    InputError: num is outside 1 to K.
+  """
+  if not 1 <= num <= num_classes:
+    raise InputError(
+      f'draw: num={num} must lie in 1..{num_classes}; change it.'
+    )
+
+  def encode(key, y):
+    noise = jax.random.gumbel(key, y.shape, y.dtype)
+    _, top = jax.lax.top_k(jnp.log(y) + noise, num)
+    drawn = jax.nn.one_hot(top, num_classes, dtype=y.dtype).sum(-2) * (y > 0)
+    return drawn / drawn.sum(-1, keepdims=True)
+
+  return LabelCode(encode, lambda p: p)
+
+
+def randomized_response(*, num_classes: int, epsilon: float) -> LabelCode:
+  """The label with odds of e^epsilon against any other class, one-hot.
+
+  K-ary randomized response (Warner 1965; label DP: Ghazi et al. 2021): the one
+  answer for a row is epsilon-differentially private in its label. It is drawn
+  from the label's `smoothing` with alpha = K / (e^epsilon + K - 1), and
+  decoding inverts that: it corrects a model's probabilities, not an answer.
+
+  Raises:
+    InputError: epsilon is not positive.
+  """
+  if not epsilon > 0:
+    raise InputError(
+      f'randomized_response: epsilon={epsilon} must be positive; at 0 answers'
+      ' tell nothing.'
+    )
+  odds = math.exp(-epsilon)
+  alpha = num_classes * odds / (1 + (num_classes - 1) * odds)
+  smooth = smoothing(num_classes=num_classes, alpha=alpha)
+  return chain(smooth, draw(num_classes=num_classes))
+
+
+def permutation(*, num_classes: int, seed: int) -> LabelCode:
+  """A secret renaming of the classes, uniform over all K! of them.
+
+  `seed` is the secret. Who sees nothing but fake labels, and had no reason to
+  prefer a class beforehand, finds every renaming equally likely, so that on
+  average over the secret no way of naming the classes beats 1 / K. Which rows
+  share a label shows all the same.
+  """
+  names = np.random.default_rng(seed).permutation(num_classes)
+  back = np.argsort(names)
+  return LabelCode(lambda key, y: y[:, back], lambda p: p[:, names])
+
+
+def chain(*codes: LabelCode) -> LabelCode:
+  """Encodes in order and decodes in reverse; each code has its own key."""
+
+  def encode(key, y):
+    for i, code in enumerate(codes):
+      y = code.encode(jax.random.fold_in(key, i), y)
+    return y
+
+  def decode(p):
+    for code in reversed(codes):
+      p = code.decode(p)
+    return p
+
+  return LabelCode(encode, decode)
+
+
+def build(specs: Sequence[dict], num_classes: int) -> LabelCode:
+  """The chain that a config describes; the empty one is the identity.
+
+  >>> code = build((dict(name='smoothing', alpha=.1),
+  ...               dict(name='permutation', seed=3)), num_classes=10)
+
+  Args:
+    specs: dicts with `name`, a constructor of this module or an import path
+      such as 'labelleak.defenses.coae.fitted', and its hyperparameters.
+    num_classes: K.
+
+  Raises:
+    InputError: unknown name, or a hyperparameter that is wrong or missing.
+  """
+  codes = []
+  for spec in specs:
+    if not isinstance(spec, dict) or 'name' not in spec:
+      raise InputError(
+        f'label code {spec!r} has no name; write dict(name=..., ...), one of:'
+        f' {", ".join(registry.names("defenses.label_codes"))},'
+        ' labelleak.defenses.coae.fitted.'
+      )
+    codes.append(
+      registry.load('defenses.label_codes', **spec, num_classes=num_classes)
+    )
+  return chain(*codes)
+
+
+def _mixture(num_classes, alpha):
+  """(1 - alpha) y + alpha / K, and back: rows of probabilities stay such."""
+  even = alpha / num_classes
+
+  def decode(p):
+    y = jnp.maximum((p - even) / (1 - alpha), 0.0)
+    return y / y.sum(-1, keepdims=True)
+
+  mix = lambda key, y: jnp.maximum((1 - alpha) * y + even, 0.0)  # rounding
+  return LabelCode(mix, decode)

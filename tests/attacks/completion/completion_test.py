@@ -1,0 +1,417 @@
+"""Model completion: what is trained, what predicts, and what a run measures."""
+
+from absl.testing import absltest, parameterized
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from configs import common
+from labelleak import attacks, base, experiments, models, train, vfl
+from labelleak.attacks import completion
+from labelleak.attacks.completion import learners, malicious
+from labelleak.base import InputError
+from labelleak.experiments.vfl import fitting, joint
+from labelleak.experiments.vfl import model_completion as experiment
+
+_QUICK = dict(epochs=3, iterations=100, ema=0.98)
+
+
+def _party(name='mlp.fcnn', width=4, **options):
+  model = models.load(name, num_classes=width, **options)
+  return vfl.party(model, optax.sgd(0.1))
+
+
+def _known(rng, party, num_classes=3, held=60, labelled=18, features=5):
+  """Features of Gaussian classes, far apart."""
+  y = np.arange(held + labelled) % num_classes
+  x = rng.normal(size=(len(y), features)) + 6 * np.eye(features)[y]
+  x = x.astype(np.float32)
+  one_hot = np.eye(num_classes, dtype=np.float32)
+  pool = x[labelled:]
+  known = base.Known(
+    num_classes=num_classes,
+    batch_size=16,
+    party=party,
+    pool=lambda index: pool[index],
+    held=held,
+    x=x[:labelled],
+    y=one_hot[y[:labelled]],
+  )
+  return known, pool, y[labelled:]
+
+
+class DrawTest(parameterized.TestCase):
+  def test_passes_drop_their_last_rows(self):
+    index = train.whole_batches(10, 4, np.arange(1, 7), (0,))
+    self.assertEqual(index.shape, (6, 4))
+    for i in range(0, 6, 2):
+      self.assertLen(set(index[i : i + 2].ravel().tolist()), 8)  # a pass
+    self.assertGreater(len({tuple(i) for i in index.tolist()}), 4)
+    again = train.whole_batches(10, 4, np.arange(4, 7), (0,))
+    np.testing.assert_array_equal(again, index[3:])
+
+  def test_labels_stay_with_their_rows(self):
+    x = np.arange(12.0)[:, None]
+    y = np.eye(12)[np.arange(12)]
+    pool = lambda index: 100.0 + index[:, None]
+    numbers = np.arange(1, 6)
+    batch = completion.draw(pool, x, y, 50, 4, numbers, (1, 2))
+    np.testing.assert_array_equal(batch.y.argmax(-1), batch.x[..., 0])
+    self.assertEqual(batch.u.shape, (5, 4, 1))
+    self.assertTrue((batch.u >= 100).all())
+    self.assertLen(set(batch.u.ravel().tolist()), 20)  # within one pass
+    again = completion.draw(pool, x, y, 50, 4, numbers[3:], (1, 2))
+    np.testing.assert_array_equal(again.u, batch.u[3:])
+    other = completion.draw(pool, x, y, 50, 4, numbers, (1, 3))
+    self.assertFalse(np.array_equal(other.u, batch.u))
+
+
+class LearnersTest(parameterized.TestCase):
+  @parameterized.parameters('head', 'all')
+  def test_what_is_trained(self, tune):
+    party = _party(widths=(6,), batch_norm=True)
+    known, _, _ = _known(np.random.default_rng(0), party)
+    options = learners.options(tune=tune, iterations=5, epochs=1)
+    model = learners.semi_supervised(party, 3, options)
+    stolen = party.init(jax.random.key(5), known.x[:1])
+    state = model.init(jax.random.key(0), stolen, known.x[:1])
+    rows = known.pool, known.x, known.y, known.held, 16
+    batches = completion.draw(*rows, np.arange(1, 6), (0,))
+    end, _ = jax.lax.scan(model.step, state, batches)
+    logits = model.predict(end, stolen, known.x)
+    self.assertEqual(logits.shape, (len(known.x), 3))
+    if tune == 'head':
+      # Statistics drift, parameters do not, and neither is what predicts.
+      chex.assert_trees_all_equal(end.rest['params'], stolen['params'])
+      old, new = (v['batch_stats']['bn0']['mean'] for v in (stolen, end.rest))
+      self.assertGreater(float(jnp.abs(old - new).max()), 1e-3)
+      drifted = jax.tree.map(lambda a: a + 1.0, end.rest)
+      same = model.predict(end._replace(rest=drifted), stolen, known.x)
+      np.testing.assert_array_equal(same, logits)
+      self.assertEqual(set(end.average['params']), {'bn0', 'head'})
+    else:
+      moved = jax.tree.map(
+        lambda a, b: float(jnp.abs(a - b).max()),
+        end.own['params']['bottom'],
+        stolen['params'],
+      )
+      self.assertGreater(min(jax.tree.leaves(moved)), 0)
+      other = party.init(jax.random.key(6), known.x[:1])
+      same = model.predict(end, other, known.x)
+      np.testing.assert_array_equal(same, logits)
+
+  @parameterized.parameters(1, 3, 5)
+  def test_heads(self, layers):
+    """All weights one: the bias alone decides at the start."""
+    head = models.load('mlp.inference_head', num_classes=4, layers=layers)
+    h = jax.random.normal(jax.random.key(1), (7, 6))
+    variables = head.init(jax.random.key(0), h)
+    params = variables['params']
+    count = 6 * 4 + 4 + (layers - 1) * (36 + 6) + layers * 12
+    self.assertEqual(sum(a.size for a in jax.tree.leaves(params)), count)
+    logits = head.apply(variables, h) - params['head']['bias'][None]
+    np.testing.assert_allclose(
+      logits, logits[:, :1] * np.ones((1, 4)), rtol=1e-4
+    )
+
+  def test_random_heads_differ(self):
+    h = jax.random.normal(jax.random.key(1), (7, 6))
+    for init in ('he', 'torch'):
+      head = models.load('mlp.inference_head', num_classes=4, init=init)
+      variables = head.init(jax.random.key(0), h)
+      self.assertGreater(
+        float(variables['params']['head']['kernel'].std()), 0.1
+      )
+
+  @parameterized.parameters(
+    (dict(layers=6), 'layers=6'),
+    (dict(activation='gelu'), "activation='gelu'"),
+    (dict(init='zeros'), "init='zeros'"),
+    (dict(tune='bottom'), "tune='bottom'"),
+    (dict(epochs=0), 'epochs=0'),
+    (dict(temperature=-1.0), 'temperature=-1.0'),
+    (dict(lamda=3.0), "takes no 'lamda'"),
+  )
+  def test_bad_options(self, options, message):
+    with self.assertRaisesRegex(InputError, message):
+      attacks.load('completion.passive', **options)
+
+
+class AttacksTest(parameterized.TestCase):
+  def _fitted(self, name, known, variables=None, key=0, **options):
+    attack = attacks.load(name, **options)
+    attack.check(known)
+    view = vfl.View(None, None, variables, None, None, None)
+    epochs = []
+    predict = attack.fit(
+      jax.random.key(key), view, known, lambda e, _: epochs.append(e)
+    )
+    self.assertEqual(epochs, list(range(1, options['epochs'] + 1)))
+    return predict
+
+  def test_clear_classes_are_named_by_a_separating_bottom(self):
+    """The bottom tells the classes apart; the head has to name them."""
+    party = _party('mlp.linear', width=3)
+    known, x, y = _known(np.random.default_rng(0), party)
+    kernel = jnp.eye(5, 3)[:, jnp.array([2, 0, 1])]
+    stolen = {'params': {'head': {'kernel': kernel, 'bias': jnp.zeros(3)}}}
+    predict = self._fitted('completion.passive', known, stolen, **_QUICK)
+    self.assertGreater((predict(x).argmax(-1) == y).mean(), 0.95)
+
+  def test_pure_noise_is_chance(self):
+    """Features that say nothing: 1/K within 4 standard errors."""
+    party = _party('mlp.linear', width=3)
+    rng = np.random.default_rng(0)
+    known, _, _ = _known(rng, party)
+    x = rng.normal(size=(900, 5)).astype(np.float32)
+    y = np.arange(900) % 3
+    known = base.dataclasses.replace(
+      known, x=rng.normal(size=(18, 5)).astype(np.float32)
+    )
+    stolen = party.init(jax.random.key(0), x[:1])
+    predict = self._fitted('completion.passive', known, stolen, **_QUICK)
+    accuracy = (predict(x).argmax(-1) == y).mean()
+    self.assertAlmostEqual(accuracy, 1 / 3, delta=4 * (2 / 9 / 900) ** 0.5)
+
+  def test_supervised_sees_all_labels(self):
+    party = _party('mlp.fcnn', widths=(8,), width=3)
+    known, x, y = _known(np.random.default_rng(0), party)
+    options = dict(epochs=30, batch_size=16)
+    attack = attacks.load('completion.supervised', **options)
+    with self.assertRaisesRegex(InputError, '18 labels of 60 rows'):
+      attack.check(known)
+    known = base.dataclasses.replace(known, y=np.eye(3, dtype=np.float32)[y])
+    predict = self._fitted('completion.supervised', known, **options)
+    self.assertGreater((predict(x).argmax(-1) == y).mean(), 0.95)
+
+  def test_renamed_classes_rename_what_is_predicted(self):
+    """Labels (0 1 2) -> (1 2 0): so do the scores, up to the bias's draw."""
+    party = _party('mlp.linear', width=3)
+    known, x, _ = _known(np.random.default_rng(0), party)
+    stolen = party.init(jax.random.key(0), x[:1])
+    first = self._fitted('completion.passive', known, stolen, **_QUICK)(x)
+    renamed = base.dataclasses.replace(known, y=np.roll(known.y, 1, axis=1))
+    second = self._fitted('completion.passive', renamed, stolen, **_QUICK)(x)
+    agree = (np.argmax(first, 1) + 1) % 3 == np.argmax(second, 1)
+    self.assertGreater(agree.mean(), 0.9)
+
+  @parameterized.parameters(
+    (dict(party=None), "was not granted 'party'"),
+    (dict(pool=None), "was not granted 'pool'"),
+    (
+      dict(x=np.zeros((3, 5), np.float32)),
+      'batch_size=16 exceeds the 3 labelled',
+    ),
+  )
+  def test_grants(self, fields, message):
+    known, _, _ = _known(np.random.default_rng(0), _party())
+    known = base.dataclasses.replace(known, **fields)
+    for name in ('passive', 'active', 'semi_supervised'):
+      with self.assertRaisesRegex(InputError, message):
+        attacks.load(f'completion.{name}').check(known)
+
+  def test_tokens_are_refused(self):
+    known, _, _ = _known(np.random.default_rng(0), _party())
+    pool = known.pool
+    tokens = lambda index: pool(index).astype(np.int32)
+    known = base.dataclasses.replace(
+      known, x=known.x.astype(np.int32), pool=tokens
+    )
+    with self.assertRaisesRegex(InputError, 'cannot be mixed'):
+      attacks.load('completion.passive').check(known)
+
+  def test_active_shares_a_run_where_its_optimizer_is_the_same(self):
+    one, other, third = (
+      attacks.load('completion.active', **options).optimizer
+      for options in ({}, dict(layers=2), dict(r_max=1.0))
+    )
+    self.assertIs(one, other)
+    self.assertIsNot(one, third)
+    self.assertIsNone(attacks.load('completion.passive').optimizer)
+    with self.assertRaisesRegex(InputError, "reading='new'"):
+      attacks.load('completion.active', reading='new')
+
+
+def _config(**fields):
+  config = common.completion('test')
+  config.model = dict(name='mlp.mlp2', width=64)
+  config.optimizer = dict(name='sgd', lr=0.05, momentum=0.9, weight_decay=5e-4)
+  config.batch_size = config.train.batch_size = 32
+  config.train.steps = 43 * 15
+  config.trials = 1
+  config.attacks = tuple(
+    dict(name=f'completion.{name}', **_QUICK)
+    for name in ('passive', 'active', 'semi_supervised')
+  )
+  for path, value in fields.items():
+    config.update_from_flattened_dict({path.replace('__', '.'): value})
+  return config
+
+
+class ExperimentTest(parameterized.TestCase):
+  def test_the_bottom_leaks_on_digits(self):
+    """More than the same head on a bottom that was never trained."""
+    config = _config(train__steps=43 * 30)
+    schedule = dict(epochs=3, iterations=200, ema=0.99)
+    bound = dict(known=('party', 'pool', 'y'), epochs=15, batch_size=32)
+    config.attacks = (
+      dict(name='completion.passive', **schedule),
+      dict(name='completion.active', **schedule),
+      dict(name='completion.semi_supervised', tune='head', **schedule),
+      dict(name='completion.supervised', **bound),
+    )
+    rows = experiments.run(config)
+    found = {row['attack']: row['metrics'] for row in rows}
+    mean = lambda attack, name='label_accuracy': found[attack][name]['mean']
+    passive, untrained = 'completion.passive', 'completion.semi_supervised'
+    self.assertGreater(mean(passive), mean(untrained) + 0.05)
+    self.assertGreater(mean(passive), 0.5)
+    self.assertGreater(mean('completion.supervised'), mean(passive))
+    self.assertLess(mean('scores.random'), 0.15)
+    for row in rows:
+      metrics = row['metrics']
+      self.assertGreater(metrics['main_accuracy']['mean'], 0.8)
+      self.assertGreaterEqual(
+        metrics['top5_accuracy']['mean'], metrics['label_accuracy']['mean']
+      )
+      if row['attack'] != 'scores.random':
+        self.assertGreaterEqual(
+          metrics['best_accuracy']['mean'] + 1e-6,
+          metrics['label_accuracy']['mean'],
+        )
+      self.assertEqual(row['setting']['labelled'], 40)
+      held = [row['setting'][k] for k in ('parties', 'share', 'shared')]
+      self.assertEqual(held, [2, 0.5, 0])
+    # Who shares a training shares its model; the active attack has its own.
+    main = lambda attack: mean(attack, 'main_accuracy')
+    self.assertEqual(main(passive), main(untrained))
+    active = next(r for r in rows if r['attack'] == 'completion.active')
+    self.assertEqual(active['gain']['verdict'], 'not told from 0')  # one seed
+    gain = mean('completion.active') - mean(passive)
+    self.assertAlmostEqual(active['gain']['mean'], gain, places=4)
+
+  def test_labelled_rows_are_of_training_and_not_scored(self):
+    config = _config(aux__per_class=3)
+    setup = experiment.prepare(config)
+    for trial in (0, 1):
+      rows = experiment._labelled(setup, trial)
+      rest = experiment._rest(setup, trial)
+      np.testing.assert_array_equal(
+        np.bincount(setup.source.y[rows]), np.full(10, 3)
+      )
+      np.testing.assert_array_equal(
+        np.sort(np.append(rows, rest)), np.arange(len(setup.source.y))
+      )
+    self.assertFalse(
+      np.array_equal(*(np.sort(experiment._labelled(setup, t)) for t in (0, 1)))
+    )
+    spec = setup.specs[0]
+    known = experiment._known(setup, spec, setup.runs[None], 0)
+    mine = lambda rows: setup.runs[None].split(setup.source.take(rows))[0]
+    rows, rest = (
+      experiment._labelled(setup, 0),
+      experiment._rest(setup, 0),
+    )
+    np.testing.assert_array_equal(known.x, mine(rows))
+    np.testing.assert_array_equal(known.y.argmax(1), setup.source.y[rows])
+    np.testing.assert_array_equal(known.pool(np.arange(9)), mine(rest[:9]))
+    self.assertEqual(known.held, len(rest))
+
+  def test_test_rows_reach_neither_training_nor_completion(self):
+    """Other test rows: the same labels of training rows, bit for bit."""
+    values = []
+    for split in ('test', 'all'):
+      config = _config(train__steps=40)
+      config.attacks = config.attacks[:1]
+      config.train.tested = split
+      row = experiments.run(config)[0]
+      values.append(row['metrics'])
+    for name in ('label_accuracy', 'top5_accuracy', 'best_accuracy'):
+      self.assertEqual(values[0][name], values[1][name])
+    self.assertNotEqual(values[0]['test_accuracy'], values[1]['test_accuracy'])
+
+  def test_an_active_attacker_alone_is_accelerated(self):
+    config = _config(train__steps=20)
+    source = joint.source(config)
+    runs = [
+      joint.build(config, source, attack, (0,))
+      for attack in (None, attacks.load('completion.active'))
+    ]
+    states = [fitting.fit(config, run, source, 3) for run in runs]
+    starts = [fitting.start(config, run, source, 3) for run in runs]
+    chex.assert_trees_all_equal(*(s.variables for s in starts))
+    chex.assert_trees_all_equal(*(s.top for s in starts))
+    structures = [jax.tree.structure(s.opt_states) for s in states]
+    self.assertNotEqual(*structures)
+    names = [type(s.opt_states[1][1]).__name__ for s in states]
+    self.assertEqual(*names)  # the active party runs its own SGD
+
+  def test_everyone_may_be_malicious(self):
+    config = _config()
+    config.optimizer.name = 'completion.malicious.sgd'
+    config.top_optimizer = dict(name='sgd', lr=0.05)
+    model = joint.build(config, joint.source(config))
+    params = {'w': jnp.ones(3)}
+    states = [p.tx.init(params) for p in model.parties]
+    for state in states:
+      kinds = [
+        type(s).__module__
+        for s in jax.tree.leaves(
+          state, is_leaf=lambda s: isinstance(s, malicious.State)
+        )
+      ]
+      self.assertIn('labelleak.attacks.malicious', kinds)
+
+  def test_weighted_classes(self):
+    config = _config(
+      dataset=dict(name='embedded.breast_cancer', split='train'),
+      split=dict(name='vertical.features'),
+      model=dict(name='mlp.fcnn', widths=(8,)),
+      class_weights=(1.0, 0.3),
+      train__steps=60,
+      aux__per_class=10,
+    )
+    config.attacks = ()
+    row = experiments.run(config)[0]
+    self.assertEqual(row['setting']['class_weights'], [1.0, 0.3])
+    self.assertBetween(row['metrics']['f1']['mean'], 0.3, 0.8)  # a guess
+    self.assertBetween(row['metrics']['main_f1']['mean'], 0.5, 1.0)
+
+  @parameterized.parameters(
+    (dict(train__steps=0), 'train.steps=0 trains no bottom'),
+    (dict(aux__per_class=0), 'aux.per_class=0 must lie in 1'),
+    (dict(aux__per_class=1), 'batch_size=16 exceeds the 10 labelled'),
+    (dict(class_weights=(1.0, 2.0)), 'not one for each of 10 classes'),
+    (dict(class_weights=(0.0,) * 10), 'must all be positive'),
+    (dict(known=('party',)), "not granted 'pool'"),
+    (dict(known=('party', 'labels')), "'labels'"),
+  )
+  def test_bad_input_is_named_before_anything_runs(self, fields, message):
+    with self.assertRaisesRegex(InputError, message):
+      experiments.run(_config(**fields))
+
+  @parameterized.parameters(
+    (dict(name='rmsprop', lr=0.01), "'rmsprop' has no malicious form"),
+    (dict(name='sgd', lr=0.01, nesterov=True), "takes no 'nesterov'"),
+  )
+  def test_an_active_attack_takes_the_place_of(self, optimizer, message):
+    config = _config()
+    config.optimizer = optimizer
+    with self.assertRaisesRegex(InputError, message):
+      experiments.run(config)
+
+  def test_a_diverging_reading_is_named(self):
+    config = _config()
+    config.attacks = (
+      dict(name='completion.active', reading='printed', **_QUICK),
+    )
+    with self.assertRaisesRegex(
+      InputError, r'active.*reading=printed.*loss is .* at step'
+    ):
+      experiments.run(config)
+
+
+if __name__ == '__main__':
+  absltest.main()

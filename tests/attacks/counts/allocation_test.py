@@ -1,0 +1,312 @@
+"""Bayes allocation against brute force, and its limits and symmetries."""
+
+from fractions import Fraction
+import functools
+import itertools
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import attacks, base, hfl
+from labelleak.attacks.counts import allocation, expectation
+from labelleak.data import plans
+
+KEY = jax.random.key(0)
+K, S = 100, 10
+
+
+def position_weights(batch_size, steps):
+  """What each place of a batch weighs in the update, by walking the slices."""
+  sizes = hfl.step_sizes(batch_size, steps)
+  weight = [Fraction(0)] * batch_size
+  for step, size in enumerate(sizes):
+    for slot in range(size):
+      weight[(step * max(sizes) + slot) % batch_size] += Fraction(1, size)
+  return weight
+
+
+def subset_weights(weights):
+  """{k: {summed weight: share of the subsets of k places}}."""
+  ways = {0: {Fraction(0): 1}}
+  for weight in weights:
+    new = {k: dict(sums) for k, sums in ways.items()}
+    for k, sums in ways.items():
+      into = new.setdefault(k + 1, {})
+      for total, num in sums.items():
+        into[total + weight] = into.get(total + weight, 0) + num
+    ways = new
+  return {
+    k: {w: num / sum(sums.values()) for w, num in sums.items()}
+    for k, sums in ways.items()
+  }
+
+
+def table_row(table, k):
+  """{weight rounded: probability} of row k."""
+  found = {}
+  for total, logp in zip(table.total[k], table.log_prob[k]):
+    if np.exp(logp) > 0:
+      found[round(float(total), 9)] = np.exp(logp)
+  return found
+
+
+class WeightsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (64, 10, 1),  # a last step of one example
+    (64, 10, 3),
+    (128, 10, 1),
+    (4, 10, 1),  # places visited again
+    (4, 10, 3),
+    (10, 4, 1),
+    (10, 5, 2),  # equal steps
+    (3, 6, 1),
+    (7, 1, 1),
+    (1, 1, 1),
+  )
+  def test_table_is_the_hypergeometric_mixture(self, b, steps, clients):
+    places = clients * [w / clients for w in position_weights(b, steps)]
+    table = allocation.weights(b, steps, clients)
+    self.assertEqual(table.total.shape[0], clients * b + 1)
+    for k, expected in subset_weights(places).items():
+      found = table_row(table, k)
+      want = {round(float(w), 9): p for w, p in expected.items()}
+      for weight, prob in want.items():
+        self.assertAlmostEqual(found.get(weight, 0.0), prob, delta=1e-6)
+      self.assertAlmostEqual(sum(found.values()), 1.0, delta=1e-6)
+
+  def test_subsets_by_enumeration(self):
+    """The oracle above is itself right."""
+    places = position_weights(7, 3)
+    for k, expected in subset_weights(places).items():
+      sums = [sum(c, Fraction(0)) for c in itertools.combinations(places, k)]
+      for weight, prob in expected.items():
+        self.assertAlmostEqual(sums.count(weight) / len(sums), prob)
+
+
+class AllocateTest(parameterized.TestCase):
+  @parameterized.parameters((2, 3), (3, 4), (4, 5), (5, 2), (3, 1))
+  def test_optimum_by_brute_force(self, k, n):
+    rng = np.random.default_rng(k)
+    allocate = jax.jit(allocation.allocate)
+    for concentration in (0.1, 1.0, 5.0):
+      for _ in range(5):
+        probs = rng.dirichlet(np.full(n + 1, concentration), size=k)
+
+        def value(m, probs=probs):
+          hits = np.minimum(np.asarray(m)[:, None], np.arange(n + 1)[None])
+          return (probs * hits).sum()
+
+        best = max(
+          value(m)
+          for m in itertools.product(range(n + 1), repeat=k)
+          if sum(m) == n
+        )
+        counts = np.asarray(allocate(jnp.asarray(probs, jnp.float32)))
+        self.assertEqual(counts.sum(), n)
+        self.assertAlmostEqual(value(counts), best, places=5)
+
+  def test_certain_counts_are_named(self):
+    truth = np.array([4, 0, 1, 3, 0])
+    np.testing.assert_array_equal(allocation.allocate(jnp.eye(9)[truth]), truth)
+
+
+class PosteriorTest(parameterized.TestCase):
+  def test_expected_counts_sum_to_the_batch(self):
+    rng = np.random.default_rng(0)
+    n, k = 20, 30
+    for spread in (0.3, 1.0, 3.0):
+      centre = rng.multinomial(n, rng.dirichlet(np.ones(k)))
+      seen = centre + spread * rng.normal(size=k)
+      log_lik = -0.5 * ((seen[:, None] - np.arange(n + 1)) / spread) ** 2
+      post = allocation.posterior(jnp.asarray(log_lik, jnp.float32))
+      np.testing.assert_allclose(post.probs.sum(1), 1.0, atol=1e-5)
+      expected = (post.probs @ jnp.arange(n + 1.0)).sum()
+      np.testing.assert_allclose(expected, n, atol=0.05)
+      self.assertTrue(np.isfinite(post.evidence))
+
+  def test_evidence_of_the_total_by_convolution(self):
+    """Also where certain counts make the expected sum rise in jumps."""
+    rng = np.random.default_rng(0)
+    n, k = 30, 12
+    levels = np.arange(n + 1)
+    for sharp in (0.1, 1.0, 10.0):
+      for wrong in (0.6, 1.0, 1.6):
+        centre = wrong * rng.multinomial(n, rng.dirichlet(np.ones(k)))
+        joint = -0.5 * sharp * (centre[:, None] - levels) ** 2
+        exact = np.full(n + 1, -np.inf)
+        exact[0] = 0.0
+        for row in joint:
+          terms = [exact[: m + 1] + row[m::-1] for m in range(n + 1)]
+          exact = np.array([np.logaddexp.reduce(t) for t in terms])
+        found = allocation._given_total(jnp.asarray(joint, jnp.float32), 10)
+        # The formula leaves out sqrt(2 pi), the same for all.
+        miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
+        self.assertLess(abs(miss), 0.5, (sharp, wrong))
+
+  def test_uncertain_classes_give_way_to_certain_ones(self):
+    n, k = 20, 10
+    log_lik = np.zeros((k, n + 1))  # nothing known
+    log_lik[0] = -np.inf
+    log_lik[0, 12] = 0.0  # certainly 12
+    log_lik[1] = -np.inf
+    log_lik[1, 3] = 0.0
+    log_lik = jnp.maximum(jnp.asarray(log_lik, jnp.float32), -1e4)
+    probs = allocation.posterior(log_lik).probs
+    expected = probs @ jnp.arange(n + 1.0)
+    np.testing.assert_allclose(expected[:2], [12, 3], atol=1e-3)
+    np.testing.assert_allclose(expected[2:], 5 / 8, atol=1e-2)
+
+
+class ClippingTest(parameterized.TestCase):
+  @parameterized.parameters(0.3, 5.0)
+  def test_what_a_clip_leaves_of_drawn_steps(self, clip):
+    rng = np.random.default_rng(0)
+    b, steps, k, ratio = 120, 10, 20, 1.4
+    counts = rng.multinomial(b, rng.dirichlet(np.full(k, 0.3)))
+    labels = np.repeat(np.arange(k), counts)
+    squares = []
+    for _ in range(500):
+      parts = rng.permutation(labels).reshape(steps, -1)
+      share = np.stack([np.bincount(p, minlength=k) for p in parts]) * steps / b
+      squares.append(((1 / k - share) ** 2).sum(1).mean())
+    expected = min(1.0, clip / (ratio * np.mean(squares) ** 0.5))
+    known = base.Known(k, b, steps, defense=(('clip', clip),))
+    probs, q = jnp.eye(b + 1)[counts], jnp.full(k, 1 / k)
+    found = allocation._left(probs, q, ratio, known)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+  def test_an_update_that_no_clip_touched(self):
+    """Noise hides the scale of 1; a clip that is hardly felt leaves it."""
+    truth, beta = label_only(128, S, 40)
+    noise = np.random.default_rng(0).normal(size=beta.shape)
+    beta = beta + 0.01 * S**0.5 * noise
+    free = run('calibrated', beta, 128, S, (('gaussian', 0.01),))
+    clipped = run('calibrated', beta, 128, S, (('clip', 1), ('gaussian', 0.01)))
+    np.testing.assert_allclose(
+      accuracy(clipped, truth), accuracy(free, truth), atol=0.3
+    )
+
+
+def label_only(b, steps, trials, *, k=K, cap=100):
+  """Counts [T, K] and bias updates [T, K] at a uniform softmax."""
+  y = np.repeat(np.arange(k), cap)
+  edges = np.cumsum(hfl.step_sizes(b, steps))[:-1]
+  truth, beta = np.zeros((trials, k), int), np.full((trials, k), steps / k)
+  for t in range(trials):
+    index = plans.draw(
+      1, t, y, k, partition='unbalanced', batch_size=b, per_class_cap=cap
+    )
+    truth[t] = np.bincount(y[index], minlength=k)
+    for part in np.split(y[index], edges):
+      beta[t] -= np.bincount(part, minlength=k) / part.size
+  return truth, beta
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
+def infer(name, beta, b, steps, defense):
+  known = base.Known(beta.shape[1], b, steps, defense=defense)
+  attack = attacks.load(f'counts.{name}')
+  view = lambda beta: hfl.View(grads={'bias': beta})
+  return jax.lax.map(lambda beta: attack.infer(KEY, view(beta), known), beta)
+
+
+def run(name, beta, b, steps, defense):
+  return np.asarray(infer(name, jnp.float32(beta), b, steps, defense))
+
+
+def accuracy(counts, truth):
+  return 100 * np.minimum(counts, truth).sum() / truth.sum()
+
+
+class CalibratedTest(parameterized.TestCase):
+  @parameterized.parameters(128, 256)
+  def test_ragged_steps_are_recovered(self, b):
+    truth, beta = label_only(b, S, 40)
+    counts = run('calibrated', beta, b, S, ())
+    self.assertGreaterEqual(accuracy(counts, truth), 99.9)
+
+  @parameterized.parameters((128, 8), (100, 10), (64, 1))
+  def test_equal_steps_are_exact(self, b, steps):
+    truth, beta = label_only(b, steps, 20)
+    np.testing.assert_array_equal(run('calibrated', beta, b, steps, ()), truth)
+
+  def test_unknown_scale(self):
+    truth, beta = label_only(128, S, 6)
+    whole = run('calibrated', beta, 128, S, None)
+    self.assertGreaterEqual(accuracy(whole, truth), 99.0)
+    scaled = run('calibrated', 0.3 * beta, 128, S, None)
+    self.assertGreaterEqual(accuracy(scaled, truth), 99.0)
+    self.assertGreaterEqual(accuracy(scaled, whole), 99.5)
+
+  def test_zeros_are_entries_that_were_dropped(self):
+    """Sparsified: the smallest 80 % are zero, and are no evidence of 1/K."""
+    truth, beta = label_only(128, S, 20)
+    beta += 6e-4 * np.random.default_rng(0).normal(size=K)
+    cut = np.sort(np.abs(beta), axis=1)[:, [int(0.8 * K) - 1]]
+    sparse = np.where(np.abs(beta) <= cut, 0.0, beta)
+    ours = accuracy(run('calibrated', sparse, 128, S, ()), truth)
+    theirs = accuracy(run('llbg', sparse, 128, S, None), truth)
+    self.assertGreaterEqual(ours, theirs)
+    # All zero but the heavy class: nothing breaks.
+    only = np.where(beta == beta.min(1, keepdims=True), beta, 0.0)
+    counts = run('calibrated', only, 128, S, ())
+    np.testing.assert_array_equal(counts.sum(1), 128)
+    heavy = np.take_along_axis(counts, beta.argmin(1)[:, None], 1)
+    self.assertGreaterEqual(heavy.min(), 30)
+
+  @parameterized.parameters(0.1, 0.3)
+  def test_granted_noise_beats_llbg(self, sigma):
+    truth, beta = label_only(128, S, 100)
+    noise = np.random.default_rng(0).normal(size=beta.shape)
+    beta = beta + sigma * S**0.5 * noise
+    ours = run('calibrated', beta, 128, S, (('gaussian', sigma),))
+    theirs = run('llbg', beta, 128, S, None)
+    self.assertGreater(accuracy(ours, truth), accuracy(theirs, truth))
+
+  def test_a_model_that_errs_where_it_gives_most(self):
+    """Told so, an allocation reads the other classes all the same."""
+    b, steps = 128, 8  # equal steps: an example weighs the same in all
+    truth, beta = label_only(b, steps, 20)
+    rng = np.random.default_rng(0)
+    mean = np.full((len(truth), K), 0.5 / K)
+    heavy = np.argsort(-truth, axis=1)[:, :2]
+    np.put_along_axis(mean, heavy, 0.255, axis=1)
+    beta = beta + steps * (mean - 1 / K)
+    wrong = mean * np.exp(0.2 * rng.normal(size=mean.shape))
+
+    def found(mean, error):
+      def one(beta, mean):
+        softmax = expectation.uniform(K)
+        rows = jnp.broadcast_to(mean, (K, K))
+        known = base.Known(K, b, steps=steps, defense=())
+        return allocation.infer(
+          beta, softmax._replace(mean=rows), known, error=error
+        )
+
+      args = jnp.asarray(beta, jnp.float32), jnp.asarray(mean, jnp.float32)
+      return np.asarray(jax.jit(jax.vmap(one))(*args))
+
+    np.testing.assert_array_equal(found(mean, 0.3), truth)
+    told, untold = found(wrong, 0.3), found(wrong, 0.0)
+    self.assertGreater(accuracy(told, truth), accuracy(untold, truth) + 1)
+    others = np.ones(truth.shape)
+    np.put_along_axis(others, heavy, 0, axis=1)
+    missed = lambda counts: (np.abs(counts - truth) * others).sum()
+    self.assertLess(missed(told), 0.2 * missed(untold))
+
+  def test_permuting_classes_permutes_counts(self):
+    _, beta = label_only(128, S, 8)
+    rng = np.random.default_rng(0)
+    beta = beta + 0.1 * S**0.5 * rng.normal(size=beta.shape)  # no ties
+    order = rng.permutation(K)
+    defense = (('gaussian', 0.1),)
+    counts = run('calibrated', beta, 128, S, defense)
+    permuted = run('calibrated', beta[:, order], 128, S, defense)
+    # Sums over classes are rounded in another order: one label may tie.
+    self.assertGreaterEqual(accuracy(permuted, counts[:, order]), 99.5)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,254 @@
+"""The attacker's model of the softmax against NumPy and closed forms."""
+
+import itertools
+from unittest import mock
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import base, hfl
+from labelleak.attacks import counts as counts_attacks
+from labelleak.attacks.counts import expectation
+
+KEY = jax.random.key(0)
+K, H, M, S, LR = 5, 3, 12, 4, 0.3
+
+
+def apply(variables, x):
+  """A linear model: head only."""
+  head = variables['params']['head']
+  return x @ head['kernel'] + head['bias'][None]
+
+
+def softmax(logits):
+  e = np.exp(logits - logits.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+def descend(kernel, bias, x, labels, steps, lr):
+  """Gradient descent in NumPy; parameters at the end, softmax at each step."""
+  path = []
+  for _ in range(steps):
+    p = softmax(x @ kernel + bias)
+    path.append(p)
+    kernel = kernel - lr * x.T @ (p - labels) / len(x)
+    bias = bias - lr * (p - labels).mean(0)
+  return kernel, bias, path
+
+
+class ExpectationTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = self.rng = np.random.default_rng(0)
+    self.kernel, self.bias = rng.normal(size=(H, K)), rng.normal(size=K)
+    self.x = rng.normal(size=(M, H))
+    self.counts = np.array([7, 0, 2, 1, 2])
+    self.start = softmax(self.x @ self.kernel + self.bias)
+
+  def tree(self, kernel, bias):
+    return {'head': {'kernel': jnp.float32(kernel), 'bias': jnp.float32(bias)}}
+
+  def view(self, kernel, bias):
+    """Of a client that ended at these parameters."""
+    grads = self.tree((self.kernel - kernel) / LR, (self.bias - bias) / LR)
+    return hfl.View(grads, {'params': self.tree(self.kernel, self.bias)})
+
+  def known(self, lr=LR, **grants):
+    return base.Known(K, M, S, lr=lr, apply=apply, shape=(H,), **grants)
+
+  def test_uniform(self):
+    model = expectation.uniform(K)
+    np.testing.assert_allclose(model.mean, np.full((K, K), 1 / K))
+    np.testing.assert_array_equal(model.var, np.zeros((K, K)))
+
+  def planted(self, noise, louder=1.0, k=40):
+    """A head's update where every input is h: h, p - y, bias, kernel."""
+    h, sums = self.rng.normal(size=H), self.rng.normal(size=k)
+    bias = sums + noise * self.rng.normal(size=(2000, k))
+    kernel = np.outer(louder * h, sums)
+    kernel = kernel + noise * self.rng.normal(size=(2000, H, k))
+    return h, sums, jnp.float32(bias), jnp.float32(kernel)
+
+  def test_bias_and_kernel_fused_have_the_mean_and_less_noise(self):
+    h, sums, bias, kernel = self.planted(noise=0.3)
+    fused = jax.vmap(expectation.fused, (0, 0, None))
+    found, quiet = fused(bias, kernel, jnp.float32(h))
+    error = np.asarray(found) - sums
+    expected = 0.3 / np.sqrt(1 + h @ h)
+    np.testing.assert_allclose(0.3 * quiet, expected, rtol=1e-5)
+    np.testing.assert_allclose(error.std(), expected, rtol=0.02)
+    np.testing.assert_allclose(
+      error.mean(0), 0.0, atol=5 * expected / 2000**0.5
+    )
+
+  @parameterized.parameters(0.7, 1.0, 1.5)
+  def test_length_of_the_head_input_is_read_from_the_update(self, louder):
+    for noise in (0.0, 0.1):
+      h, _, bias, kernel = self.planted(noise, louder)
+      heard = jax.vmap(expectation.heard, (0, 0, None))
+      found = heard(bias[:100], kernel[:100], jnp.float32(h))
+      np.testing.assert_allclose(
+        found.mean(0), louder * h, rtol=0.1 * noise + 1e-4
+      )
+
+  def test_length_without_evidence_stays_within_a_factor_of_two(self):
+    h, zero = jnp.float32(self.rng.normal(size=H)), jnp.zeros(K)
+    for kernel in (jnp.zeros((H, K)), jnp.ones((H, K)), -jnp.ones((H, K))):
+      for bias in (zero, zero + 1.0):
+        found = expectation.heard(bias, kernel, h)
+        ratio = jnp.linalg.norm(found) / jnp.linalg.norm(h)
+        self.assertBetween(float(ratio), 0.499, 2.001)
+
+  def test_head_input_and_norm_ratio_of_a_linear_model(self):
+    view = self.view(self.kernel, self.bias)
+    x = jnp.float32(self.x)
+    found = expectation.head_input(view, self.known(), x)
+    np.testing.assert_allclose(found, self.x.mean(0), rtol=1e-5)
+    # The same input throughout: the kernel's gradient is h times the bias's.
+    grads = self.tree(np.zeros((H, K)), np.linspace(-1, 1, K))
+    view, same = view._replace(grads=grads), jnp.broadcast_to(x[:1], x.shape)
+    for louder in (1.0, 0.5):
+      ratio = expectation.norm_ratio(view, self.known(), same, louder)
+      square = louder**2 * self.x[0] @ self.x[0]
+      np.testing.assert_allclose(ratio, np.sqrt(1 + square), rtol=1e-4)
+
+  def test_moments_of_all_examples(self):
+    model = expectation.moments(jnp.float32(self.start), None)
+    for j in range(K):
+      np.testing.assert_allclose(model.mean[j], self.start.mean(0), rtol=1e-5)
+      np.testing.assert_allclose(
+        model.var[j], self.start.var(0), rtol=1e-3, atol=1e-7
+      )
+    np.testing.assert_array_equal(model.num, np.full(K, M))
+
+  def test_moments_by_class(self):
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3])  # no class 4
+    model = expectation.moments(
+      jnp.float32(self.start), jax.nn.one_hot(labels, K)
+    )
+    for j in range(4):
+      own = self.start[labels == j]
+      np.testing.assert_allclose(model.mean[j], own.mean(0), rtol=1e-5)
+      trust = len(own) / (len(own) + 2)
+      var = trust * own.var(0) + (1 - trust) * self.start.var(0)
+      np.testing.assert_allclose(model.var[j], var, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(model.mean[4], self.start.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(
+      model.var[4], self.start.var(0), rtol=1e-3, atol=1e-7
+    )
+    np.testing.assert_array_equal(model.num, [5, 2, 1, 4, M])
+
+  def test_measured_at_the_start_without_learning_rate(self):
+    view = self.view(self.kernel + 1, self.bias - self.rng.normal(size=K))
+    x = jnp.float32(self.x)
+    model = expectation.measured(view, self.known(lr=None), x)
+    want = np.broadcast_to(self.start.mean(0), (K, K))
+    np.testing.assert_allclose(model.mean, want, rtol=1e-5)
+
+  def test_measured_between_start_and_end(self):
+    """Step s = 0 ... S-1 sees the share s/S of the way."""
+    kernel = self.kernel + 0.3 * self.rng.normal(size=(H, K))
+    x = jnp.float32(self.x)
+    model = expectation.measured(self.view(kernel, self.bias), self.known(), x)
+    end = softmax(self.x @ kernel + self.bias)
+    path = [self.start + s / S * (end - self.start) for s in range(S)]
+    want = np.broadcast_to(np.mean(path, axis=(0, 1)), (K, K))
+    np.testing.assert_allclose(model.mean, want, rtol=1e-4)
+
+  def test_replay_of_the_batch_itself_is_exact(self):
+    labels = np.broadcast_to(self.counts / self.counts.sum(), (M, K))
+    args = self.kernel, self.bias, self.x, labels, S, LR
+    kernel, bias, path = descend(*args)
+    mean = expectation.replayed(
+      self.view(kernel, bias),
+      self.known(),
+      jnp.float32(self.x),
+      jnp.asarray(self.counts),
+    )
+    np.testing.assert_allclose(mean, np.mean(path, axis=(0, 1)), rtol=1e-4)
+    # No straight line: the ends alone would not have told it.
+    end = softmax(self.x @ kernel + bias)
+    pull = (S - 1) / (2 * S)
+    line = ((1 - pull) * self.start + pull * end).mean(0)
+    self.assertGreater(np.abs(line - mean).max(), 1e-3)
+
+  def test_replay_is_pulled_to_where_the_client_ended(self):
+    labels = np.broadcast_to(self.counts / self.counts.sum(), (M, K))
+    args = self.kernel, self.bias, self.x, labels, S, LR
+    kernel, bias, path = descend(*args)
+    moved = bias + np.array([0.1, -0.1, 0.0, 0.2, 0.0])
+    mean = expectation.replayed(
+      self.view(kernel, moved),
+      self.known(),
+      jnp.float32(self.x),
+      jnp.asarray(self.counts),
+    )
+    miss = softmax(self.x @ kernel + moved) - softmax(self.x @ kernel + bias)
+    want = np.mean(path, axis=(0, 1)) + (S - 1) / (2 * S) * miss.mean(0)
+    np.testing.assert_allclose(mean, want, rtol=1e-4)
+
+  @parameterized.parameters(
+    (0.5, 0.6),  # softmax follows the labels: counts err on one side
+    (-1.0, 0.35),  # it flees them: counts swing about the truth
+  )
+  def test_counts_and_path_come_to_agree(self, slope, left):
+    """A softmax that is linear in the label shares."""
+    counts = np.array([50, 25, 8, 5, 4, 3, 2, 2, 1, 0])
+    num_classes, size, steps = 10, counts.sum(), 10
+
+    def path(found):
+      return slope * found / size + (1 - slope) / num_classes
+
+    beta = steps * (path(counts) - counts / size)
+    view = hfl.View(grads={'head': {'bias': jnp.float32(beta)}})
+    known = base.Known(
+      num_classes, int(size), steps, lr=LR, apply=apply, shape=(H,), defense=()
+    )
+    start = expectation.uniform(num_classes)._replace(moved=1.0)
+
+    def error(replays):
+      found = counts_attacks.calibrated(replays=replays).infer(KEY, view, known)
+      return np.abs(found - counts).sum() / 2
+
+    with (
+      mock.patch.object(expectation, 'measured', lambda *a: start),
+      mock.patch.object(expectation, 'replayed', lambda v, k, x, c: path(c)),
+    ):
+      errors = [error(replays) for replays in (1, 2, 8)]
+    self.assertGreater(errors[0], errors[1])
+    self.assertGreater(left * errors[0], errors[2])
+
+  @parameterized.parameters('examples', 'replay', 'replays')
+  def test_nothing_to_replay_is_refused(self, name):
+    with self.assertRaisesRegex(base.InputError, f'{name}=0.*at least 1'):
+      counts_attacks.calibrated(**{name: 0})
+
+  @parameterized.parameters(((32, 32, 3),), ((16, 16, 1),), ((64,),))
+  def test_dummies_have_unit_variance(self, shape):
+    x = expectation.dummies(KEY, 24, shape)
+    self.assertEqual(x.shape, (24, *shape))
+    np.testing.assert_allclose(x.std(), 1.0, atol=0.05)
+    self.assertGreater(np.abs(np.asarray(x[0] - x[1])).max(), 0.1)
+
+  def test_dummy_images_have_a_falling_spectrum(self):
+    x = np.asarray(expectation.dummies(KEY, 16, (32, 32, 3)))
+    power = (np.abs(np.fft.fft2(x, axes=(1, 2))) ** 2).mean((0, 3))
+    f = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32)[None])
+    edges = (0.03, 0.06, 0.12, 0.25, 0.5)
+    bands = [
+      power[(f >= low) & (f < high)].mean()
+      for low, high in itertools.pairwise(edges)
+    ]
+    for wide, fine in itertools.pairwise(bands):
+      self.assertGreater(wide, 2 * fine)
+
+  def test_dummy_images_are_mostly_grey(self):
+    x = np.asarray(expectation.dummies(KEY, 16, (32, 32, 3)))
+    red, green = x[..., 0].ravel(), x[..., 1].ravel()
+    self.assertGreater(np.corrcoef(red, green)[0, 1], 0.7)
+
+
+if __name__ == '__main__':
+  absltest.main()

@@ -1,0 +1,206 @@
+"""Every config runs in seconds with `runlocal`, and is plain data."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import re
+
+from absl.testing import parameterized
+import pytest
+
+from labelleak import experiments, sweep
+from labelleak.base import InputError
+from labelleak.report import published
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FILES = sorted(
+  p for p in (ROOT / 'configs').glob('*.py') if p.name != 'common.py'
+)
+
+
+def _get(path, arg=None):
+  spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(arg)
+
+
+def _firsts():
+  """The first file of each experiment."""
+  kinds = {}
+  for path in FILES:
+    kinds.setdefault(_get(path).experiment, path)
+  return sorted(kinds.values())
+
+
+class ConfigsTest(parameterized.TestCase):
+  def setUp(self):
+    super().setUp()
+    previous = os.getcwd()
+    os.chdir(ROOT)  # paths of shared data are relative to it
+    self.addCleanup(os.chdir, previous)
+
+  @parameterized.parameters(*_firsts())
+  def test_runlocal(self, path):
+    """One config of each experiment."""
+    self._run(path)
+
+  @parameterized.parameters(*sorted({*FILES} - {*_firsts()}))
+  @pytest.mark.slow
+  def test_runlocal_of_the_others(self, path):
+    self._run(path)
+
+  def _run(self, path):
+    config = _get(path, 'runlocal')
+    workdir = self.create_tempdir().full_path
+    rows = experiments.run(config, workdir)
+    points = list(sweep.grid(config))
+    named = {json.dumps(row['point']) for row in rows}
+    self.assertEqual(named, {json.dumps(point) for point, _ in points})
+    for point, full in points:
+      mine = [row['attack'] for row in rows if row['point'] == point]
+      wanted = [spec['name'] for spec in full.attacks]
+      self.assertEqual(mine[: len(wanted)], wanted)
+      guesses = [name for name in mine if name.endswith('.random')]
+      self.assertTrue(guesses or mine[-1] == 'none')  # or nothing is attacked
+
+  @parameterized.parameters(*FILES)
+  def test_a_config_is_data_and_says_how_to_run_it(self, path):
+    config = _get(path)
+    json.loads(config.to_json())
+    self.assertEqual(config.name, path.stem)
+    text = path.read_text()
+    self.assertIn(f'--config=configs/{path.name}', text)
+    self.assertIn('Published', text)
+
+  @parameterized.parameters(*FILES)
+  def test_each_variant_that_it_names_is_data(self, path):
+    named = rf'--config=configs/{path.name}:(\S+)'
+    for variant in {'runlocal', *re.findall(named, path.read_text())}:
+      config = _get(path, variant)
+      json.loads(config.to_json())
+      self.assertNotEmpty(list(sweep.grid(config)))
+
+  @parameterized.parameters(*FILES)
+  def test_misspelt_arguments_are_named(self, path):
+    with self.assertRaisesRegex(InputError, "'runlocl'.*'runlocal'"):
+      _get(path, 'runlocl')
+
+
+class PublishedSettingsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('llbg_cifar', 'paper', 1),
+    ('llbg_cifar', 'table=3,paper', 3),
+    ('llbg_cifar', 'table=4,paper', 4),
+    ('llbg_cifar', 'table=8,paper', 8),
+    ('llbg_imagenet', 'paper', 2),
+    ('llbg_imagenet', 'table=5,paper', 5),
+    ('llbg_imagenet', 'table=5,paper', 6),
+    ('llbg_vit', 'paper', 9),
+  )
+  def test_configs_run_the_published_settings(self, name, arg, number):
+    """Each printed setting is a point of its config (weights aside)."""
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
+    ]
+    points = [
+      full for _, full in sweep.grid(_get(ROOT / f'configs/{name}.py', arg))
+    ]
+    models = {full.model.name for full in points}
+    for cell in table.cells.values():
+      model = cell.setting['model'].partition('(')[0]
+      if number in (5, 6) or cell.setting['trained']:
+        continue  # one model at a time, with its weights file
+      self.assertIn(model, models)
+      fits = [
+        full
+        for full in points
+        if sweep.describe(full.model) == cell.setting['model']
+        and full.batch_size == cell.setting['batch_size']
+        and full.partition == cell.setting['partition']
+        and full.local_steps == cell.setting['local_steps']
+        and any(
+          spec['name'] == cell.attack
+          and all(spec.get(k) == v for k, v in cell.attack_args.items())
+          for spec in full.attacks
+        )
+      ]
+      self.assertLen(fits, 1, cell)
+
+  @parameterized.parameters(
+    ('cifar10', 'CIFAR-10'),
+    ('cifar100', 'CIFAR-100'),
+    ('cinic10', 'CINIC-10'),
+    ('yahoo,bert', 'Yahoo Answers'),
+    ('criteo', 'Criteo'),
+    ('histopathology', 'BHI'),
+  )
+  def test_completions_are_the_published_ones(self, data, name):
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith('Fu Tables 2 and 4')
+    ]
+    config = _get(ROOT / 'configs/completion.py', f'data={data}')
+    specs = [dict(spec) for spec in config.attacks if 'r_max' not in spec]
+    args = {spec.pop('name'): spec for spec in specs}
+    for (row, _), cell in table.cells.items():
+      if row == name:
+        self.assertEqual(cell.setting['model'], sweep.describe(config.model))
+        self.assertEqual(cell.attack_args, args[cell.attack])
+
+  @parameterized.parameters(
+    ('cifar10', 'CIFAR-10', 'cifar10'),
+    ('criteo', 'Criteo', 'criteo'),
+    ('histopathology', 'BHI', 'breast_histopathology x2'),
+  )
+  def test_depths_are_the_published_ones(self, data, prefix, name):
+    (table,) = [
+      t for t in published.TABLES if t.title.startswith('Fu supplement')
+    ]
+    config = _get(ROOT / 'configs/completion_depth.py', f'data={data}')
+    points = [full for _, full in sweep.grid(config)]
+    asked = [c for (k, _), c in table.cells.items() if k.startswith(prefix)]
+    self.assertLen(asked, 3 * len(points))
+    for cell in asked:
+      (full,) = [p for p in points if p.depth == cell.setting['depth']]
+      setting = dict(
+        data=name,
+        model=sweep.describe(full.model),
+        depth=full.depth,
+        labelled=full.aux.per_class * (10 if data == 'cifar10' else 2),
+      )
+      self.assertEqual(cell.setting, setting)
+      args = [{k: v for k, v in a.items() if k != 'name'} for a in full.attacks]
+      names = [a['name'] for a in full.attacks]
+      self.assertIn((cell.attack, cell.attack_args), list(zip(names, args)))
+
+  @parameterized.parameters(('resnet20', 'cifar10, '), ('mnist', 'mnist, B'))
+  def test_vertical_settings_are_the_published_ones(self, part, prefix):
+    cells = {
+      label: cell
+      for table in published.bli.TABLES
+      for (label, column), cell in table.cells.items()
+      if label.startswith(prefix) and column == 'inversion'
+    }
+    self.assertNotEmpty(cells)
+    config = _get(ROOT / 'configs/bli.py', f'part={part}')
+    points = [full for _, full in sweep.grid(config)]
+    for label, cell in cells.items():
+      fits = [
+        full
+        for full in points
+        if sweep.describe(full.model) == cell.setting['model']
+        and full.dataset.name == cell.setting['data']
+        and full.batch_size == cell.setting['batch_size']
+        and full.split.name == cell.setting['split']
+        and full.train.steps == cell.setting['step']
+        and cell.setting.get('draw', full.draw) == full.draw
+      ]
+      self.assertLen(fits, 1, label)
+
+  def test_trained_attacks_are_the_published_ones(self):
+    config = _get(ROOT / 'configs/llbg_imagenet.py', 'table=5')
+    asked = {(spec['name'], spec.get('confidence')) for spec in config.attacks}
+    for table in published.TABLES[4:6]:
+      for cell in table.cells.values():
+        self.assertIn((cell.attack, cell.attack_args.get('confidence')), asked)

@@ -1,0 +1,85 @@
+"""The command line: errors in one line, and rows that survive a SIGKILL."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from absl.testing import parameterized
+
+from labelleak import report
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_CONFIG = '--config=configs/llbg_cifar.py:runlocal'
+_SMALL = (
+  _CONFIG,
+  "--config.dataset={'name': 'embedded.digits'}",
+  "--config.attacks=({'name': 'counts.llbg'}, {'name': 'counts.ebi'})",
+  "--config.sweep=(('batch_size', (50, 60, 70, 80)),)",
+)
+
+
+def _launch(*flags):
+  command = [sys.executable, 'launch.py', *flags]
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+  )
+
+
+class ErrorsTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ((_CONFIG, '--config.batchsize=3'), 'Did you mean "batch_size"'),
+    ((_CONFIG, '--wrokdir=/tmp/x'), "'wrokdir'. Did you mean: workdir"),
+    ((_CONFIG, '--config.batch_size=many'), 'batch_size=many'),
+    ((_CONFIG, '--config.sweep=()', '--config.batch_size=12'), 'local_steps='),
+    (('--config=configs/llbg_cifar.py:tabel=3',), "'tabel'.*'table'"),
+    (('--config=configs/absent.py',), 'configs/absent.py'),
+    ((_CONFIG, 'table=3'), "'table=3' is no flag"),
+    ((), '--config'),
+  )
+  def test_one_line_and_no_traceback(self, flags, message):
+    workdir = self.create_tempdir().full_path
+    process = _launch(*flags, f'--workdir={workdir}')
+    out, err = process.communicate()
+    self.assertEqual(process.returncode, 2, err)
+    self.assertLen(err.strip().splitlines(), 1, err)
+    self.assertRegex(err, message)
+    self.assertEmpty(out)
+
+
+class KillTest(parameterized.TestCase):
+  def test_rows_survive_a_kill(self):
+    whole, killed = (self.create_tempdir().full_path for _ in range(2))
+    process = _launch(*_SMALL, f'--workdir={killed}')
+    rows = pathlib.Path(killed, 'rows.jsonl')
+    deadline = time.monotonic() + 300
+    while not (rows.exists() and rows.read_text().count('\n') >= 3):
+      self.assertIsNone(process.poll(), 'ended before it could be killed')
+      self.assertLess(time.monotonic(), deadline)
+      time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    left = report.read(killed)
+    self.assertBetween(len(left), 3, 9)  # of 12: stopped in mid-sweep
+    for workdir in (killed, whole):
+      process = _launch(*_SMALL, f'--workdir={workdir}')
+      out, err = process.communicate()
+      self.assertEqual(process.returncode, 0, err)
+      self.assertIn('random', out)
+    comparable = [
+      [report.comparable(row) for row in report.read(workdir)]
+      for workdir in (killed, whole)
+    ]
+    self.assertLen(comparable[0], 12)
+    self.assertEqual(*comparable)
+    ours, theirs = report.trials(killed), report.trials(whole)
+    self.assertEqual(ours.keys(), theirs.keys())
+    for name, values in ours.items():
+      self.assertEqual(values.tolist(), theirs[name].tolist())

@@ -1,0 +1,110 @@
+"""The README's Python runs as it stands, and its commands are what CI runs."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+from absl.testing import absltest
+import numpy as np
+
+from labelleak import hfl, report
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+_STRANGER = ('configs/proportional.py', '')  # the reader's own
+TEXT = (ROOT / 'README.md').read_text()
+BLOCKS = re.findall(r'^```python\n(.*?)^```$', TEXT, re.DOTALL | re.MULTILINE)
+FILES = {  # blocks whose first line is a comment that names a file
+  match[1]: block
+  for block in BLOCKS
+  if (match := re.match(r'# (\S+\.py)\n', block))
+}
+
+
+class SnippetsTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    previous = os.getcwd()
+    os.chdir(self.create_tempdir().full_path)
+    self.addCleanup(os.chdir, previous)
+
+  def test_compose_and_own_update(self):
+    compose, _, own = (b for b in BLOCKS if b not in FILES.values())
+    names = {}
+    exec(compile(compose, 'README.md: Compose', 'exec'), names)
+    y, composed = names['y'], np.asarray(names['counts'])
+    self.assertEqual(composed.sum(), len(y))
+    truth = y.sum(0)
+    accuracy = np.minimum(composed, truth).sum() / truth.sum()
+    # Naming only the two heaviest classes recovers about three quarters.
+    self.assertGreater(accuracy, 0.8)
+    # The same update by way of a file in torch's layout.
+    kernel, bias = map(np.asarray, hfl.head(names['view'].grads))
+    np.savez('update.npz', **{'fc.weight': kernel.T, 'fc.bias': bias})
+    exec(compile(own, 'README.md: Your own update', 'exec'), names)
+    np.testing.assert_array_equal(names['counts'], composed)
+
+  def test_compose_vertically(self):
+    block = next(b for b in BLOCKS if 'vfl.protocol' in b)
+    names = {}
+    exec(compile(block, 'README.md: Compose', 'exec'), names)
+    self.assertIsNone(names['views'][0].cut_grads)
+    found = np.asarray(names['scores']).argmax(-1)
+    self.assertGreater((found == names['y'].argmax(-1)).mean(), 0.9)
+
+
+class StrangersAttackTest(absltest.TestCase):
+  """One file and one config outside the package are all that it takes."""
+
+  def test_runs_from_the_command_line(self):
+    root = pathlib.Path(self.create_tempdir().full_path)
+    self.assertLen(FILES, 2)
+    for name, block in FILES.items():
+      path = root / name
+      path.parent.mkdir(exist_ok=True)
+      path.write_text(block)
+    flags = [
+      f'--config={root}/configs/proportional.py',
+      f'--workdir={root}/run',
+      '--config.trials=5',
+      "--config.attacks=({'name': 'proportional.proportional'},)",
+    ]
+    process = subprocess.run(
+      [sys.executable, 'launch.py', *flags],
+      cwd=ROOT,
+      env={**os.environ, 'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu'},
+      capture_output=True,
+      text=True,
+    )
+    self.assertEqual(process.returncode, 0, process.stderr)
+    self.assertIn('proportional', process.stdout)
+    rows = {row['attack']: row for row in report.read(root / 'run')}
+    accuracy = {
+      name: row['metrics']['count_accuracy']['mean']
+      for name, row in rows.items()
+    }
+    self.assertGreater(
+      accuracy['proportional.proportional'], accuracy['counts.random']
+    )
+
+
+class CommandsTest(absltest.TestCase):
+  def test_each_is_complete(self):
+    for marker, does in (('run', 'launch.py'), ('test', 'pytest')):
+      block = re.search(
+        rf'^<!-- {marker} -->\n```bash\n(.*?)\n```\n<!-- /{marker} -->$',
+        TEXT,
+        re.DOTALL | re.MULTILINE,
+      )
+      self.assertIsNotNone(block, marker)
+      command = block[1]
+      self.assertNotIn('\n', command)  # one command, as .ci/run sources it
+      self.assertStartsWith(command, 'python3 -m venv')
+      self.assertIn(does, command)
+
+  def test_links_and_configs_exist(self):
+    links = re.findall(r'\]\((?!http)([^)#]+)\)', TEXT)
+    named = re.findall(r'configs/\w+\.py', TEXT.replace(*_STRANGER))
+    for path in {*links, *named}:
+      self.assertTrue((ROOT / path).exists(), path)
