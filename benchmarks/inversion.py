@@ -35,7 +35,7 @@ import torch
 
 from labelleak import attacks, data, he, metrics, models, registry, vfl
 from labelleak.attacks import inversion
-from labelleak.base import Batch, Known
+from labelleak.base import Batch
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -74,7 +74,7 @@ def view_of(name, size, **options):
   batch = Batch(tuple(split(x)), y, index, jnp.ones(size))
   state = protocol.init(jax.random.key(0), batch.xs)
   _, (views, *_) = jax.jit(protocol.step)(state, batch)
-  known = Known(num_classes=K, batch_size=size, bottom=vfl.bottom(each))
+  known = vfl.Known(num_classes=K, batch_size=size, bottom=vfl.bottom(each))
   return views[0], known, y
 
 

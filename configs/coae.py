@@ -125,7 +125,7 @@ def get_config(arg=None):
       config.sweep = (('code', _ACCURACY),)
   else:
     common.images(config, 'mnist')
-    granted = dict(names='granted', known=('bottom', 'x', 'y'))
+    granted = dict(names='granted', known=('bottom', 'labelled'))
     config.attacks = (*_CLEAR, dict(name='decoding.mixture', **granted))
     codes = [
       (_coae(1.0), dict(name='permutation', seed=seed)) for seed in range(10)

@@ -11,8 +11,8 @@ from labelleak.base import InputError
 PREPARED = '../shared/tfds'  # mnist and cifar10, read where they are there
 SAMPLE = f'{PREPARED}/imagenet_sample/1.0.0'  # 1000 images, one a class
 # The server runs the protocol and holds the model.
-SERVER = ('lr', 'steps', 'clients', 'defense', 'apply')
-AUX = (*SERVER, 'x', 'y')
+SERVER = ('lr', 'steps', 'clients', 'defense', 'model')
+AUX = (*SERVER, 'labelled')
 
 UNTRAINED = (
   dict(name='counts.llg'),
@@ -130,7 +130,7 @@ def vfl(name):
       defense=(),  # on the cut gradients of the passive parties
       defend_active=False,  # `defense` on the active party's own, too
       penalty=placeholder(object),  # that the active party adds to its loss
-      # Labels of the attacked batch that `known` may grant, with x and y.
+      # Rows of the attacked batch that `known` may grant as `labelled`.
       aux=dict(per_class=1),
       aggregate=dict(name='sealed'),  # of the passive parties' links
       he=dict(max_hours=1.0),
@@ -205,7 +205,7 @@ def completion(name):
     dict(name=f'completion.{name}')
     for name in ('passive', 'active', 'semi_supervised')
   )
-  config.known = ('party', 'pool', 'x', 'y')
+  config.known = ('party', 'pool', 'labelled')
   config.aux.per_class = 4
   config.depth = placeholder(int)  # layers of a bottom, where they are varied
   config.class_weights = ()  # of the loss, one for each class

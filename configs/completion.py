@@ -142,7 +142,9 @@ def get_config(arg=None):
     schedule = dict(epochs=2, iterations=20, ema=0.9)
   config.batch_size = config.train.batch_size = size
   config.train.steps = -(-rows // size) * epochs
-  bound = dict(known=('party', 'pool', 'y'), epochs=epochs, batch_size=size)
+  bound = dict(
+    known=('party', 'pool', 'labels'), epochs=epochs, batch_size=size
+  )
   passive = dict(name='completion.passive', **schedule)
   active = dict(name='completion.active', **schedule)
   untrained = dict(name='completion.semi_supervised', **schedule)

@@ -21,7 +21,7 @@ _DIRECT = (
 _BINARY = (
   *_DIRECT,
   dict(name='scores.norm'),
-  dict(name='scores.cosine', known=('bottom', 'x', 'y')),
+  dict(name='scores.cosine', known=('bottom', 'labelled')),
 )
 
 

@@ -87,9 +87,9 @@ _ADAPTIVE = (
 )
 _GRANTED = (
   *common.UNTRAINED[:3],
-  _blind('apply'),
+  _blind('model'),
   dict(name='counts.calibrated', known=common.SERVER),
-  dict(name='counts.calibrated', known=(*common.SERVER, 'x')),
+  dict(name='counts.calibrated', known=(*common.SERVER, 'unlabelled')),
 )
 _SECURE = (
   ('clients', 'batch_size'),

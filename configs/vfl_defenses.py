@@ -36,7 +36,7 @@ _CODED = (dict(name='decoding.mixture'),)
 _BINARY = (
   dict(name='scores.norm'),
   dict(name='scores.norm', across=True),
-  dict(name='scores.cosine', known=('bottom', 'x', 'y')),
+  dict(name='scores.cosine', known=('bottom', 'labelled')),
 )
 
 

@@ -1,11 +1,12 @@
 """The threat model of a config: which attacks run, and what each is granted."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from labelleak import sweep
-from labelleak.base import InputError, Known
+from labelleak.base import Attack, Completion, InputError, check_needs
 
 
 def specs(
@@ -70,20 +71,24 @@ def identity(config: ConfigDict, spec: dict) -> dict:
   )
 
 
-def known(
-  config: ConfigDict, spec: dict, num_classes: int, given: dict
-) -> Known:
-  """What an attack knows: its grant of what could be `given`.
+def check(config: ConfigDict, spec: dict, attack: Attack | Completion) -> None:
+  """Refuses an attack that lacks a grant, before anything is traced.
 
-  Who is granted the forward pass `apply` knows the `shape` of its input, and of
-  images the `box` that pixels lie in; who holds a `pool` of rows knows their
-  number.
+  Raises:
+    InputError: something that it needs is not granted, or the labels of the
+      victim are, and it is no upper bound, which would need them.
   """
-  fields = grant(config, spec)
-  fields += ('shape', 'box') if 'apply' in fields else ()
-  fields += ('held',) if 'pool' in fields else ()
-  return Known(
-    num_classes=num_classes,
-    batch_size=config.batch_size,
-    **{field: given[field] for field in fields},
-  )
+  name, fields = spec['name'], grant(config, spec)
+  if 'labels' in fields and 'labels' not in attack.needs:
+    raise InputError(
+      f"{name} is granted 'labels', which are of upper bounds alone; remove"
+      ' them from known.'
+    )
+  check_needs(name, attack.needs, fields)
+
+
+def granted(
+  config: ConfigDict, spec: dict, given: dict[str, Any]
+) -> dict[str, Any]:
+  """Returns of what could be `given`, fields of `Known`, what is granted."""
+  return {field: given[field] for field in grant(config, spec)}

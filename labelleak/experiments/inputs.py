@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import data
-from labelleak.base import Batch, InputError
+from labelleak.base import Batch, InputError, Labelled
 from labelleak.data import plans
 
 
@@ -53,7 +53,7 @@ def batches(
 
 def auxiliary(
   config: ConfigDict, attacked: data.Source
-) -> tuple[dict, np.ndarray]:
+) -> tuple[Labelled, np.ndarray]:
   """Labelled examples of the attacker, `aux.per_class` of each class.
 
   Without `aux.split` they are drawn from the attacked split, and the clients
@@ -62,7 +62,7 @@ def auxiliary(
   each class and the clients hold them too, as in the published runs.
 
   Returns:
-    x [M, ...] and one-hot y [M, K], and the clients' rows of `attacked`.
+    the examples, y one-hot, and the clients' rows of `attacked`.
 
   Raises:
     InputError: none asked for, none left, or `aux.split` is the attacked split.
@@ -91,7 +91,7 @@ def auxiliary(
         f' batch_size={config.batch_size}; lower one of them.'
       )
   y = np.eye(own.num_classes, dtype=np.float32)[own.y[rows]]
-  return dict(x=own.take(rows), y=y), clients
+  return Labelled(own.take(rows), y), clients
 
 
 def _same(one, other):

@@ -46,7 +46,8 @@ _SHORT = dict(
 )
 # Not shown: what the server holds, which runs the protocol and has the model,
 # and what a party has, its own bottom.
-_PUBLIC = ('lr', 'steps', 'clients', 'defense', 'apply')
+_PUBLIC = ('lr', 'steps', 'clients', 'defense', 'model')
+_WAS = 'apply'  # what rows of old call the model
 _PUBLIC_VERTICAL = ('bottom',)
 _OWN = ('party', 'pool')  # no grant either: its own model and rows
 # Facts of a setting that a heading shows, beside model, data and defense.
@@ -233,7 +234,7 @@ def attack(row: dict, among: list[dict] | None = None) -> str:
   """An attack with its arguments and what it was granted.
 
   What the server holds goes without saying; `+` names what was granted beyond,
-  `-` which of it was not: 'counts.llbg(confidence=aux)+x+y'.
+  `-` which of it was not: 'counts.llbg(confidence=aux)+labelled'.
 
   Args:
     row: of `rows.jsonl`.
@@ -244,6 +245,8 @@ def attack(row: dict, among: list[dict] | None = None) -> str:
   args = ', '.join(f'{k}={v}' for k, v in sorted(row['attack_args'].items()))
   vertical = 'attacker' in row['setting']
   public = _PUBLIC_VERTICAL if vertical else _PUBLIC
+  if any(_WAS in r['known'] for r in (row, *(among or ()))):
+    public = tuple(_WAS if field == 'model' else field for field in public)
   more = [f'+{k}' for k in row['known'] if k not in (*public, *_OWN)]
   lacks = lambda r: [f'-{k}' for k in public if k not in r['known']]
   kind = lambda r: (r['attack'], r['attack_args'])

@@ -18,6 +18,7 @@ steps, stacked.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 from typing import NamedTuple, Optional
 
@@ -29,7 +30,14 @@ import numpy as np
 import optax
 
 from labelleak import he
-from labelleak.base import Attack, InputError, Party
+from labelleak.base import (
+  Bottom,
+  InputError,
+  Labelled,
+  Party,
+  Pool,
+  Tampering,
+)
 from labelleak.defenses import label_codes
 from labelleak.he import affine
 
@@ -42,18 +50,64 @@ class Link(NamedTuple):
 
   tx: optax.GradientTransformation  # chain of defenses on [B, D]
   aggregate: Callable  # from `he`
-  attack: Attack = Attack()  # of that party: its `send` and `tamper`
+  tampering: Tampering = Tampering()  # of that party
 
 
 class View(NamedTuple):
-  """Everything that one party learns in a step."""
+  """All that one party observes of a step.
 
-  x: chex.Array  # [B, F]
-  h: chex.Array  # [B, D] sent
-  variables: chex.ArrayTree  # of this very forward pass
-  key: chex.PRNGKey  # of this very forward pass
-  param_grads: chex.ArrayTree  # like variables['params'], of the mean loss
-  cut_grads: Optional[chex.Array]  # [B, D]; None when sealed
+  Attributes:
+    x: [B, F] its features.
+    h: [B, D] its embedding as it was sent.
+    variables: of this very forward pass.
+    key: of this very forward pass.
+    param_grads: like variables['params'], of the mean loss.
+    cut_grads: [B, D] of the mean loss; None where the link is sealed.
+    index: [B] rows of the data set, which all parties share; None where no
+      batch is observed.
+  """
+
+  x: chex.Array
+  h: chex.Array
+  variables: chex.ArrayTree
+  key: chex.PRNGKey
+  param_grads: chex.ArrayTree
+  cut_grads: Optional[chex.Array]
+  index: Optional[chex.Array] = None
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('step', 'labelled', 'pool', 'labels'),
+  meta_fields=('num_classes', 'batch_size', 'bottom', 'party'),
+)
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """All that a party's attack is granted beside its view.
+
+  Sizes and functions are static, arrays are leaves, so a `Known` passes through
+  jit and vmap. A field that is None was not granted.
+
+  Attributes:
+    num_classes: K.
+    batch_size: B.
+    bottom: the attacker's own bottom model, exactly the training-mode pass
+      behind its view: (variables, x [B, F], key) -> h [B, D].
+    step: [] training step of the view, from 0.
+    labelled: examples of the attacker's own, with labels.
+    party: the attacker's own party, which it can train.
+    pool: the attacker's own rows without labels.
+    labels: [N, K] of the whole pool, for upper bounds alone: no attack.
+  """
+
+  num_classes: int
+  batch_size: int
+  bottom: Optional[Bottom] = None
+  step: Optional[chex.Array] = None
+  labelled: Optional[Labelled] = None
+  party: Optional[Party] = None
+  pool: Optional[Pool] = None
+  labels: Optional[chex.Array] = None
 
 
 class Traffic(NamedTuple):
@@ -89,21 +143,21 @@ class Protocol(NamedTuple):
 def link(
   *txs: optax.GradientTransformation,
   aggregate: Optional[Callable] = None,
-  attack: Optional[Attack] = None,
+  tampering: Optional[Tampering] = None,
 ) -> Link:
   """A link whose transforms act in order; clear unless told otherwise.
 
   Args:
     *txs: defenses, at the active end.
     aggregate: from `he`.
-    attack: of the party at the other end, whose `send` and `tamper` are used.
+    tampering: of the party at the other end; None: it follows the protocol.
   """
   tx = optax.with_extra_args_support(optax.chain(optax.identity(), *txs))
-  attack = attack or Attack()
-  if attack.tamper:
-    tamper = optax.with_extra_args_support(attack.tamper)
-    attack = attack._replace(tamper=tamper)
-  return Link(tx, aggregate or he.clear(), attack)
+  tampering = tampering or Tampering()
+  if tampering.tamper:
+    tamper = optax.with_extra_args_support(tampering.tamper)
+    tampering = tampering._replace(tamper=tamper)
+  return Link(tx, aggregate or he.clear(), tampering)
 
 
 def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
@@ -123,7 +177,7 @@ def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
   return Party(model.init, apply, tx)
 
 
-def bottom(party: Party) -> Callable:
+def bottom(party: Party) -> Bottom:
   """`Known.bottom` of a party: (variables, x, key) -> h, in training mode."""
   return lambda variables, x, key: party.apply(
     variables, x, train=True, key=key
@@ -256,7 +310,7 @@ def _init(model, key, xs):
     link_states=tuple(
       (
         each.tx.init(h),
-        each.attack.tamper.init(h) if each.attack.tamper else (),
+        each.tampering.tamper.init(h) if each.tampering.tamper else (),
       )
       for each, h in zip(model.links, hs)
     ),
@@ -302,8 +356,17 @@ def _step(model, state, batch):
       each, tamper_state, own[p], he_keys[p], pulls[p], cut, public
     )
     _check_sealed(revealed.message, batch)
-    seen = batch.xs[p], hs[p], state.variables[p], keys[p]
-    views.append(View(*seen, *revealed))
+    views.append(
+      View(
+        x=batch.xs[p],
+        h=hs[p],
+        variables=state.variables[p],
+        key=keys[p],
+        param_grads=revealed.result,
+        cut_grads=revealed.message,
+        index=batch.index,
+      )
+    )
     link_states.append((tx_state, tamper_state))
   learned = [
     _updated(each.tx, view.param_grads, opt_state, new)
@@ -355,8 +418,8 @@ def _pullbacks(parties, variables, xs, keys):
 def _sent(links, keys, hs, batch):
   """Embeddings as they reach the active party."""
   return tuple(
-    each.attack.send(key, h, mask=batch.mask, notes=batch.notes)
-    if each.attack.send
+    each.tampering.send(key, h, mask=batch.mask, notes=batch.notes)
+    if each.tampering.send
     else h
     for each, key, h in zip(links, keys, hs)
   )
@@ -365,9 +428,9 @@ def _sent(links, keys, hs, batch):
 def _received(link, state, h, key, pull, cut, extra):
   """(what the aggregator reveals of a cut, the tampering's new state)."""
   vjp = lambda cut: pull(cut)[0]
-  if not link.attack.tamper:
+  if not link.tampering.tamper:
     return link.aggregate(key, vjp, cut), state
-  tamper = lambda cut: link.attack.tamper.update(cut, state, h, **extra)
+  tamper = lambda cut: link.tampering.tamper.update(cut, state, h, **extra)
   return affine.received(link.aggregate, tamper, key, vjp, cut)
 
 

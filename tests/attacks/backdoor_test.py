@@ -12,7 +12,7 @@ import optax
 from labelleak import attacks, defenses, he, models, vfl
 from labelleak.attacks import backdoor
 from labelleak.attacks.backdoor import Notes
-from labelleak.base import Attack, Batch, InputError
+from labelleak.base import Batch, InputError, Tampering
 
 B, K = 12, 4
 PAIRS = np.full(B, -1)
@@ -45,7 +45,7 @@ def _party(name='mlp.mlp2', **hyper):
 
 def _protocol(attack, aggregate=None, tx=(), party=None):
   party = party or _party()
-  link = vfl.link(*tx, aggregate=aggregate, attack=attack)
+  link = vfl.link(*tx, aggregate=aggregate, tampering=attack)
   return vfl.protocol((party, party), None, (link, vfl.link()))
 
 
@@ -199,7 +199,7 @@ class BackdoorTest(parameterized.TestCase):
   def test_colluding_parties_draw_their_own_noise(self):
     attack = attacks.load('backdoor.backdoor')
     batch = _batch(Notes(PAIRS), parties=3)
-    link = vfl.link(attack=attack)
+    link = vfl.link(tampering=attack)
     parties = (_party(),) * 3
     protocol = vfl.protocol(parties, None, (link, link, vfl.link()))
     _, _, (views, _) = _step(protocol, batch)
@@ -267,7 +267,7 @@ def _changed(change):
   """An attack that does `change` to a cut."""
   update = lambda cut, state, params=None, **extra: (change(cut), state)
   init = lambda params: optax.EmptyState()
-  return Attack(tamper=optax.GradientTransformationExtraArgs(init, update))
+  return Tampering(tamper=optax.GradientTransformationExtraArgs(init, update))
 
 
 _NOT_AFFINE = dict(
@@ -300,7 +300,7 @@ class AffineTest(parameterized.TestCase):
     ('backdoor', {}), ('backdoor', dict(balanced=True)), ('relabel', {})
   )
   def test_the_attacks_are_affine(self, name, options):
-    attack = attacks.load(f'replacement.{name}', **options)
+    attack = attacks.load(f'backdoor.{name}', **options)
     notes = NOBODY._replace(pairs=PAIRS, inferred=np.arange(B) % K)
     t = functools.partial(_tamper, attack, notes=notes)
     a, b = _rows(1), _rows(2)
@@ -358,7 +358,9 @@ class AffineTest(parameterized.TestCase):
       return cut * (count + 1.0), (count + 1.0, seen + jnp.abs(cut).sum())
 
     init = lambda params: (jnp.zeros(()), jnp.zeros(()))
-    attack = Attack(tamper=optax.GradientTransformationExtraArgs(init, update))
+    attack = Tampering(
+      tamper=optax.GradientTransformationExtraArgs(init, update)
+    )
     batch = _batch()
     remembered = []
     for aggregate in (he.clear(), he.sealed()):
@@ -389,7 +391,7 @@ class CiphertextTest(parameterized.TestCase):
     self, scheme, attack_bottom
   ):
     attack, bottom = attack_bottom
-    attack = attacks.load(f'replacement.{attack}')
+    attack = attacks.load(f'backdoor.{attack}')
     y = _batch().y.argmax(-1)
     batch = _batch(NOBODY._replace(pairs=PAIRS, inferred=y))
     hyper = dict(width=3) if bottom == 'mlp2' else {}
@@ -458,7 +460,9 @@ class NotesTest(absltest.TestCase):
       taken.append(set(extra))
       return cut, state
 
-    attack = Attack(tamper=optax.GradientTransformationExtraArgs(init, tamper))
+    attack = Tampering(
+      tamper=optax.GradientTransformationExtraArgs(init, tamper)
+    )
     _step(_protocol(attack, he.clear(), tx=(tx,)), _batch(NOBODY))
     self.assertNotIn('notes', seen[0])
     self.assertIn('labels', seen[0])

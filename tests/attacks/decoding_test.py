@@ -12,8 +12,9 @@ import numpy as np
 import optax
 
 from labelleak import attacks, metrics, vfl
-from labelleak.base import InputError, Known
+from labelleak.base import InputError, Labelled
 from labelleak.defenses import coae, label_codes
+from labelleak.vfl import Known
 
 KEY = jax.random.key(0)
 COMPLEMENT = dict(name='complement')
@@ -35,15 +36,15 @@ def observe(code, *, size=512, classes=10, std=0.2, seed=0):
   x = jax.random.normal(keys[3], (size, 3))
   first = y.argmax(0)
   view = vfl.View(x, own, {}, keys[3], {}, cut)
-  return view, Known(classes, size, x=x[first], y=y[first]), y
+  return view, Known(classes, size, labelled=Labelled(x[first], y[first])), y
 
 
 @functools.cache
 def compiled(name, size, classes, **options):
-  """Scores of an attack on (view, x, y granted), jitted once."""
+  """Scores of an attack on (view, labelled rows), jitted once."""
   infer = attacks.load(name, **options).infer
-  known = lambda x, y: Known(classes, size, x=x, y=y)
-  return jax.jit(lambda view, x, y: infer(KEY, view, known(x, y)))
+  known = lambda labelled: Known(classes, size, labelled=labelled)
+  return jax.jit(lambda view, labelled: infer(KEY, view, known(labelled)))
 
 
 def rates(
@@ -51,7 +52,7 @@ def rates(
 ):
   """(accuracy, accuracy after the best renaming) of an attack."""
   view, known, y = observe(code, size=size, classes=classes, std=std)
-  scores = compiled(name, size, classes, **options)(view, known.x, known.y)
+  scores = compiled(name, size, classes, **options)(view, known.labelled)
   accuracy = metrics.label_accuracy(scores, y)
   return float(accuracy), float(metrics.permuted_label_accuracy(scores, y))
 
@@ -154,7 +155,7 @@ class MixtureTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, 'logits of K=7'):
       infer(KEY, view, Known(7, 512))
     granted = attacks.load('decoding.mixture', names='granted').infer
-    with self.assertRaisesRegex(InputError, 'no labelled example'):
+    with self.assertRaisesRegex(InputError, "needs 'labelled'"):
       granted(KEY, view, Known(10, 512))
 
 
@@ -241,7 +242,7 @@ class SealedTest(parameterized.TestCase):
 
   def test_what_they_lack_is_named(self):
     view, known, _ = observe(label_codes.identity())
-    with self.assertRaisesRegex(InputError, 'least_squares needs known.bottom'):
+    with self.assertRaisesRegex(InputError, "squares needs 'bottom'"):
       attacks.load('decoding.least_squares').infer(KEY, view, known)
     with self.assertRaisesRegex(InputError, "rule='most'; use one of argmin"):
       attacks.load('decoding.least_squares', rule='most')

@@ -15,7 +15,8 @@ import pytest
 from labelleak import attacks, data, he, hfl, models
 from labelleak.attacks import reconstruction
 from labelleak.attacks.reconstruction import factored, matching
-from labelleak.base import Batch, InputError, Known, Reconstruction
+from labelleak.base import Batch, InputError, Model, Reconstruction
+from labelleak.hfl import Known
 from labelleak.models import layers
 
 K, SHAPE = 10, (8, 8, 1)
@@ -75,9 +76,7 @@ def _observed(model, batch, *, steps=1, lr=0.1, seed=0, **known):
     steps=steps,
     lr=lr,
     defense=(),
-    apply=model.apply,
-    shape=SHAPE,
-    box=_digits().box,
+    model=Model(model.apply, SHAPE, _digits().box),
   )
   view = _observe(model, steps, lr)(jax.random.key(seed), batch)
   return view, Known(**given | known)
@@ -310,10 +309,10 @@ class InvertingGradientsTest(parameterized.TestCase):
       found = infer(jax.random.key(0), view, known)
       np.testing.assert_array_equal(found.labels, batch.y.argmax(-1))
     granted = _infer('inverting_gradients', labels='granted', steps=1)
-    with self.assertRaisesRegex(InputError, 'known.y'):
+    with self.assertRaisesRegex(InputError, "needs 'labels'"):
       granted(jax.random.key(0), view, known)
     other = jnp.eye(K)[jnp.array([7, 1, 1, 0])]
-    known = dataclasses.replace(known, y=other)
+    known = dataclasses.replace(known, labels=other)
     found = granted(jax.random.key(0), view, known)
     np.testing.assert_array_equal(found.labels, [0, 1, 1, 7])
 

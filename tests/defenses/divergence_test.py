@@ -11,7 +11,7 @@ from scipy import optimize, special, stats
 
 from labelleak import defenses, vfl
 from labelleak.attacks import scores
-from labelleak.base import InputError, Known
+from labelleak.base import InputError, Labelled
 from labelleak.defenses import divergence
 
 B, D = 64, 4
@@ -140,7 +140,8 @@ def _scored(cut, y):
   rows = jnp.arange(B, dtype=jnp.float32)[:, None]
   view = vfl.View(rows, cut, {}, KEY, {}, cut)
   first = y[:, 1].argmax()[None]
-  known = Known(num_classes=2, batch_size=B, x=rows[first], y=y[first])
+  labelled = Labelled(rows[first], y[first])
+  known = vfl.Known(num_classes=2, batch_size=B, labelled=labelled)
   attacks = scores.norm(), scores.cosine()
   return tuple(each.infer(KEY, view, known)[:, 1] for each in attacks)
 

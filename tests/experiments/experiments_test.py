@@ -66,7 +66,7 @@ class RowsTest(parameterized.TestCase):
       self.assertEqual(row['data'], 'digits')
       self.assertEqual(row['trials'], 6)
       self.assertEqual(
-        row['known'], ['lr', 'steps', 'clients', 'defense', 'apply']
+        row['known'], ['lr', 'steps', 'clients', 'defense', 'model']
       )
       for metric in ('count_accuracy', 'presence_precision', 'count_error'):
         self.assertEqual(set(row['metrics'][metric]), {'mean', 'std', 'stderr'})
@@ -492,27 +492,29 @@ class GrantsTest(parameterized.TestCase):
 
   def _seen(self, wants, **fields):
     name = f'{__name__}.probe'
-    spec = (dict(name=name, wants=wants, known=('x', 'y', 'defense')),)
+    spec = (dict(name=name, wants=wants, known=('labelled', 'defense')),)
     experiments.run(_config(attacks=spec, trials=1, **fields))
     return SEEN[0]
 
   def test_only_what_is_granted(self):
     noise = (dict(name='clip', max_norm=0.5), dict(name='gaussian', stddev=0.1))
-    seen = self._seen('x', step_defense=noise)
-    self.assertIsNone(seen['apply'])
+    seen = self._seen('labelled', step_defense=noise)
+    self.assertIsNone(seen['model'])
     self.assertIsNone(seen['lr'])
     self.assertEqual(seen['steps'], 1)
     self.assertEqual(seen['defense'], (('clip', 0.5), ('gaussian', 0.1)))
-    self.assertEqual(seen['x'].shape, (100, 8, 8, 1))
-    self.assertEqual(seen['y'].shape, (100, 10))
+    self.assertEqual(seen['labelled'].x.shape, (100, 8, 8, 1))
+    self.assertEqual(seen['labelled'].y.shape, (100, 10))
+    for field in ('unlabelled', 'labels'):
+      self.assertIsNone(seen[field])
 
   def test_nothing_in_a_known_is_the_victims(self):
     allowed = {
       'num_classes', 'batch_size', 'steps', 'clients', 'lr', 'defense',
-      'apply', 'bottom', 'shape', 'box', 'x', 'y', 'step', 'party', 'pool',
-      'held',
+      'model', 'labelled', 'unlabelled',
     }  # fmt: skip
-    self.assertEqual(set(self._seen('x')), allowed)
+    # `labels` are of upper bounds, which no experiment on counts has.
+    self.assertEqual(set(self._seen('labelled')), allowed | {'labels'})
 
 
 class ErrorsTest(parameterized.TestCase):
@@ -520,7 +522,10 @@ class ErrorsTest(parameterized.TestCase):
     (dict(attacks=(dict(name='counts.llbgg'),)), "llbgg.*'counts.llbg'"),
     (dict(attacks=(dict(name='counts.llbg', gamma=1),)), "takes no 'gamma'"),
     (dict(attacks=(dict(),)), 'no attack or defense'),
-    (dict(attacks=(dict(name='counts.llg_plus'),)), 'llg_plus needs x and y'),
+    (
+      dict(attacks=(dict(name='counts.llg_plus'),)),
+      "llg_plus needs 'labelled'",
+    ),
     (dict(model__name='mlp.mpl'), "'mlp.mpl'.*'mlp.mlp'"),
     (dict(dataset=dict(name='embedded.digit')), "'embedded.digits'"),
     (dict(dataset=dict(name='embedded.digits', split='tst')), "'tst'"),
@@ -545,8 +550,11 @@ class ErrorsTest(parameterized.TestCase):
       dict(dataset=dict(name='synthetic.images', num_classes=1)),
       'num_classes',
     ),
-    (dict(known=('x',), aux__split='test'), "'test'.*hold examples out"),
-    (dict(known=('x',), aux__per_class=0), 'per_class=0'),
+    (
+      dict(known=('unlabelled',), aux__split='test'),
+      "'test'.*hold examples out",
+    ),
+    (dict(known=('labelled',), aux__per_class=0), 'per_class=0'),
     (dict(dataset=dict(split='test')), 'dataset lacks a name'),
     (dict(per_device=0), 'per_device=0'),
     (dict(clients=0), 'clients=0'),
@@ -606,7 +614,7 @@ class AuxiliaryTest(parameterized.TestCase):
     held = np.setdiff1d(np.arange(len(source.y)), rows)
     taken = source.take(held)[np.argsort(source.y[held], kind='stable')]
     self.assertEqual(
-      {row.tobytes() for row in taken}, {row.tobytes() for row in aux['x']}
+      {row.tobytes() for row in taken}, {row.tobytes() for row in aux.x}
     )
 
   def test_overlap_leaves_all_rows_to_the_clients(self):
@@ -615,7 +623,7 @@ class AuxiliaryTest(parameterized.TestCase):
     aux, rows = inputs.auxiliary(config, source)
     self.assertLen(rows, len(source.y))
     first = np.flatnonzero(source.y == 0)[:10]
-    np.testing.assert_array_equal(aux['x'][:10], source.take(first))
+    np.testing.assert_array_equal(aux.x[:10], source.take(first))
 
   def test_holding_out_too_much_is_refused(self):
     config = _config(aux__per_class=44)

@@ -49,7 +49,7 @@ def _row(attack='counts.llbg', mean=0.9, point=None, **fields):
     point=point or {},
     attack=attack,
     attack_args=fields.pop('attack_args', {}),
-    known=['lr', 'steps', 'clients', 'defense', 'apply'],
+    known=['lr', 'steps', 'clients', 'defense', 'model'],
     setting=setting,
     data='cifar100',
     model=setting['model'],
@@ -208,7 +208,7 @@ class WorkdirTest(parameterized.TestCase):
 class TablesTest(parameterized.TestCase):
   def test_fits_100_columns_with_the_published_number_beside_ours(self):
     aux = dict(
-      known=['lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y'],
+      known=['lr', 'steps', 'clients', 'defense', 'model', 'labelled'],
       attack_args=dict(confidence='aux'),
       setting=dict(trained=True),
     )
@@ -217,7 +217,7 @@ class TablesTest(parameterized.TestCase):
     self.assertLessEqual(max(map(len, text.splitlines())), 100)
     self.assertIn('99.62 ± 0.39', text)
     self.assertIn('llbg Table 1', text)
-    self.assertIn('llbg(confidence=aux)+x+y', text)
+    self.assertIn('llbg(confidence=aux)+labelled', text)
     self.assertNotIn('†', text)
 
   def test_what_an_attack_lacks_is_named_where_that_tells_rows_apart(self):
@@ -225,8 +225,20 @@ class TablesTest(parameterized.TestCase):
     blind = _row('counts.calibrated', known=known)
     text = tables.points([blind, _row('counts.calibrated'), _row()])
     names = [line.split()[0] for line in text.splitlines() if '±' in line]
-    self.assertEqual(names, ['calibrated-apply', 'calibrated', 'llbg'])
-    self.assertNotIn('-apply', tables.points([blind, _row()]))
+    self.assertEqual(names, ['calibrated-model', 'calibrated', 'llbg'])
+    self.assertNotIn('-model', tables.points([blind, _row()]))
+
+  def test_rows_of_old_keep_their_words(self):
+    known = ['lr', 'steps', 'clients', 'defense']
+    rows = [
+      _row('counts.calibrated', known=[*known, *more])
+      for more in ((), ('apply',), ('apply', 'x', 'y'))
+    ]
+    names = [tables.attack(row, among=rows) for row in rows]
+    self.assertEqual(
+      names, ['calibrated-apply', 'calibrated', 'calibrated+x+y']
+    )
+    self.assertEqual(tables.attack(rows[1]), 'counts.calibrated')
 
   def test_substitutes_are_marked(self):
     for fields in (dict(data='imagenet_sample 32px/100'), dict(model='x.y')):

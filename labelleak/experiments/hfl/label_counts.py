@@ -25,7 +25,15 @@ from labelleak.experiments import grants, inputs
 from labelleak.experiments.hfl import main_task
 from labelleak.models import weights
 
-GRANTS = ('lr', 'steps', 'clients', 'defense', 'apply', 'x', 'y')
+GRANTS = (
+  'lr',
+  'steps',
+  'clients',
+  'defense',
+  'model',
+  'labelled',
+  'unlabelled',
+)
 METRICS = (
   'count_accuracy',
   'presence_precision',
@@ -43,8 +51,7 @@ class Scoring(NamedTuple):
   score: Callable
   metrics: Callable  # clients -> names of the metrics, that of papers first
   shared: Any = ()  # arrays that `score` reads
-  # (spec, known, batches) -> known, of rows that are no attack: upper bounds
-  grant: Callable = lambda spec, known, batches: known
+  grants: tuple = GRANTS  # what `known` may name
 
 
 def experiment(*, config: ConfigDict) -> Callable:
@@ -84,11 +91,11 @@ def observed(config: ConfigDict, scoring: Scoring) -> Callable:
   source = inputs.source(config)
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
   specs = grants.specs(
-    config, GRANTS, links=_links(config), baseline=scoring.baseline
+    config, scoring.grants, links=_links(config), baseline=scoring.baseline
   )
   granted = {field for spec in specs for field in grants.grant(config, spec)}
-  aux, rows = {}, np.arange(len(source.y))
-  if granted & {'x', 'y'}:
+  aux, rows = None, np.arange(len(source.y))
+  if granted & {'labelled', 'unlabelled'}:
     aux, rows = inputs.auxiliary(config, source)
   trial = jax.jit(_trial(config, model, source, specs, scoring))
   draw = functools.partial(inputs.batches, config, source, rows)
@@ -159,9 +166,9 @@ def _trial(config, model, source, specs, scoring):
     )
   defense = defenses.build(config.defense)
   aggregate = registry.load('he', **config.aggregate.to_dict())
-  infers = [
-    attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
-  ]
+  loaded = [attacks.load(spec['name'], **grants.hyper(spec)) for spec in specs]
+  for spec, attack in zip(specs, loaded):
+    grants.check(config, spec, attack)
 
   def trial(key, batches, shared):
     variables, aux, more = shared
@@ -180,16 +187,19 @@ def _trial(config, model, source, specs, scoring):
       clients=config.clients,
       lr=config.lr,
       defense=_strengths(config),
-      apply=apply,
-      shape=source.shape,
-      box=source.box,
-      **aux,
+      model=base.Model(apply, source.shape, source.box),
+      labelled=aux,
+      unlabelled=aux and aux.x,
+      labels=batches.y.reshape(-1, source.num_classes),
     )
     results = []
-    for spec, infer in zip(specs, infers):
-      known = grants.known(config, spec, source.num_classes, given)
-      known = scoring.grant(spec, known, batches)
-      found = infer(attack_key, view, known)
+    for spec, attack in zip(specs, loaded):
+      known = hfl.Known(
+        num_classes=source.num_classes,
+        batch_size=config.batch_size,
+        **grants.granted(config, spec, given),
+      )
+      found = attack.infer(attack_key, view, known)
       results.append(scoring.score(found, batches, known, more))
     return results
 

@@ -1,14 +1,12 @@
 """Horizontal FL: images of a client's batch, restored with extracted labels."""
 
 from collections.abc import Callable
-import dataclasses
 import functools
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from labelleak import metrics
-from labelleak.attacks import reconstruction
 from labelleak.base import InputError, Reconstruction
 from labelleak.experiments import inputs
 from labelleak.experiments.hfl import label_counts
@@ -21,8 +19,8 @@ def experiment(*, config: ConfigDict) -> Callable:
   """One client's round and every reconstruction from the same view.
 
   Attacks share batches, updates and first guesses, so that rows with other
-  labels differ by the labels alone. A row whose `labels` are 'granted' has the
-  batch's own, an upper bound and no attack; its `known` says so.
+  labels differ by the labels alone. A row whose `labels` are 'granted' is
+  given the batch's own, an upper bound and no attack; its `known` says so.
 
   Args:
     config: fields as in `configs/common.py: hfl`, and `lpips`, the path of its
@@ -55,32 +53,18 @@ def experiment(*, config: ConfigDict) -> Callable:
       score=functools.partial(_scored, source.box),
       metrics=lambda clients: names,
       shared=weights,
-      grant=_granted,
+      grants=(*label_counts.GRANTS, 'labels'),
     ),
   )
 
   def restore(progress):
     results = measure(progress)
     for result in results:
-      if _is_bound(result['attack_args']):
-        result['known'].append('labels')
       arrays = result['arrays']
       result['arrays'] = {k: a[: config.shown] for k, a in arrays.items()}
     return results
 
   return restore
-
-
-def _is_bound(hyper):
-  return hyper.get('labels') == reconstruction.GRANTED
-
-
-def _granted(spec, known, batches):
-  """The batch's labels for an upper bound; nothing more for an attack."""
-  if not _is_bound(spec):
-    return known
-  y = batches.y.reshape(-1, known.num_classes)
-  return dataclasses.replace(known, x=None, y=y)
 
 
 def _scored(box, found, batches, known, weights):

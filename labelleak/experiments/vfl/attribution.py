@@ -49,12 +49,12 @@ def experiment(*, config: ConfigDict) -> Callable:
         if not trial:
           pictures[optimizer] = _pictures(setup, model, state)
         for each, attack in zip(values, setup.attacks):
-          if attack.optimizer is optimizer:
+          if model_completion.optimizer(attack) is optimizer:
             each.append(found)
       progress(1)
     results = model_completion.results(setup, values)
     return [
-      dict(result, **pictures[attack.optimizer])
+      dict(result, **pictures[model_completion.optimizer(attack)])
       for result, attack in zip(results, setup.attacks)
     ]
 

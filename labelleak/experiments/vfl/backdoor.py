@@ -1,6 +1,6 @@
 """Vertical FL: passive parties that change what is learnt, not only look.
 
-Backdoors and relabelling (`attacks.replacement`): each attack of each trial is
+Backdoors and relabelling (`attacks.backdoor`): each attack of each trial is
 a training of its own, beside one that is not attacked.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from labelleak import attacks, data, metrics, registry, sweep
 from labelleak.attacks.backdoor import Notes
-from labelleak.base import InputError
+from labelleak.base import InputError, Tampering
 from labelleak.data import poison, triggers
 from labelleak.experiments import grants
 from labelleak.experiments.vfl import batch_inference as attacked
@@ -140,13 +140,15 @@ def _joint(world, spec):
   name, attackers = spec['name'], tuple(world.config.poison.attackers)
   if name == _CLEAN:
     return joint.build(world.config, world.source)
-  attack = attacks.load(name, **grants.hyper(spec))
-  if not (attackers and (attack.send or attack.tamper)):
+  tampering = attacks.load(name, **grants.hyper(spec))
+  if not (attackers and isinstance(tampering, Tampering)):
     raise InputError(
       f'{name} with poison.attackers={attackers} changes no message; name an'
-      ' attack such as replacement.backdoor, and one party at least.'
+      ' attack such as backdoor.backdoor, and one party at least.'
     )
-  return joint.build(world.config, world.source, attack, attackers)
+  return joint.build(
+    world.config, world.source, attackers=attackers, tampering=tampering
+  )
 
 
 def _draw(world, t):

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import attacks, metrics, sweep, vfl
-from labelleak.base import InputError
+from labelleak.base import InputError, Labelled
 from labelleak.experiments import grants
 from labelleak.experiments.vfl import fitting, joint
 
-GRANTS = ('bottom', 'step', 'x', 'y')
+GRANTS = ('bottom', 'step', 'labelled')
 
 
 def experiment(*, config: ConfigDict) -> Callable:
@@ -113,19 +113,27 @@ def scorer(
   config: ConfigDict, model: joint.Joint, specs: list, num_classes: int
 ) -> Callable:
   """(key, batch, state) -> scores [B, K] of each attack on the next step."""
-  infers = [
-    attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
-  ]
+  loaded = [attacks.load(spec['name'], **grants.hyper(spec)) for spec in specs]
+  for spec, attack in zip(specs, loaded):
+    grants.check(config, spec, attack)
   bottom = vfl.bottom(model.parties[config.attacker])
 
   @jax.default_matmul_precision('highest')
   def scores(key, batch, state):
     _, (views, _) = model.protocol.step(state, batch)
     view = views[config.attacker]
-    own = _granted(config, batch)
-    given = dict(bottom=bottom, step=state.count, **own)
-    known = [grants.known(config, spec, num_classes, given) for spec in specs]
-    return [infer(key, view, each) for infer, each in zip(infers, known)]
+    given = dict(
+      bottom=bottom, step=state.count, labelled=_labelled(config, batch)
+    )
+    known = [
+      vfl.Known(
+        num_classes=num_classes,
+        batch_size=config.batch_size,
+        **grants.granted(config, spec, given),
+      )
+      for spec in specs
+    ]
+    return [a.infer(key, view, own) for a, own in zip(loaded, known)]
 
   return scores
 
@@ -165,7 +173,7 @@ def _mean(matrices):
   return matrices.sum(0) / np.maximum(present, 1)[:, None]
 
 
-def _granted(config, batch):
+def _labelled(config, batch):
   """Rows of this batch whose labels the attacker holds, some of each class."""
   if config.aux.per_class < 1:
     raise InputError(
@@ -173,4 +181,4 @@ def _granted(config, batch):
     )
   most = jnp.argsort(-batch.y, axis=0, stable=True)
   index = most[: config.aux.per_class].T.reshape(-1)
-  return dict(x=batch.xs[config.attacker][index], y=batch.y[index])
+  return Labelled(batch.xs[config.attacker][index], batch.y[index])

@@ -63,8 +63,10 @@ def trained(config: ConfigDict) -> bool:
 def build(
   config: ConfigDict,
   source: data.Source,
-  attack: Optional[base.Attack] = None,
+  *,
   attackers: Sequence[int] = (),
+  tampering: Optional[base.Tampering] = None,
+  optimizer: Optional[base.MakeOptimizer] = None,
 ) -> Joint:
   """Parties with bottoms of one kind, passive links defended and aggregated.
 
@@ -74,8 +76,9 @@ def build(
   Args:
     config: of the point.
     source: gives the shape of an example and the number of classes.
-    attack: whose `send`, `tamper` and `optimizer` the `attackers` use.
     attackers: parties that do not follow the protocol.
+    tampering: of their messages.
+    optimizer: of their bottoms, in the place of the config's.
 
   Raises:
     InputError: a split, model, defense, aggregator or optimizer that does not
@@ -100,9 +103,8 @@ def build(
   width = config.cut_width or source.num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
   parties = [vfl.party(bottom, tx)] * num
-  if attack and attack.optimizer:
-    options = config.optimizer.to_dict()
-    own = _optimizer(options, steps_per_epoch, attack.optimizer)
+  if optimizer:
+    own = _optimizer(config.optimizer.to_dict(), steps_per_epoch, optimizer)
     for p in attackers:
       parties[p] = vfl.party(bottom, own)
   parties = tuple(parties)
@@ -116,7 +118,9 @@ def build(
   own = vfl.link(defense) if config.defend_active else vfl.link()
   passive = [
     vfl.link(
-      defense, aggregate=aggregate, attack=attack if p in attackers else None
+      defense,
+      aggregate=aggregate,
+      tampering=tampering if p in attackers else None,
     )
     for p in range(num - 1)
   ]

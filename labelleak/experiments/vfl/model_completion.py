@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -10,12 +10,19 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import attacks, data, metrics, sweep, vfl
-from labelleak.base import InputError, Known
+from labelleak.base import (
+  Attack,
+  Completion,
+  InputError,
+  Labelled,
+  MakeOptimizer,
+  Pool,
+)
 from labelleak.experiments import grants
 from labelleak.experiments.vfl import fitting, joint
 from labelleak.metrics import significance
 
-GRANTS = ('party', 'pool', 'x', 'y')
+GRANTS = ('party', 'pool', 'labelled', 'labels')
 
 
 class Setup(NamedTuple):
@@ -102,10 +109,15 @@ def _held(setup):
 def _judged(setup, found):
   """Adds what attacks with an optimizer gain over the first without one."""
   plain = next(
-    (r for r, a in zip(found, setup.attacks) if a.fit and not a.optimizer), None
+    (
+      result
+      for result, attack in zip(found, setup.attacks)
+      if isinstance(attack, Completion) and not attack.optimizer
+    ),
+    None,
   )
   for result, attack in zip(found, setup.attacks):
-    if plain and attack.optimizer:
+    if plain and optimizer(attack):
       name = 'label_accuracy'
       off = result['values'][name] - plain['values'][name]
       result['gain'] = dict(significance.gain(off), over=plain['attack'])
@@ -131,8 +143,8 @@ def prepare(config: ConfigDict) -> Setup:
   loaded = [attacks.load(s['name'], **grants.hyper(s)) for s in specs]
   own = (config.attacker,)
   runs = {
-    attack.optimizer: joint.build(config, source, attack, own)
-    for attack in loaded
+    make: joint.build(config, source, attackers=own, optimizer=make)
+    for make in map(optimizer, loaded)
   }
   tested = joint.source(config, config.train.tested)
   setup = Setup(config, source, tested, specs, loaded, runs)
@@ -141,18 +153,24 @@ def prepare(config: ConfigDict) -> Setup:
     joint.traffic(model, source, size)
     joint.check_cost(config, model, source, size, config.trials * steps)
   for attack, spec in zip(loaded, specs):
-    if attack.fit:
+    grants.check(config, spec, attack)
+    if isinstance(attack, Completion):
       attack.check(_known(setup, spec, runs[attack.optimizer], 0))
   return setup
+
+
+def optimizer(attack: Attack | Completion) -> Optional[MakeOptimizer]:
+  """Returns what replaces the attacker's own optimizer; None keeps it."""
+  return attack.optimizer if isinstance(attack, Completion) else None
 
 
 def _trial(setup, trial):
   """(number of the attack, its metrics), training by training."""
   config, seed = setup.config, setup.config.seed + trial
   key = sweep.trial_keys(jax.random.key(config.seed), trial + 1)[trial]
-  for optimizer, model in setup.runs.items():
-    mine = [i for i, a in enumerate(setup.attacks) if a.optimizer is optimizer]
-    name = sweep.describe(setup.specs[mine[0]]) if optimizer else ''
+  for make, model in setup.runs.items():
+    mine = [i for i, a in enumerate(setup.attacks) if optimizer(a) is make]
+    name = sweep.describe(setup.specs[mine[0]]) if make else ''
     try:
       state = fitting.fit(config, model, setup.source, seed, name=name)
     except FloatingPointError as e:
@@ -172,10 +190,10 @@ def attacked(
   Truth meets its scores in `_scored`.
   """
   attack = setup.attacks[i]
-  model = setup.runs[attack.optimizer]
+  model = setup.runs[optimizer(attack)]
   known = _known(setup, setup.specs[i], model, trial)
   scored = functools.partial(_scored, setup, model, trial)
-  if attack.fit is None:  # it guesses
+  if not isinstance(attack, Completion):  # it guesses
     predict = lambda x: attack.infer(key, view._replace(x=x), known)
     return scored(predict), predict
   history = []
@@ -233,21 +251,24 @@ def _metrics(scores, labels, quick):
   return {name: getattr(metrics, name)(scores, y) for name in names}
 
 
-def _known(setup, spec, model, trial) -> Known:
-  """What an attack is granted; `y` without `x` is that of the whole pool."""
+def _known(setup, spec, model, trial) -> vfl.Known:
+  """What an attack is granted."""
   config, source = setup.config, setup.source
   rows, rest = _labelled(setup, trial), _rest(setup, trial)
   mine = lambda rows: model.split(source.take(rows))[config.attacker]
   one_hot = np.eye(source.num_classes, dtype=np.float32)
-  named = rows if 'x' in grants.grant(config, spec) else rest
+  take = lambda index: mine(rest[np.asarray(index)])
   given = dict(
     party=model.parties[config.attacker],
-    pool=lambda index: mine(rest[np.asarray(index)]),
-    held=len(rest),
-    x=mine(rows),
-    y=one_hot[source.y[named]],
+    pool=Pool(take, len(rest)),
+    labelled=Labelled(mine(rows), one_hot[source.y[rows]]),
+    labels=one_hot[source.y[rest]],
   )
-  return grants.known(config, spec, source.num_classes, given)
+  return vfl.Known(
+    num_classes=source.num_classes,
+    batch_size=config.batch_size,
+    **grants.granted(config, spec, given),
+  )
 
 
 def _labelled(setup, trial):

@@ -179,7 +179,7 @@ def _accuracy(name, beta, truth, known, chunk):
 
 def accuracy(row, name, trials, *, inits=None, ratio=None, chunk=100):
   """Percent recovered by an attack, [inits, T]."""
-  known = base.Known(
+  known = hfl.Known(
     row.num_classes,
     row.batch_size,
     STEPS,

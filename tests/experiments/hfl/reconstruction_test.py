@@ -25,8 +25,11 @@ def _config(*labels, steps=30, **fields):
   config.batch_size = 4
   config.local_steps = 1
   config.trials = 3
+  bound = dict(known=(*common.SERVER, 'labels'))
   config.attacks = tuple(
-    dict(name=_INVERT, labels=source, steps=steps) for source in labels
+    dict(name=_INVERT, labels=source, steps=steps)
+    | (bound if source == 'granted' else {})
+    for source in labels
   )
   for name, value in fields.items():
     config[name] = value
@@ -41,7 +44,7 @@ def _row(labels='counts.llbg', **args):
   )  # fmt: skip
   return dict(
     config='reconstruction', point={}, attack=_INVERT,
-    attack_args=dict(labels=labels, **args), known=['apply'],
+    attack_args=dict(labels=labels, **args), known=['model'],
     setting=setting, data='cifar100', model=setting['model'],
     defense='none', trials=100, seed=0, device='', commit='', seconds=1.0,
     metrics={'mse': dict(mean=0.0144, std=0.0055, stderr=0.001)},
@@ -119,7 +122,7 @@ class RunTest(parameterized.TestCase):
     for fields, message in (
       (dict(dataset=dict(name='embedded.breast_cancer')), 'no images'),
       (dict(attacks=(dict(name='counts.llbg'),)), 'restores no images'),
-      (dict(known=('lr',)), 'needs apply'),
+      (dict(known=('lr',)), "needs 'model'"),
       (dict(lpips='nowhere.npz'), 'AlexNet needs 31 pixels'),
       (dict(clients=2, local_steps=2), 'no single batch'),
     ):

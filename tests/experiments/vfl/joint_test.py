@@ -140,13 +140,14 @@ _BERT = dict(name='bert.bert', vocab=9, width=4, heads=2, depth=1)
 
 
 class RatesTest(parameterized.TestCase):
-  def _optimizer(self, attack=None, **optimizer):
+  def _optimizer(self, make=None, **optimizer):
     config = common.completion('test')
     config.optimizer = dict(
       dict(name='sgd', lr=1e-3, momentum=0.9, weight_decay=0.1), **optimizer
     )
     source = joint.source(config)
-    return joint.build(config, source, attack, (0,)).parties[0].tx
+    model = joint.build(config, source, attackers=(0,), optimizer=make)
+    return model.parties[0].tx
 
   def _params(self):
     model = models.load(num_classes=3, **_BERT)
@@ -160,10 +161,9 @@ class RatesTest(parameterized.TestCase):
   )
   def test_each_group_moves_by_its_own_rate(self, attack, second):
     """All gradients are 1, and decay enters before everything else."""
-    if attack:
-      attack = attacks.load(attack)
+    make = attacks.load(attack).optimizer if attack else None
     rates = dict(head=0.5, head_neck=0.25)
-    tx, params = self._optimizer(attack, rates=rates), self._params()
+    tx, params = self._optimizer(make, rates=rates), self._params()
     ones = jax.tree.map(np.ones_like, params)
     state = tx.init(params)
     moves = []
