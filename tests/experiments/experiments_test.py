@@ -607,7 +607,7 @@ class AuxiliaryTest(parameterized.TestCase):
     config = _config(aux__per_class=10)
     source = inputs.source(config)
     aux, rows = inputs.auxiliary(config, source)
-    np.testing.assert_array_equal(aux['y'].sum(0), 10)
+    np.testing.assert_array_equal(aux.y.sum(0), 10)
     self.assertLen(rows, len(source.y) - 100)
     batch = inputs.batches(config, source, rows, np.arange(20))
     self.assertLessEqual(set(batch.index.ravel()), set(rows))

@@ -354,7 +354,7 @@ class RunTest(parameterized.TestCase):
     (dict(model=dict(name='mlp.mlp3')), "no 'mlp.mlp3'"),
     (dict(split=dict(name='vertical.patches')), 'cuts examples of shape'),
     (dict(attacks=(dict(name='scores.direct'),)), 'link is sealed'),
-    (dict(attacks=(dict(name='linear.full', known=('y', 'z')),)), "'z'"),
+    (dict(attacks=(dict(name='linear.full', known=('labelled', 'z')),)), "'z'"),
     (dict(cut_width=4), 'one logit a class'),
     (
       dict(cut_width=4, experiment='vfl.training', train__steps=1),
