@@ -193,10 +193,12 @@ class MatchingTest(parameterized.TestCase):
     model, batch = _model(**spec), _batch()
     view, known = _observed(model, batch)
     x = jnp.array(np.random.default_rng(1).normal(size=(3, *SHAPE)))
+    plain = jax.checkpoint(model.apply)
     found = [
       _distance(x, batch.y, view, dataclasses.replace(known, **change))
       for change in (
-        dict(apply=jax.checkpoint(model.apply)),  # has no factors
+        # Has no factors.
+        dict(model=dataclasses.replace(known.model, apply=plain)),
         dict(defense=None),
         {},
       )
@@ -421,9 +423,9 @@ class InvertingGradientsTest(parameterized.TestCase):
     batch = _batch(2)
     view, known = _observed(_model(**MODELS[0]), batch)
     for change, message in (
-      (dict(apply=None), 'needs apply'),
-      (dict(steps=2, lr=None), 'needs lr'),
-      (dict(shape=(64,)), 'images'),
+      (dict(model=None), "needs 'model'"),
+      (dict(steps=2, lr=None), "needs 'lr'"),
+      (dict(model=Model(known.model.apply, (64,))), 'images'),
       (dict(steps=2, clients=2), 'no single batch'),
     ):
       with self.assertRaisesRegex(InputError, message):

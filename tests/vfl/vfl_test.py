@@ -184,7 +184,8 @@ class ProtocolTest(parameterized.TestCase):
       _, (views, _) = jax.eval_shape(protocol.step, state, batch)
       for view in views:
         self.assertIsNone(view.cut_grads)
-        rest = jax.tree.leaves(view._replace(x=None, h=None))
+        self.assertEqual(view.index.dtype, jnp.int32)  # which rows, no more
+        rest = jax.tree.leaves(view._replace(x=None, h=None, index=None))
         self.assertTrue(all(B not in leaf.shape for leaf in rest))
     _, (views, _) = jax.eval_shape(_protocol().step, state, batch)
     self.assertEqual(views[0].cut_grads.shape, (B, K))  # the check can fail
