@@ -370,7 +370,7 @@ class ExperimentTest(parameterized.TestCase):
           state, is_leaf=lambda s: isinstance(s, malicious.State)
         )
       ]
-      self.assertIn('labelleak.attacks.malicious', kinds)
+      self.assertIn('labelleak.attacks.completion.malicious', kinds)
 
   def test_weighted_classes(self):
     config = _config(
