@@ -50,8 +50,8 @@ def start(workdir: str, config: ConfigDict) -> list[dict]:
     contents = json.loads(stored.read_text())
     if contents.get('layout') != LAYOUT:
       raise InputError(
-        f'{workdir} holds a run of an earlier labelleak, in another form; choose'
-        ' another --workdir or remove this one.'
+        f'{workdir} holds a run of an earlier labelleak, in another form;'
+        ' choose another --workdir or remove this one.'
       )
     if field := _first_difference(contents['config'], ours):
       raise InputError(
@@ -95,7 +95,7 @@ def keep(
 
 
 def unfinished(workdir: str, point: dict) -> tuple[list[np.ndarray], float]:
-  """Returns what `keep` wrote of this point by the same code: leaves, seconds."""
+  """Returns what `keep` wrote of a point by the same code: leaves, seconds."""
   path = pathlib.Path(workdir) / _UNFINISHED
   if not path.exists():
     return [], 0.0
