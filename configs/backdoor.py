@@ -151,7 +151,7 @@ def _point(*defense, code=()):
 
 
 def _coae(confusion):
-  return (dict(name='labelleak.defenses.coae.fitted', confusion=confusion),)
+  return (dict(name='coae', confusion=confusion),)
 
 
 def _figure8():

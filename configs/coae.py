@@ -38,7 +38,7 @@ _PARTS = (
 
 
 def _coae(confusion):
-  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
+  return dict(name='coae', confusion=confusion)
 
 
 def _response(epsilon):

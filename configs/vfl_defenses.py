@@ -95,7 +95,7 @@ def _noise(name, **scale):
 
 
 def _coae(confusion):
-  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
+  return dict(name='coae', confusion=confusion)
 
 
 def _records():
@@ -124,7 +124,7 @@ def _records():
 def _shipped():
   """CoAE and DCoAE on codes about as soft as the shipped one of .1."""
   for seed in (3, 4):
-    code = dict(name='labelleak.defenses.coae.renamed', soft=0.13, seed=seed)
+    code = dict(name='derangement', soft=0.13, seed=seed)
     yield _point(code=(code,))
     for bins in (12, 6):
       yield _point(dict(name='discretize_first', bins=bins), code=(code,))

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import defenses
 from labelleak.attacks.linear import equations
 from labelleak.attacks.scores import readout
 from labelleak.base import Attack, InputError
-from labelleak.defenses import label_codes
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
 _NAMES = 'least', 'granted'
@@ -164,9 +164,8 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
 
   def infer(key, view, known):
     _need(view, known, 'own')
-    return label_codes.build(code, known.num_classes).decode(
-      jax.nn.softmax(view.h)
-    )
+    assumed = defenses.build_only('labels', code, known.num_classes)
+    return assumed.decode(jax.nn.softmax(view.h))
 
   return Attack(infer=infer)
 

@@ -1,10 +1,11 @@
 """The threat model of a config: which attacks run, and what each is granted."""
 
 from collections.abc import Sequence
+import functools
 
 from ml_collections import ConfigDict
 
-from labelleak import sweep
+from labelleak import registry, sweep
 from labelleak.base import InputError, Known
 
 
@@ -57,6 +58,8 @@ def hyper(spec: dict) -> dict:
 
 def chain(links: Sequence[dict]) -> tuple[str, str]:
   """Defenses as a row shows them: in full, and their names alone."""
+  canonical = functools.partial(registry.canonical, 'defenses')
+  links = [dict(link, name=canonical(link['name'])) for link in links]
   full = '+'.join(sweep.describe(link) for link in links)
   return full or 'none', '+'.join(link['name'] for link in links) or 'none'
 

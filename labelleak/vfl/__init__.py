@@ -30,7 +30,7 @@ import optax
 
 from labelleak import he
 from labelleak.base import Attack, InputError, Party
-from labelleak.defenses import label_codes
+from labelleak.defenses import LabelCode, Penalty, label_codes
 from labelleak.he import affine
 
 _CODE = 2**32 - 1  # a number that no step has
@@ -179,9 +179,9 @@ def protocol(
   top: Optional[Party],
   links: Sequence[Link],
   *,
-  code: Optional[label_codes.LabelCode] = None,
+  code: Optional[LabelCode] = None,
   loss: Callable = cross_entropy,
-  penalty: Optional[Callable] = None,
+  penalty: Optional[Penalty] = None,
   steps_per_epoch: Optional[int] = None,
 ) -> Protocol:
   """The joint model and its training step.
@@ -217,7 +217,7 @@ def protocol(
     tuple(parties),
     top,
     tuple(links),
-    code or label_codes.identity(),
+    code or LabelCode(),
     loss,
     penalty or (lambda hs, y, mask: 0.0),
     steps_per_epoch,
@@ -235,9 +235,9 @@ class _Model(NamedTuple):
   parties: tuple
   top: Optional[Party]
   links: tuple
-  code: label_codes.LabelCode
+  code: LabelCode
   loss: Callable
-  penalty: Callable
+  penalty: Penalty
   steps_per_epoch: Optional[int]
 
 

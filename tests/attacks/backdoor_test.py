@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import attacks, defenses, he, models, vfl
+from labelleak import attacks, he, models, vfl
 from labelleak.attacks import backdoor
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import Attack, Batch, InputError
+from labelleak.defenses import clipping
 
 B, K = 12, 4
 PAIRS = np.full(B, -1)
@@ -182,7 +183,7 @@ class BackdoorTest(parameterized.TestCase):
   def test_it_acts_behind_the_defense_and_before_the_sum(self):
     """What is sent is defended and whole; what is summed is neither."""
     attack = attacks.load('backdoor.backdoor', gamma=1e3)
-    clip = defenses.build((dict(name='clip_per_example', max_norm=1e-3),))
+    clip = clipping.clip_per_example(max_norm=1e-3).gradient
     batch = _batch(Notes(PAIRS))
     protocol = _protocol(attack, he.clear(), tx=(clip,))
     state, _, (views, _) = _step(protocol, batch)

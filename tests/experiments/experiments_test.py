@@ -364,6 +364,28 @@ class DefenseTest(parameterized.TestCase):
     self.assertAlmostEqual(granted.pop('gaussian'), want)
     self.assertEqual(granted, dict(clip=1.0, compress=0.4))
 
+  def test_a_defense_has_one_row_however_it_is_spelled(self):
+    # Noise that `calibrated` allows for where it is told of it.
+    rows = []
+    for name in ('gaussian', 'noise.gaussian'):
+      noise = (dict(name=name, stddev=0.3),)
+      attacks = (dict(name='counts.calibrated', known=('steps', 'defense')),)
+      config = _config(attacks=attacks, step_defense=noise, trials=8)
+      rows.append(experiments.run(config)[0])
+    for field in ('attack', 'known', 'setting', 'defense', 'metrics'):
+      self.assertEqual(rows[0][field], rows[1][field])
+    self.assertEqual(rows[0]['defense'], 'gaussian')
+
+  @parameterized.parameters(
+    (dict(name='smoothing', alpha=0.1), 'smoothing .* is of vertical FL'),
+    (dict(name='distance_correlation', weight=0.1), 'acts on the loss'),
+    (dict(name='mid', weight=0.1), 'mid .* is of vertical FL'),
+  )
+  def test_what_is_of_vertical_fl_is_refused(self, spec, message):
+    config = _config(defense=(spec,))
+    with self.assertRaisesRegex(InputError, message):
+      label_counts.experiment(config=config)
+
   def test_averaged_rows_do_not_pass_for_published_ones(self):
     (row,) = experiments.run(_config(queries=3, trials=1, attacks=()))
     self.assertEqual(row['setting']['queries'], 3)

@@ -69,7 +69,7 @@ def _joint_grads(state, batch, each, top):
 
 class CodeTest(parameterized.TestCase):
   def test_a_renaming_changes_messages_and_not_predictions(self):
-    code = label_codes.permutation(num_classes=K, seed=1)
+    code = label_codes.permutation(num_classes=K, seed=1).labels
     batch, links = _batch(), [vfl.link(), vfl.link()]
     parties = [_party(), _party()]
     coded = vfl.protocol(parties, None, links, code=code)
@@ -91,7 +91,8 @@ class CodeTest(parameterized.TestCase):
     self.assertAlmostEqual(float(metrics['accuracy']), float(hits), places=6)
 
   def test_a_row_keeps_its_random_label(self):
-    code = label_codes.randomized_response(num_classes=K, epsilon=0.5)
+    make = label_codes.randomized_response
+    code = make(num_classes=K, epsilon=0.5).labels
     seen = optax.GradientTransformationExtraArgs(
       lambda params: jnp.zeros((B, K)),
       lambda updates, state, params=None, *, labels, **extra: (updates, labels),

@@ -32,7 +32,6 @@ METRICS = (
   'presence_recall',
   'count_error',
 )
-_NOISE = ('gaussian', 'laplace')
 
 
 class Scoring(NamedTuple):
@@ -148,7 +147,7 @@ def _trial(config, model, source, specs, scoring):
   apply = lambda variables, x: model.apply(variables, x)
   loss_fn = hfl.cross_entropy(apply)
   hfl.step_sizes(config.batch_size, config.local_steps)
-  step_defense = defenses.build(config.step_defense)
+  step_defense = defenses.build_only('gradient', config.step_defense)
   client = hfl.fedsgd(loss_fn)
   if config.local_steps > 1 or config.step_defense:
     client = hfl.fedavg(
@@ -157,7 +156,7 @@ def _trial(config, model, source, specs, scoring):
       steps=config.local_steps,
       step_defense=step_defense,
     )
-  defense = defenses.build(config.defense)
+  defense = defenses.build_only('gradient', config.defense)
   aggregate = registry.load('he', **config.aggregate.to_dict())
   infers = [
     attacks.load(spec['name'], **grants.hyper(spec)).infer for spec in specs
@@ -255,7 +254,7 @@ def _trained(config, model, variables, **override):
   options |= override
   source = inputs.source(config, options.pop('split'))
   if options.pop('defended', False):
-    options['defense'] = defenses.build(_links(config))
+    options['defense'] = defenses.build_only('gradient', _links(config))
   return train.classifier(model, source, variables=variables, **options)
 
 
@@ -292,19 +291,11 @@ def _facts(config, source, accuracy):
 
 
 def _strengths(config):
-  """(name, strength) of each transform that has one number, as in `Known`.
-
-  Noise is that of a local step which leaves as much on the view: noise on the
-  update of S steps counts 1/sqrt(S), and averaging Q queries takes 1/sqrt(Q).
-  """
-  strengths = {}
-  places = (config.step_defense, 1), (config.defense, config.local_steps)
-  for links, steps in places:
-    for link in links:
-      numbers = [v for k, v in link.items() if k != 'name']
-      name, strength = link['name'], numbers[0] if numbers else None
-      if name in _NOISE:
-        strength /= (steps * config.queries) ** 0.5
-        strength = float(np.hypot(strength, strengths.get(name, 0.0)))
-      strengths[name] = strength
-  return tuple(strengths.items())
+  """What an attacker who knows the defenses is told of them."""
+  step, update = (
+    defenses.build(links).strengths
+    for links in (config.step_defense, config.defense)
+  )
+  return defenses.view_strengths(
+    step, update, steps=config.local_steps, queries=config.queries
+  )

@@ -85,7 +85,7 @@ def privacy(config: ConfigDict, links: Sequence[dict]) -> dict[str, float]:
   nothing is gained by the size of the batch. Steps of a Gaussian compose to one
   of stddev / sqrt(steps), exactly.
   """
-  release = accounting.release(links)
+  release = accounting.release(defenses.build(links).strengths)
   if not (config.get('main_task') and release and release[0]):
     return {}
   import dp_accounting  # seconds, which only such a run should pay
@@ -118,7 +118,7 @@ def _trained(spec, **override):
     _model(spec),
     _source(spec, 'train'),
     seed=spec['seed'],
-    defense=defenses.build(spec['links']),
+    defense=defenses.build_only('gradient', spec['links']),
     **spec['options'] | override,
   )
 

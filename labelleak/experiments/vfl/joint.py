@@ -22,7 +22,7 @@ from labelleak import (
   vfl,
 )
 from labelleak.base import Batch, InputError
-from labelleak.defenses import accounting, label_codes
+from labelleak.defenses import accounting
 from labelleak.experiments import grants, inputs
 
 _EVALUATED = 2048  # rows of a batch when accuracy is measured
@@ -106,34 +106,48 @@ def build(
     for p in attackers:
       parties[p] = vfl.party(bottom, own)
   parties = tuple(parties)
-  top = None
+  defense = defenses.build(_specs(config), source.num_classes)
+  top = defense.top
   if config.top:
-    model = models.load(num_classes=source.num_classes, **dict(config.top))
+    if top:
+      raise InputError(
+        f'config.top={sweep.describe(config.top)} stands beside a defense that'
+        ' is a top model; drop one.'
+      )
+    top = models.load(num_classes=source.num_classes, **dict(config.top))
+  if top:
     if config.top_optimizer:
       tx = _optimizer(dict(config.top_optimizer), steps_per_epoch)
-    top = vfl.party(model, tx)
-  defense = defenses.build(config.defense)
-  own = vfl.link(defense) if config.defend_active else vfl.link()
+    top = vfl.party(top, tx)
+  own = vfl.link(defense.gradient) if config.defend_active else vfl.link()
   passive = [
     vfl.link(
-      defense, aggregate=aggregate, attack=attack if p in attackers else None
+      defense.gradient,
+      aggregate=aggregate,
+      attack=attack if p in attackers else None,
     )
     for p in range(num - 1)
   ]
   links = (*passive, own)
-  penalty = config.penalty and registry.load(
-    'defenses.penalties', **dict(config.penalty)
-  )
   protocol = vfl.protocol(
     parties,
     top,
     links,
-    code=label_codes.build(config.code, source.num_classes),
+    code=defense.labels,
     loss=_loss(config, source.num_classes),
-    penalty=penalty,
+    penalty=defense.penalty,
     steps_per_epoch=steps_per_epoch,
   )
   return Joint(protocol, parties, links, split)
+
+
+def _specs(config):
+  """All defenses of a config but a bottleneck."""
+  return (*config.code, *config.defense, *_penalties(config))
+
+
+def _penalties(config):
+  return (dict(config.penalty),) if config.penalty else ()
 
 
 def _epoch(config, held, sealed):
@@ -388,8 +402,8 @@ def facts(
       aggregate=sweep.describe(config.aggregate),
       defense=full,
       code=grants.chain(config.code)[0],
-      penalty=sweep.describe(config.penalty) if config.penalty else 'none',
-      **_privacy(config, len(source.y)),
+      penalty=grants.chain(_penalties(config))[0],
+      **_privacy(config, source),
     ),
     data=source.name,
     model=model,
@@ -398,16 +412,17 @@ def facts(
   )
 
 
-def _privacy(config, rows):
+def _privacy(config, source):
   """Epsilon of a clipped and noised link over the training, at delta `_DELTA`.
 
   Each row's gradient is sent once an epoch. What else the labels reach, the
   active party's own model, is not counted; see `defenses.accounting`.
   """
-  release = accounting.release(config.defense)
+  defense = defenses.build(config.defense, source.num_classes)
+  release = accounting.release(defense.strengths)
   if not release or not trained(config):
     return {}
-  steps_per_epoch = -(-rows // config.train.batch_size)
+  steps_per_epoch = -(-len(source.y) // config.train.batch_size)
   epochs = -(-config.train.steps // steps_per_epoch)
   spent = accounting.epsilon(*release, steps=epochs, delta=_DELTA)
   return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}
@@ -415,9 +430,7 @@ def _privacy(config, rows):
 
 def _defenses(config):
   """Names of all that defends, a bottleneck at the top included."""
-  links = [*config.code, *config.defense]
-  if config.penalty:
-    links.append(config.penalty)
+  links = [*_specs(config)]
   if config.top and config.top['name'].startswith('bottleneck.'):
     links.append(config.top)
   return grants.chain(links)[1]

@@ -6,11 +6,10 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from labelleak import defenses, registry
 from labelleak.base import InputError
 from labelleak.defenses import label_codes
 from labelleak.experiments import grants
-
-_FITTED = 'labelleak.defenses.coae.fitted'
 
 
 def experiment(*, config: ConfigDict) -> Callable:
@@ -33,16 +32,16 @@ def experiment(*, config: ConfigDict) -> Callable:
   num_classes = config.classes
   if num_classes is None or num_classes < 2:
     raise InputError(f'classes={num_classes} must be at least 2; set it.')
-  label_codes.build(
-    [_seeded(link, steps=1) for link in config.code], num_classes
+  build = lambda **options: defenses.build_only(
+    'labels', [_seeded(link, **options) for link in config.code], num_classes
   )
+  build(steps=1)
 
   def measure(progress):
     found = []
     for seed in range(config.seed, config.seed + config.trials):
-      links = [_seeded(link, seed=seed) for link in config.code]
-      code = label_codes.build(links, num_classes)
-      each = label_codes.statistics(jax.random.key(seed), code, num_classes)
+      key = jax.random.key(seed)
+      each = label_codes.statistics(key, build(seed=seed), num_classes)
       found.append({name: float(value) for name, value in each.items()})
       progress(1)
     name = grants.chain(config.code)[0]
@@ -71,6 +70,7 @@ def experiment(*, config: ConfigDict) -> Callable:
 
 def _seeded(link, **options):
   """CoAE with other options, lossy or not; any other code as it is."""
-  if isinstance(link, dict) and link.get('name') == _FITTED:
+  named = isinstance(link, dict) and 'name' in link
+  if named and registry.canonical('defenses', link['name']) == 'coae':
     return dict(link, lossless=False, **options)
   return link

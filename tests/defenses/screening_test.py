@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import covariance
 
 from labelleak import base, defenses
-from labelleak.defenses import anomaly
+from labelleak.defenses import screening
 
 B, K, D = 200, 3, 5
 
@@ -24,7 +24,7 @@ def _data(seed=0):
 
 
 def _apply(h, y, cut, drop, mask=None):
-  tx = defenses.build((dict(name='screen', drop=drop),))
+  tx = defenses.build((dict(name='screen', drop=drop),)).gradient
   run = jax.jit(
     lambda *a: tx.update(a[0], tx.init(h), a[1], labels=a[2], mask=a[3])[0]
   )
@@ -39,14 +39,14 @@ class ScreenTest(parameterized.TestCase):
     mean = np.stack([np.asarray(h)[label == k].mean(0) for k in range(K)])
     gap = np.asarray(h) - mean[label]
     oracle = covariance.EmpiricalCovariance(assume_centered=True).fit(gap)
-    found = anomaly.distances(h, y)
+    found = screening.distances(h, y)
     np.testing.assert_allclose(found, oracle.mahalanobis(gap), rtol=2e-2)
 
   def test_they_do_not_depend_on_units(self):
     h, y = _data()
     mixed = h @ np.diag([2.0, 0.5, 1.0, 3.0, 1.0]).astype(np.float32) + 7.0
     np.testing.assert_allclose(
-      anomaly.distances(mixed, y), anomaly.distances(h, y), rtol=3e-2
+      screening.distances(mixed, y), screening.distances(h, y), rtol=3e-2
     )
 
   def test_padding_counts_for_nothing(self):
@@ -54,8 +54,8 @@ class ScreenTest(parameterized.TestCase):
     mask = jnp.array(np.arange(B) < 150, jnp.float32)
     moved = h.at[150:].set(1e3)
     np.testing.assert_allclose(
-      anomaly.distances(moved, y, mask)[:150],
-      anomaly.distances(h[:150], y[:150]),
+      screening.distances(moved, y, mask)[:150],
+      screening.distances(h[:150], y[:150]),
       rtol=1e-3,
     )
     out = _apply(moved, y, jnp.ones((B, D)) * mask[:, None], 0.1, mask)
@@ -82,7 +82,7 @@ class ScreenTest(parameterized.TestCase):
       defenses.build((dict(name='screen', drop=drop),))
 
   def test_it_says_what_it_needs(self):
-    tx = defenses.build((dict(name='screen', drop=0.1),))
+    tx = defenses.build((dict(name='screen', drop=0.1),)).gradient
     cut = jnp.ones((B, D))
     with self.assertRaisesRegex(base.InputError, 'params=None'):
       tx.update(cut, tx.init(cut), labels=jnp.ones((B, K)))

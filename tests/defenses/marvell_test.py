@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import optimize, special, stats
 
-from labelleak import defenses, vfl
+from labelleak import vfl
 from labelleak.attacks import scores
 from labelleak.base import InputError, Known
-from labelleak.defenses import divergence
+from labelleak.defenses import marvell
 
 B, D = 64, 4
 KEY = jax.random.key(0)
@@ -67,7 +67,7 @@ def _moments(seed):
   along = across if seed % 2 else scale * 10 ** rng.uniform(-2, 1, 2)
   gap = scale * 10 ** rng.uniform(-1.5, 1.5)
   width = (1, 2, 3, 10, 64)[seed % 5]
-  moments = divergence.Classes(
+  moments = marvell.Classes(
     np.array([1 - share, share]), along, across, gap, width
   )
   return moments, gap * 10 ** rng.uniform(-1, 1.5)
@@ -76,9 +76,9 @@ def _moments(seed):
 @functools.cache
 def _solver(width):
   def solve(share, along, across, gap, power):
-    moments = divergence.Classes(share, along, across, gap, width)
-    noise = divergence.solve(moments, power)
-    return noise, divergence.sum_kl(moments, noise)
+    moments = marvell.Classes(share, along, across, gap, width)
+    noise = marvell.solve(moments, power)
+    return noise, marvell.sum_kl(moments, noise)
 
   return jax.jit(solve)
 
@@ -110,12 +110,12 @@ def _link(s, isotropic):
 
   Compiled once for all kinds of batches.
   """
-  tx = defenses.marvell(s=s, isotropic=isotropic)
+  tx = marvell.marvell(s=s, isotropic=isotropic).gradient
 
   def one(key, cut, y):
-    _, moments = divergence.classes(cut, y, isotropic=isotropic)
-    noise = divergence.solve(moments, s * moments.gap)
-    bound = divergence.auc_bound(divergence.sum_kl(moments, noise))
+    _, moments = marvell.classes(cut, y, isotropic=isotropic)
+    noise = marvell.solve(moments, s * moments.gap)
+    bound = marvell.auc_bound(marvell.sum_kl(moments, noise))
     return tx.update(cut, tx.init(cut), key=key, labels=y)[0], bound
 
   return jax.jit(jax.vmap(one))
@@ -176,7 +176,7 @@ class SolveTest(parameterized.TestCase):
 
   @parameterized.parameters(0.25, 1.0, 9.0)
   def test_points_in_equal_shares_need_1_over_s(self, s):
-    moments = divergence.Classes(
+    moments = marvell.Classes(
       np.array([0.5, 0.5]), np.zeros(2), np.zeros(2), 3e-8, 5
     )
     noise, found = _solve(moments, s * 3e-8)
@@ -201,20 +201,20 @@ class SolveTest(parameterized.TestCase):
     """The best AUC and error are known where the variances are equal."""
     auc = stats.norm.cdf(distance / np.sqrt(2))
     error = stats.norm.cdf(-distance / 2)
-    self.assertLess(auc, divergence.auc_bound(distance**2))
-    self.assertGreater(error, divergence.error_bound(distance**2))
-    np.testing.assert_allclose(divergence.auc_bound(1e9), 1.0)
-    np.testing.assert_allclose(divergence.error_bound(1e9), 0.0)
-    np.testing.assert_allclose(divergence.auc_bound(0.0), 0.5)
+    self.assertLess(auc, marvell.auc_bound(distance**2))
+    self.assertGreater(error, marvell.error_bound(distance**2))
+    np.testing.assert_allclose(marvell.auc_bound(1e9), 1.0)
+    np.testing.assert_allclose(marvell.error_bound(1e9), 0.0)
+    np.testing.assert_allclose(marvell.auc_bound(0.0), 0.5)
 
 
 class MarvellTest(parameterized.TestCase):
   @parameterized.product(isotropic=(True, False), factor=(1, 2 / 3, 3 / 2))
   def test_the_noise_has_the_solved_variances(self, isotropic, factor):
     cut, y = _batch('unequal', 0)
-    delta, moments = divergence.classes(cut, y, isotropic=isotropic)
-    noise = divergence.solve(moments, 4 * moments.gap)
-    tx = defenses.marvell(s=4.0, isotropic=isotropic)
+    delta, moments = marvell.classes(cut, y, isotropic=isotropic)
+    noise = marvell.solve(moments, 4 * moments.gap)
+    tx = marvell.marvell(s=4.0, isotropic=isotropic).gradient
     send = lambda key: tx.update(cut, (), key=key, labels=y)[0] - cut
     drawn = jax.jit(jax.vmap(send))(jax.random.split(KEY, 300))
     drawn = np.asarray(drawn, np.float64)
@@ -277,7 +277,7 @@ class MarvellTest(parameterized.TestCase):
 
   def test_one_class_or_one_mean_is_sent_as_it_is(self):
     cut = _batch('unequal', 0)[0]
-    tx = defenses.marvell(s=4.0)
+    tx = marvell.marvell(s=4.0).gradient
     same = np.concatenate([cut, cut])
     both = np.repeat(np.eye(2, dtype=np.float32), B, axis=0)
     for g, labels in ((cut, np.eye(2)[[0] * B]), (same, both)):
@@ -287,7 +287,7 @@ class MarvellTest(parameterized.TestCase):
 
   def test_it_scales_with_the_gradient_down_to_underflow(self):
     cut, y = _batch('unequal', 0)
-    tx = defenses.marvell(s=1.0)
+    tx = marvell.marvell(s=1.0).gradient
     out = tx.update(cut, (), key=KEY, labels=y)[0]
     tiny = tx.update(cut * 2.0**-80, (), key=KEY, labels=y)[0]
     np.testing.assert_allclose(tiny * 2.0**80, out, rtol=1e-6)
@@ -295,15 +295,15 @@ class MarvellTest(parameterized.TestCase):
   def test_padding_is_in_no_class(self):
     cut, y = map(jnp.asarray, _batch('unequal', 0))
     mask = (jnp.arange(B) < 40).astype(jnp.float32)
-    padded = divergence.classes(cut * mask[:, None], y, mask)
+    padded = marvell.classes(cut * mask[:, None], y, mask)
     chex.assert_trees_all_close(
-      padded, divergence.classes(cut[:40], y[:40]), rtol=1e-4
+      padded, marvell.classes(cut[:40], y[:40]), rtol=1e-4
     )
 
   def test_misuse_is_refused(self):
     with self.assertRaisesRegex(InputError, r's=-1 must be a finite number'):
-      defenses.marvell(s=-1)
-    tx = defenses.marvell(s=1.0)
+      marvell.marvell(s=-1)
+    tx = marvell.marvell(s=1.0).gradient
     with self.assertRaisesRegex(InputError, r'two classes .* \(4, 3\)'):
       tx.update(jnp.ones((4, 2)), (), key=KEY, labels=jnp.ones((4, 3)))
 

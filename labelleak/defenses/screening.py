@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _RIDGE = 1e-5  # of the mean variance
 
 
-def screen(*, drop: float) -> optax.GradientTransformationExtraArgs:
+def screen(*, drop: float) -> Defense:
   """Sends no gradient for the most anomalous share of a batch's embeddings.
 
   A row that steals another's place brings an embedding that does not fit the
@@ -27,19 +28,20 @@ def screen(*, drop: float) -> optax.GradientTransformationExtraArgs:
   Raises:
     InputError: drop is outside [0, 1). At trace time: no embedding or labels.
   """
-  contract.check('screen: drop', drop, 'in [0, 1)', lambda v: 0 <= v < 1)
+  extra_args.check('screen: drop', drop, 'in [0, 1)', lambda v: 0 <= v < 1)
 
   def update(cut, state, params=None, *, labels=None, mask=None, **extra):
     del extra
-    contract.need('screen', params=params, labels=labels)
-    real = contract.real('screen', cut, mask)[:, 0]
+    extra_args.need('screen', params=params, labels=labels)
+    real = extra_args.real('screen', cut, mask)[:, 0]
     score = distances(params, labels, real)
     keep = jnp.round((1.0 - drop) * real.sum()).astype(int)
     last = jnp.sort(jnp.where(real > 0, score, jnp.inf))[keep - 1]
     return cut * (score <= last)[:, None], state
 
   init = lambda params: optax.EmptyState()
-  return optax.GradientTransformationExtraArgs(init, update)
+  gradient = optax.GradientTransformationExtraArgs(init, update)
+  return transform(gradient, 'screen', drop)
 
 
 def distances(

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from labelleak import defenses
 from labelleak.attacks.scores import readout
 from labelleak.base import InputError
+from labelleak.defenses import ppdl
 
 B, K, BATCHES = 32, 10, 300
 
@@ -89,12 +89,12 @@ class PpdlTest(parameterized.TestCase):
   def test_the_early_exit_is_what_was_published(self, theta, published):
     """Table 6 of Fu et al.; the strict form tells what its coins tell."""
     cuts, y = _batches()
-    early = defenses.ppdl(theta=theta, early_exit=True)
+    early = ppdl.ppdl(theta=theta, early_exit=True).gradient
     hits = _hits(_sent(early, cuts), y)
     error = hits.std() / np.sqrt(BATCHES)
     self.assertLess(abs(hits.mean() - published), 4 * error)
     self.assertLess(error, 0.01)
-    sent = _sent(defenses.ppdl(theta=theta), cuts)
+    sent = _sent(ppdl.ppdl(theta=theta).gradient, cuts)
     coin = (sent != 0).mean((1, 2)) / 2  # an entry is sent, and negative
     guess = (1 - (1 - coin) ** K) / K
     hits = _hits(sent, y)
@@ -106,7 +106,7 @@ class PpdlTest(parameterized.TestCase):
     cuts, y = _batches()
     rng = np.random.default_rng(1)
     oracle = np.stack([_released(rng, np.asarray(g), theta, 1.8) for g in cuts])
-    out = _sent(defenses.ppdl(theta=theta, early_exit=True), cuts)
+    out = _sent(ppdl.ppdl(theta=theta, early_exit=True).gradient, cuts)
     raw = lambda sent: np.isclose(sent, cuts, atol=1e-9).mean((1, 2))
     self.assertTrue(_agree(_hits(out, y), _hits(oracle, y)))
     self.assertTrue(_agree(raw(out), raw(oracle)))
@@ -119,7 +119,9 @@ class PpdlTest(parameterized.TestCase):
     trials, epsilon = 20000, 6.0
     cuts = np.zeros((trials, 4, 10), np.float32)
     cuts[:, ::2] = 1.0
-    tx = defenses.ppdl(theta=1 / 40, epsilon=epsilon, max_value=1.0, tau=0.0)
+    tx = ppdl.ppdl(
+      theta=1 / 40, epsilon=epsilon, max_value=1.0, tau=0.0
+    ).gradient
     sent = _sent(tx, cuts) != 0
     share = sent[:, ::2].sum() / sent.sum()
     error = np.sqrt(0.25 / trials)
@@ -128,7 +130,7 @@ class PpdlTest(parameterized.TestCase):
 
   @parameterized.parameters((1, True), (2 / 3, False), (3 / 2, False))
   def test_the_release_noise_has_the_stated_scale(self, factor, agree):
-    tx = defenses.ppdl(theta=0.1, max_value=1e9)
+    tx = ppdl.ppdl(theta=0.1, max_value=1e9).gradient
     sent = _sent(tx, np.zeros((BATCHES, B, K), np.float32))
     scale = 5 * 32 * factor  # 2 c / e2, c = 32 and e2 = .4
     each = np.abs(sent).sum((1, 2)) / np.maximum((sent != 0).sum((1, 2)), 1)
@@ -139,7 +141,7 @@ class PpdlTest(parameterized.TestCase):
   def test_the_strict_form_sends_no_entry_as_it_came(self):
     cuts, _ = _batches()
     for theta, most in ((0.75, 240), (0.1, 32)):
-      sent = _sent(defenses.ppdl(theta=theta), cuts)
+      sent = _sent(ppdl.ppdl(theta=theta).gradient, cuts)
       count = (sent != 0).sum((1, 2))
       self.assertLessEqual(count.max(), most)
       self.assertFalse(np.any((sent != 0) & (sent == cuts)))
@@ -152,7 +154,7 @@ class PpdlTest(parameterized.TestCase):
   def test_padding_is_no_entry(self):
     cuts, _ = _batches()
     mask = jnp.arange(B) < 20
-    tx = defenses.ppdl(theta=0.1)
+    tx = ppdl.ppdl(theta=0.1).gradient
     one = lambda cut, key: tx.update(
       cut * mask[:, None], (), key=key, mask=mask
     )[0]
@@ -165,7 +167,7 @@ class PpdlTest(parameterized.TestCase):
 class DescribedTest(parameterized.TestCase):
   @parameterized.parameters((1, True), (2 / 3, False), (3 / 2, False))
   def test_its_noise_has_the_stated_scale(self, factor, agree):
-    tx = defenses.ppdl_described(theta=1.0, tau=0.0, scale=0.2)
+    tx = ppdl.ppdl_described(theta=1.0, tau=0.0, scale=0.2).gradient
     noise = np.abs(_sent(tx, np.zeros((50, B, K)))).mean((1, 2))
     error = noise.std() / np.sqrt(len(noise))
     self.assertEqual(abs(noise.mean() - 0.2 * factor) < 4 * error, agree)
@@ -175,7 +177,7 @@ class DescribedTest(parameterized.TestCase):
     g = np.asarray(cuts[0])
     tau = np.quantile(np.abs(g), 0.6)
     above = np.abs(g) > tau  # 128 of 320
-    tx = defenses.ppdl_described(theta=0.2, tau=float(tau), scale=0.0)
+    tx = ppdl.ppdl_described(theta=0.2, tau=float(tau), scale=0.0).gradient
     sent = _sent(tx, np.broadcast_to(g, (BATCHES, B, K)))
     np.testing.assert_array_equal((sent != 0).sum((1, 2)), 64)
     np.testing.assert_array_equal(sent[sent != 0], (sent * 0 + g)[sent != 0])
@@ -188,7 +190,7 @@ class DescribedTest(parameterized.TestCase):
     cuts, _ = _batches()
     g = np.asarray(cuts[:1])
     tau = float(np.quantile(np.abs(g), 0.9))
-    tx = defenses.ppdl_described(theta=0.5, tau=tau, scale=0.0)
+    tx = ppdl.ppdl_described(theta=0.5, tau=tau, scale=0.0).gradient
     np.testing.assert_array_equal(
       _sent(tx, g), np.where(np.abs(g) > np.float32(tau), g, 0)
     )
@@ -213,7 +215,7 @@ class ErrorsTest(parameterized.TestCase):
   )
   def test_bad_input_is_refused(self, name, hyper, message):
     with self.assertRaisesRegex(InputError, message):
-      getattr(defenses, name)(**hyper)
+      getattr(ppdl, name)(**hyper)
 
 
 if __name__ == '__main__':

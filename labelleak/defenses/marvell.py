@@ -18,10 +18,10 @@ from typing import NamedTuple, Optional
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from labelleak.base import InputError
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _POINTS = 65  # of a search grid; each round narrows it 32 times
 _ROUNDS = 6
@@ -44,9 +44,7 @@ class Noise(NamedTuple):
   across: chex.Array  # [2]
 
 
-def marvell(
-  *, s: float, isotropic: bool = True
-) -> optax.GradientTransformationExtraArgs:
+def marvell(*, s: float, isotropic: bool = True) -> Defense:
   """Adds the noise of least sumKL with a power of s |Delta|^2, batch by batch.
 
   The power is the mean over rows of E |noise|^2. Two classes; needs `key=` and
@@ -64,12 +62,12 @@ def marvell(
     InputError: s is negative. At trace time: labels of more than two classes.
   """
   rule = 'a finite number of at least 0; 0 adds no noise'
-  contract.check('marvell: s', s, rule, lambda v: 0 <= v < float('inf'))
+  extra_args.check('marvell: s', s, rule, lambda v: 0 <= v < float('inf'))
 
   def update(cut, key=None, labels=None, mask=None, **extra):
     del extra
-    real = contract.real('marvell', cut, mask)
-    contract.need('marvell', key=key, labels=labels)
+    real = extra_args.real('marvell', cut, mask)
+    extra_args.need('marvell', key=key, labels=labels)
     size = jnp.abs(cut).max()
     size = jnp.where(size > 0, size, 1.0)  # whose square might underflow
     delta, moments = classes(cut / size, labels, mask, isotropic=isotropic)
@@ -77,7 +75,7 @@ def marvell(
     drawn = _draw(key, noise, _direction(delta), labels.argmax(-1))
     return cut + drawn * size * real
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'marvell', s)
 
 
 def _draw(key, noise, direction, label):
@@ -122,7 +120,7 @@ def classes(
       f'marvell tells two classes apart; labels of shape'
       f' {jnp.shape(labels)} must be [B, 2].'
     )
-  real = contract.real('marvell', cut, mask)
+  real = extra_args.real('marvell', cut, mask)
   one = jax.nn.one_hot(labels.argmax(-1), 2, dtype=cut.dtype) * real
   count = one.sum(0)
   rows = jnp.maximum(count, 1.0)[:, None]

@@ -7,9 +7,9 @@ and the different description in their section 6.1.
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _SHARE = 'in (0, 1]; it is the share of entries to release'
 
@@ -22,7 +22,7 @@ def ppdl(
   max_value: float = 1e-3,
   tau: float = 1e-4,
   early_exit: bool = False,
-) -> optax.GradientTransformationExtraArgs:
+) -> Defense:
   """Releases noisy entries that pass a noisy threshold, in a random order.
 
   Of the N entries of a cut gradient [B, D], c = int(theta N) are to be
@@ -51,18 +51,18 @@ def ppdl(
   Raises:
     InputError: a hyperparameter out of its range.
   """
-  contract.check('ppdl: theta', theta, _SHARE, lambda v: 0 < v <= 1)
+  extra_args.check('ppdl: theta', theta, _SHARE, lambda v: 0 < v <= 1)
   for name, value in (('epsilon', epsilon), ('max_value', max_value)):
-    contract.check(f'ppdl: {name}', value, 'positive', lambda v: v > 0)
+    extra_args.check(f'ppdl: {name}', value, 'positive', lambda v: v > 0)
   for name, value in (('sensitivity', sensitivity), ('tau', tau)):
-    contract.check(f'ppdl: {name}', value, 'at least 0', lambda v: v >= 0)
+    extra_args.check(f'ppdl: {name}', value, 'at least 0', lambda v: v >= 0)
   unit = 2 * sensitivity / epsilon  # times c and 9/8 or 9/2
 
   def update(cut, key=None, mask=None, **extra):
     del extra
-    real = contract.real('ppdl', cut, mask)
-    contract.need('ppdl', key=key)
-    count = contract.lookup(
+    real = extra_args.real('ppdl', cut, mask)
+    extra_args.need('ppdl', key=key)
+    count = extra_args.lookup(
       real, lambda rows: int(theta * (rows * cut.shape[1]))
     )
     scale = unit * count
@@ -86,12 +86,10 @@ def ppdl(
     rest = jnp.where(early_exit & (total < count), cut.ravel(), 0.0)
     return jnp.where(accepted, released, rest).reshape(cut.shape)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'ppdl', theta)
 
 
-def ppdl_described(
-  *, theta: float, tau: float, scale: float
-) -> optax.GradientTransformationExtraArgs:
+def ppdl_described(*, theta: float, tau: float, scale: float) -> Defense:
   """Adds noise and sends what exceeds a threshold, until a share is gathered.
 
   PPDL in the words of Fu et al.: a random entry gets noise; if the result is
@@ -108,18 +106,18 @@ def ppdl_described(
   Raises:
     InputError: a hyperparameter out of its range.
   """
-  contract.check('ppdl_described: theta', theta, _SHARE, lambda v: 0 < v <= 1)
+  extra_args.check('ppdl_described: theta', theta, _SHARE, lambda v: 0 < v <= 1)
   for name, value in (('tau', tau), ('scale', scale)):
     rule = 'a finite number of at least 0'
-    contract.check(
+    extra_args.check(
       f'ppdl_described: {name}', value, rule, lambda v: 0 <= v < float('inf')
     )
 
   def update(cut, key=None, mask=None, **extra):
     del extra
-    real = contract.real('ppdl_described', cut, mask)
-    contract.need('ppdl_described', key=key)
-    count = contract.lookup(
+    real = extra_args.real('ppdl_described', cut, mask)
+    extra_args.need('ppdl_described', key=key)
+    count = extra_args.lookup(
       real, lambda rows: int(theta * (rows * cut.shape[1]))
     )
     order_key, key = jax.random.split(key)
@@ -130,4 +128,4 @@ def ppdl_described(
     kept = jnp.zeros(cut.size, bool).at[order].set(gathered)
     return jnp.where(kept.reshape(cut.shape), noisy, 0.0)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'ppdl_described', theta)
