@@ -19,7 +19,7 @@ from configs import common
 _LINEAR = dict(name='mlp.linear')
 _SMALL = dict(name='mlp.mlp2', width=4)
 _AGGREGATES = (
-  dict(name='sealed'),
+  dict(name='ideal'),
   dict(name='paillier'),
   # Entries of the cut gradient stay within one over the rows of a batch, 42 at
   # least here. Adam makes full steps of noise where a gradient is zero (blank

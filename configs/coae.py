@@ -90,7 +90,7 @@ def get_config(arg=None):
   part = arg['part']
   common.check_choice('part', part, _PARTS)
   config = common.vfl('coae')
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (*_CLEAR, *_SEALED)
   if part == 'statistics':
     config.experiment = 'vfl.label_codes'

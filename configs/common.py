@@ -88,7 +88,7 @@ def hfl(name):
       aux=dict(per_class=10, split=placeholder(str), overlap=False),
       defense=(),  # on the update
       step_defense=(),  # on the gradient of every local step
-      aggregate=dict(name='clear'),
+      aggregate=dict(name='plaintext'),
       batch_size=64,
       clients=1,
       local_steps=10,
@@ -132,7 +132,7 @@ def vfl(name):
       penalty=placeholder(object),  # that the active party adds to its loss
       # Labels of the attacked batch that `known` may grant, with x and y.
       aux=dict(per_class=1),
-      aggregate=dict(name='sealed'),  # of the passive parties' links
+      aggregate=dict(name='ideal'),  # of the passive parties' links
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial
@@ -195,7 +195,7 @@ def completion(name):
   """
   config = vfl(name)
   config.experiment = 'vfl.model_completion'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.split = dict(name='vertical.columns')
   config.top = dict(name='mlp.bn_mlp')
   config.optimizer = dict(

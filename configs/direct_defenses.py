@@ -31,7 +31,7 @@ def get_config(arg=None):
   common.check_choice('part', part, ('digits', 'mnist', 'cifar10'))
   config = common.vfl('direct_defenses')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = _ATTACKS
   config.defend_active = True
   config.split = dict(name='vertical.columns')

@@ -116,7 +116,7 @@ def get_config(arg=None):
     config.sweep = _ADAPTIVE
   elif arg['secure']:
     config.model = dict(name='mlp.mlp')
-    config.aggregate = dict(name='sealed')
+    config.aggregate = dict(name='ideal')
     config.sweep = (_SECURE,)
   elif arg['granted']:
     config.trials = 20

@@ -10,10 +10,10 @@
 
 Each trial is one training: its first batch is attacked at the initialisation
 and its last model tested, as VFLAIR does. The passive party is shown its cut
-gradients (`clear`), so that one run serves the attacks that read them (direct
-inference: DLI) and those that read its own gradients alone (inversion: BLI,
-`linear.full`). `complement` and `decoding.mixture` know of a code. All but the
-first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
+gradients (`plaintext`), so that one run serves the attacks that read them
+(direct inference: DLI) and those that read its own gradients alone (inversion:
+BLI, `linear.full`). `complement` and `decoding.mixture` know of a code. All but
+the first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
 codes about as soft as the encoder that VFLAIR ships for a confusion of .1,
 without rounding, with 12 and with six bins.
 
@@ -46,7 +46,7 @@ def get_config(arg=None):
   common.check_choice('part', part, _PARTS)
   config = common.vfl('vfl_defenses')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (*_BLIND, *_DIRECT)
   config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
   points = _records()

@@ -43,7 +43,7 @@ def _stack(*trees):
 
 
 def _observe(client, batches, variables=None, key=KEY, **options):
-  options = dict(defense=defenses.build(()), aggregate=he.clear()) | options
+  options = dict(defense=defenses.build(()), aggregate=he.plaintext()) | options
   variables = _variables() if variables is None else variables
   return hfl.observe(key, client, variables, batches, **options)
 
@@ -294,7 +294,7 @@ class ObserveTest(parameterized.TestCase):
     # Every step: 1/K - counts / b, summed over S steps, averaged over C.
     client = hfl.fedavg(LOSS, lr=1e-6, steps=4) if s == 4 else hfl.fedsgd(LOSS)
     variables = _variables(scale=0.0)
-    for aggregate in (he.clear(), he.sealed()):
+    for aggregate in (he.plaintext(), he.ideal()):
       view = _observe(
         client, _stack(*self.batches), variables, aggregate=aggregate
       )
@@ -336,13 +336,15 @@ class ObserveTest(parameterized.TestCase):
     batches = _stack(*self.batches[:num_clients])
     client = self.clients['fedavg']
     chex.assert_trees_all_equal(
-      _observe(client, batches, aggregate=he.clear()),
-      _observe(client, batches, aggregate=he.sealed()),
+      _observe(client, batches, aggregate=he.plaintext()),
+      _observe(client, batches, aggregate=he.ideal()),
     )
     mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
     message = {'a': jnp.arange(6.0).reshape(3, 2)}
-    self.assertIsNone(he.sealed()(KEY, mean, message).message)
-    chex.assert_trees_all_equal(he.clear()(KEY, mean, message).message, message)
+    self.assertIsNone(he.ideal().reveal(KEY, mean, message).message)
+    chex.assert_trees_all_equal(
+      he.plaintext().reveal(KEY, mean, message).message, message
+    )
 
   @parameterized.parameters(
     # clients, queries -> the noise of a mean of clients * queries answers

@@ -188,7 +188,7 @@ def _need(view, known, name, clear=False):
   if clear and view.cut_grads is None:
     raise InputError(
       f'decoding.{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='clear') or 'linear.full'."
+      " aggregate=dict(name='plaintext') or 'linear.full'."
     )
   if name == 'least_squares' and known.bottom is None:
     raise InputError(

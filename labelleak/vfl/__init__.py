@@ -41,7 +41,7 @@ class Link(NamedTuple):
   """The way of a cut gradient from the active party to one party."""
 
   tx: optax.GradientTransformation  # chain of defenses on [B, D]
-  aggregate: Callable  # from `he`
+  aggregate: he.Aggregate
   attack: Attack = Attack()  # of that party: its `send` and `tamper`
 
 
@@ -88,10 +88,10 @@ class Protocol(NamedTuple):
 
 def link(
   *txs: optax.GradientTransformation,
-  aggregate: Optional[Callable] = None,
+  aggregate: Optional[he.Aggregate] = None,
   attack: Optional[Attack] = None,
 ) -> Link:
-  """A link whose transforms act in order; clear unless told otherwise.
+  """A link whose transforms act in order; in plaintext unless told otherwise.
 
   Args:
     *txs: defenses, at the active end.
@@ -103,7 +103,7 @@ def link(
   if attack.tamper:
     tamper = optax.with_extra_args_support(attack.tamper)
     attack = attack._replace(tamper=tamper)
-  return Link(tx, aggregate or he.clear(), attack)
+  return Link(tx, aggregate or he.plaintext(), attack)
 
 
 def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
@@ -160,7 +160,7 @@ def weighted_cross_entropy(weights: Sequence[float]) -> Callable:
 
 
 def traffic(
-  aggregate: Callable, h: chex.Array, params: chex.ArrayTree
+  aggregate: he.Aggregate, h: chex.Array, params: chex.ArrayTree
 ) -> Traffic:
   """Messages of one passive party in a step, in bytes; see `he.traffic`.
 
@@ -170,8 +170,13 @@ def traffic(
     params: of its bottom, or their shapes.
   """
   outputs = sum(leaf.size for leaf in jax.tree.leaves(params))
-  sent = he.traffic(aggregate, h.size, outputs)
-  return Traffic(h.size * h.dtype.itemsize, *sent)
+  sent = he.traffic(aggregate, num_inputs=h.size, num_outputs=outputs)
+  return Traffic(
+    embedding=h.size * h.dtype.itemsize,
+    gradient=sent.message,
+    masked=sent.masked,
+    opened=sent.opened,
+  )
 
 
 def protocol(
@@ -366,9 +371,9 @@ def _received(link, state, h, key, pull, cut, extra):
   """(what the aggregator reveals of a cut, the tampering's new state)."""
   vjp = lambda cut: pull(cut)[0]
   if not link.attack.tamper:
-    return link.aggregate(key, vjp, cut), state
+    return link.aggregate.reveal(key, vjp, cut), state
   tamper = lambda cut: link.attack.tamper.update(cut, state, h, **extra)
-  return affine.received(link.aggregate, tamper, key, vjp, cut)
+  return affine.reveal_tampered(key, link.aggregate, tamper, vjp, cut)
 
 
 def _join(top, variables, hs, *, key, train):

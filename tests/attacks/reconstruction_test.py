@@ -233,7 +233,7 @@ class MatchingTest(parameterized.TestCase):
         hfl.observe,
         client=hfl.fedsgd(hfl.cross_entropy(model.apply)),
         defense=optax.identity(),
-        aggregate=he.clear(),
+        aggregate=he.plaintext(),
       )
     )
     view = observe(jax.random.key(1), variables=whole.variables, batches=halves)

@@ -91,7 +91,8 @@ class SealedTest(parameterized.TestCase):
   def test_a_sealed_view_is_an_error_at_trace_time(self, name):
     attack = attacks.load(f'scores.{name}')
     known = Known(num_classes=2, batch_size=4)
-    with self.assertRaisesRegex(InputError, f'scores.{name}.*sealed.*clear'):
+    says = f'scores.{name}.*sealed.*plaintext'
+    with self.assertRaisesRegex(InputError, says):
       jax.eval_shape(attack.infer, KEY, _view(None), known)
 
   @parameterized.parameters('norm', 'cosine')

@@ -190,7 +190,7 @@ class RowsTest(parameterized.TestCase):
         clean['metrics']['count_accuracy']['mean'] - 0.2,
       )
 
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_an_aggregate_hides_whose_labels_they_are(self, aggregate):
     # Of nearly uniform clients LLBG reads nearly all of the pooled counts.
     config = _config(
@@ -532,7 +532,7 @@ class ErrorsTest(parameterized.TestCase):
     (dict(trials=0), 'trials=0'),
     (dict(known=('lr', 'labels')), "'labels'"),
     (dict(experiment='hlf'), "'hlf'; known: .*hfl"),
-    (dict(aggregate=dict(name='clera')), "'clear'"),
+    (dict(aggregate=dict(name='plaintxt')), "'plaintext'"),
     (dict(weights='/nowhere.npz'), '/nowhere.npz'),
     (dict(train=dict(steps=3, lr=0.1)), "'batch_size'"),
     (dict(train=dict(steps=3, lr=0.1, batch_size=4, speed=1)), "'speed'"),

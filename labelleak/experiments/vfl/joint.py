@@ -68,7 +68,7 @@ def build(
 ) -> Joint:
   """Parties with bottoms of one kind, passive links defended and aggregated.
 
-  The active party's own link is clear and carries no defense, unless
+  The active party's own link is plaintext and carries no defense, unless
   `defend_active` says so, as in the code of Fu et al.
 
   Args:
@@ -95,7 +95,7 @@ def build(
         f' {num} parties; the last one holds the labels.'
       )
   aggregate = registry.load('he', **config.aggregate.to_dict())
-  steps_per_epoch = _epoch(config, len(source.y), he.hides(aggregate))
+  steps_per_epoch = _epoch(config, len(source.y), aggregate.sealed)
   tx = _optimizer(config.optimizer.to_dict(), steps_per_epoch)
   width = config.cut_width or source.num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
@@ -341,12 +341,16 @@ def check_cost(
     nothing is encrypted.
   """
   aggregate = joint.links[0].aggregate
-  if not hasattr(aggregate, 'scheme'):
+  if not aggregate.scheme:
     return None
   hs, variables = _shapes(joint, source, size)
   outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
-  cost = he.estimate(aggregate, hs[0].size, outputs)
-  he.check(cost, steps * (len(joint.parties) - 1), config.he.max_hours)
+  cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
+  he.check_hours(
+    cost,
+    steps=steps * (len(joint.parties) - 1),
+    max_hours=config.he.max_hours,
+  )
   return cost
 
 

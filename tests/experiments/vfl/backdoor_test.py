@@ -76,7 +76,7 @@ class BackdoorTest(parameterized.TestCase):
   def test_clear_and_sealed_are_the_same_training(self):
     ends = [
       _means(_config(trials=1, train__steps=40, aggregate=dict(name=name)))
-      for name in ('clear', 'sealed')
+      for name in ('plaintext', 'ideal')
     ]
     for one, other in zip(*ends):
       for name, value in one.items():
@@ -181,7 +181,7 @@ class RelabelTest(parameterized.TestCase):
     """In the clear, direct inference names every row of the first epoch."""
     config = self._config()
     config.poison.inference = dict(name='scores.direct')
-    config.aggregate = dict(name='clear')
+    config.aggregate = dict(name='plaintext')
     source = joint.source(config)
     model = joint.build(config, source)
     rows = np.arange(len(source.y))

@@ -15,7 +15,7 @@ from labelleak.experiments.vfl import fitting, joint
 def _config(**fields):
   config = common.vfl('test')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (dict(name='scores.direct'),)
   config.batch_size = config.train.batch_size = 64
   config.train.steps, config.trials = 5, 3
