@@ -56,7 +56,7 @@ CHECKED = 20  # iterations after which all sides must agree
 
 def problem(trials):
   """Views [T] of one client each, what is known, labels [T, B], guesses."""
-  source = data.load('synthetic.images', shape=SHAPE, num_classes=K)
+  source = data.load('synthetic', shape=SHAPE, num_classes=K)
   model = models.load('mlp.mlp', num_classes=K, activation='tanh')
   rng = np.random.default_rng(0)
   rows = np.sort(rng.choice(len(source.y), (trials, B)))
@@ -76,7 +76,7 @@ def problem(trials):
     defense=(),
     apply=lambda variables, x: model.apply(variables, x),
     shape=SHAPE,
-    box=source.box,
+    box=source.pixel_range,
   )
   keys = jax.random.split(jax.random.key(2), trials)
   guesses = jax.vmap(lambda key: reconstruction.start(key, known))(keys)

@@ -26,10 +26,10 @@ _AGGREGATES = (
   # pixels), so the noise must be small against its eps, 1e-8.
   dict(name='ckks', bound=1 / 32),
 )
-_CANCER = dict(name='embedded.breast_cancer', split='train')
-_DIGITS = dict(name='embedded.digits', split='train')
-_FEATURES = dict(name='vertical.features')
-_ROWS = dict(name='vertical.rows')
+_CANCER = dict(name='breast_cancer', split='train')
+_DIGITS = dict(name='digits', split='train')
+_FEATURES = dict(name='splits.features')
+_ROWS = dict(name='splits.rows')
 _FIELDS = ('dataset', 'split', 'model', 'train.steps', 'train.batch_size')
 
 

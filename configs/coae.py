@@ -144,7 +144,7 @@ def _train(config, batch_size, rows):
 
 def _runlocal(config):
   """Hardly trained codes, seconds, no files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   quick = dict(_coae(1.0), steps=200)
   config.trials = 2
   if config.experiment == 'codes':

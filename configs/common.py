@@ -76,7 +76,7 @@ def hfl(name):
     dict(
       name=name,
       experiment='hfl.label_counts',
-      dataset=dict(name='embedded.digits'),
+      dataset=dict(name='digits'),
       data_dir=placeholder(str),  # where prepared data sets live
       model=dict(name='mlp.mlp'),
       weights=placeholder(str),  # a PyTorch state_dict: .npz, .safetensors
@@ -114,10 +114,10 @@ def vfl(name):
     dict(
       name=name,
       experiment='vfl.batch_inference',
-      dataset=dict(name='embedded.digits', split='train', normalise=False),
+      dataset=dict(name='digits', split='train', normalise=False),
       data_dir=placeholder(str),  # where prepared data sets live
       classes=placeholder(int),  # fewer than the data set has
-      split=dict(name='vertical.rows'),
+      split=dict(name='splits.rows'),
       model=dict(name='mlp.mlp2'),  # of every bottom
       cut_width=placeholder(int),  # D; None: one logit a class
       top=placeholder(object),  # a model on the embeddings; None adds them
@@ -162,7 +162,7 @@ def poisoned(name):
   config = vfl(name)
   config.experiment = 'vfl.backdoor'
   config.attacks = (dict(name='backdoor.backdoor'),)
-  config.split = dict(name='vertical.rows', order=(1, 0))
+  config.split = dict(name='splits.rows', order=(1, 0))
   config.trigger = dict(
     name='triggers.pixels', at=((7, 7), (6, 6), (5, 7), (7, 5))
   )
@@ -196,7 +196,7 @@ def completion(name):
   config = vfl(name)
   config.experiment = 'vfl.model_completion'
   config.aggregate = dict(name='plaintext')
-  config.split = dict(name='vertical.columns')
+  config.split = dict(name='splits.columns')
   config.top = dict(name='mlp.bn_mlp')
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
@@ -218,7 +218,7 @@ def completion(name):
 def synthetic(size, num_classes, per_class):
   """Images with the label statistics of a data set that is absent."""
   return dict(
-    name='synthetic.images',
+    name='synthetic',
     shape=(size, size, 3),
     num_classes=num_classes,
     per_class=per_class,

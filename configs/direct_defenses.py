@@ -34,7 +34,7 @@ def get_config(arg=None):
   config.aggregate = dict(name='plaintext')
   config.attacks = _ATTACKS
   config.defend_active = True
-  config.split = dict(name='vertical.columns')
+  config.split = dict(name='splits.columns')
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
   )
@@ -51,7 +51,7 @@ def get_config(arg=None):
   if arg['runlocal']:
     rows, epochs = 320, 2  # of the rows that there are
     config.dataset = dict(
-      name='embedded.digits', split='train', normalise=False
+      name='digits', split='train', normalise=False
     )
     config.model = dict(name='mlp.mlp2')
     config.trials = 2

@@ -31,7 +31,7 @@ Published (B=128; LLG, EBI, LLBG, relative accuracy): clip .1 with noise .01
 from configs import common, llbg_cifar
 
 _SGD = dict(optimizer='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4)
-_DIGITS = dict(name='embedded.digits')
+_DIGITS = dict(name='digits')
 _SMALL = dict(name='mlp.mlp', width=256)
 _BRIEF = dict(_SGD, steps=500, batch_size=64)
 _EPOCHS_200 = dict(_SGD, steps=78_200, batch_size=128)

@@ -182,7 +182,7 @@ def _digits():
 
 def _runlocal(config):
   """Two defenses, seconds, no files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   config.classes = None
   config.attacks = (dict(name='linear.full'), *_DIRECT)
   config.model = dict(name='mlp.mlp2')

@@ -206,8 +206,8 @@ class Net(nn.Module):
 class ClassifierTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.train = data.load('embedded.digits', split='train')
-    self.test = data.load('embedded.digits', split='test')
+    self.train = data.load('digits', split='train')
+    self.test = data.load('digits', split='test')
 
   def _fit(self, **hyper):
     arguments = dict(steps=150, batch_size=64, lr=3e-3, seed=0) | hyper

@@ -26,7 +26,7 @@ def scatter(rows: list[dict]) -> figure.Figure:
 def looked_at(rows: list[dict]) -> figure.Figure:
   """Images, and over them the map of each row's model; a line between parties.
 
-  The attacker's part is the left one of a vertical.columns split.
+  The attacker's part is the left one of a splits.columns split.
   """
   num = len(rows[0]['maps'])
   fig = figure.Figure(

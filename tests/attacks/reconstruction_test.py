@@ -51,7 +51,7 @@ class Shared(nn.Module):
 
 @functools.cache
 def _digits():
-  return data.load('embedded.digits')
+  return data.load('digits')
 
 
 @functools.cache
@@ -77,7 +77,7 @@ def _observed(model, batch, *, steps=1, lr=0.1, seed=0, **known):
     defense=(),
     apply=model.apply,
     shape=SHAPE,
-    box=_digits().box,
+    box=_digits().pixel_range,
   )
   view = _observe(model, steps, lr)(jax.random.key(seed), batch)
   return view, Known(**given | known)

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CONFIG = '--config=configs/llbg_cifar.py:runlocal'
 _SMALL = (
   _CONFIG,
-  "--config.dataset={'name': 'embedded.digits'}",
+  "--config.dataset={'name': 'digits'}",
   "--config.attacks=({'name': 'counts.llbg'}, {'name': 'counts.ebi'})",
   "--config.sweep=(('batch_size', (50, 60, 70, 80)),)",
 )

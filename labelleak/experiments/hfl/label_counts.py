@@ -182,7 +182,7 @@ def _trial(config, model, source, specs, scoring):
       defense=_strengths(config),
       apply=apply,
       shape=source.shape,
-      box=source.box,
+      box=source.pixel_range,
       **aux,
     )
     results = []

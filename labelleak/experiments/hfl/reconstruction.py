@@ -38,7 +38,7 @@ def experiment(*, config: ConfigDict) -> Callable:
   """
   config = config.copy_and_resolve_references()
   source = inputs.source(config)
-  if source.box is None or len(source.shape) != 3:
+  if source.pixel_range is None or len(source.shape) != 3:
     raise InputError(
       f'{source.name} holds no images, examples of shape {source.shape};'
       ' reconstruct other data.'
@@ -52,7 +52,7 @@ def experiment(*, config: ConfigDict) -> Callable:
     config,
     label_counts.Scoring(
       baseline='reconstruction.random',
-      score=functools.partial(_scored, source.box),
+      score=functools.partial(_scored, source.pixel_range),
       metrics=lambda clients: names,
       shared=weights,
       grant=_granted,

@@ -161,10 +161,12 @@ def _draw(world, t):
     )
   del options['attackers'], options['inference']
   seed = config.seed + t
-  borne = world.trigger.borne and triggers.bearers(source, world.trigger)
-  chosen = poison.choose(source.y, target, **options, seed=seed, borne=borne)
+  bearers = world.trigger.detect and triggers.bearers(source, world.trigger)
+  chosen = poison.choose(
+    source.y, target, **options, seed=seed, bearers=bearers
+  )
   order = seed if config.train.shuffle else None
-  extra = poison.width(
+  extra = poison.num_appended(
     chosen, config.train.batch_size, config.train.steps, seed=order
   )
   return Trial(seed, target, chosen, extra)
@@ -175,7 +177,7 @@ def _batches(world, spec, model, trial, labels):
   if spec['name'] == _CLEAN:
     return None
   config = world.config
-  source = triggers.marked(world.source, world.trigger, trial.poison.rows)
+  source = triggers.mark(world.source, world.trigger, trial.poison.rows)
   order = trial.seed if config.train.shuffle else None
 
   def batches(numbers):
@@ -221,11 +223,11 @@ def _judge(world, model, state, trial):
   """Metrics of a model at the end."""
   tested = world.tested
   rows = np.flatnonzero(world.bearers)
-  marked = triggers.marked(tested, world.trigger, rows)
+  marked = triggers.mark(tested, world.trigger, rows)
   y = np.eye(tested.num_classes, dtype=np.float32)[tested.y[rows]]
   p = joint.on_rows(model, model.protocol.predict, state, marked)[rows]
   plain, moved = (_norms(world, model, state, s) for s in (tested, marked))
-  without = ~world.bearers if world.trigger.borne else world.bearers
+  without = ~world.bearers if world.trigger.detect else world.bearers
   shift = moved[rows].mean() - plain[without].mean()
   return dict(
     backdoor_rate=float(metrics.backdoor_rate(p, y, trial.target)),
@@ -258,7 +260,7 @@ def _norm(model, attackers):
 def _examples(world, model, state, trial):
   """Test images without and with the trigger, and what they are taken for."""
   tested = world.tested
-  if len(tested.shape) != 3 or world.trigger.borne:
+  if len(tested.shape) != 3 or world.trigger.detect:
     return None
   rows = np.flatnonzero(tested.y != trial.target)[:_SHOWN]
   plain = tested.take(rows)

@@ -366,8 +366,8 @@ class ExperimentTest(parameterized.TestCase):
 
   def test_weighted_classes(self):
     config = _config(
-      dataset=dict(name='embedded.breast_cancer', split='train'),
-      split=dict(name='vertical.features'),
+      dataset=dict(name='breast_cancer', split='train'),
+      split=dict(name='splits.features'),
       model=dict(name='mlp.fcnn', widths=(8,)),
       class_weights=(1.0, 0.3),
       train__steps=60,

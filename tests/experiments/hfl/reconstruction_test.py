@@ -117,7 +117,7 @@ class RunTest(parameterized.TestCase):
 
   def test_what_cannot_run_is_refused(self):
     for fields, message in (
-      (dict(dataset=dict(name='embedded.breast_cancer')), 'no images'),
+      (dict(dataset=dict(name='breast_cancer')), 'no images'),
       (dict(attacks=(dict(name='counts.llbg'),)), 'restores no images'),
       (dict(known=('lr',)), 'needs apply'),
       (dict(lpips='nowhere.npz'), 'AlexNet needs 31 pixels'),
@@ -125,7 +125,7 @@ class RunTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(InputError, message):
         experiments.run(_config('counts.llbg', **fields))
-    data = dict(name='synthetic.images')
+    data = dict(name='synthetic')
     with self.assertRaisesRegex(InputError, 'nowhere.npz.*is no file'):
       experiments.run(_config(dataset=data, lpips='nowhere.npz'))
 

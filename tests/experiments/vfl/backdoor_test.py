@@ -98,21 +98,19 @@ class BackdoorTest(parameterized.TestCase):
 
   def test_four_parties_collude(self):
     config = _config(train__steps=20, trials=1)
-    config.split = dict(name='vertical.quarters')
+    config.split = dict(name='splits.quarters')
     config.trigger.at = ((3, 3), (3, 7), (7, 3))
     config.poison.attackers = (0, 1, 2)
     rows = experiments.run(config)
-    self.assertEqual(rows[0]['setting']['split'], 'vertical.quarters')
+    self.assertEqual(rows[0]['setting']['split'], 'splits.quarters')
     config.poison.attackers = (0, 2)
     with self.assertRaisesRegex(InputError, 'part of party 1, .*attackers='):
       experiments.run(config)
 
   def test_rows_of_a_table_that_bear_it_by_nature(self):
     config = _config(train__steps=20, trials=1)
-    config.dataset = dict(
-      name='embedded.breast_cancer', split='train', normalise=True
-    )
-    config.split = dict(name='vertical.features')
+    config.dataset = dict(name='breast_cancer', split='train', normalise=True)
+    config.split = dict(name='splits.features')
     config.trigger = dict(name='triggers.natural', at=3, above=1.5)
     config.poison.count = None
     config.poison.target = 1

@@ -260,8 +260,8 @@ class EncryptedTest(parameterized.TestCase):
 
   def _cancer(self, aggregate):
     return _config(
-      dataset=dict(name='embedded.breast_cancer', split='train'),
-      split=dict(name='vertical.features'),
+      dataset=dict(name='breast_cancer', split='train'),
+      split=dict(name='splits.features'),
       model=dict(name='mlp.linear'),
       aggregate=aggregate,
       optimizer__lr=0.05,
@@ -353,7 +353,7 @@ class RunTest(parameterized.TestCase):
     (dict(optimizer__name='addam'), "no optimizer 'addam'"),
     (dict(aggregate=dict(name='idael')), "no 'idael'.*'ideal'"),
     (dict(model=dict(name='mlp.mlp3')), "no 'mlp.mlp3'"),
-    (dict(split=dict(name='vertical.patches')), 'cuts examples of shape'),
+    (dict(split=dict(name='splits.patches')), 'cuts examples of shape'),
     (dict(attacks=(dict(name='scores.direct'),)), 'link is sealed'),
     (dict(attacks=(dict(name='linear.full', known=('y', 'z')),)), "'z'"),
     (dict(cut_width=4), 'one logit a class'),

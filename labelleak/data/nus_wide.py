@@ -1,11 +1,15 @@
-"""Tables of features, fetched by hand: NUS-WIDE."""
+"""NUS-WIDE (Chua et al., 2009), tags and image features, fetched by hand."""
 
+from collections.abc import Sequence
+import pathlib
 from typing import Optional
 
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.data import Source, files
+from labelleak.data import Source
+from labelleak.data.reading import files
+from labelleak.data.reading.files import Find
 
 _HOME = (
   'https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/'
@@ -29,10 +33,10 @@ def nus_wide(
   classes: int = 5,
   normalise: bool = True,
 ) -> Source:
-  """NUS-WIDE (Chua et al., 2009): 1000 tags, then 634 image features, [1634].
+  """Loads NUS-WIDE: 1000 tags, then 634 image features, [1634].
 
   Tags are the passive party's and image features the active one's in VFLAIR:
-  vertical.features with sizes=(1000, 634). Rows are the photos with exactly one
+  splits.features with sizes=(1000, 634). Rows are the photos with exactly one
   of the chosen concepts. Layout of the archives, one photo a line:
 
     Groundtruth/TrainTestLabels/Labels_<concept>_<Train|Test>.txt: 0 or 1
@@ -53,7 +57,7 @@ def nus_wide(
     InputError: a file is missing, has another number of columns or of lines, or
       holds something else than numbers; no such split or classes; no row left.
   """
-  test = files.evaluates('nus_wide', split)
+  test = files.is_test('nus_wide', split)
   if classes not in _CONCEPTS:
     raise InputError(f'nus_wide: classes={classes} must be 2, 5 or 81.')
   find = files.finder(path, data_dir, _HOME)
@@ -73,10 +77,11 @@ def nus_wide(
   )
 
 
-def _all_concepts(find):
-  found = find('Groundtruth', 'TrainTestLabels').glob('Labels_*_Train.txt')
+def _all_concepts(find: Find) -> list[str]:
+  """Lists the 81 concepts, in alphabetical order."""
+  labels = find('Groundtruth', 'TrainTestLabels').glob('Labels_*_Train.txt')
   concepts = sorted(
-    file.name[len('Labels_') : -len('_Train.txt')] for file in found
+    file.name[len('Labels_') : -len('_Train.txt')] for file in labels
   )
   if len(concepts) != 81:
     raise InputError(
@@ -86,8 +91,10 @@ def _all_concepts(find):
   return concepts
 
 
-def _photos(find, part, concepts):
-  """Features [N, 1634] and labels [N] of photos with one of the concepts."""
+def _photos(
+  find: Find, part: str, concepts: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads features [N, 1634], labels [N] of photos with one of the concepts."""
   truth = [
     _marks(find('Groundtruth', 'TrainTestLabels', f'Labels_{c}_{part}.txt'))
     for c in concepts
@@ -115,8 +122,8 @@ def _photos(find, part, concepts):
   return np.concatenate([tags, *image], 1), y
 
 
-def _marks(file):
-  """A column of 0 and 1 as bool [N]."""
+def _marks(file: pathlib.Path) -> np.ndarray:
+  """Reads a column of 0 and 1 as bool [N]."""
   marks = np.array(file.read_bytes().split(), bytes)
   wrong = np.flatnonzero((marks != b'0') & (marks != b'1'))
   if len(wrong):
@@ -127,16 +134,16 @@ def _marks(file):
   return marks == b'1'
 
 
-def _matrix(file, width, chosen):
-  """The chosen lines of a file of numbers, [n, width] float32."""
+def _matrix(file: pathlib.Path, width: int, chosen: np.ndarray) -> np.ndarray:
+  """Reads the chosen lines of a file of numbers, [n, width] float32."""
 
   def lines(rows):
     number = 0
     for number, line in enumerate(rows, 1):
-      found = len(line.split())
-      if found != width:
+      columns = len(line.split())
+      if columns != width:
         raise InputError(
-          f'{file}, line {number}: expected {width} columns, found {found};'
+          f'{file}, line {number}: expected {width} columns, found {columns};'
           ' fetch it again.'
         )
       if number <= len(chosen) and chosen[number - 1]:

@@ -1,26 +1,33 @@
-"""What the sources of hand-fetched files share: where files are, which split.
+"""Files that were fetched by hand: where they are, and which split is meant.
 
 Nothing is downloaded: a source names the layout of the original distribution
 and, where a file is missing, the place to get it.
 """
 
-from collections.abc import Callable
 import pathlib
-from typing import Optional
+from typing import Optional, Protocol
 
 from labelleak.base import InputError
 
 
-def finder(path: str, data_dir: Optional[str], home: str) -> Callable:
-  """find(*parts) -> an existing file or directory below `path`.
+class Find(Protocol):
+  """Finds files of a distribution."""
+
+  def __call__(self, *parts: str) -> pathlib.Path:
+    """Returns the file or directory of these path parts.
+
+    Raises:
+      InputError: there is no such file.
+    """
+
+
+def finder(path: str, data_dir: Optional[str], home: str) -> Find:
+  """Returns what finds files below `path`.
 
   Args:
     path: directory of the distribution; relative to `data_dir`, if given.
     data_dir: see `data.load`.
     home: where the distribution is to be had.
-
-  Raises:
-    InputError: (find) there is no such file.
   """
   root = pathlib.Path(data_dir or '').expanduser()
   root /= pathlib.Path(path).expanduser()
@@ -37,7 +44,7 @@ def finder(path: str, data_dir: Optional[str], home: str) -> Callable:
   return find
 
 
-def evaluates(name: str, split: Optional[str]) -> bool:
+def is_test(name: str, split: Optional[str]) -> bool:
   """Whether `split` is the test split, as None is, or the training split.
 
   Raises:

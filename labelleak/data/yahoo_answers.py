@@ -1,9 +1,10 @@
-"""Texts, fetched by hand, cut into pieces and tokenised: Yahoo Answers."""
+"""Yahoo Answers (Zhang et al., 2015), tokens of texts, fetched by hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import csv
 import functools
 import itertools
+import pathlib
 import re
 from typing import Optional
 import zlib
@@ -11,11 +12,14 @@ import zlib
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.data import Source, files
+from labelleak.data import Source
+from labelleak.data.reading import files
 
 _HOME = 'https://s3.amazonaws.com/fast-ai-nlp/yahoo_answers_csv.tgz'
 _CLASSES = 10
 _LABELS = {str(label + 1): label for label in range(_CLASSES)}
+# texts -> a list of tokens each
+Tokenise = Callable[[Sequence[str]], list[list[int]]]
 _WORD = re.compile(r'\w+|[^\w\s]')
 
 
@@ -31,11 +35,11 @@ def yahoo_answers(
   buckets: int = 30522,
   counts: bool = False,
 ) -> Source:
-  """Yahoo Answers (Zhang et al., 2015): tokens [parts * length], 10 classes.
+  """Loads Yahoo Answers: tokens [parts * length], 10 classes.
 
   A text is question title, question and best answer. It is cut into `parts`
   pieces of as many characters each, and every piece is tokenised by itself,
-  truncated or padded with 0 to `length` tokens, so that vertical.features gives
+  truncated or padded with 0 to `length` tokens, so that splits.features gives
   each party the tokens of a piece (Fu et al.: two halves, 256 tokens, without
   [CLS] and [SEP]). Tokens are int32. Layout: train.csv and test.csv, a record a
   line, of class 1 to 10, title, question, answer, in double quotes; a line
@@ -59,7 +63,7 @@ def yahoo_answers(
       range, `vocab` comes with `counts`, lacks [PAD] at 0 or [UNK], or
       `tokenizers` is not installed; no such split.
   """
-  test = files.evaluates('yahoo_answers', split)
+  test = files.is_test('yahoo_answers', split)
   for option, value, least in (
     ('parts', parts, 1),
     ('length', length, 1),
@@ -76,7 +80,7 @@ def yahoo_answers(
   find = files.finder(path, data_dir, _HOME)
   file = find('test.csv' if test else 'train.csv')
   if vocab is None:
-    tokenise = _hashed(buckets)
+    tokenise = _hash_words(buckets)
   else:
     model = files.finder(vocab, data_dir, "the model's page")
     tokenise = _word_pieces(model())
@@ -106,18 +110,20 @@ def yahoo_answers(
   )
 
 
-def _bags(tokens, buckets):
-  """Counts of the tokens of each row but 0, [n, L] -> [n, buckets] float32."""
+def _bags(tokens: np.ndarray, buckets: int) -> np.ndarray:
+  """Counts the tokens of each row but 0, [n, L] -> [n, buckets] float32."""
   rows = np.arange(len(tokens))[:, None] * buckets
   flat = (rows + tokens).ravel()
-  found = np.bincount(flat, minlength=len(tokens) * buckets)
-  found = found.reshape(-1, buckets).astype(np.float32)
-  found[:, 0] = 0
-  return found
+  counts = np.bincount(flat, minlength=len(tokens) * buckets)
+  counts = counts.reshape(-1, buckets).astype(np.float32)
+  counts[:, 0] = 0
+  return counts
 
 
-def _index(file, per_class):
-  """Where the kept records start, [N] bytes, and their labels [N]."""
+def _index(
+  file: pathlib.Path, per_class: Optional[int]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Finds where the records start, [N] bytes, and their labels [N]."""
   offsets, labels, offset = [], [], 0
   left = [per_class or np.inf] * _CLASSES
   with file.open('rb') as lines:
@@ -135,8 +141,8 @@ def _index(file, per_class):
   return np.array(offsets), np.array(labels, np.int32)
 
 
-def _record(where, line):
-  """Label and text of a line."""
+def _record(where: str, line: bytes) -> tuple[int, str]:
+  """Parses the label and the text of a line."""
   try:
     fields = next(csv.reader([line.decode()], strict=True))
   except (csv.Error, UnicodeDecodeError) as e:
@@ -152,14 +158,14 @@ def _record(where, line):
   return _LABELS[name], ' '.join(texts).replace('\\n', ' ')
 
 
-def _cut(text, parts):
-  """Pieces of as many characters, up to one."""
+def _cut(text: str, parts: int) -> list[str]:
+  """Cuts a text into pieces of as many characters, up to one."""
   ends = [len(text) * i // parts for i in range(parts + 1)]
   return [text[a:b] for a, b in itertools.pairwise(ends)]
 
 
-def _hashed(buckets) -> Callable:
-  """texts -> lists of tokens in 1..buckets - 1, by word or sign."""
+def _hash_words(buckets: int) -> Tokenise:
+  """Hashes words and signs, to tokens in 1..buckets - 1."""
 
   @functools.lru_cache(maxsize=2**16)
   def token(word):
@@ -170,8 +176,8 @@ def _hashed(buckets) -> Callable:
   ]
 
 
-def _word_pieces(file) -> Callable:
-  """texts -> lists of BERT's tokens, lower case."""
+def _word_pieces(file: pathlib.Path) -> Tokenise:
+  """Reads the vocabulary of BERT's tokens, lower case."""
   try:
     import tokenizers  # of the extra `text`
   except ImportError as e:
@@ -190,4 +196,4 @@ def _word_pieces(file) -> Callable:
   model = tokenizers.Tokenizer(pieces)
   model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
   model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-  return lambda texts: [found.ids for found in model.encode_batch(texts)]
+  return lambda texts: [text.ids for text in model.encode_batch(texts)]

@@ -18,8 +18,8 @@ SPLITS = (
   ('columns', IMAGE, dict(sizes=(1, 4), shared=1)),
   ('quarters', IMAGE, {}),
   ('features', TABLE, dict(sizes=[10, 5, 15], order=[2, 0, 1], shared=12)),
-  ('shuffled', TABLE, dict(fraction=0.3, parties=3)),
-  ('shuffled', IMAGE, dict(fraction=0.5)),
+  ('random_features', TABLE, dict(fraction=0.3, parties=3)),
+  ('random_features', IMAGE, dict(fraction=0.5)),
   ('patches', STACK, {}),
   ('patches', STACK, dict(shared=2)),
 )
@@ -32,7 +32,7 @@ def numbered(shape, rows=3):
 
 def cut(name, shape, **hyper):
   """The parts of numbered examples."""
-  split = registry.load('data', f'vertical.{name}', shape=shape, **hyper)
+  split = registry.load('data', f'splits.{name}', shape=shape, **hyper)
   return split(numbered(shape))
 
 
@@ -45,10 +45,10 @@ def bands(draw):
   return sum(sizes), dict(parties=len(sizes))
 
 
-class VerticalTest(parameterized.TestCase):
+class SplitsTest(parameterized.TestCase):
   @parameterized.parameters(*SPLITS)
   def test_jax_under_jit_is_numpy(self, name, shape, hyper):
-    split = registry.load('data', f'vertical.{name}', shape=shape, **hyper)
+    split = registry.load('data', f'splits.{name}', shape=shape, **hyper)
     x = numbered(shape)
     parts, traced = split(x), jax.jit(split)(x)
     self.assertLen(traced, len(parts))
@@ -58,7 +58,7 @@ class VerticalTest(parameterized.TestCase):
 
   @parameterized.parameters(*SPLITS)
   def test_examples_are_cut_one_by_one(self, name, shape, hyper):
-    split = registry.load('data', f'vertical.{name}', shape=shape, **hyper)
+    split = registry.load('data', f'splits.{name}', shape=shape, **hyper)
     x = numbered(shape)
     for part, alone in zip(split(x[::-1]), split(x[:1])):
       np.testing.assert_array_equal(part[-1:], alone)
@@ -75,7 +75,7 @@ class VerticalTest(parameterized.TestCase):
 
   @parameterized.parameters(*SPLITS)
   def test_other_examples_are_refused(self, name, shape, hyper):
-    split = registry.load('data', f'vertical.{name}', shape=shape, **hyper)
+    split = registry.load('data', f'splits.{name}', shape=shape, **hyper)
     other = (shape[0] + 1, *shape[1:])
     with self.assertRaisesRegex(base.InputError, 'this split cuts examples of'):
       split(numbered(other))
@@ -153,9 +153,9 @@ class VerticalTest(parameterized.TestCase):
     hyper = dict(fraction=fraction, parties=parties, seed=seed)
     if not 1 <= own <= size - parties + 1:
       with self.assertRaisesRegex(base.InputError, 'without any; change'):
-        cut('shuffled', shape, **hyper)
+        cut('random_features', shape, **hyper)
       return
-    parts = cut('shuffled', shape, **hyper)
+    parts = cut('random_features', shape, **hyper)
     self.assertLen(parts, parties)
     self.assertEqual(parts[0].shape, (3, own))
     self.assertGreater(min(part.shape[1] for part in parts), 0)
@@ -164,12 +164,13 @@ class VerticalTest(parameterized.TestCase):
 
   def test_larger_fractions_hold_smaller_ones(self):
     halves = [
-      set(cut('shuffled', (80,), fraction=k / 8)[0][0]) for k in range(1, 8)
+      set(cut('random_features', (80,), fraction=k / 8)[0][0])
+      for k in range(1, 8)
     ]
     for fewer, more in itertools.pairwise(halves):
       self.assertLess(fewer, more)
-    same = cut('shuffled', (80,), fraction=1 / 8)[0][0]
-    other = cut('shuffled', (80,), fraction=1 / 8, seed=1)[0][0]
+    same = cut('random_features', (80,), fraction=1 / 8)[0][0]
+    other = cut('random_features', (80,), fraction=1 / 8, seed=1)[0][0]
     self.assertEqual(halves[0], set(same))
     self.assertNotEqual(halves[0], set(other))
 
@@ -203,18 +204,18 @@ class VerticalTest(parameterized.TestCase):
     ('rows', IMAGE, dict(shared=-1), r'shared=-1 must lie'),
     ('rows', IMAGE, dict(order=(0, 0)), r'order=\(0, 0\) must name'),
     ('features', TABLE, dict(order=(0, 2)), r'order=\(0, 2\) must name'),
-    ('shuffled', TABLE, dict(fraction=0.5, parties=1), '1 parties'),
+    ('random_features', TABLE, dict(fraction=0.5, parties=1), '1 parties'),
     ('rows', IMAGE, dict(bands=2), "takes no 'bands'"),
   )
   def test_what_does_not_fit_is_refused_at_once(
     self, name, shape, hyper, message
   ):
     with self.assertRaisesRegex(base.InputError, message):
-      registry.load('data', f'vertical.{name}', shape=shape, **hyper)
+      registry.load('data', f'splits.{name}', shape=shape, **hyper)
 
   def test_a_split_is_no_source(self):
     with self.assertRaisesRegex(base.InputError, "takes no 'split'"):
-      data.load('vertical.rows')
+      data.load('splits.rows')
 
 
 if __name__ == '__main__':

@@ -1,12 +1,14 @@
-"""Tables of categories, hashed into counts, fetched by hand: Criteo."""
+"""Criteo display ads, hashed into counts, fetched by hand."""
 
+import pathlib
 from typing import Optional
 import zlib
 
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.data import Source, files
+from labelleak.data import Source
+from labelleak.data.reading import files
 
 _HOME = 'https://www.kaggle.com/c/criteo-display-ad-challenge'
 _COLUMNS = [f'I{i}' for i in range(1, 14)] + [f'C{i}' for i in range(1, 27)]
@@ -22,14 +24,14 @@ def criteo(
   data_dir: Optional[str] = None,
   rows: int = 100_000,
 ) -> Source:
-  """Criteo display ads, hashed: bucket counts [8192], 2 classes (Fu et al.).
+  """Loads Criteo display ads, hashed: bucket counts [8192], 2 classes.
 
-  Each of the 39 columns becomes a token 'name=value', hashed into 2^13 buckets;
-  with the XOR of every pair of tokens a row increments 780 buckets. Rows are
-  kept where their label differs from the last one kept, 0 first: exactly half
-  of them are clicks. The first 80% are the training rows. Layout: `train.txt`
-  of the challenge, a line a row, tab separated: label, 13 integers, 26
-  categories; a missing value is empty.
+  As in Fu et al., each of the 39 columns becomes a token 'name=value', hashed
+  into 2^13 buckets; with the XOR of every pair of tokens a row increments 780
+  buckets. Rows are kept where their label differs from the last one kept, 0
+  first: exactly half of them are clicks. The first 80% are the training rows.
+  Layout: `train.txt` of the challenge, a line a row, tab separated: label, 13
+  integers, 26 categories; a missing value is empty.
 
   Two deviations from the released code: the hash is CRC-32, since Python's own
   differs from process to process, and training never sees a test row.
@@ -44,7 +46,7 @@ def criteo(
     InputError: the file is missing, has too few rows, a line of other than 40
       columns or a label that is neither 0 nor 1; no such split.
   """
-  test = files.evaluates('criteo', split)
+  test = files.is_test('criteo', split)
   if rows < 5:
     raise InputError(f'criteo: rows={rows} must be at least 5; raise it.')
   find = files.finder(path, data_dir, _HOME)
@@ -54,21 +56,21 @@ def criteo(
   tokens, y = tokens[part], y[part]
 
   def take(index):
-    chosen = tokens[np.asarray(index)]
-    out = np.empty((len(chosen), _BUCKETS), np.float32)
-    for start in range(0, len(chosen), _CHUNK):
-      here = slice(start, start + _CHUNK)
-      out[here] = _counts(chosen[here])
+    rows = tokens[np.asarray(index)]
+    out = np.empty((len(rows), _BUCKETS), np.float32)
+    for start in range(0, len(rows), _CHUNK):
+      chunk = slice(start, start + _CHUNK)
+      out[chunk] = _counts(rows[chunk])
     return out
 
   return Source(take, y, 2, (_BUCKETS,), 'criteo')
 
 
-def _tokens(file, rows):
-  """Buckets [rows, 39] of the rows kept, whose labels alternate from 0."""
+def _tokens(file: pathlib.Path, rows: int) -> np.ndarray:
+  """Reads the buckets [rows, 39] of rows whose labels alternate from 0."""
   prefixes = [zlib.crc32(f'{name}='.encode()) for name in _COLUMNS]
   tokens = np.empty((rows, len(_COLUMNS)), np.uint16)
-  kept = 0
+  count = 0
   with file.open('rb') as lines:
     for number, line in enumerate(lines, 1):
       label, *values = line.rstrip(b'\r\n').split(b'\t')
@@ -78,21 +80,21 @@ def _tokens(file, rows):
           f' found {label.decode(errors="replace")!r} and {len(values)};'
           ' use the train.txt of the challenge.'
         )
-      if int(label) == kept % 2:
+      if int(label) == count % 2:
         # The CRC of 'name=value', continued from that of 'name='.
         hashes = map(zlib.crc32, values, prefixes)
-        tokens[kept] = [h % _BUCKETS for h in hashes]
-        kept += 1
-        if kept == rows:
+        tokens[count] = [h % _BUCKETS for h in hashes]
+        count += 1
+        if count == rows:
           return tokens
   raise InputError(
-    f'{file} has {kept} rows of alternating labels, rows={rows} asks for more;'
+    f'{file} has {count} rows of alternating labels, rows={rows} asks for more;'
     ' lower it or use the complete file.'
   )
 
 
-def _counts(tokens):
-  """Tokens and XORs of their pairs, counted by bucket: [n, 39] -> [n, 8192]."""
+def _counts(tokens: np.ndarray) -> np.ndarray:
+  """Counts tokens and XORs of their pairs by bucket, [n, 39] -> [n, 8192]."""
   one, other = _PAIRS
   buckets = np.concatenate([tokens, tokens[:, one] ^ tokens[:, other]], 1)
   num = len(tokens)

@@ -1,20 +1,22 @@
-"""Stacks of image patches, fetched by hand: breast histopathology (BHI)."""
+"""Breast histopathology (BHI), stacks of image patches, fetched by hand."""
 
 from concurrent import futures
 import os
+import pathlib
 from typing import Optional
 
 import numpy as np
 from sklearn import model_selection
 
 from labelleak.base import InputError
-from labelleak.data import Source, files, folders
+from labelleak.data import Source
+from labelleak.data.reading import files, images
 
 _HOME = (
   'https://www.kaggle.com/datasets/paultimothymooney/'
   'breast-histopathology-images'
 )
-_SCALE = ((0.5,) * 3, (0.5,) * 3)  # mean and deviation by channel
+_SCALE = images.Scale((0.5,) * 3, (0.5,) * 3)
 _BRIGHT = 220  # mean over channels above which a pixel shows no tissue
 
 
@@ -29,13 +31,13 @@ def breast_histopathology(
   seed: int = 1,
   normalise: bool = True,
 ) -> Source:
-  """Breast histopathology (IDC), [patches, 50, 50, 3], 2 classes (Fu et al.).
+  """Loads breast histopathology (IDC), [patches, 50, 50, 3], 2 classes.
 
   Layout: <patient>/<0|1>/*_class<0|1>.png. A sample is a run of patches of one
   patient and one label, in the order of the file names; leftovers are dropped.
-  vertical.patches deals it to the parties, which is the paper's round robin
-  over a patient's patches. Four fifths of the samples, stratified by label, are
-  the training split; patients are in both, as published. Patches cut off at the
+  splits.patches deals it to the parties, which is the paper's round robin over
+  a patient's patches. Four fifths of the samples, stratified by label, are the
+  training split; patients are in both, as published. Patches cut off at the
   border of a slide are scaled to 50 x 50. Channels are red, green, blue (the
   release: blue first).
 
@@ -56,38 +58,43 @@ def breast_histopathology(
       be decoded.
   """
   name = 'breast_histopathology'
-  test = files.evaluates(name, split)
+  test = files.is_test(name, split)
   if patches < 1 or not 0 <= (background or 0) <= 1:
     raise InputError(
       f'{name}: patches={patches} must be at least 1 and'
       f' background={background} lie in 0..1; change them.'
     )
   find = files.finder(path, data_dir, _HOME)
-  found = folders.listing(find(), '*/[01]/*.png')
+  pngs = images.list_files(find(), '*/[01]/*.png')
   if background is not None:
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-      shares = list(pool.map(_bright_share, found))
-    found = [f for f, share in zip(found, shares) if share <= background]
-  listed = _runs(found, patches, straddle)
-  y = [label for _, label in listed]
+      shares = list(pool.map(_bright_share, pngs))
+    pngs = [png for png, share in zip(pngs, shares) if share <= background]
+  examples = _runs(pngs, patches, straddle)
+  y = [label for _, label in examples]
   if min(sum(y), len(y) - sum(y)) < 2 or len(y) < 10:
     raise InputError(
       f'{name}: {len(y)} samples of {patches} patches, of which {sum(y)} are'
       ' positive, are too few to split; use fewer patches or more files.'
     )
-  train, held_out = model_selection.train_test_split(
+  train_rows, test_rows = model_selection.train_test_split(
     np.arange(len(y)), test_size=0.2, stratify=y, random_state=seed
   )
-  listed = [listed[i] for i in sorted(held_out if test else train)]
-  scale = _SCALE if normalise else None
-  shape = (patches, 50, 50, 3)
-  return folders.source(f'{name} x{patches}', listed, 2, shape, scale, fit=True)
+  rows = sorted(test_rows if test else train_rows)
+  return images.source(
+    f'{name} x{patches}',
+    [examples[i] for i in rows],
+    num_classes=2,
+    shape=(patches, 50, 50, 3),
+    scale=_SCALE if normalise else images.UNSCALED,
+    resize=True,
+  )
 
 
-def _runs(found, length, straddle):
-  """Consecutive patches of one label, a patient's own unless they straddle."""
+def _runs(pngs, length, straddle):
+  """Groups consecutive patches of a label, and of a patient or straddling."""
   by_source = {}
-  for file in found:
+  for file in pngs:
     patient, label = file.parts[-3:-1]
     if not file.stem.endswith(f'class{label}'):
       raise InputError(
@@ -103,6 +110,6 @@ def _runs(found, length, straddle):
   ]
 
 
-def _bright_share(file):
-  """Share of pixels brighter than tissue."""
-  return (np.asarray(folders.read(file)).mean(-1) > _BRIGHT).mean()
+def _bright_share(file: pathlib.Path) -> float:
+  """Returns the share of pixels brighter than tissue."""
+  return (np.asarray(images.read(file)).mean(-1) > _BRIGHT).mean()

@@ -3,49 +3,66 @@
 from collections.abc import Callable, Sequence
 from concurrent import futures
 import os
+from typing import Any, Protocol
 
 import numpy as np
 
+from labelleak.data import Take
+
 _CACHE_BYTES = 2**30
 
+Decode = Callable[[Any], np.ndarray]  # a record -> uint8 of an example's shape
 
-def box(mean: Sequence[float], std: Sequence[float]) -> tuple:
-  """`Source.box` of pixels less `mean`, over `std`; both by channel."""
+
+class Records(Protocol):
+  """N encoded images, with the access that tensorflow_datasets gives."""
+
+  def __len__(self) -> int:
+    """Counts the records."""
+
+  def __getitems__(self, rows: Sequence[int]) -> list:
+    """Fetches the records of these rows."""
+
+
+def pixel_range(
+  mean: float | Sequence[float], std: float | Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what black and white become less `mean`, over `std`, by channel."""
   mean, std = np.atleast_1d(np.float32(mean)), np.atleast_1d(np.float32(std))
   return -mean / std, (1 - mean) / std
 
 
-def take(
-  records: Sequence,
-  decode: Callable,
-  shape: tuple,
-  mean: Sequence[float],
-  std: Sequence[float],
-) -> Callable:
-  """`Source.take` of encoded images: rows [n] -> float32 [n, *shape].
+def lazy_take(
+  records: Records,
+  decode: Decode,
+  shape: tuple[int, ...],
+  mean: float | Sequence[float],
+  std: float | Sequence[float],
+) -> Take:
+  """Builds the `Source.take` of encoded images.
 
   Args:
-    records: N encoded images; `records.__getitems__(rows)` gives a list.
+    records: N encoded images.
     decode: one record -> uint8 of `shape`.
     shape: of an example, channels last.
     mean: by channel, in [0, 1].
     std: by channel.
   """
-  fetch = _remembering(records, decode, shape)
+  fetch = _remember(records, decode, shape)
   # Full shapes: numpy is slow to broadcast over three channels.
   mean, std = np.float32(mean), np.float32(std)
   scale = np.broadcast_to(1 / (255 * std), shape).copy()
   shift = np.broadcast_to(mean / std, shape).copy()
 
-  def taken(rows):
-    x = fetch(np.asarray(rows)) * scale
+  def take(index):
+    x = fetch(np.asarray(index)) * scale
     return np.subtract(x, shift, out=x)
 
-  return taken
+  return take
 
 
-def _remembering(records, decode, shape):
-  """rows [n] -> uint8 [n, *shape]; remembers small data sets as it goes."""
+def _remember(records: Records, decode: Decode, shape: tuple[int, ...]) -> Take:
+  """Fetches rows [n] as uint8 [n, *shape]; remembers small data sets."""
   small = len(records) * int(np.prod(shape)) < _CACHE_BYTES
   cache = np.zeros((len(records) if small else 0, *shape), np.uint8)
   cached = np.zeros(len(cache), bool)

@@ -6,11 +6,13 @@ from PIL import Image
 
 from labelleak.base import InputError
 
+Shape = tuple[Optional[int], ...]  # (H, W, C), None where images vary
+
 
 def geometry(
-  name: str, stored: tuple, size: Optional[int]
-) -> tuple[tuple, Optional[int]]:
-  """Shape of an example, and what its shorter side becomes (None: as it is)."""
+  name: str, stored: Shape, size: Optional[int]
+) -> tuple[Shape, Optional[int]]:
+  """Returns an example's shape, and what its shorter side becomes, if else."""
   height, width, channels = stored
   varies = None in (height, width)
   if size is None and varies:
@@ -31,13 +33,13 @@ def frame(image: Image.Image, shorter: int, size: int) -> Image.Image:
 
 
 def centre(image: Image.Image, size: int) -> Image.Image:
-  """The central [size, size]."""
+  """Crops the central [size, size]."""
   left, top = (round((side - size) / 2) for side in image.size)
   return image.crop((left, top, left + size, top + size))
 
 
-def cropped(name: str, shape: tuple, crop: Optional[int]) -> tuple:
-  """Shape of an example after cropping."""
+def crop_shape(name: str, shape: Shape, crop: Optional[int]) -> Shape:
+  """Returns the shape of an example after cropping."""
   if crop is None:
     return shape
   if crop > min(shape[:2]):
