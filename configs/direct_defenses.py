@@ -50,9 +50,7 @@ def get_config(arg=None):
   config.sweep = (('defense', tuple(_table6())),)
   if arg['runlocal']:
     rows, epochs = 320, 2  # of the rows that there are
-    config.dataset = dict(
-      name='digits', split='train', normalise=False
-    )
+    config.dataset = dict(name='digits', split='train', normalise=False)
     config.model = dict(name='mlp.mlp2')
     config.trials = 2
     config.sweep = (('defense', ((), (dict(name='ppdl', theta=0.5),))),)

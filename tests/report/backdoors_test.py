@@ -11,13 +11,13 @@ def _row(attack='backdoor.backdoor', rate=0.7, main=0.9, **fields):
   summary = lambda mean: dict(mean=mean, std=0.05, stderr=0.02)
   gamma = fields.pop('gamma', None)
   setting = dict(
-    split='vertical.rows',
+    split='splits.rows',
     top='sum',
     attacker=0,
     num_classes=10,
     batch_size=64,
     trained=True,
-    aggregate='sealed',
+    aggregate='ideal',
     code='none',
     penalty='none',
     defense='none',

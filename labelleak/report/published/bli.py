@@ -18,7 +18,7 @@ from labelleak.report.published.cells import Cell, Table
 _BESIDE = 'linear.full', 'scores.random'
 _RESNET = 'resnet.resnet20(shortcut=pad)'
 _BATCH = dict(
-  named.NONE, split='vertical.rows', num_classes=10, step=0, observed=None
+  named.NONE, split='splits.rows', num_classes=10, step=0, observed=None
 )
 
 
@@ -143,7 +143,7 @@ TABLES = (
           data='mnist',
           model='mlp.mlp2',
           step=900,
-          aggregate='sealed',
+          aggregate='ideal',
         ),
         'none',
         {},

@@ -22,7 +22,7 @@ SETTING = dict(
   data='cifar10',
   model='resnet.resnet20(shortcut=pad)',
   num_classes=10,
-  split='vertical.columns',
+  split='splits.columns',
   batch_size=32,
 )
 DIRECT = 'scores.direct', dict(rule='first_negative')
