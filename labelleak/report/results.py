@@ -114,12 +114,13 @@ def _point(row):
 
 
 def _confidence():
+  confidences = published.table('llbg Table 7')
   body = [
-    [k, f'{100 * v:.2f}', ''] for k, v in published.llbg.CONFIDENCE.items()
+    [cell.setting['model'], f'{100 * cell.mean:.2f}', '']
+    for cell in confidences.cells.values()
   ]
   table = tabulate(body, ['model', 'confidence', 'ours'], 'github')
-  title = 'LLBG Table 7: mean own-class confidence, ImageNet, trained'
-  return f'## {title}\n\n{table}\n'
+  return f'## {confidences.title}\n\n{table}\n'
 
 
 def _provenance(rows):

@@ -410,9 +410,7 @@ class DefenseTest(parameterized.TestCase):
 class PublishedDefensesTest(parameterized.TestCase):
   @parameterized.parameters(11, 12, 13, 14)
   def test_each_printed_cell_is_a_point_of_the_config(self, number):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
-    ]
+    table = published.table(f'llbg Table {number}')
     config = llbg_defenses.get_config(f'table={number},paper')
     points = [full for _, full in sweep.grid(config)]
     for label, cell in table.cells.items():

@@ -101,9 +101,7 @@ class PublishedSettingsTest(parameterized.TestCase):
   )
   def test_configs_run_the_published_settings(self, name, arg, number):
     """Each printed setting is a point of its config (weights aside)."""
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
-    ]
+    table = published.table(f'llbg Table {number}')
     points = [
       full for _, full in sweep.grid(_get(ROOT / f'configs/{name}.py', arg))
     ]
@@ -137,9 +135,7 @@ class PublishedSettingsTest(parameterized.TestCase):
     ('histopathology', 'BHI'),
   )
   def test_completions_are_the_published_ones(self, data, name):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith('Fu Tables 2 and 4')
-    ]
+    table = published.table('fu Table 2')
     config = _get(ROOT / 'configs/completion.py', f'data={data}')
     specs = [dict(spec) for spec in config.attacks if 'r_max' not in spec]
     args = {spec.pop('name'): spec for spec in specs}
@@ -154,9 +150,7 @@ class PublishedSettingsTest(parameterized.TestCase):
     ('histopathology', 'BHI', 'breast_histopathology x2'),
   )
   def test_depths_are_the_published_ones(self, data, prefix, name):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith('Fu supplement')
-    ]
+    table = published.table('fu supplement Figure 2')
     config = _get(ROOT / 'configs/completion_depth.py', f'data={data}')
     points = [full for _, full in sweep.grid(config)]
     asked = [c for (k, _), c in table.cells.items() if k.startswith(prefix)]
@@ -178,9 +172,9 @@ class PublishedSettingsTest(parameterized.TestCase):
   def test_vertical_settings_are_the_published_ones(self, part, prefix):
     cells = {
       label: cell
-      for table in published.bli.TABLES
-      for (label, column), cell in table.cells.items()
-      if label.startswith(prefix) and column == 'inversion'
+      for name in ('bli Table 2', 'bli MNIST record')
+      for (label, _), cell in published.table(name).cells.items()
+      if label.startswith(prefix)
     }
     self.assertNotEmpty(cells)
     config = _get(ROOT / 'configs/bli.py', f'part={part}')
@@ -201,6 +195,6 @@ class PublishedSettingsTest(parameterized.TestCase):
   def test_trained_attacks_are_the_published_ones(self):
     config = _get(ROOT / 'configs/llbg_imagenet.py', 'table=5')
     asked = {(spec['name'], spec.get('confidence')) for spec in config.attacks}
-    for table in published.TABLES[4:6]:
-      for cell in table.cells.values():
+    for number in (5, 6):
+      for cell in published.table(f'llbg Table {number}').cells.values():
         self.assertIn((cell.attack, cell.attack_args.get('confidence')), asked)

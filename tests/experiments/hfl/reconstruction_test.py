@@ -177,7 +177,7 @@ class PublishedTest(parameterized.TestCase):
     self.assertIsNone(published.match(_row(steps=2400)))
 
   def test_cells_are_shown_in_their_own_units(self):
-    (table,) = [t for t in published.TABLES if t.title.endswith('these labels')]
+    table = published.table('llbg Table 10 images')
     text = results._table(table, [_row()])
     self.assertIn('0.0140 ± 0.0060', text)
     self.assertIn('0.0144 ± 0.0055', text)
@@ -215,7 +215,7 @@ class PicturesTest(parameterized.TestCase):
     config = reconstruction.get_config('paper')
     json.loads(config.to_json())
     asked = [dict(spec) for spec in config.attacks]
-    (table,) = [t for t in published.TABLES if t.title.endswith('these labels')]
+    table = published.table('llbg Table 10 images')
     for cell in table.cells.values():
       self.assertIn(dict(cell.attack_args, name=cell.attack), asked)
       self.assertEqual(config.batch_size, cell.setting['batch_size'])
