@@ -15,7 +15,7 @@ Fu et al.
 vflair.csv: VFLAIR's records of defenses on MNIST (June 2023, later deleted from
 it): MLP2 bottoms, 30 epochs of Adam at .01 (two classes: .001) over the root of
 the epoch, no shuffling, means over five seeds. The last table, mean DCS, is
-matched to no row (see `judging`).
+matched to no row (see `metrics.significance`).
 
 fu.csv: Fu et al., "Label Inference Attacks Against Vertical Federated Learning"
 (USENIX Security 2022), Tables 2 to 4 and 6 and the supplement's Figure 2. Which
@@ -27,9 +27,10 @@ measures them; `recipe` is what training by the loss read from them gives (full
 batch, Adam at 1e-3), worked out in our reference before this code.
 """
 
-import re
 from typing import Any, Optional
 
+from labelleak.report import facts
+from labelleak.report.facts import Row
 from labelleak.report.published import cells
 from labelleak.report.published.cells import Cell, Table
 
@@ -38,9 +39,6 @@ _ALL = cells.read()
 TABLES = tuple(
   t for t in _ALL.values() if all(cell.metric for cell in t.cells.values())
 )
-# What an absent fact of a row counts as.
-_NONE = dict(top='sum', code='none', penalty='none', defense='none')
-_NUMBER = re.compile(r'=(\d+(?:\.\d*)?(?:e[+-]?\d+)?)(?![\w.])')
 
 
 def table(name: str) -> Table:
@@ -48,51 +46,50 @@ def table(name: str) -> Table:
   return _ALL[name]
 
 
-def match(row: dict) -> Optional[dict]:
+def match(row: Row) -> Optional[dict[str, Any]]:
   """Returns a row's `paper` field: metric -> published cell, or None.
 
   `substitute` marks a cell that was published for other data than the row's.
   """
-  paper = {}
-  for cell in (c for t in TABLES for c in t.cells.values()):
-    if cell.metric not in paper and holds(cell, row):
-      paper[cell.metric] = dict(
-        mean=cell.mean,
-        std=cell.std,
-        source=cell.source,
-        substitute=substitute(row),
-      )
-  return paper or None
+  papers = {}
+  for table in TABLES:
+    for cell in table.cells.values():
+      if cell.metric not in papers and holds(cell, row):
+        papers[cell.metric] = dict(
+          mean=cell.mean,
+          std=cell.std,
+          source=cell.source,
+          substitute=substitute(row),
+        )
+  return papers or None
 
 
-def holds(cell: Cell, row: dict) -> bool:
-  """Tells whether a row measures what a cell reports, up to substitute data.
+def holds(cell: Cell, row: Row) -> bool:
+  """Whether a row measures what a cell reports, up to substitute data.
 
   What is of the model, not of an attack, is asked of rows that measured it.
   """
   if cell.attack is None:
-    return cell.metric in row.get('metrics', ()) and fits(cell, row)
-  same = row['attack'] == cell.attack
-  return same and row['attack_args'] == cell.attack_args and fits(cell, row)
+    return cell.metric in row['metrics'] and fits(cell, row)
+  return row['attack'] == cell.attack and fits(cell, row)
 
 
-def fits(cell: Cell, row: dict) -> bool:
-  """Tells whether a row has the setting of a cell, whatever its attack."""
-  setting = _NONE | row.get('setting', {})
-  return all(_same(setting.get(k), v) for k, v in cell.setting.items())
+def fits(cell: Cell, row: Row) -> bool:
+  """Whether a row has the setting of a cell, whatever its attack."""
+  setting = dict(top='sum') | facts.setting(row) | row['setting']['stands_for']
+  return all(
+    _as_spec(setting.get(k)) == _as_spec(v) for k, v in cell.setting.items()
+  )
 
 
-def _same(ours: Any, theirs: Any) -> bool:
-  """Equality; numbers within a text may be written as 1 or 1.0."""
-  if not (isinstance(ours, str) and isinstance(theirs, str)):
-    return ours == theirs
-  plain = lambda match: f'={float(match[1])!r}'
-  return re.sub(_NUMBER, plain, ours) == re.sub(_NUMBER, plain, theirs)
+def _as_spec(value: Any) -> Any:
+  """Returns a name alone as a spec without arguments."""
+  return dict(name=value) if isinstance(value, str) else value
 
 
-def substitute(row: dict) -> bool:
-  """Tells whether other data or another model stand for the published ones."""
+def substitute(row: Row) -> bool:
+  """Whether other data or another model stand for the published ones."""
   setting = row['setting']
-  data, model = (setting.get(k, row[k]) for k in ('data', 'model'))
-  same_data = row['data'].split()[0] == data.split()[0]
-  return not (same_data and row['model'] == model)
+  other = setting | setting['stands_for']
+  same_data = setting['data'].split()[0] == other['data'].split()[0]
+  return not (same_data and setting['model'] == other['model'])

@@ -24,6 +24,8 @@ from importlib.resources.abc import Traversable
 import json
 from typing import Any, NamedTuple, Optional
 
+from labelleak.spec import Spec
+
 _LABELS = 'table', 'row', 'column'
 
 
@@ -33,8 +35,7 @@ class Cell(NamedTuple):
   Attributes:
     source: where it is printed, such as 'llbg Table 1'.
     setting: facts that a row's `setting` must equal.
-    attack: name; None: of the model, whatever attacked it.
-    attack_args: its arguments.
+    attack: spec of it; None: of the model, whatever attacked it.
     metric: what rows call it; None: no row measures it.
     mean: a rate, or in the unit of the metric.
     std: deviation over trials; None where the paper gives none.
@@ -42,8 +43,7 @@ class Cell(NamedTuple):
 
   source: str
   setting: dict[str, Any]
-  attack: Optional[str]
-  attack_args: dict[str, Any]
+  attack: Optional[Spec]
   metric: Optional[str]
   mean: float
   std: Optional[float]
@@ -107,9 +107,8 @@ def _cell(lines: list[dict]) -> Cell:
   unit = stated.get('unit')
   return Cell(
     source=stated.get('source', stated['table']),
-    setting=_as_text(setting),
-    attack=stated.get('attack'),
-    attack_args=args,
+    setting=setting,
+    attack=dict(name=stated['attack'], **args) if 'attack' in stated else None,
     metric=stated.get('metric'),
     mean=_number(stated['mean'], unit),
     std=_number(stated['std'], unit) if 'std' in stated else None,
@@ -118,23 +117,3 @@ def _cell(lines: list[dict]) -> Cell:
 
 def _number(text: str, unit: Optional[str]) -> float:
   return round(float(text) / 100, 6) if unit == '%' else float(text)
-
-
-# Rows write defenses and models as text. Once they keep the structure, what
-# follows goes, `_same` of the package with it: settings are compared as they
-# stand in the CSV.
-
-
-def _as_text(setting: dict[str, Any]) -> dict[str, Any]:
-  """Writes the specs of a setting as rows do, a list of them with '+'."""
-  return {
-    k: '+'.join(map(_call, v)) or 'none' if isinstance(v, list) else _call(v)
-    for k, v in setting.items()
-  }
-
-
-def _call(spec: Any) -> Any:
-  if not isinstance(spec, dict):
-    return spec
-  args = [f'{k}={_call(v)}' for k, v in sorted(spec.items()) if k != 'name']
-  return f'{spec["name"]}({", ".join(args)})' if args else spec['name']
