@@ -42,19 +42,20 @@ def identity(*values: Any) -> str:
   return json.dumps(values, sort_keys=True)
 
 
-def groups(rows: Sequence[Row]) -> list[list[Row]]:
-  """Returns the rows of each point of each config, in order.
+def point(row: Row) -> str:
+  """Returns what is equal for rows of one point and one trained model."""
+  model = {} if trains_model(row) else row['metrics']
+  return identity(
+    *(row[k] for k in ('config', 'point', 'setting', 'trials', 'seed')),
+    *(model.get(metric) for metric in OF_MODEL),
+  )
 
-  Where several models were trained at a point, each has its own group.
-  """
+
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+  """Returns the rows of each `point`, in order."""
   by_point = {}
   for row in rows:
-    model = {} if trains_model(row) else row['metrics']
-    point = identity(
-      [row[k] for k in ('config', 'point', 'setting', 'trials', 'seed')],
-      [model.get(metric) for metric in OF_MODEL],
-    )
-    by_point.setdefault(point, []).append(row)
+    by_point.setdefault(point(row), []).append(row)
   return list(by_point.values())
 
 
@@ -64,9 +65,13 @@ def trains_model(row: Row) -> bool:
 
 
 def attack_metrics(row: Row) -> list[str]:
-  """Returns metrics of the attack; the model's, too, where it is its own."""
+  """Returns metrics of the attack; the model's, too, where it is its own.
+
+  Where there are no others, they are all that it has.
+  """
   skip = () if trains_model(row) else OF_MODEL
-  return [metric for metric in row['metrics'] if metric not in skip]
+  metrics = [metric for metric in row['metrics'] if metric not in skip]
+  return metrics or list(row['metrics'])
 
 
 def attack(row: Row, among: Sequence[Row]) -> str:

@@ -1,6 +1,8 @@
 """What all figures share: panels, colors, axes in percent, one legend."""
 
 from collections.abc import Mapping, Sequence
+import functools
+import textwrap
 from typing import Any
 
 from matplotlib import axes as mpl_axes
@@ -16,13 +18,19 @@ COLORS = (
   '#9d755d',
 )  # fmt: skip
 GREY = '#b3b3b3'
-TITLE = dict(fontsize=8, loc='left')
+TITLE = dict(fontsize=7.5, loc='left')
+_SMALL = 8  # points of labels
 _COLUMNS = 72  # of a title
-_INCHES = 0.055, 0.7  # of a legend: a letter, the line before the text
+_INCHES = 0.05, 0.6  # of a legend: a letter, the line before the text
 
 
 def spread(
-  num: int, *, abreast: int, size: tuple[float, float], **kwargs: Any
+  num: int,
+  *,
+  abreast: int,
+  size: tuple[float, float],
+  legend: float = 0.0,
+  **kwargs: Any,
 ) -> tuple[figure.Figure, list[mpl_axes.Axes]]:
   """Makes a figure of `num` panels, `abreast` beside each other.
 
@@ -30,11 +38,13 @@ def spread(
     num: of panels; the last line may have less than the others.
     abreast: at most.
     size: width and height of a panel, inches.
+    legend: height that a legend and a title take beside the panels, inches.
     **kwargs: of `Figure.subplots`.
   """
   wide = min(num, abreast)
   tall = -(-num // wide)
-  fig = figure.Figure((wide * size[0], tall * size[1]), layout='constrained')
+  inches = wide * size[0], tall * size[1] + legend
+  fig = figure.Figure(inches, layout='constrained')
   axes = list(fig.subplots(tall, wide, squeeze=False, **kwargs).flat)
   for ax in axes[num:]:
     ax.set_visible(False)
@@ -53,6 +63,9 @@ def colors(rows: Sequence[Row]) -> dict[str, str]:
 def percent_axis(ax: mpl_axes.Axes, axis: str, name: str) -> None:
   """Labels an axis 'x' or 'y' in percent and draws its grid behind all else."""
   ax.set(**{f'{axis}label': f'{name.replace("_", " ")}, %'})
+  ax.tick_params(labelsize=_SMALL)
+  for label in (ax.xaxis.label, ax.yaxis.label):
+    label.set_fontsize(_SMALL)
   ax.grid(axis=axis, alpha=0.3)
   ax.set_axisbelow(True)
   ax.spines[['top', 'right']].set_visible(False)
@@ -97,18 +110,17 @@ def legend(
 def apart(row: Row, rows: Sequence[Row]) -> list[str]:
   """Returns what sets a point apart from others, such as 'batch_size=64'."""
   settings = [facts.setting(other) for other in rows]
-  return [
-    _fact(k, v)
+  different = {
+    k: facts.defense(v) if k == 'defense' else spec.describe(v)
     for k, v in facts.setting(row).items()
     if any(other.get(k) != v for other in settings)
-  ]
-
-
-def _fact(name, value):
-  text = facts.defense(value) if name == 'defense' else spec.describe(value)
-  return tables.fold(f'{name}={text}', _COLUMNS)
+  }
+  return [tables.fold(f'{k}={v}', _COLUMNS) for k, v in different.items()]
 
 
 def title(row: Row) -> str:
   """Returns a point's heading, folded."""
-  return '\n'.join(tables.fold(t, _COLUMNS) for t in tables.heading(row))
+  fill = functools.partial(
+    textwrap.fill, width=_COLUMNS, break_long_words=False
+  )
+  return '\n'.join(map(fill, tables.heading(row)))

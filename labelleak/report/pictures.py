@@ -29,17 +29,20 @@ def restored(
   Returns:
     None where no row has images.
   """
-  lines, heading = [], None  # (caption, strip [H, ..., C], title)
+  lines, points = [], set()  # (caption, strip [H, ..., C], title)
   for i, row in enumerate(rows):
     if f'{i}/restored' not in arrays:
       continue
-    if heading != (heading := panels.title(row)):
-      lines.append(('originals', _strip(arrays[f'{i}/originals']), heading))
+    if (point := facts.point(row)) not in points:
+      points.add(point)
+      originals = _strip(arrays[f'{i}/originals'])
+      lines.append(('originals', originals, panels.title(row)))
     lines.append((_caption(row), _strip(arrays[f'{i}/restored']), ''))
   if not lines:
     return None
   wide = max(strip.shape[1] / strip.shape[0] for _, strip, _ in lines)
-  fig, axes = panels.spread(len(lines), abreast=1, size=(2.2 + 0.6 * wide, 1))
+  shape = dict(abreast=1, size=(2.2 + 0.6 * wide, 0.72))
+  fig, axes = panels.spread(len(lines), legend=0.6 * len(points), **shape)
   for ax, (caption, strip, title) in zip(axes, lines):
     ax.imshow(strip, cmap='gray', vmin=0, vmax=255, interpolation='nearest')
     ax.set_ylabel(caption, fontsize=7, rotation=0, ha='right', va='center')
@@ -55,7 +58,13 @@ def _caption(row):
   source = spec.describe(attack.get('labels', ''))
   name = facts.short_name(source or attack['name'])
   labels = ' labels' if source else ''
-  return f'{name}{labels}\nPSNR {row["metrics"]["psnr"]["mean"]:.1f}'
+  return f'{name}{labels}{_mean(row, "psnr", "PSNR {:.1f}")}'
+
+
+def _mean(row, metric, text):
+  """Returns a line with the mean of a metric, '' where the row lacks it."""
+  summary = row['metrics'].get(metric)
+  return f'\n{text.format(summary["mean"])}' if summary else ''
 
 
 def _strip(images):
@@ -161,6 +170,5 @@ def _with(rows, field):
 
 
 def _reliance(row):
-  share = row['metrics']['reliance']['mean']
   name = facts.short_name(row['attack']['name']).removeprefix('completion.')
-  return f'{name}\nreliance on the attacker {100 * share:.0f} %'
+  return name + _mean(row, 'reliance', 'reliance on the attacker {:.0%}')

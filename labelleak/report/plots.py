@@ -42,7 +42,7 @@ def by_attack(rows: Sequence[Row]) -> figure.Figure:
 
 
 def _bars(ax, group, colors):
-  metric = _metric(group)
+  metric, group = _first_metric(group)
   means, stds = panels.percents(group, metric)
   at = np.arange(len(group))
   ax.barh(
@@ -77,8 +77,8 @@ def over(rows: Sequence[Row], field: str) -> Optional[figure.Figure]:
   groups = _swept(rows, field)
   if not groups:
     return None
-  size = 5.6, 4.0
-  fig, axes = panels.spread(len(groups), abreast=3, size=size, sharey=True)
+  shape = dict(abreast=3, size=(5.6, 3.4), legend=0.5)
+  fig, axes = panels.spread(len(groups), sharey=True, **shape)
   firsts = [group[0] for group in groups]
   colors = panels.colors(rows)
   for ax, group in zip(axes, groups):
@@ -105,7 +105,7 @@ def _swept(rows, field):
 
 
 def _over(ax, group, field, colors):
-  metric = _metric(group)
+  metric, group = _first_metric(group)
   value = lambda row: facts.setting(row)[field]
   lines = {}
   for row in sorted(group, key=value):
@@ -142,9 +142,11 @@ def by_gamma(rows: Sequence[Row]) -> Optional[figure.Figure]:
   Returns:
     None where gamma was not swept.
   """
+  metrics = 'backdoor_rate', 'main_accuracy'
+  rows = [row for row in rows if {*metrics} <= {*row['metrics']}]
   lines = {}
   for row in rows:
-    if 'gamma' in row['attack'] and 'backdoor_rate' in row['metrics']:
+    if 'gamma' in row['attack']:
       attack = {k: v for k, v in row['attack'].items() if k != 'gamma'}
       point = [spec.label(row['point'])] if row['point'] else []
       name = ', '.join([spec.describe(attack), *point])
@@ -152,9 +154,9 @@ def by_gamma(rows: Sequence[Row]) -> Optional[figure.Figure]:
   lines = {name: line for name, line in lines.items() if len(line) > 1}
   if not lines:
     return None
-  fig, axes = panels.spread(2, abreast=2, size=(4.5, 3.8))
+  fig, axes = panels.spread(2, abreast=2, size=(4.5, 3.2), legend=0.6)
   free = [row for row in rows if row['attack']['name'] == 'none']
-  for ax, metric in zip(axes, ('backdoor_rate', 'main_accuracy')):
+  for ax, metric in zip(axes, metrics):
     for (name, line), color in zip(
       lines.items(), itertools.cycle(panels.COLORS)
     ):
@@ -183,8 +185,10 @@ def _published(rows, places, metric):
   return np.reshape(pairs, (-1, 2)).T
 
 
-def _metric(group):
-  return facts.attack_metrics(group[0])[0]
+def _first_metric(group):
+  """Returns the metric that papers report first, and the rows that have it."""
+  metric = facts.attack_metrics(group[0])[0]
+  return metric, [row for row in group if metric in row['metrics']]
 
 
 def by_class(rows: Sequence[Row]) -> Optional[figure.Figure]:

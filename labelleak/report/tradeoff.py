@@ -54,7 +54,8 @@ def draw(comparisons: Sequence[ranking.Comparison]) -> figure.Figure:
   Grey arcs around it are points of equal score. Hollow markers are published.
   """
   pairs = [(c, name) for c in comparisons for name in c.attacks]
-  fig, axes = panels.spread(len(pairs), abreast=3, size=(4.7, 4.4))
+  shape = dict(abreast=3, size=(4.7, 4.0), legend=1.1)
+  fig, axes = panels.spread(len(pairs), **shape)
   families = _families([p for c in comparisons for p in c.points])
   firsts = [c.first for c in comparisons]
   labels = []
@@ -139,15 +140,15 @@ def _panel(ax, comparison, name, families):
   """Draws a panel; returns its labels."""
   best, relative = ranking.ideal(comparison), comparison.relative
   points = [point for point in comparison.points if name in point.rows]
-  _limit(ax, points, best)
-  if best is not None:
-    _ideal(ax, best)
-  _guess(ax, points)
   labels = []
   for names, family in families.items():
     members = [point for point in points if _names(point) == names]
     for line in _sweeps(members, family):
       labels += _line(ax, line, name, family, relative)
+  _limit(ax, best)
+  if best is not None:
+    _ideal(ax, best)
+  _guess(ax, points)
   main = 'relative accuracy, points' if relative else 'main accuracy, %'
   ax.set_xlabel(main, fontsize=8)
   ax.set_ylabel('attack accuracy, %', fontsize=8)
@@ -156,17 +157,13 @@ def _panel(ax, comparison, name, families):
   return labels
 
 
-def _limit(ax, points, best):
-  """Makes room for all deviations, half a point in all at least."""
-  ends = [
-    100 * (point.main['mean'] + side * (point.main['std'] or 0))
-    for point in points
-    for side in (-1, 1)
-  ]
-  ends += [] if best is None else [100 * best]
-  width = max(ends) - min(ends)
-  margin = max(0.08 * width, 0.25 - width / 2)
-  ax.set_xlim(min(ends) - margin, max(ends) + margin)
+def _limit(ax, best):
+  """Makes room for all that was drawn and the ideal, half a point at least."""
+  left, right = ax.dataLim.intervalx
+  if best is not None:
+    left, right = min(left, 100 * best), max(right, 100 * best)
+  margin = max(0.08 * (right - left), 0.25 - (right - left) / 2)
+  ax.set_xlim(left - margin, right + margin)
   ax.set_ylim(-6, 106)
 
 
