@@ -61,10 +61,10 @@ def _caption(row):
   return f'{name}{labels}{_mean(row, "psnr", "PSNR {:.1f}")}'
 
 
-def _mean(row, metric, text):
+def _mean(row, metric, text, scale=1):
   """Returns a line with the mean of a metric, '' where the row lacks it."""
   summary = row['metrics'].get(metric)
-  return f'\n{text.format(summary["mean"])}' if summary else ''
+  return f'\n{text.format(scale * summary["mean"])}' if summary else ''
 
 
 def _strip(images):
@@ -148,15 +148,14 @@ def class_maps(rows: Sequence[Row]) -> Optional[figure.Figure]:
     return None
   num, tall = len(rows[0]['maps']), 1 + len(rows)
   fig, axes = panels.spread(num * tall, abreast=num, size=(1.6, 1.6))
-  lines = np.reshape(axes, (tall, num))
-  for line, row in zip(lines, [rows[0], *rows]):
+  for place, line in enumerate(np.reshape(axes, (tall, num))):
+    row = rows[max(place - 1, 0)]
     for ax, example in zip(line, row['maps']):
       pixels = np.array(example['image'])
       _image(ax, pixels, min(pixels.min(), 0), max(pixels.max(), 1))
-      if line is not lines[0]:
+      if place:
         ax.imshow(example['map'], cmap='jet', alpha=0.5, vmin=0, vmax=1)
-    line[0].set_ylabel(_reliance(row), fontsize=7)
-  lines[0, 0].set_ylabel('image', fontsize=7)
+    line[0].set_ylabel(_reliance(row) if place else 'image', fontsize=7)
   return fig
 
 
@@ -171,4 +170,4 @@ def _with(rows, field):
 
 def _reliance(row):
   name = facts.short_name(row['attack']['name']).removeprefix('completion.')
-  return name + _mean(row, 'reliance', 'reliance on the attacker {:.0%}')
+  return name + _mean(row, 'reliance', 'reliance on the attacker {:.0f} %', 100)

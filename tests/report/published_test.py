@@ -11,8 +11,10 @@ from typing import NamedTuple
 from absl.testing import parameterized
 import numpy as np
 
+from labelleak import registry
 from labelleak.metrics import significance
-from labelleak.report import published
+from labelleak.report import published, tables
+from tests.report import sample
 
 _FOLDER = pathlib.Path(published.__file__).parent
 _SHARED = pathlib.Path(__file__).parents[3] / 'shared/reference'
@@ -153,13 +155,20 @@ class FilesTest(parameterized.TestCase):
     for name in _PAPERS:
       for line in _lines(name):
         setting = json.loads(line['setting'] or '{}')
-        for field in ('defense', 'code', 'penalty'):
-          for spec in setting.get(field, []):
-            self.assertIn('name', spec)
-        for field in ('model', 'top'):
-          self.assertIn('name', setting.get(field, dict(name='')))
+        for spec in (*setting.get('defense', []), setting.get('model')):
+          self.assertIn('name', spec or dict(name=''))
+        self.assertNoCommonElements(setting, ('code', 'penalty'))
         for text in re.findall(r'"([^"]*)"', line['setting']):
           self.assertNotRegex(text, r'[(+=]')
+
+  def test_names_are_those_of_the_package(self):
+    cells = [c for t in published.TABLES for c in t.cells.values()]
+    attacks = {c.attack['name'] for c in cells if c.attack} - {'none'}
+    models = {c.setting['model']['name'] for c in cells if 'model' in c.setting}
+    for package, names in (('attacks', attacks), ('models', models)):
+      self.assertNotEmpty(names)
+      for name in names:
+        registry.find(package, name)  # raises where there is none
 
 
 class ReaderTest(parameterized.TestCase):
@@ -189,32 +198,34 @@ class ReaderTest(parameterized.TestCase):
           data='cifar100',
           num_classes=100,
           trained=False,
-          model='vgg.vgg19',
-          defense='clip(max_norm=1.0)+gaussian(stddev=0.1)',
+          model=dict(name='vgg.vgg19'),
+          defense=[
+            dict(name='clip', max_norm=1.0, at='step'),
+            dict(name='gaussian', stddev=0.1, at='step'),
+          ],
         ),
-        attack='counts.llbg',
-        attack_args={},
+        attack=dict(name='counts.llbg'),
         metric='count_accuracy',
         mean=0.7519,
         std=0.0343,
       ),
     )
     cell = cells['sigma=0.1', 'rel. accuracy']
-    self.assertEqual(cell[2:], (None, {}, 'relative_accuracy', -0.696, None))
+    self.assertEqual(cell[2:], (None, 'relative_accuracy', -0.696, None))
 
   def test_the_later_line_wins(self):
     images = published.table('llbg Table 10 images').cells
     cell = images['LLBG', 'psnr']
     self.assertEqual(cell.source, 'llbg Table 10')
-    self.assertEqual(cell.attack_args, dict(labels='counts.llbg'))
+    name = 'reconstruction.inverting_gradients'
+    self.assertEqual(cell.attack, dict(name=name, labels='counts.llbg'))
     self.assertEqual(cell.setting['local_steps'], 1)  # 10 in the file's first
     self.assertEqual(cell.mean, 19.317)
     texts = published.table('fu Table 2').cells[
       'Yahoo Answers', 'active, model'
     ]
-    self.assertEqual(
-      (texts.source, texts.attack), ('fu Table 4', 'texts.active')
-    )
+    self.assertEqual(texts.source, 'fu Table 4')
+    self.assertEqual(texts.attack['name'], 'completion.texts.active')
 
   def test_what_no_row_measures_is_matched_to_none(self):
     for name in ('llbg Table 7', 'vflair T-DCS'):
@@ -243,6 +254,119 @@ class ReaderTest(parameterized.TestCase):
     self.assertLess(off[worst], 2.5e-3)
     wrong = [abs(total(r, 'mp10') - r.t_dcs) > 5e-4 for r in records]
     self.assertGreater(sum(wrong), 10)
+
+
+_CLIP = dict(name='clip', max_norm=0.1)
+_CODE = 'labelleak.coae.fitted'
+
+
+class MatchTest(parameterized.TestCase):
+  @parameterized.parameters(
+    ('counts.llg', {}, {}, 0.8157),
+    ('counts.ebi', {}, dict(batch_size=1024), 0.3735),
+    ('counts.llbg', {}, dict(partition='iid', batch_size=100), 1.0),
+    ('counts.llbg', {}, dict(model=dict(name='mlp.mlp', activation='tanh')),
+     0.9948),
+    ('counts.llbg', {}, dict(defense=[dict(name='compress', drop=0.9)]),
+     0.8262),
+    ('counts.llbg', dict(confidence='aux'), {}, None),
+    ('counts.calibrated', {}, {}, None),
+    ('counts.llg', {}, dict(model=dict(name='vgg.vgg19', x=1)), None),
+    ('counts.llg', {}, dict(batch_size=64), None),
+    ('counts.llg', {}, dict(local_steps=1), None),
+    ('counts.llg', {}, dict(num_classes=10), None),
+    ('counts.llg', {}, dict(trained=True), None),
+  )  # fmt: skip
+  def test_only_the_published_setting_matches(self, name, args, facts, mean):
+    paper = sample.horizontal(name, args=args, setting=facts)['paper']
+    self.assertEqual(paper and paper['count_accuracy']['mean'], mean)
+
+  def test_a_code_is_not_undefended(self):
+    cells = published.table('bli MNIST record').cells
+    cell = cells['mnist, B=1024', 'inversion']
+    plain = sample.vertical('inversion.batch', 0.9)
+    self.assertTrue(published.holds(cell, plain))
+    code = [dict(name=_CODE, confusion=0.5)]
+    row = sample.vertical('inversion.batch', 0.1, defense=code)
+    self.assertFalse(published.holds(cell, row))
+    self.assertEqual(row['paper']['label_accuracy']['mean'], 0.1043)
+
+  def test_a_top_that_is_not_stated_is_the_sum(self):
+    row = sample.vertical('inversion.batch', 0.9)
+    del row['setting']['extra']['top']
+    self.assertIsNotNone(published.match(row))
+    row['setting']['extra']['top'] = dict(name='mlp.bn_mlp', widths=[4])
+    self.assertIsNone(published.match(row))
+
+  @parameterized.parameters(
+    ([dict(name='bottleneck.mid', weight=100)], 0.1160, 0.8894),
+    ([dict(name='bottleneck.mid', weight=100.0)], 0.1160, 0.8894),
+    ([dict(name='distance_correlation', weight=0.3)], 0.3459, 0.8730),
+    ([dict(name='sparsify', drop=0.995)], 0.1572, 0.9030),
+    ([dict(name='grad_perturb', epsilon=10.0)], 0.8658, 0.9699),
+    ([dict(name=_CODE, confusion=0.0), dict(name='discretize_first', bins=12)],
+     0.0891, 0.9489),
+    ([dict(name='laplace', scale=0.1)], None, None),  # without its clip
+    ([dict(name='clip_batch', max_norm=0.2), dict(name='laplace', scale=0.1)],
+     0.1012, 0.8671),
+  )  # fmt: skip
+  def test_records_know_their_defense(self, defense, attack, main):
+    row = sample.vertical('inversion.batch', 0.5, 0.9, defense)
+    paper = row['paper'] or {}
+    cells = [paper.get(m) for m in ('label_accuracy', 'main_accuracy')]
+    self.assertEqual([c and c['mean'] for c in cells], [attack, main])
+
+  def test_what_is_of_the_model_is_asked_of_those_who_measured_it(self):
+    noise = [dict(s, at='step') for s in (_CLIP, sample.gaussian(0.01))]
+    setting = dict(defense=noise)
+    paper = sample.horizontal(setting=setting)['paper']
+    self.assertEqual(paper['count_accuracy']['mean'], 0.3317)
+    self.assertNotIn('relative_accuracy', paper)
+    metrics = dict(
+      count_accuracy=sample.summary(0.3),
+      relative_accuracy=sample.summary(-0.6),
+    )
+    row = sample.horizontal(
+      'counts.calibrated', metrics=metrics, setting=setting
+    )
+    self.assertEqual(list(row['paper']), ['relative_accuracy'])
+    self.assertEqual(row['paper']['relative_accuracy']['mean'], -0.668)
+    self.assertEqual(tables.paper_cell(row), '')
+
+  def test_noise_on_the_update_is_not_noise_at_each_step(self):
+    setting = dict(defense=[_CLIP, sample.gaussian(0.01)])
+    self.assertIsNone(sample.horizontal(setting=setting)['paper'])
+
+  def test_several_observed_steps_are_another_setting_than_one(self):
+    setting = dict(observed=dict(steps=3, epochs=2))
+    row = sample.vertical('inversion.batch', 0.9, setting=setting)
+    self.assertIsNone(row['paper'])
+    row = sample.vertical('inversion.batch', 0.9)
+    self.assertIsNotNone(row['paper'])
+
+  @parameterized.parameters(
+    (dict(data='mnist x2'), dict(), False),
+    (dict(data='digits'), dict(data='mnist'), True),
+    (dict(data='mnist x2'), dict(data='mnist'), False),
+    (dict(model=dict(name='a')), dict(model=dict(name='mlp.mlp2')), True),
+    (dict(), dict(model=dict(name='mlp.mlp2')), False),
+  )
+  def test_what_stands_for_the_published_is_a_substitute(self, own, other, is_):
+    setting = dict(own, stands_for=other)
+    row = sample.vertical('inversion.batch', 0.9, setting=setting)
+    self.assertEqual(published.substitute(row), is_)
+    if other:
+      self.assertEqual(row['paper']['label_accuracy']['substitute'], is_)
+
+  def test_reconstructions_meet_their_cells(self):
+    match = lambda **args: published.match(sample.reconstruction(**args))
+    paper = match()
+    self.assertEqual(paper['mse']['mean'], 0.014)
+    self.assertEqual(paper['psnr']['mean'], 19.317)
+    self.assertEqual(paper['cw_ssim']['mean'], 0.711)
+    self.assertNotIn('ssim', paper)  # theirs is not the SSIM that they cite
+    self.assertEqual(match(labels='counts.llg')['lpips']['mean'], 0.302)
+    self.assertIsNone(match(steps=2400))  # fewer iterations
 
 
 class ReferenceTest(parameterized.TestCase):
@@ -309,8 +433,13 @@ class ReferenceTest(parameterized.TestCase):
       ]
       self.assertCountEqual(ours, want)
     cells = published.table('bli Table 3').cells
-    codes = [c.setting['code'] for c in cells.values()]
-    self.assertLen(set(codes), 4)  # none and three strengths
+    codes = {
+      spec['confusion']
+      for cell in cells.values()
+      for spec in cell.setting['defense']
+      if spec['name'].endswith('coae.fitted')
+    }
+    self.assertEqual(codes, {0.0, 0.5, 1.0})
 
   def test_vflair(self):
     lines = _reference('bli_vflair.md', '### 7.3')

@@ -9,7 +9,7 @@ import re
 from absl.testing import parameterized
 import pytest
 
-from labelleak import experiments, sweep
+from labelleak import experiments, spec, sweep
 from labelleak.base import InputError
 from labelleak.report import published
 
@@ -107,22 +107,18 @@ class PublishedSettingsTest(parameterized.TestCase):
     ]
     models = {full.model.name for full in points}
     for cell in table.cells.values():
-      model = cell.setting['model'].partition('(')[0]
+      model = cell.setting['model']['name']
       if number in (5, 6) or cell.setting['trained']:
         continue  # one model at a time, with its weights file
       self.assertIn(model, models)
       fits = [
         full
         for full in points
-        if sweep.describe(full.model) == cell.setting['model']
+        if spec.plain(full.model) == cell.setting['model']
         and full.batch_size == cell.setting['batch_size']
         and full.partition == cell.setting['partition']
         and full.local_steps == cell.setting['local_steps']
-        and any(
-          spec['name'] == cell.attack
-          and all(spec.get(k) == v for k, v in cell.attack_args.items())
-          for spec in full.attacks
-        )
+        and any(cell.attack.items() <= a.items() for a in full.attacks)
       ]
       self.assertLen(fits, 1, cell)
 
@@ -137,12 +133,12 @@ class PublishedSettingsTest(parameterized.TestCase):
   def test_completions_are_the_published_ones(self, data, name):
     table = published.table('fu Table 2')
     config = _get(ROOT / 'configs/completion.py', f'data={data}')
-    specs = [dict(spec) for spec in config.attacks if 'r_max' not in spec]
-    args = {spec.pop('name'): spec for spec in specs}
+    attacks = [dict(a) for a in config.attacks if 'r_max' not in a]
+    by_name = {a['name']: a for a in attacks}
     for (row, _), cell in table.cells.items():
       if row == name:
-        self.assertEqual(cell.setting['model'], sweep.describe(config.model))
-        self.assertEqual(cell.attack_args, args[cell.attack])
+        self.assertEqual(cell.setting['model'], spec.plain(config.model))
+        self.assertEqual(cell.attack, by_name[cell.attack['name']])
 
   @parameterized.parameters(
     ('cifar10', 'CIFAR-10', 'cifar10'),
@@ -159,14 +155,12 @@ class PublishedSettingsTest(parameterized.TestCase):
       (full,) = [p for p in points if p.depth == cell.setting['depth']]
       setting = dict(
         data=name,
-        model=sweep.describe(full.model),
+        model=spec.plain(full.model),
         depth=full.depth,
         labelled=full.aux.per_class * (10 if data == 'cifar10' else 2),
       )
       self.assertEqual(cell.setting, setting)
-      args = [{k: v for k, v in a.items() if k != 'name'} for a in full.attacks]
-      names = [a['name'] for a in full.attacks]
-      self.assertIn((cell.attack, cell.attack_args), list(zip(names, args)))
+      self.assertIn(cell.attack, [dict(a) for a in full.attacks])
 
   @parameterized.parameters(('resnet20', 'cifar10, '), ('mnist', 'mnist, B'))
   def test_vertical_settings_are_the_published_ones(self, part, prefix):
@@ -183,7 +177,7 @@ class PublishedSettingsTest(parameterized.TestCase):
       fits = [
         full
         for full in points
-        if sweep.describe(full.model) == cell.setting['model']
+        if spec.plain(full.model) == cell.setting['model']
         and full.dataset.name == cell.setting['data']
         and full.batch_size == cell.setting['batch_size']
         and full.split.name == cell.setting['split']
@@ -194,7 +188,8 @@ class PublishedSettingsTest(parameterized.TestCase):
 
   def test_trained_attacks_are_the_published_ones(self):
     config = _get(ROOT / 'configs/llbg_imagenet.py', 'table=5')
-    asked = {(spec['name'], spec.get('confidence')) for spec in config.attacks}
+    asked = {(a['name'], a.get('confidence')) for a in config.attacks}
     for number in (5, 6):
       for cell in published.table(f'llbg Table {number}').cells.values():
-        self.assertIn((cell.attack, cell.attack_args.get('confidence')), asked)
+        attack = cell.attack
+        self.assertIn((attack['name'], attack.get('confidence')), asked)
