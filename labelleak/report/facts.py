@@ -86,15 +86,17 @@ def attack(row: Row, among: Sequence[Row]) -> str:
       attacks apart.
   """
   alike = [r['known'] for r in among if r['attack'] == row['attack']]
-  more = [k for k in row['known'] if k not in (*_PUBLIC, *_OWN)]
-  less = [
+  beyond = [k for k in row['known'] if k not in (*_PUBLIC, *_OWN)]
+  lacks = [
     k
     for k in _PUBLIC
     if k not in row['known'] and any(k in known for known in alike)
   ]
   name = short_name(row['attack']['name'])
   called = spec.describe({**row['attack'], 'name': name})
-  return ''.join([called, *(f'+{k}' for k in more), *(f'-{k}' for k in less)])
+  return ''.join(
+    [called, *(f'+{k}' for k in beyond), *(f'-{k}' for k in lacks)]
+  )
 
 
 def short_name(attack: str) -> str:

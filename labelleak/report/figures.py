@@ -9,18 +9,18 @@ import numpy as np
 from labelleak.report import facts, pictures, plots, ranking, tradeoff
 from labelleak.report.facts import Row
 
-_MOST = 24  # points with a panel each
+_FEW = 24  # points with a panel each
 # Draw a panel or more for each point.
 _EACH = dict(
-  accuracy=plots.by_attack,
-  matrix=plots.by_class,
+  accuracy=plots.accuracy_bars,
+  matrix=plots.confusion,
   points=pictures.embeddings,
   maps=pictures.class_maps,
 )
 _SWEEPS = dict(
-  {f: functools.partial(plots.over, field=f) for f in plots.SWEPT},
-  gamma=plots.by_gamma,
-  triggered=pictures.triggered,
+  {f: functools.partial(plots.field_sweep, field=f) for f in plots.SWEPT},
+  gamma=plots.gamma_sweep,
+  triggered=pictures.trigger_examples,
 )
 
 
@@ -33,12 +33,12 @@ def draw(
     rows: as in `rows.jsonl`.
     arrays: of `trials.npz`.
   """
-  few = len(facts.groups(rows)) <= _MOST
+  few = len(facts.groups(rows)) <= _FEW
   drawn = _EACH | _SWEEPS if few else _SWEEPS
   for name, draw_rows in drawn.items():
     if fig := draw_rows(rows):
       yield name, fig
-  if fig := pictures.restored(rows, arrays):
+  if fig := pictures.restorations(rows, arrays):
     yield 'images', fig
   if compared := ranking.comparisons(rows):
     yield 'tradeoff', tradeoff.draw(compared)

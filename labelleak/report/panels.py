@@ -9,7 +9,6 @@ from matplotlib import axes as mpl_axes
 from matplotlib import figure
 from matplotlib.artist import Artist
 
-from labelleak import spec
 from labelleak.report import facts, tables
 from labelleak.report.facts import Row
 
@@ -71,7 +70,7 @@ def percent_axis(ax: mpl_axes.Axes, axis: str, name: str) -> None:
   ax.spines[['top', 'right']].set_visible(False)
 
 
-def percents(
+def to_percent(
   rows: Sequence[Row], metric: str
 ) -> tuple[list[float], list[float]]:
   """Returns means and deviations of a metric in percent."""
@@ -107,15 +106,14 @@ def legend(
   )
 
 
-def apart(row: Row, rows: Sequence[Row]) -> list[str]:
+def differences(row: Row, rows: Sequence[Row]) -> list[str]:
   """Returns what sets a point apart from others, such as 'batch_size=64'."""
   settings = [facts.setting(other) for other in rows]
-  different = {
-    k: facts.defense(v) if k == 'defense' else spec.describe(v)
-    for k, v in facts.setting(row).items()
-    if any(other.get(k) != v for other in settings)
-  }
-  return [tables.fold(f'{k}={v}', _COLUMNS) for k, v in different.items()]
+  return [
+    tables.fold(tables.fact(name, value), _COLUMNS)
+    for name, value in facts.setting(row).items()
+    if any(other.get(name) != value for other in settings)
+  ]
 
 
 def title(row: Row) -> str:

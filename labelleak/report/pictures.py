@@ -15,7 +15,7 @@ _GAP = 2  # white pixels between images; thrice as many between batches
 _SMALL = 8  # points
 
 
-def restored(
+def restorations(
   rows: Sequence[Row], arrays: Mapping[str, np.ndarray]
 ) -> Optional[figure.Figure]:
   """Draws a line of originals and one for each attack, points below each other.
@@ -69,19 +69,19 @@ def _mean(row, metric, text, scale=1):
 
 def _strip(images):
   """Lays images [n, B, H, W, C] side by side: [H, ..., C], grey [H, ...]."""
-  batches = [_beside(batch, _GAP) for batch in images]
-  strip = _beside(batches, 3 * _GAP)
+  batches = [_join(batch, _GAP) for batch in images]
+  strip = _join(batches, 3 * _GAP)
   return strip[..., 0] if strip.shape[-1] == 1 else strip
 
 
-def _beside(images, gap):
+def _join(images, gap):
   """Joins images [H, W, C] with white columns between them."""
   white = np.full_like(images[0][:, :1], 255).repeat(gap, 1)
   parts = [part for image in images for part in (white, image)]
   return np.concatenate(parts[1:], 1)
 
 
-def triggered(rows: Sequence[Row]) -> Optional[figure.Figure]:
+def trigger_examples(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws examples without and with the trigger, and what they are taken for.
 
   `row['examples']` holds images [n, H, W, C] as `plain` and `triggered`, their
@@ -122,7 +122,7 @@ def embeddings(rows: Sequence[Row]) -> Optional[figure.Figure]:
   Returns:
     None where no row has `points`.
   """
-  rows = _with(rows, 'points')
+  rows = _select(rows, 'points')
   if not rows:
     return None
   fig, axes = panels.spread(len(rows), abreast=len(rows), size=(3.4, 3.6))
@@ -143,7 +143,7 @@ def class_maps(rows: Sequence[Row]) -> Optional[figure.Figure]:
   Returns:
     None where no row has `maps`.
   """
-  rows = _with(rows, 'maps')
+  rows = _select(rows, 'maps')
   if not rows:
     return None
   num, tall = len(rows[0]['maps']), 1 + len(rows)
@@ -159,7 +159,7 @@ def class_maps(rows: Sequence[Row]) -> Optional[figure.Figure]:
   return fig
 
 
-def _with(rows, field):
+def _select(rows, field):
   """Returns rows that have a field and did not guess."""
   return [
     row

@@ -27,7 +27,7 @@ _DASHES = '-', '--', ':', '-.'  # variants of one attack
 _PAPER = dict(ls='', marker='D', color='k', label='published', zorder=3)
 
 
-def by_attack(rows: Sequence[Row]) -> figure.Figure:
+def accuracy_bars(rows: Sequence[Row]) -> figure.Figure:
   """Draws bars of the first metric, a panel a point; diamonds are published."""
   groups = facts.groups(rows)
   colors = panels.colors(rows)
@@ -43,7 +43,7 @@ def by_attack(rows: Sequence[Row]) -> figure.Figure:
 
 def _bars(ax, group, colors):
   metric, group = _first_metric(group)
-  means, stds = panels.percents(group, metric)
+  means, stds = panels.to_percent(group, metric)
   at = np.arange(len(group))
   ax.barh(
     at,
@@ -56,7 +56,7 @@ def _bars(ax, group, colors):
   for y, mean, std in zip(at, means, stds):
     right = min(mean + std, 100)  # a deviation may pass 100, a label must fit
     ax.text(right + 2, y, f'{mean:.1f}', va='center', fontsize=8)
-  y, papers = _published(group, at, metric)
+  y, papers = _paper_points(group, at, metric)
   if len(papers):
     ax.plot(papers, y, mfc='w', ms=4.5, **_PAPER)
     ax.legend(fontsize=7, loc='lower right')
@@ -68,13 +68,13 @@ def _bars(ax, group, colors):
   panels.percent_axis(ax, 'x', metric)
 
 
-def over(rows: Sequence[Row], field: str) -> Optional[figure.Figure]:
+def field_sweep(rows: Sequence[Row], field: str) -> Optional[figure.Figure]:
   """Draws the first metric over a fact of the setting, a line an attack.
 
   Returns:
     None where that fact was not swept.
   """
-  groups = _swept(rows, field)
+  groups = _sweep_groups(rows, field)
   if not groups:
     return None
   shape = dict(abreast=3, size=(5.6, 3.4), legend=0.5)
@@ -82,16 +82,16 @@ def over(rows: Sequence[Row], field: str) -> Optional[figure.Figure]:
   firsts = [group[0] for group in groups]
   colors = panels.colors(rows)
   for ax, group in zip(axes, groups):
-    _over(ax, group, field, colors)
+    _draw_sweep(ax, group, field, colors)
     names = {tables.model_and_data(row) for row in group}
     name = names.pop() if len(names) == 1 else group[0]['setting']['data']
-    title = [name, *panels.apart(group[0], firsts)]
+    title = [name, *panels.differences(group[0], firsts)]
     ax.set_title('\n'.join(title), **panels.TITLE)
   panels.legend(fig)
   return fig
 
 
-def _swept(rows, field):
+def _sweep_groups(rows, field):
   """Groups rows that differ in the attack and in `field` alone."""
   moving = field, *SWEPT[field]
   groups = {}
@@ -104,7 +104,7 @@ def _swept(rows, field):
   return [group for group in groups.values() if len(values(group)) > 1]
 
 
-def _over(ax, group, field, colors):
+def _draw_sweep(ax, group, field, colors):
   metric, group = _first_metric(group)
   value = lambda row: facts.setting(row)[field]
   lines = {}
@@ -118,7 +118,7 @@ def _over(ax, group, field, colors):
     x = list(map(value, line))
     style = dict(color=colors[attack], ls=dashes, label=name)
     _errorbar(ax, x, line, metric, style)
-    x, papers = _published(line, x, metric)
+    x, papers = _paper_points(line, x, metric)
     if len(papers):
       ax.plot(x, papers, mfc='none', ms=7, **_PAPER)
   if field == 'step':
@@ -133,7 +133,7 @@ def _over(ax, group, field, colors):
   panels.percent_axis(ax, 'y', metric)
 
 
-def by_gamma(rows: Sequence[Row]) -> Optional[figure.Figure]:
+def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws backdoor rate and main accuracy over gamma (BLI paper, Figure 6).
 
   One line a point and attack, the deviation over trials as a bar; dashed is the
@@ -163,7 +163,7 @@ def by_gamma(rows: Sequence[Row]) -> Optional[figure.Figure]:
       line.sort(key=lambda row: row['attack']['gamma'])
       x = [row['attack']['gamma'] for row in line]
       _errorbar(ax, x, line, metric, dict(color=color, label=name))
-    for level in panels.percents(free, metric)[0]:
+    for level in panels.to_percent(free, metric)[0]:
       ax.axhline(level, color='0.6', ls='--', lw=1, label='not attacked')
     ax.set_xscale('log')
     ax.set_xlabel('gamma')
@@ -174,11 +174,11 @@ def by_gamma(rows: Sequence[Row]) -> Optional[figure.Figure]:
 
 
 def _errorbar(ax, x, line, metric, style):
-  means, stds = panels.percents(line, metric)
+  means, stds = panels.to_percent(line, metric)
   ax.errorbar(x, means, stds, marker='o', ms=4, capsize=3, **style)
 
 
-def _published(rows, places, metric):
+def _paper_points(rows, places, metric):
   """Returns the places of rows that have a published number, and these in %."""
   papers = [(row['paper'] or {}).get(metric) for row in rows]
   pairs = [(at, 100 * p['mean']) for at, p in zip(places, papers) if p]
@@ -191,7 +191,7 @@ def _first_metric(group):
   return metric, [row for row in group if metric in row['metrics']]
 
 
-def by_class(rows: Sequence[Row]) -> Optional[figure.Figure]:
+def confusion(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws which class was restored as which, a panel a row (BLI, Figure 9).
 
   Returns:
@@ -213,7 +213,7 @@ def by_class(rows: Sequence[Row]) -> Optional[figure.Figure]:
       ax.set_title(tables.fold(facts.attack(row, group), _NAME), fontsize=8)
       ax.tick_params(labelsize=6)
       ax.locator_params(integer=True)
-    apart = panels.apart(group[0], firsts)
+    apart = panels.differences(group[0], firsts)
     line[0].set_ylabel('\n'.join([*apart, 'label']), fontsize=7)
   fig.supxlabel('restored as', fontsize=7)
   fig.colorbar(image, ax=axes, shrink=0.6, label='share of the class')

@@ -167,7 +167,7 @@ def judge(comparison: Comparison) -> list[Score]:
       for name, row in point.rows.items()
       if best is not None and name in comparison.attacks
     }
-    counted = _strongest(point, dcs)
+    counted = _strongest_variants(point, dcs)
     values = [dcs[name] for name in counted]
     total = significance.t_dcs(values) if values else 0.0
     scores.append(Score(point, dcs, counted, total, rank=0))
@@ -176,7 +176,7 @@ def judge(comparison: Comparison) -> list[Score]:
   return [s._replace(rank=1 + totals.index(s.total)) for s in scores]
 
 
-def _strongest(point, dcs):
+def _strongest_variants(point, dcs):
   """Returns, of the variants of each attack, the one with the lowest DCS."""
   variants = {}
   for name in sorted(dcs, key=dcs.get):

@@ -35,14 +35,16 @@ def markdown(rows: Sequence[Row]) -> str:
   if others:
     parts.append('## Settings that were not published\n')
     parts.append(tables.points(others, 'github'))
-  parts.append(_runs(rows))
+  parts.append(_run_section(rows))
   return '\n'.join(parts)
 
 
 def compare(table: published.Table, rows: Sequence[Row]) -> str:
   """Returns a published table with ours beside each column that we measure."""
   names, labels = map(dict.fromkeys, zip(*table.cells))
-  ours = {where: _best(cell, rows) for where, cell in table.cells.items()}
+  ours = {
+    where: _best_answer(cell, rows) for where, cell in table.cells.items()
+  }
   columns = [('', list(names))]
   for label in labels:
     places = [(name, label) for name in names]
@@ -51,8 +53,10 @@ def compare(table: published.Table, rows: Sequence[Row]) -> str:
     columns.append((label, texts))
     if any(cell and cell.metric for cell in cells):
       pairs = [(ours.get(place), c) for place, c in zip(places, cells)]
-      columns.append(('ours', [_own(row, c and c.metric) for row, c in pairs]))
-  columns += _beside(table, names, ours, rows)
+      columns.append(
+        ('ours', [_own_cell(row, c and c.metric) for row, c in pairs])
+      )
+  columns += _other_columns(table, names, ours, rows)
   return _section(table.title, columns)
 
 
@@ -61,18 +65,18 @@ def _section(title, columns):
   return f'## {title}\n\n{tabulate(zip(*texts), header, "github")}\n'
 
 
-def _best(cell, rows):
+def _best_answer(cell, rows):
   """Returns the row that answers a cell: on published data, of most trials."""
   answers = [row for row in rows if published.holds(cell, row)]
   return _first([row for row in answers if cell.metric in row['metrics']])
 
 
 def _first(rows):
-  rank = lambda row: (not published.substitute(row), row['trials'])
+  rank = lambda row: (not published.is_substitute(row), row['trials'])
   return max(rows, key=rank, default=None)
 
 
-def _beside(table, names, ours, rows):
+def _other_columns(table, names, ours, rows):
   """Returns columns beyond what is published, those that a row fills.
 
   They are our other attacks and our data, by the row that answers the first
@@ -89,7 +93,7 @@ def _beside(table, names, ours, rows):
     row = next(filter(None, answers), None)
     data.append(row and tables.model_and_data(row))
     for attack in table.beside:
-      text = row and _other(row, cells.values(), rows, attack)
+      text = row and _other_cell(row, cells.values(), rows, attack)
       columns[facts.short_name(attack)].append(text)
   return [column for column in columns.items() if any(column[1])]
 
@@ -104,7 +108,7 @@ def _stand_ins(cells, attacks, rows):
   ]
 
 
-def _other(row, cells, rows, name):
+def _other_cell(row, cells, rows, name):
   """Returns another attack on the same point, with its grants if any.
 
   Where it ran elsewhere in the setting of the cells, that is shown, and marked.
@@ -113,17 +117,19 @@ def _other(row, cells, rows, name):
   same = [r for r in point if r['attack']['name'] == name]
   if not same:
     other = _first(_stand_ins(cells, [name], rows))
-    return other and f'{_own(other)} ({other["trials"]} trials)'
+    return other and f'{_own_cell(other)} ({other["trials"]} trials)'
   short = facts.short_name(name)
   grants = [facts.attack(r, same).removeprefix(short) for r in same]
-  return '; '.join(f'{_own(r)} {text}'.strip() for r, text in zip(same, grants))
+  return '; '.join(
+    f'{_own_cell(r)} {text}'.strip() for r, text in zip(same, grants)
+  )
 
 
-def _own(row, metric=None):
+def _own_cell(row, metric=None):
   """Returns our cell, by default of the metric that papers report first."""
   if row is None:
     return None
-  mark = ' †' if published.substitute(row) else ''
+  mark = ' †' if published.is_substitute(row) else ''
   return tables.own_cell(row, metric or facts.attack_metrics(row)[0]) + mark
 
 
@@ -134,7 +140,7 @@ def _point(row):
   )
 
 
-def _runs(rows):
+def _run_section(rows):
   """Returns where rows come from, with what was noted of it if anything."""
   fields = 'config', 'data', 'device', 'commit', 'provenance'
   runs = {}

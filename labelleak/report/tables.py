@@ -47,7 +47,7 @@ _SHORT = dict(
   train_accuracy='train',
 )
 # Facts that a heading shows elsewhere, or that follow from what it shows.
-_UNSHOWN = (
+_HIDDEN = (
   *('data', 'model', 'trained', 'defense'),
   *('attacker', 'draw', 'parties', 'share', 'shared', 'epsilon'),
 )
@@ -120,14 +120,14 @@ def add_notes(text: str) -> str:
 def heading(row: Row, without: Sequence[str] = ()) -> tuple[str, str]:
   """Returns what was attacked and, `without` some of them, its facts."""
   setting, metrics = facts.setting(row), row['metrics']
-  shown = {k: v for k, v in setting.items() if k not in _UNSHOWN}
-  shown['defense'] = facts.defense(setting['defense'])
+  stated = {k: v for k, v in setting.items() if k not in _HIDDEN}
+  stated['defense'] = setting['defense']
   if not facts.trains_model(row):
     models = [m for m in facts.OF_MODEL if m in metrics]
-    shown |= {metric_name(m): cell(metrics[m], m) for m in models}
+    stated |= {metric_name(m): cell(metrics[m], m) for m in models}
   state = 'trained' if setting['trained'] else 'untrained'
   details = [
-    fact(k, v) for k, v in shown.items() if k not in without and v is not None
+    fact(k, v) for k, v in stated.items() if k not in without and v is not None
   ]
   return (
     f'{model_and_data(row)}, {state}',
@@ -149,8 +149,10 @@ def model_and_data(row: Row) -> str:
 
 def fact(name: str, value: Any) -> str:
   """Returns a fact of a setting, such as 'observed=(epochs=1, steps=3)'."""
-  text = spec.describe(value)
+  if name == 'defense':
+    return f'{name}={facts.defense(value)}'
   nameless = isinstance(value, dict) and 'name' not in value
+  text = spec.describe(value)
   return f'{name}=({text})' if nameless else f'{name}={text}'
 
 

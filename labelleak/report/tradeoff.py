@@ -61,7 +61,7 @@ def draw(comparisons: Sequence[ranking.Comparison]) -> figure.Figure:
   labels = []
   for ax, (comparison, name) in zip(axes, pairs):
     labels.append(_panel(ax, comparison, name, families))
-    apart = panels.apart(comparison.first, firsts)
+    apart = panels.differences(comparison.first, firsts)
     title = '\n'.join([tables.fold(name, _WRAP), *apart])
     ax.set_title(title, **panels.TITLE)
   leak = any('‡' in label.text for texts in labels for label in texts)
@@ -89,7 +89,7 @@ def _families(points):
       turn, at = divmod(turns, len(panels.COLORS))
       marker = _MARKERS[turn % len(_MARKERS)]
       style, turns = dict(color=panels.COLORS[at], marker=marker), turns + 1
-    label, varied = facts.defense(defenses[0], '+\n'), _varied(defenses)
+    label, varied = facts.defense(defenses[0], '+\n'), _variations(defenses)
     if varied:
       chain = facts.defense([dict(name=name) for name in names])
       label = f'{chain}: {", ".join(argument for _, argument in varied)}'
@@ -97,7 +97,7 @@ def _families(points):
   return families
 
 
-def _varied(defenses):
+def _variations(defenses):
   """Returns (place, argument) whose values differ in chains of equal names."""
   values = {}
   for defense in defenses:

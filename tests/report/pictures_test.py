@@ -28,7 +28,7 @@ class RestoredTest(parameterized.TestCase):
   def test_lines_are_originals_then_attacks(self, channels):
     rows = [self._row('counts.llg'), self._row('granted')]
     arrays = self._arrays(2, channels)
-    fig = pictures.restored(rows, arrays)
+    fig = pictures.restorations(rows, arrays)
     self.assertEqual(
       [ax.get_ylabel() for ax in fig.axes],
       ['originals', 'llg labels\nPSNR 12.3', 'granted labels\nPSNR 12.3'],
@@ -46,7 +46,7 @@ class RestoredTest(parameterized.TestCase):
     """Two seeds have the same heading."""
     rows = [self._row('granted', seed=seed) for seed in (0, 1)]
     arrays = self._arrays(2)
-    axes = pictures.restored(rows, arrays).axes
+    axes = pictures.restorations(rows, arrays).axes
     self.assertEqual(
       [ax.get_ylabel() == 'originals' for ax in axes], [1, 0] * 2
     )
@@ -57,11 +57,13 @@ class RestoredTest(parameterized.TestCase):
     rows = [sample.horizontal('a.b'), self._row('granted')]
     arrays = self._arrays(2)
     del arrays['0/restored']
-    self.assertLen(pictures.restored(rows, arrays).axes, 2)
-    self.assertIsNone(pictures.restored(rows, {}))
+    self.assertLen(pictures.restorations(rows, arrays).axes, 2)
+    self.assertIsNone(pictures.restorations(rows, {}))
 
   def test_an_attack_without_labels_or_psnr_has_its_name(self):
-    axes = pictures.restored([sample.horizontal('a.b')], self._arrays(1)).axes
+    axes = pictures.restorations(
+      [sample.horizontal('a.b')], self._arrays(1)
+    ).axes
     self.assertEqual(axes[1].get_ylabel(), 'a.b')
 
 
@@ -80,7 +82,7 @@ class TriggeredTest(parameterized.TestCase):
       taken_for=dict(plain=[1, 2, 3, 4], triggered=[9, 9, 9, 2]),
     )
     rows = [sample.backdoor('none'), sample.backdoor(examples=examples)]
-    fig = pictures.triggered(rows)
+    fig = pictures.trigger_examples(rows)
     self.assertLen(fig.axes, 8)
     titles = [ax.get_title() for ax in fig.axes]
     self.assertEqual(titles[3], '5 taken for 4')
@@ -94,7 +96,7 @@ class TriggeredTest(parameterized.TestCase):
       rtol=1e-5,
       atol=1e-6,
     )
-    self.assertIsNone(pictures.triggered(rows[:1]))
+    self.assertIsNone(pictures.trigger_examples(rows[:1]))
 
 
 class ExplanationsTest(absltest.TestCase):

@@ -23,7 +23,7 @@ class BarsTest(parameterized.TestCase):
       sample.horizontal('counts.random', 0.2),
       sample.horizontal('counts.llbg', 0.8, point={'a': 1}, trials=3),
     ]
-    first, second = plots.by_attack(rows).axes
+    first, second = plots.accuracy_bars(rows).axes
     names = [text.get_text() for text in first.get_yticklabels()]
     self.assertEqual(names, ['llbg', 'random'])
     widths = [bar.get_width() for bar in first.patches]
@@ -34,20 +34,22 @@ class BarsTest(parameterized.TestCase):
 
   def test_rows_without_the_first_metric_have_no_bar(self):
     other = sample.horizontal('a.b', metrics=dict(mine=sample.summary(0.5)))
-    (ax,) = plots.by_attack([sample.horizontal(), other]).axes
+    (ax,) = plots.accuracy_bars([sample.horizontal(), other]).axes
     self.assertLen(ax.patches, 1)
 
 
 class OverTest(parameterized.TestCase):
   def test_what_was_not_swept_has_no_plot(self):
     rows = [_trained(step, 2) for step in (0, 10)]
-    self.assertIsNotNone(plots.over(rows, 'step'))
+    self.assertIsNotNone(plots.field_sweep(rows, 'step'))
     for field in ('num_classes', 'batch_size', 'depth', 'share', 'parties'):
-      self.assertIsNone(plots.over(rows, field))
+      self.assertIsNone(plots.field_sweep(rows, field))
 
   def test_panels_say_what_sets_them_apart(self):
     rows = [_trained(step, k) for step in (0, 10) for k in (2, 4)]
-    titles = [ax.get_title('left') for ax in plots.over(rows, 'step').axes]
+    titles = [
+      ax.get_title('left') for ax in plots.field_sweep(rows, 'step').axes
+    ]
     self.assertLen(titles, 2)
     for title, k in zip(titles, (2, 4)):
       self.assertEndsWith(title, f'num_classes={k}')
@@ -63,7 +65,7 @@ class OverTest(parameterized.TestCase):
       model = dict(name=f'mlp{value}' if field == 'depth' else 'mlp')
       setting = dict(facts, model=model, **{field: value})
       rows.append(sample.horizontal(setting=setting, point={field: value}))
-    (ax,) = plots.over(rows, field).axes
+    (ax,) = plots.field_sweep(rows, field).axes
     self.assertEqual(ax.get_xticks().tolist(), [2, 4])
     self.assertEqual(ax.get_xscale(), scale)
     self.assertEqual(ax.get_title('left').startswith('mlp'), field != 'depth')
@@ -76,7 +78,7 @@ class OverTest(parameterized.TestCase):
       sample.horizontal('counts.llg', b / 1e3, setting=dict(batch_size=b))
       for b in sizes
     ]
-    (ax,) = plots.over(rows, 'batch_size').axes
+    (ax,) = plots.field_sweep(rows, 'batch_size').axes
     line = ax.containers[0].lines[0].get_xydata()
     np.testing.assert_allclose(
       line, [[7, 0.7], [128, 12.8], [256, 25.6], [512, 51.2]]
@@ -94,7 +96,7 @@ class GammaTest(absltest.TestCase):
     return [*rows, sample.backdoor('none', rate=0.01)]
 
   def test_lines_run_from_the_smallest_gamma(self):
-    left, right = plots.by_gamma(self._rows()).axes
+    left, right = plots.gamma_sweep(self._rows()).axes
     drawn = lambda line: np.array(line.get_ydata(), float)
     np.testing.assert_array_equal(left.lines[0].get_xdata(), [1, 10, 100])
     np.testing.assert_allclose(drawn(left.lines[0]), [30, 80, 90])
@@ -107,29 +109,29 @@ class GammaTest(absltest.TestCase):
       for form in ('a', 'b')
       for g in (1, 10)
     ]
-    fig = plots.by_gamma(rows)
+    fig = plots.gamma_sweep(rows)
     texts = {t.get_text() for t in fig.legends[0].get_texts()}
     want = {f'backdoor.backdoor, form={form}' for form in ('a', 'b')}
     self.assertEqual(texts, want)
 
   def test_one_gamma_is_no_sweep(self):
     rows = [sample.backdoor(gamma=10), sample.backdoor('none')]
-    self.assertIsNone(plots.by_gamma(rows))
+    self.assertIsNone(plots.gamma_sweep(rows))
 
 
 class ConfusionTest(absltest.TestCase):
   def test_matrices_say_what_sets_their_points_apart(self):
     rows = [_trained(0, k) for k in (2, 4)]
-    axes = plots.by_class(rows).axes
+    axes = plots.confusion(rows).axes
     labels = [ax.get_ylabel() for ax in axes if 'label' in ax.get_ylabel()]
     self.assertEqual(labels, ['num_classes=2\nlabel', 'num_classes=4\nlabel'])
 
   def test_rows_without_a_matrix_have_no_panel(self):
     rows = [_trained(0, 2), _trained(0, 2), _trained(0, 4)]
     rows.append(sample.horizontal(point={'a': 1}))
-    images = [ax for ax in plots.by_class(rows).axes if ax.get_images()]
+    images = [ax for ax in plots.confusion(rows).axes if ax.get_images()]
     self.assertLen(images, 3)
-    self.assertIsNone(plots.by_class(rows[3:]))
+    self.assertIsNone(plots.confusion(rows[3:]))
 
 
 if __name__ == '__main__':

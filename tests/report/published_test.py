@@ -354,7 +354,7 @@ class MatchTest(parameterized.TestCase):
   def test_what_stands_for_the_published_is_a_substitute(self, own, other, is_):
     setting = dict(own, stands_for=other)
     row = sample.vertical('inversion.batch', 0.9, setting=setting)
-    self.assertEqual(published.substitute(row), is_)
+    self.assertEqual(published.is_substitute(row), is_)
     if other:
       self.assertEqual(row['paper']['label_accuracy']['substitute'], is_)
 

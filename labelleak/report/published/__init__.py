@@ -59,7 +59,7 @@ def match(row: Row) -> Optional[dict[str, Any]]:
           mean=cell.mean,
           std=cell.std,
           source=cell.source,
-          substitute=substitute(row),
+          substitute=is_substitute(row),
         )
   return papers or None
 
@@ -87,7 +87,7 @@ def _as_spec(value: Any) -> Any:
   return dict(name=value) if isinstance(value, str) else value
 
 
-def substitute(row: Row) -> bool:
+def is_substitute(row: Row) -> bool:
   """Whether other data or another model stand for the published ones."""
   setting = row['setting']
   other = setting | setting['stands_for']
