@@ -35,7 +35,7 @@ import torch
 
 from labelleak import data, hfl, models
 from labelleak.attacks import reconstruction
-from labelleak.base import Batch, Known
+from labelleak.base import Batch, Model
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -56,7 +56,7 @@ CHECKED = 20  # iterations after which all sides must agree
 
 def problem(trials):
   """Views [T] of one client each, what is known, labels [T, B], guesses."""
-  source = data.load('synthetic.images', shape=SHAPE, num_classes=K)
+  source = data.load('synthetic', shape=SHAPE, num_classes=K)
   model = models.load('mlp.mlp', num_classes=K, activation='tanh')
   rng = np.random.default_rng(0)
   rows = np.sort(rng.choice(len(source.y), (trials, B)))
@@ -70,13 +70,13 @@ def problem(trials):
     grads = client(jax.random.key(1), variables, batch)
     return hfl.View(grads=grads)
 
-  known = Known(
+  known = hfl.Known(
     num_classes=K,
     batch_size=B,
     defense=(),
-    apply=lambda variables, x: model.apply(variables, x),
-    shape=SHAPE,
-    box=source.box,
+    model=Model(
+      lambda variables, x: model.apply(variables, x), SHAPE, source.pixel_range
+    ),
   )
   keys = jax.random.split(jax.random.key(2), trials)
   guesses = jax.vmap(lambda key: reconstruction.start(key, known))(keys)
@@ -95,7 +95,7 @@ def torch_invert(view, variables, known, labels, guess, iterations):
   size = sum((g**2).sum() for g in observed).sqrt()
   labels = tensor(labels).long()
   x = tensor(guess).permute(0, 3, 1, 2).contiguous().requires_grad_()
-  low, high = (float(np.ravel(b)[0]) for b in known.box)
+  low, high = (float(np.ravel(b)[0]) for b in known.model.pixel_range)
   kernel = torch.zeros(2, 1, 3, 3)
   kernel[:, 0, 1, 1], kernel[0, 0, 1, 2], kernel[1, 0, 2, 1] = -1, 1, 1
   kernel = kernel.repeat(3, 1, 1, 1)
@@ -176,7 +176,9 @@ def main(argv):
   iterations, trials = FLAGS.iterations, FLAGS.trials
   views, variables, known, labels, guesses = problem(trials)
   # A transformation hides its layers, so that the gradient is formed.
-  formed = dataclasses.replace(known, apply=jax.checkpoint(known.apply))
+  apply = jax.checkpoint(known.model.apply)
+  model = dataclasses.replace(known.model, apply=apply)
+  formed = dataclasses.replace(known, model=model)
   every = views, variables, labels, guesses
   view, guess = jax.tree.map(lambda a: a[0], (views, guesses))
   first = view, variables, labels[0], guess

@@ -118,8 +118,8 @@ def _cifar10(config, small):
 
 def _nuswide(config):
   """The passive party's tags; those that bear the last one are the trigger."""
-  config.dataset = dict(name='tables.nus_wide', path='nuswide', split='train')
-  config.split = dict(name='vertical.features', sizes=(1000, 634))
+  config.dataset = dict(name='nus_wide', path='nuswide', split='train')
+  config.split = dict(name='splits.features', sizes=(1000, 634))
   config.trigger = dict(name='triggers.natural', at=999)
   config.poison.count = None
   config.poison.target = 0
@@ -131,12 +131,12 @@ def _parties(config):
   """Quarters: three attackers with a pixel each, against one of them alone."""
   config.attacks = (_backdoor(), _OURS)
   side = 32 if config.dataset.name == 'cifar10' else 28
-  side = 8 if config.dataset.name == 'embedded.digits' else side
+  side = 8 if config.dataset.name == 'digits' else side
   half = side // 2 - 1
   at = ((half, half), (half, side - 1), (side - 1, half))
   trigger = dict(name='triggers.pixels')
   colors = (_MAGENTA, _GREEN, _MAGENTA) if side == 32 else None
-  config.split = dict(name='vertical.quarters')
+  config.split = dict(name='splits.quarters')
   points = []
   for attackers in ((0, 1, 2), (0,), (1,), (2,)):
     each = dict(trigger, at=tuple(at[p] for p in attackers))
@@ -151,7 +151,7 @@ def _point(*defense, code=()):
 
 
 def _coae(confusion):
-  return (dict(name='labelleak.defenses.coae.fitted', confusion=confusion),)
+  return (dict(name='coae', confusion=confusion),)
 
 
 def _figure8():

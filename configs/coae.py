@@ -38,7 +38,7 @@ _PARTS = (
 
 
 def _coae(confusion):
-  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
+  return dict(name='coae', confusion=confusion)
 
 
 def _response(epsilon):
@@ -90,7 +90,7 @@ def get_config(arg=None):
   part = arg['part']
   common.check_choice('part', part, _PARTS)
   config = common.vfl('coae')
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (*_CLEAR, *_SEALED)
   if part == 'statistics':
     config.experiment = 'vfl.label_codes'
@@ -125,7 +125,7 @@ def get_config(arg=None):
       config.sweep = (('code', _ACCURACY),)
   else:
     common.images(config, 'mnist')
-    granted = dict(names='granted', known=('bottom', 'x', 'y'))
+    granted = dict(names='granted', known=('bottom', 'labelled'))
     config.attacks = (*_CLEAR, dict(name='decoding.mixture', **granted))
     codes = [
       (_coae(1.0), dict(name='permutation', seed=seed)) for seed in range(10)
@@ -144,10 +144,10 @@ def _train(config, batch_size, rows):
 
 def _runlocal(config):
   """Hardly trained codes, seconds, no files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   quick = dict(_coae(1.0), steps=200)
   config.trials = 2
-  if config.experiment == 'codes':
+  if config.experiment == 'vfl.label_codes':
     points = ((2, (quick,)), (5, (quick, _RENAMED)))
     config.sweep = ((('classes', 'code'), points),)
     return config

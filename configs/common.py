@@ -11,8 +11,8 @@ from labelleak.base import InputError
 PREPARED = '../shared/tfds'  # mnist and cifar10, read where they are there
 SAMPLE = f'{PREPARED}/imagenet_sample/1.0.0'  # 1000 images, one a class
 # The server runs the protocol and holds the model.
-SERVER = ('lr', 'steps', 'clients', 'defense', 'apply')
-AUX = (*SERVER, 'x', 'y')
+SERVER = ('lr', 'steps', 'clients', 'defense', 'model')
+AUX = (*SERVER, 'labelled')
 
 UNTRAINED = (
   dict(name='counts.llg'),
@@ -76,7 +76,7 @@ def hfl(name):
     dict(
       name=name,
       experiment='hfl.label_counts',
-      dataset=dict(name='embedded.digits'),
+      dataset=dict(name='digits'),
       data_dir=placeholder(str),  # where prepared data sets live
       model=dict(name='mlp.mlp'),
       weights=placeholder(str),  # a PyTorch state_dict: .npz, .safetensors
@@ -88,7 +88,7 @@ def hfl(name):
       aux=dict(per_class=10, split=placeholder(str), overlap=False),
       defense=(),  # on the update
       step_defense=(),  # on the gradient of every local step
-      aggregate=dict(name='clear'),
+      aggregate=dict(name='plaintext'),
       batch_size=64,
       clients=1,
       local_steps=10,
@@ -114,10 +114,10 @@ def vfl(name):
     dict(
       name=name,
       experiment='vfl.batch_inference',
-      dataset=dict(name='embedded.digits', split='train', normalise=False),
+      dataset=dict(name='digits', split='train', normalise=False),
       data_dir=placeholder(str),  # where prepared data sets live
       classes=placeholder(int),  # fewer than the data set has
-      split=dict(name='vertical.rows'),
+      split=dict(name='splits.rows'),
       model=dict(name='mlp.mlp2'),  # of every bottom
       cut_width=placeholder(int),  # D; None: one logit a class
       top=placeholder(object),  # a model on the embeddings; None adds them
@@ -130,9 +130,9 @@ def vfl(name):
       defense=(),  # on the cut gradients of the passive parties
       defend_active=False,  # `defense` on the active party's own, too
       penalty=placeholder(object),  # that the active party adds to its loss
-      # Labels of the attacked batch that `known` may grant, with x and y.
+      # Rows of the attacked batch that `known` may grant as `labelled`.
       aux=dict(per_class=1),
-      aggregate=dict(name='sealed'),  # of the passive parties' links
+      aggregate=dict(name='ideal'),  # of the passive parties' links
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial
@@ -162,7 +162,7 @@ def poisoned(name):
   config = vfl(name)
   config.experiment = 'vfl.backdoor'
   config.attacks = (dict(name='backdoor.backdoor'),)
-  config.split = dict(name='vertical.rows', order=(1, 0))
+  config.split = dict(name='splits.rows', order=(1, 0))
   config.trigger = dict(
     name='triggers.pixels', at=((7, 7), (6, 6), (5, 7), (7, 5))
   )
@@ -195,8 +195,8 @@ def completion(name):
   """
   config = vfl(name)
   config.experiment = 'vfl.model_completion'
-  config.aggregate = dict(name='clear')
-  config.split = dict(name='vertical.columns')
+  config.aggregate = dict(name='plaintext')
+  config.split = dict(name='splits.columns')
   config.top = dict(name='mlp.bn_mlp')
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
@@ -205,7 +205,7 @@ def completion(name):
     dict(name=f'completion.{name}')
     for name in ('passive', 'active', 'semi_supervised')
   )
-  config.known = ('party', 'pool', 'x', 'y')
+  config.known = ('party', 'pool', 'labelled')
   config.aux.per_class = 4
   config.depth = placeholder(int)  # layers of a bottom, where they are varied
   config.class_weights = ()  # of the loss, one for each class
@@ -218,7 +218,7 @@ def completion(name):
 def synthetic(size, num_classes, per_class):
   """Images with the label statistics of a data set that is absent."""
   return dict(
-    name='synthetic.images',
+    name='synthetic',
     shape=(size, size, 3),
     num_classes=num_classes,
     per_class=per_class,

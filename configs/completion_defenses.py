@@ -64,7 +64,7 @@ def _figure5(bound):
 def _table3(bound):
   """(defense, code) of each column."""
   bins = (dict(name='discretize_fixed', bins=12, bound=bound),)
-  coae = (dict(name='labelleak.defenses.coae.fitted', confusion=1.0),)
+  coae = (dict(name='coae', confusion=1.0),)
   yield (), ()
   yield (dict(name='laplace', scale=1e-3),), ()
   yield (dict(name='keep_largest', keep=0.1),), ()

@@ -31,7 +31,7 @@ Published (B=128; LLG, EBI, LLBG, relative accuracy): clip .1 with noise .01
 from configs import common, llbg_cifar
 
 _SGD = dict(optimizer='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4)
-_DIGITS = dict(name='embedded.digits')
+_DIGITS = dict(name='digits')
 _SMALL = dict(name='mlp.mlp', width=256)
 _BRIEF = dict(_SGD, steps=500, batch_size=64)
 _EPOCHS_200 = dict(_SGD, steps=78_200, batch_size=128)
@@ -87,9 +87,9 @@ _ADAPTIVE = (
 )
 _GRANTED = (
   *common.UNTRAINED[:3],
-  _blind('apply'),
+  _blind('model'),
   dict(name='counts.calibrated', known=common.SERVER),
-  dict(name='counts.calibrated', known=(*common.SERVER, 'x')),
+  dict(name='counts.calibrated', known=(*common.SERVER, 'unlabelled')),
 )
 _SECURE = (
   ('clients', 'batch_size'),
@@ -116,7 +116,7 @@ def get_config(arg=None):
     config.sweep = _ADAPTIVE
   elif arg['secure']:
     config.model = dict(name='mlp.mlp')
-    config.aggregate = dict(name='sealed')
+    config.aggregate = dict(name='ideal')
     config.sweep = (_SECURE,)
   elif arg['granted']:
     config.trials = 20

@@ -24,7 +24,7 @@ from ml_collections.config_dict import placeholder
 
 from configs import common
 
-_LABELS = ('counts.llg', 'counts.llbg', 'counts.calibrated', 'granted')
+_LABELS = 'counts.llg', 'counts.llbg', 'counts.calibrated'
 
 
 def get_config(arg=None):
@@ -52,9 +52,9 @@ def get_config(arg=None):
 def _attacks(steps=None, leaking=None):
   """All rows; None is the published number of iterations."""
   options = dict(steps=steps) if steps else {}
-  rows = tuple(
-    dict(name='reconstruction.inverting_gradients', labels=labels, **options)
-    for labels in _LABELS
-  )
+  invert = dict(name='reconstruction.inverting_gradients', **options)
+  rows = tuple(dict(invert, labels=labels) for labels in _LABELS)
+  known = (*common.SERVER, 'labels')
+  bound = dict(invert, labels='granted', known=known)
   options = dict(steps=leaking) if leaking else {}
-  return (*rows, dict(name='reconstruction.deep_leakage', **options))
+  return (*rows, bound, dict(name='reconstruction.deep_leakage', **options))

@@ -10,10 +10,10 @@
 
 Each trial is one training: its first batch is attacked at the initialisation
 and its last model tested, as VFLAIR does. The passive party is shown its cut
-gradients (`clear`), so that one run serves the attacks that read them (direct
-inference: DLI) and those that read its own gradients alone (inversion: BLI,
-`linear.full`). `complement` and `decoding.mixture` know of a code. All but the
-first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
+gradients (`plaintext`), so that one run serves the attacks that read them
+(direct inference: DLI) and those that read its own gradients alone (inversion:
+BLI, `linear.full`). `complement` and `decoding.mixture` know of a code. All but
+the first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
 codes about as soft as the encoder that VFLAIR ships for a confusion of .1,
 without rounding, with 12 and with six bins.
 
@@ -36,7 +36,7 @@ _CODED = (dict(name='decoding.mixture'),)
 _BINARY = (
   dict(name='scores.norm'),
   dict(name='scores.norm', across=True),
-  dict(name='scores.cosine', known=('bottom', 'x', 'y')),
+  dict(name='scores.cosine', known=('bottom', 'labelled')),
 )
 
 
@@ -46,7 +46,7 @@ def get_config(arg=None):
   common.check_choice('part', part, _PARTS)
   config = common.vfl('vfl_defenses')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (*_BLIND, *_DIRECT)
   config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
   points = _records()
@@ -95,7 +95,7 @@ def _noise(name, **scale):
 
 
 def _coae(confusion):
-  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
+  return dict(name='coae', confusion=confusion)
 
 
 def _records():
@@ -124,7 +124,7 @@ def _records():
 def _shipped():
   """CoAE and DCoAE on codes about as soft as the shipped one of .1."""
   for seed in (3, 4):
-    code = dict(name='labelleak.defenses.coae.renamed', soft=0.13, seed=seed)
+    code = dict(name='derangement', soft=0.13, seed=seed)
     yield _point(code=(code,))
     for bins in (12, 6):
       yield _point(dict(name='discretize_first', bins=bins), code=(code,))
@@ -182,7 +182,7 @@ def _digits():
 
 def _runlocal(config):
   """Two defenses, seconds, no files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   config.classes = None
   config.attacks = (dict(name='linear.full'), *_DIRECT)
   config.model = dict(name='mlp.mlp2')

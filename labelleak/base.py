@@ -5,20 +5,28 @@ Letters, used in every docstring of this package:
   B batch size            K classes              D cut width
   F features of a party   H head input width     C clients
   P parties               S local steps          T trials
-  N data set size         M examples that the attacker holds
+  N data set size         M examples that the attacker has labels for
 
-Two types carry the threat model. A `View` (`hfl.View`, `vfl.View`) is all that
-an attack observes; a `Known` is all that it is granted beside. Neither holds
-the victim's labels: truth goes straight from the data to the metrics.
+Two types carry the threat model, for each of horizontal and vertical FL. A
+`View` (`hfl.View`, `vfl.View`) is all that an attack observes; a `Known`
+(`hfl.Known`, `vfl.Known`) is all that it is granted beside. What travels
+together is one grant: `Model`, `Labelled`, `Pool`. Neither holds the victim's
+labels: truth goes straight from the data to the metrics. (`Known.labels` is for
+upper bounds, which are no attacks and say that they need it.)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
-from typing import NamedTuple, Optional
+import functools
+from typing import Any, NamedTuple, Optional, Protocol
 
 import chex
 import jax
 import optax
+
+Memory = Any  # a pytree, whatever an attack keeps; None before the first view
+View = Any  # `hfl.View` or `vfl.View`
+Known = Any  # `hfl.Known` or `vfl.Known`
 
 
 class InputError(ValueError):
@@ -26,23 +34,61 @@ class InputError(ValueError):
 
 
 class Batch(NamedTuple):
-  """One client's (HFL) or one step's (VFL) examples."""
+  """One client's (HFL) or one step's (VFL) examples.
 
-  xs: tuple[chex.Array, ...]  # P x [B, F_p]; HFL has one party
-  y: chex.Array  # [B, K] one-hot or soft
-  index: chex.Array  # [B] rows of the data set
-  mask: chex.Array  # [B] 0 for padding, 1 for an example
-  # What attackers hold of these rows: for their `send` and `tamper` alone.
+  Attributes:
+    xs: P x [B, F_p]; horizontal FL has one party.
+    y: [B, K] one-hot or soft labels.
+    index: [B] rows of the data set.
+    mask: [B] 0 for padding, 1 for an example.
+    notes: what attackers hold of these rows, for their `Tampering` alone.
+  """
+
+  xs: tuple[chex.Array, ...]
+  y: chex.Array
+  index: chex.Array
+  mask: chex.Array
   notes: Optional[chex.ArrayTree] = None
 
 
-class Party(NamedTuple):
-  """One participant's model in vertical FL: pure functions and an optimizer."""
+# (variables, x [M, ...]) -> logits [M, K]
+Apply = Callable[[chex.ArrayTree, chex.Array], chex.Array]
+# A party's own training-mode pass: (variables, x [B, F], key) -> h [B, D]
+Bottom = Callable[[chex.ArrayTree, chex.Array, chex.PRNGKey], chex.Array]
+# On the host: index [n] -> x [n, ...]
+Take = Callable[[chex.Array], chex.Array]
+# x [n, ...] -> scores [n, K]
+Predict = Callable[[chex.Array], chex.Array]
+# (key, x [B, F]) -> variables {'params', 'batch_stats', ...}
+Draw = Callable[[chex.PRNGKey, chex.Array], chex.ArrayTree]
 
-  init: Callable  # (key, x [B, F]) -> variables {'params', 'batch_stats', ...}
-  # (variables, x, *, train, key) -> (h [B, D], variables with new statistics)
-  apply: Callable
-  tx: optax.GradientTransformation  # on variables['params']
+
+class Forward(Protocol):
+  """A party's pass in training or evaluation mode."""
+
+  def __call__(
+    self,
+    variables: chex.ArrayTree,
+    x: chex.Array,
+    *,
+    train: bool,
+    key: Optional[chex.PRNGKey],
+  ) -> tuple[chex.Array, chex.ArrayTree]:
+    """Returns h [B, D] of x [B, F], and the variables with new statistics."""
+
+
+class Party(NamedTuple):
+  """One participant's model in vertical FL: pure functions and an optimizer.
+
+  Attributes:
+    init: (key, x [B, F]) -> variables.
+    apply: (variables, x [B, F], *, train, key) -> (h [B, D], variables).
+    tx: on variables['params'].
+  """
+
+  init: Draw
+  apply: Forward
+  tx: optax.GradientTransformation
 
 
 class Revealed(NamedTuple):
@@ -52,92 +98,260 @@ class Revealed(NamedTuple):
   message: Optional[chex.ArrayTree]  # what it could read; None when sealed
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('pixel_range',),
+  meta_fields=('apply', 'shape'),
+)
 @dataclasses.dataclass(frozen=True)
-class Known:
-  """What the threat model grants an attack beyond its view.
+class Model:
+  """A grant: the model's forward pass.
 
-  Sizes and functions are static, arrays are leaves, so a `Known` passes through
-  jit and vmap. A field that is None was not granted.
+  Attributes:
+    apply: (variables, x [M, ...]) -> logits [M, K].
+    shape: of one example.
+    pixel_range: of images, black and white in the model's input space, 2 x [C]
+      or 2 x [1]; None of other examples.
   """
 
-  num_classes: int = dataclasses.field(metadata=dict(static=True))  # K
-  batch_size: int = dataclasses.field(metadata=dict(static=True))  # B, a client
-  steps: int = dataclasses.field(default=1, metadata=dict(static=True))  # S
-  clients: int = dataclasses.field(default=1, metadata=dict(static=True))  # C
-  # Local learning rate behind an update.
-  lr: Optional[float] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  # The defense as far as the attacker knows it: pairs of a transform's name and
-  # its strength, such as (('clip', 0.1), ('gaussian', 0.01)).
-  defense: Optional[tuple] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  # The model's forward pass: (variables, x [M, ...]) -> logits [M, K].
-  apply: Optional[Callable] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  # The attacker's own bottom model, exactly the training-mode pass behind its
-  # view: (variables, x [B, F], key) -> h [B, D].
-  bottom: Optional[Callable] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  # Input shape of the model, one example; known with `apply`.
-  shape: Optional[tuple] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  # Images: black and white in the model's input space, 2 x [C] or [1].
-  box: Optional[tuple] = None
-  x: Optional[chex.Array] = None  # [M, ...] auxiliary examples
-  y: Optional[chex.Array] = None  # [M, K] their labels, where granted
-  step: Optional[chex.Array] = None  # [] training step of the view, from 0
-  # The attacker's own party, which it can train, and its own rows without
-  # labels: index [n] -> x [n, ...] on the host, for index below `held`.
-  party: Optional[Party] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  pool: Optional[Callable] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
-  held: Optional[int] = dataclasses.field(
-    default=None, metadata=dict(static=True)
-  )
+  apply: Apply
+  shape: tuple[int, ...]
+  pixel_range: Optional[tuple[chex.Array, chex.Array]] = None
 
 
-def _absent(*args, **kwargs):
-  raise InputError('this attack has no such part; see its docstring.')
+class Labelled(NamedTuple):
+  """A grant: examples of the attacker's own, with labels.
+
+  Attributes:
+    x: [M, ...] examples.
+    y: [M, K] their labels.
+  """
+
+  x: chex.Array
+  y: chex.Array
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=(),
+  meta_fields=('take', 'size'),
+)
+@dataclasses.dataclass(frozen=True)
+class Pool:
+  """A grant: the attacker's own rows without labels, on the host.
+
+  Attributes:
+    take: index [n] -> x [n, ...], for index below `size`.
+    size: how many rows there are.
+  """
+
+  take: Take
+  size: int
 
 
 class Reconstruction(NamedTuple):
-  """Inputs that an attack made up, and why it chose them."""
+  """Inputs that an attack made up, and why it chose them.
 
-  x: chex.Array  # [B, ...] in the model's input space
-  labels: chex.Array  # [B] int, one for each of x
-  objective: chex.Array  # [] what the attack minimised, at x
+  Attributes:
+    x: [B, ...] in the model's input space.
+    labels: [B] int, one for each of x.
+    objective: [] what the attack minimised, at x.
+  """
+
+  x: chex.Array
+  labels: chex.Array
+  objective: chex.Array
+
+
+# (key, memory, known) -> counts [K] | scores [B, K] | Reconstruction
+Infer = Callable[[chex.PRNGKey, Memory, Known], Any]
+# (memory, view) -> memory
+Observe = Callable[[Memory, View], Memory]
+# known -> memory before the first view
+Init = Callable[[Known], Memory]
+
+
+def keep_last(memory: Memory, view: View) -> View:
+  """Returns the view: an attack of an instant remembers nothing else."""
+  del memory
+  return view
+
+
+def no_memory(known: Known) -> None:
+  """Returns None: nothing is remembered before the first view."""
+  del known
 
 
 class Attack(NamedTuple):
-  """Pure functions; an attack fills in what it needs.
+  """An inference from what was observed: pure functions; see `attack`.
 
-  An attacker that does not follow the protocol sends another embedding than its
-  own (`send`), or changes the message that it receives (`tamper`, extra
-  arguments `key= index= mask= epoch= notes=`, its embedding as `params`). What
-  is sealed can be changed in an affine way alone: ciphertexts can be copied,
-  scaled and added to.
+  An attack of an instant keeps the last view: its memory is the view, so that
+  `infer(key, view, known)` is all that there is to it.
+
+  Attributes:
+    infer: (key, memory, known) -> counts [K], scores [B, K] or a
+      `Reconstruction`.
+    observe: (memory, view) -> memory.
+    init: (known) -> memory.
+    needs: fields of `Known` that it cannot do without.
   """
 
-  # (key, view, known) -> counts [K] | scores [B, K] | Reconstruction
-  infer: Callable = _absent
-  # (key, view, known, callback) -> predict: x [n, ...] -> scores [n, K]. Trains
-  # on the host; callback(epoch, predict) after each epoch, from 1.
-  fit: Optional[Callable] = None
-  check: Callable = lambda known: None  # raises what would make `fit` fail
-  # Replaces the attacker's own: keywords name, learning_rate, hyper -> tx.
-  optimizer: Optional[Callable] = None
-  # (key, h [B, D], *, mask [B], notes) -> h [B, D], what is sent instead
-  send: Optional[Callable] = None
-  tamper: Optional[optax.GradientTransformation] = None  # on the cut [B, D]
+  infer: Infer
+  observe: Observe = keep_last
+  init: Init = no_memory
+  needs: tuple[str, ...] = ()
+
+
+class Callback(Protocol):
+  """What a fit reports to after each epoch."""
+
+  def __call__(self, epoch: int, predict: Predict) -> None:
+    """Takes the number of the epoch, from 1, and what predicts after it."""
+
+
+# (key, view, known, callback) -> predict
+Fit = Callable[[chex.PRNGKey, View, Known, Callback], Predict]
+# (known) -> None; raises what would make `fit` fail
+Check = Callable[[Known], None]
+
+
+class MakeOptimizer(Protocol):
+  """What makes a malicious optimizer in the place of a party's own."""
+
+  def __call__(
+    self, *, name: str, learning_rate: optax.ScalarOrSchedule, **hyper: Any
+  ) -> optax.GradientTransformation:
+    """Returns the malicious form of optax's `name`, with its arguments."""
+
+
+class Completion(NamedTuple):
+  """An attack that trains on the host: model completion; see `completion`.
+
+  Attributes:
+    fit: (key, view, known, callback) -> predict: x [n, ...] -> scores [n, K].
+    check: (known) -> None; raises what would make `fit` fail.
+    optimizer: makes what replaces the party's own optimizer in the joint
+      training; None keeps that.
+    needs: fields of `Known` that it cannot do without.
+  """
+
+  fit: Fit
+  check: Check
+  optimizer: Optional[MakeOptimizer] = None
+  needs: tuple[str, ...] = ()
+
+
+class Send(Protocol):
+  """What a party sends in the place of its embedding."""
+
+  def __call__(
+    self,
+    key: chex.PRNGKey,
+    h: chex.Array,
+    *,
+    mask: chex.Array,
+    notes: Optional[chex.ArrayTree],
+  ) -> chex.Array:
+    """Returns what is sent for h [B, D], mask [B] and `Batch.notes`; [B, D]."""
+
+
+class Tampering(NamedTuple):
+  """A party that does not follow the protocol; it infers nothing.
+
+  It sends another embedding than its own, or changes the message that it
+  receives. What is sealed can be changed in an affine way alone: ciphertexts
+  can be copied, scaled and added to.
+
+  Attributes:
+    send: (key, h [B, D], *, mask [B], notes) -> h [B, D].
+    tamper: on the cut [B, D], with extra arguments `key= index= mask= epoch=
+      notes=` and the party's embedding as `params`.
+  """
+
+  send: Optional[Send] = None
+  tamper: Optional[optax.GradientTransformation] = None
+
+
+def attack(
+  infer: Infer,
+  *,
+  name: str,
+  needs: Sequence[str] = (),
+  observe: Observe = keep_last,
+  init: Init = no_memory,
+) -> Attack:
+  """Returns an attack that refuses to infer without what it needs.
+
+  Args:
+    infer: (key, memory, known) -> counts [K], scores [B, K] or a
+      `Reconstruction`.
+    name: as in a config, such as 'counts.llbg'.
+    needs: fields of `Known`.
+    observe: (memory, view) -> memory.
+    init: (known) -> memory.
+  """
+
+  def checked(key, memory, known):
+    check_needs(name, needs, granted(known))
+    return infer(key, memory, known)
+
+  return Attack(checked, observe, init, tuple(needs))
+
+
+def completion(
+  fit: Fit,
+  *,
+  name: str,
+  needs: Sequence[str],
+  check: Check,
+  optimizer: Optional[MakeOptimizer] = None,
+) -> Completion:
+  """Returns a completion that refuses to fit without what it needs.
+
+  Args:
+    fit: (key, view, known, callback) -> predict.
+    name: as in a config, such as 'completion.passive'.
+    needs: fields of `Known`.
+    check: (known) -> None, called where nothing is missing; raises what else
+      would make `fit` fail.
+    optimizer: in the place of the party's own.
+  """
+
+  def checked_fit(key, view, known, callback):
+    check_needs(name, needs, granted(known))
+    return fit(key, view, known, callback)
+
+  def checked(known):
+    check_needs(name, needs, granted(known))
+    check(known)
+
+  return Completion(checked_fit, checked, optimizer, tuple(needs))
+
+
+def granted(known: Known) -> tuple[str, ...]:
+  """Returns the fields of an `hfl.Known` or `vfl.Known` that are not None."""
+  fields = (field.name for field in dataclasses.fields(known))
+  return tuple(f for f in fields if getattr(known, f) is not None)
+
+
+def check_needs(
+  name: str, needs: Sequence[str], granted: Collection[str]
+) -> None:
+  """Refuses to run an attack without what it needs.
+
+  Args:
+    name: of the attack, as in a config.
+    needs: fields of `Known`.
+    granted: fields of `Known` that it has.
+
+  Raises:
+    InputError: a field was not granted.
+  """
+  for field in needs:
+    if field not in granted:
+      raise InputError(
+        f'{name} needs {field!r}, which is not granted; add it to known.'
+      )
 
 
 def jit_once(function: Callable) -> Callable:

@@ -8,6 +8,8 @@ as they are and only 'params' are updated.
 """
 
 from collections.abc import Callable
+import dataclasses
+import functools
 import math
 from typing import NamedTuple, Optional
 
@@ -16,16 +18,67 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.base import Batch, InputError
+from labelleak.base import Batch, InputError, Labelled, Model
+from labelleak.he import Aggregate
 
 Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
 
 
 class View(NamedTuple):
-  """All that the server (or an eavesdropper) observes of a round."""
+  """All that the server (or an eavesdropper) observes of a round.
 
-  grads: chex.ArrayTree  # like variables['params']: gradient, or update / lr
-  variables: Optional[chex.ArrayTree] = None  # what the server sent
+  Attributes:
+    grads: like variables['params']: the gradient, or the update / lr.
+    variables: what the server sent.
+  """
+
+  grads: chex.ArrayTree
+  variables: Optional[chex.ArrayTree] = None
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('model', 'labelled', 'unlabelled', 'labels'),
+  meta_fields=(
+    'num_classes',
+    'batch_size',
+    'steps',
+    'clients',
+    'lr',
+    'defense',
+  ),
+)
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """All that an attack on a round is granted beside its view.
+
+  Sizes and functions are static, arrays are leaves, so a `Known` passes through
+  jit and vmap. A field that is None was not granted.
+
+  Attributes:
+    num_classes: K.
+    batch_size: B, of a client.
+    steps: S.
+    clients: C.
+    lr: local learning rate behind an update.
+    defense: as far as the attacker knows it: pairs of a transform's name and
+      its strength, such as (('clip', 0.1), ('gaussian', 0.01)).
+    model: the forward pass behind `View.variables`.
+    labelled: examples of the attacker's own, with labels.
+    unlabelled: [M, ...] examples of its own without; `labelled` goes before.
+    labels: [C * B, K] of the round itself, for upper bounds alone: no attack.
+  """
+
+  num_classes: int
+  batch_size: int
+  steps: int = 1
+  clients: int = 1
+  lr: Optional[float] = None
+  defense: Optional[tuple[tuple[str, float], ...]] = None
+  model: Optional[Model] = None
+  labelled: Optional[Labelled] = None
+  unlabelled: Optional[chex.Array] = None
+  labels: Optional[chex.Array] = None
 
 
 def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
@@ -154,7 +207,7 @@ def observe(
   batches: Batch,
   *,
   defense: optax.GradientTransformation,
-  aggregate: Callable,
+  aggregate: Aggregate,
   queries: int = 1,
 ) -> View:
   """One round with C clients, as the server sees it.
@@ -196,7 +249,7 @@ def observe(
   else:
     updates = jax.vmap(one_client)(keys, batches)
   mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
-  revealed = aggregate(aggregate_key, mean, updates)
+  revealed = aggregate.reveal(aggregate_key, mean, updates)
   return View(grads=revealed.result, variables=variables)
 
 

@@ -3,7 +3,9 @@
 Names resolve by import, so that adding a file is all that an attack, a defense,
 a model or a data set needs: 'counts.llbg' of 'attacks' is
 `labelleak.attacks.counts.llbg`, and a name whose first part is no module of the
-package is an absolute import path, so that extensions may live elsewhere.
+package is an absolute import path, so that extensions may live elsewhere. The
+module may be left out where one module alone defines the name: 'gaussian' of
+'defenses' is 'noise.gaussian'.
 """
 
 from collections.abc import Iterator
@@ -50,18 +52,61 @@ def find(package: str, name: str) -> Any:
   """Returns the constructor that a name stands for, without calling it.
 
   Raises:
-    InputError: no such name; lists the names that exist.
+    InputError: no such name (lists the names that exist), or a name without its
+      module that several modules define (lists those).
   """
   root = f'labelleak.{package}'
-  module, _, attribute = name.rpartition('.')
+  full = name if '.' in name else _qualify(package, name)
+  module, _, attribute = full.rpartition('.')
   for path in (f'{root}.{module}' if module else root, module):
     constructor = getattr(_import(path), attribute, None)
     if callable(constructor) and not attribute.startswith('_'):
       return constructor
+  raise _unknown(package, name)
+
+
+def canonical(package: str, name: str) -> str:
+  """Returns the one spelling of a name that rows use: the shortest.
+
+  >>> canonical('defenses', 'noise.gaussian')
+  'gaussian'
+
+  A name of another package is an absolute import path and stays as it is.
+
+  Raises:
+    InputError: no such name, or a short one that several modules define.
+  """
+  find(package, name)
+  name = name.removeprefix(f'labelleak.{package}.')
+  short = name.rpartition('.')[2]
+  return short if _spellings(package, short) == [name] else name
+
+
+def _spellings(package, short):
+  """Full names of the constructors that are called `short`."""
+  return [n for n in names(package) if n.rpartition('.')[2] == short]
+
+
+def _qualify(package, short):
+  """The full name of the only constructor that is called `short`."""
+  full = _spellings(package, short)
+  if len(full) > 1:
+    raise InputError(
+      f'{package} has {short!r} in several modules; write one of:'
+      f' {", ".join(full)}.'
+    )
+  if not full:
+    raise _unknown(package, short)
+  return full[0]
+
+
+def _unknown(package, name):
+  """The error for a name that stands for nothing."""
   known = names(package)
-  close = difflib.get_close_matches(name, known, 1)
+  short = [] if '.' in name else [n.rpartition('.')[2] for n in known]
+  close = difflib.get_close_matches(name, [*known, *short], 1)
   hint = f'did you mean {close[0]!r}? ' if close else ''
-  raise InputError(
+  return InputError(
     f'{package} has no {name!r}; {hint}known: {", ".join(known)}.'
   )
 

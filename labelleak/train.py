@@ -271,6 +271,7 @@ def classifier(
   batch_size: int,
   lr: float,
   seed: int,
+  key: Optional[chex.PRNGKey] = None,
   optimizer: str = 'adam',
   weight_decay: float = 0.0,
   defense: Optional[optax.GradientTransformation] = None,
@@ -287,7 +288,8 @@ def classifier(
     source: a `data.Source`.
     steps, batch_size: of mini-batches from epochs shuffled anew.
     lr: learning rate, constant.
-    seed: of initialisation, order and dropout.
+    seed: of the order, and of all else without a key.
+    key: of initialisation, dropout and defense.
     optimizer: name in optax, such as 'adam', 'adamw' or 'sgd'.
     weight_decay: the optimizer's own, else added to the gradient (L2).
     defense: acts on the mean gradient of every mini-batch, before decay and
@@ -308,7 +310,8 @@ def classifier(
   tx = transformation(optimizer, lr, weight_decay=weight_decay, **hyper)
   tx = optax.chain(defense or optax.identity(), tx)
   tx = optax.with_extra_args_support(tx)
-  init_key, step_key = jax.random.split(jax.random.key(seed))
+  key = jax.random.key(seed) if key is None else key
+  init_key, step_key = jax.random.split(key)
   if variables is None:
     variables = base.jit_once(model.init)(init_key, source.take(np.arange(1)))
   state = State(

@@ -11,6 +11,8 @@ import numpy as np
 import optax
 
 from labelleak import base, data, defenses, models, train
+from labelleak.defenses.clipping import clip
+from labelleak.defenses.noise import gaussian
 
 
 class Interrupted(Exception):
@@ -206,8 +208,8 @@ class Net(nn.Module):
 class ClassifierTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
-    self.train = data.load('embedded.digits', split='train')
-    self.test = data.load('embedded.digits', split='test')
+    self.train = data.load('digits', split='train')
+    self.test = data.load('digits', split='test')
 
   def _fit(self, **hyper):
     arguments = dict(steps=150, batch_size=64, lr=3e-3, seed=0) | hyper
@@ -283,13 +285,13 @@ class ClassifierTest(parameterized.TestCase):
     sgd = dict(steps=5, optimizer='sgd', lr=0.1)
     runs = [
       self._fit(defense=defense, **sgd)[1]
-      for defense in (None, defenses.build((spec,)))
+      for defense in (None, defenses.build((spec,)).gradient)
     ]
     chex.assert_trees_all_close(*runs, atol=1e-5)
 
   def test_a_clipped_step_is_as_long_as_the_clip(self):
     _, free = self._moves(None)
-    _, clipped = self._moves(defenses.clip(max_norm=0.01))
+    _, clipped = self._moves(clip(max_norm=0.01).gradient)
     self.assertGreater(optax.tree.norm(free), 0.1)
     self.assertAlmostEqual(optax.tree.norm(clipped), 0.01, delta=1e-4)
     scale = 0.01 / optax.tree.norm(free)
@@ -298,7 +300,7 @@ class ClassifierTest(parameterized.TestCase):
     )
 
   def test_weight_decay_is_no_data_and_is_not_clipped(self):
-    start, moved = self._moves(defenses.clip(max_norm=1e-6), weight_decay=0.5)
+    start, moved = self._moves(clip(max_norm=1e-6).gradient, weight_decay=0.5)
     decay = jax.tree.map(lambda w: 0.5 * w, start['params'])
     chex.assert_trees_all_close(moved, decay, atol=2e-6)
 
@@ -310,7 +312,7 @@ class ClassifierTest(parameterized.TestCase):
       steps=steps, optimizer='sgd', lr=lr, variables=start, defense=tx
     )[1]['params']['Dense_0']['kernel']
     # Large noise: what it does to the later gradients is small beside it.
-    noise = np.ravel(fit(defenses.gaussian(stddev=sigma)) - fit(None))
+    noise = np.ravel(fit(gaussian(stddev=sigma).gradient) - fit(None))
     found = noise.std() / (sigma * lr)
     error = steps**0.5 / np.sqrt(2 * noise.size)
     for factor, agrees in ((1, True), (2 / 3, False), (1.5, False)):

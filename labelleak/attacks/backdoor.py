@@ -18,8 +18,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak.base import Attack, InputError
-from labelleak.defenses import contract
+from labelleak.base import InputError, Tampering
+from labelleak.defenses import extra_args
 
 
 class Notes(NamedTuple):
@@ -38,7 +38,7 @@ def backdoor(
   margin: float = 0.0,
   balanced: bool = False,
   keep_targets: bool = False,
-) -> Attack:
+) -> Tampering:
   """Algorithm 3: poisoned rows take the gradients of rows of the target class.
 
   For each pair (i, j) the embedding of i is sent in the place of j's, and the
@@ -100,10 +100,10 @@ def backdoor(
       kept -= jnp.where(honest[:, None], share[None], 0.0)
     return jnp.where(poisoned[:, None], taken, kept)
 
-  return Attack(send=send, tamper=contract.stateless(change))
+  return Tampering(send=send, tamper=extra_args.stateless(change))
 
 
-def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Attack:
+def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
   """Eq. 13 and 14: gamma times the gradient of the target label tau.
 
   A row of the cut gradient is (S - Y) c, with c = 1 for a loss that is a sum
@@ -136,7 +136,7 @@ def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Attack:
     changed = gamma * (cut + (own - target[None]) / count)
     return jnp.where(chosen, changed, cut)
 
-  return Attack(tamper=contract.stateless(change))
+  return Tampering(tamper=extra_args.stateless(change))
 
 
 def _places(notes):

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import defenses
 from labelleak.attacks.linear import equations
 from labelleak.attacks.scores import readout
-from labelleak.base import Attack, InputError
-from labelleak.defenses import label_codes
+from labelleak.base import Attack, InputError, attack
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
 _NAMES = 'least', 'granted'
@@ -45,7 +45,7 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     rounds: of EM.
     names: which cluster is which class. 'least': all of them together such that
       the least of the fake labels' mass is on the true class, as codes have it
-      that contrast. 'granted': by the labelled rows `known.x`, `known.y`.
+      that contrast. 'granted': by the labelled rows `known.labelled`.
 
   Raises:
     InputError: an option out of range. At trace time: a sealed view, a cut that
@@ -58,7 +58,7 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     )
 
   def infer(key, view, known):
-    _need(view, known, 'mixture', clear=True)
+    _check(view, known, 'mixture', clear=True)
     u = known.batch_size * view.cut_grads
     rows = jax.nn.softmax(view.h) - u
     starts = jax.nn.one_hot(
@@ -72,7 +72,8 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     cluster, name = optax.assignment.hungarian_algorithm(cost)
     return scores[:, cluster[jnp.argsort(name)]]
 
-  return Attack(infer=infer)
+  needs = ('labelled',) if names == 'granted' else ()
+  return attack(infer, name='decoding.mixture', needs=needs)
 
 
 def _em(rows, start, rounds):
@@ -118,14 +119,14 @@ def least_squares(
     raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
 
   def infer(key, view, known):
-    _need(view, known, 'least_squares')
+    _check(view, known, 'least_squares')
     with jax.default_matmul_precision('highest'):
       eq = equations.equations(key, view, known)
       operator = lambda z: eq.apply(eq.adjoint(z)) + ridge * z
       z = equations.conjugate_gradient(operator, eq.observed, steps)
       return _RULES[rule](eq.adjoint(z))
 
-  return Attack(infer=infer)
+  return attack(infer, name='decoding.least_squares', needs=('bottom',))
 
 
 def drawn(*, num: int) -> Attack:
@@ -141,12 +142,12 @@ def drawn(*, num: int) -> Attack:
   """
 
   def infer(key, view, known):
-    _need(view, known, 'drawn', clear=True)
+    _check(view, known, 'drawn', clear=True)
     u = known.batch_size * view.cut_grads
     rank = u.argsort(-1).argsort(-1)
     return jnp.where(rank < num, -2.0, -u)
 
-  return Attack(infer=infer)
+  return attack(infer, name='decoding.drawn')
 
 
 def own(*, code: Sequence[dict] = ()) -> Attack:
@@ -163,36 +164,26 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
   """
 
   def infer(key, view, known):
-    _need(view, known, 'own')
-    return label_codes.build(code, known.num_classes).decode(
-      jax.nn.softmax(view.h)
-    )
+    _check(view, known, 'own')
+    assumed = defenses.build_only('labels', code, known.num_classes)
+    return assumed.decode(jax.nn.softmax(view.h))
 
-  return Attack(infer=infer)
+  return attack(infer, name='decoding.own')
 
 
 def _agreement(members, view, known):
   """Labelled rows of class j in cluster k, [K, K]."""
-  if known.x is None or known.y is None:
-    raise InputError(
-      "decoding.mixture(names='granted') was granted no labelled example; set"
-      " known.x and known.y, or names='least'."
-    )
   rows = view.x.reshape(len(view.x), -1)
-  examples = known.x.reshape(len(known.x), -1)
+  examples = known.labelled.x.reshape(len(known.labelled.x), -1)
   same = (rows[:, None] == examples[None]).all(-1).astype(members.dtype)
-  return members.T @ (same @ known.y)
+  return members.T @ (same @ known.labelled.y)
 
 
-def _need(view, known, name, clear=False):
+def _check(view, known, name, clear=False):
   if clear and view.cut_grads is None:
     raise InputError(
       f'decoding.{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='clear') or 'linear.full'."
-    )
-  if name == 'least_squares' and known.bottom is None:
-    raise InputError(
-      f'decoding.{name} needs known.bottom; grant the attacker its own model.'
+      " aggregate=dict(name='plaintext') or 'linear.full'."
     )
   if view.h.shape[-1] != known.num_classes:
     raise InputError(

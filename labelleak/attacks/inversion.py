@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import optax
 
 from labelleak.attacks.linear import equations
-from labelleak.base import Attack, InputError, Known
+from labelleak.base import Attack, InputError, attack
+from labelleak.vfl import Known
 
 _POWER_ITERATIONS = 30
 
@@ -140,7 +141,7 @@ def batch(
     keys = jax.random.split(key, restarts)
     return closest(jax.vmap(one, (0, None, None))(keys, view, known)).scores
 
-  return Attack(infer=infer)
+  return attack(infer, name='inversion.batch', needs=('bottom',))
 
 
 def start(
@@ -205,11 +206,6 @@ def transposed_jacobian(view, known: Known) -> Callable:
   J is that of the very pass behind the view. Being linear, the map is its own
   derivative and J its transpose.
   """
-  if known.bottom is None:
-    raise InputError(
-      "inversion.batch repeats the attacker's own forward pass; grant"
-      ' known.bottom (vfl.bottom of its party).'
-    )
 
   def forward(params):
     return known.bottom({**view.variables, 'params': params}, view.x, view.key)

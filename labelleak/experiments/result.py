@@ -7,7 +7,6 @@ compares beyond that is `extra`, never required.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import runs, spec
@@ -65,27 +64,39 @@ NO_ATTACK: Spec = dict(name='none')
 
 
 def row(
-  result: Result, config: ConfigDict, point: Mapping[str, Any], seconds: float
+  result: Result,
+  *,
+  config_name: str,
+  point: Mapping[str, Any],
+  seed: int,
+  seconds: float,
 ) -> dict:
   """Returns the row of a result, one JSON object.
+
+  Args:
+    result: of one attack at a point.
+    config_name: of the config.
+    point: path -> value, of what was swept.
+    seed: of the first trial.
+    seconds: that the point took.
 
   Raises:
     InputError: the result is no `Result`, or has no values.
   """
   if not isinstance(result, Result) or not result.values:
     raise InputError(
-      f'the experiment {config.experiment} returned {type(result).__name__};'
-      ' it must return Results with values, see labelleak.experiments.result.'
+      f'an experiment of {config_name} returned {type(result).__name__}; it'
+      ' must return Results with values, see labelleak.experiments.result.'
     )
   metrics = {name: summary(v) for name, v in result.values.items()}
   contents = dict(
-    config=config.name,
+    config=config_name,
     point=point,
     attack=result.attack,
     known=result.known,
     setting=result.setting._asdict(),
     trials=len(next(iter(result.values.values()))),
-    seed=config.seed,
+    seed=seed,
     metrics=metrics,
   )
   return spec.plain(

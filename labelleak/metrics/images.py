@@ -18,14 +18,16 @@ from labelleak.metrics import perceptual, wavelets
 _WINDOW = 11  # of SSIM, where the image has room for it
 
 
-def pixels(x: chex.Array, box: tuple) -> chex.Array:
-  """Normalised images [B, H, W, C] back in [0, 1], clipped.
+def pixels(
+  x: chex.Array, pixel_range: tuple[chex.Array, chex.Array]
+) -> chex.Array:
+  """Scales normalised images [B, H, W, C] back to [0, 1], clipped.
 
   Args:
     x: in the model's input space.
-    box: black and white there, 2 x [C] or [1].
+    pixel_range: black and white there, 2 x [C] or [1].
   """
-  black, white = (jnp.broadcast_to(b, x.shape[1:])[None] for b in box)
+  black, white = (jnp.broadcast_to(b, x.shape[1:])[None] for b in pixel_range)
   return jnp.clip((x - black) / (white - black), 0.0, 1.0)
 
 

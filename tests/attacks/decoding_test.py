@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import attacks, metrics, vfl
-from labelleak.base import InputError, Known
-from labelleak.defenses import coae, label_codes
+from labelleak import attacks, defenses, metrics, vfl
+from labelleak.base import InputError, Labelled
+from labelleak.defenses import LabelCode, coae, label_codes
+from labelleak.vfl import Known
 
 KEY = jax.random.key(0)
 COMPLEMENT = dict(name='complement')
@@ -35,15 +36,15 @@ def observe(code, *, size=512, classes=10, std=0.2, seed=0):
   x = jax.random.normal(keys[3], (size, 3))
   first = y.argmax(0)
   view = vfl.View(x, own, {}, keys[3], {}, cut)
-  return view, Known(classes, size, x=x[first], y=y[first]), y
+  return view, Known(classes, size, labelled=Labelled(x[first], y[first])), y
 
 
 @functools.cache
 def compiled(name, size, classes, **options):
-  """Scores of an attack on (view, x, y granted), jitted once."""
+  """Scores of an attack on (view, labelled rows), jitted once."""
   infer = attacks.load(name, **options).infer
-  known = lambda x, y: Known(classes, size, x=x, y=y)
-  return jax.jit(lambda view, x, y: infer(KEY, view, known(x, y)))
+  known = lambda labelled: Known(classes, size, labelled=labelled)
+  return jax.jit(lambda view, labelled: infer(KEY, view, known(labelled)))
 
 
 def rates(
@@ -51,7 +52,7 @@ def rates(
 ):
   """(accuracy, accuracy after the best renaming) of an attack."""
   view, known, y = observe(code, size=size, classes=classes, std=std)
-  scores = compiled(name, size, classes, **options)(view, known.x, known.y)
+  scores = compiled(name, size, classes, **options)(view, known.labelled)
   accuracy = metrics.label_accuracy(scores, y)
   return float(accuracy), float(metrics.permuted_label_accuracy(scores, y))
 
@@ -61,7 +62,7 @@ class MixtureTest(parameterized.TestCase):
   def test_coae_is_read_where_its_complement_is_not_enough(
     self, classes, confusion
   ):
-    code = coae.fitted(num_classes=classes, confusion=confusion)
+    code = coae.coae(num_classes=classes, confusion=confusion).labels
     view, known, y = observe(code, classes=classes, std=0.25)
     plain = attacks.load('scores.direct', rule='complement')
     complement = metrics.label_accuracy(plain.infer(KEY, view, known), y)
@@ -77,24 +78,24 @@ class MixtureTest(parameterized.TestCase):
     found = []
     for names in itertools.permutations(range(4)):
       order = np.array(names)
-      rename = label_codes.LabelCode(
-        lambda key, y, order=order: y[:, order], lambda p: p
+      rename = LabelCode(lambda key, y, order=order: y[:, order], lambda p: p)
+      code = label_codes.chain(
+        label_codes.complement(num_classes=4).labels, rename
       )
-      code = label_codes.chain(label_codes.complement(num_classes=4), rename)
       found.append(rates(code, size=128, classes=4))
     accuracy, permuted = np.mean(found, 0)
     self.assertAlmostEqual(accuracy, 1 / 4, delta=1e-6)
     self.assertEqual(permuted, 1.0)
 
   def test_one_labelled_row_of_each_class_breaks_a_renaming(self):
-    code = label_codes.build((COMPLEMENT, RENAMED), 10)
+    code = defenses.build((COMPLEMENT, RENAMED), 10).labels
     self.assertLess(rates(code)[0], 0.4)
     self.assertGreaterEqual(rates(code, names='granted')[0], 0.98)
 
   def test_drawn_labels_are_not_told_apart(self):
     """One class that a row is not of: 1 / 9 is what that is worth."""
     size = 2000
-    code = label_codes.build((COMPLEMENT, DRAW), 10)
+    code = defenses.build((COMPLEMENT, DRAW), 10).labels
     error = 4 * np.sqrt(1 / 9 * 8 / 9 / size)
     for name, options in (
       ('decoding.mixture', {}),
@@ -105,13 +106,13 @@ class MixtureTest(parameterized.TestCase):
       self.assertLess(accuracy, 1 / 9 + error)
       self.assertLess(permuted, 1 / 9 + 2 * error)
     self.assertGreater(
-      rates(label_codes.build((COMPLEMENT,), 10), size=size)[0], 0.98
+      rates(defenses.build((COMPLEMENT,), 10).labels, size=size)[0], 0.98
     )
 
   @parameterized.parameters(1, 3, 5)
   def test_drawn_classes_are_excluded_and_no_more(self, num):
     """Untrained, the rest is a guess; trained, the model's own answer."""
-    code = label_codes.build((COMPLEMENT, dict(name='draw', num=num)), 10)
+    code = defenses.build((COMPLEMENT, dict(name='draw', num=num)), 10).labels
     size = 2000
     accuracy, _ = rates(code, 'decoding.drawn', size=size, num=num)
     left = 1 / (10 - num)
@@ -125,7 +126,9 @@ class MixtureTest(parameterized.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_rows_and_classes_have_no_order(self):
-    view, known, _ = observe(label_codes.complement(num_classes=5), classes=5)
+    view, known, _ = observe(
+      label_codes.complement(num_classes=5).labels, classes=5
+    )
     rows = np.random.default_rng(0).permutation(512)
     order = np.random.default_rng(1).permutation(5)
     attack = attacks.load('decoding.mixture', rounds=20)
@@ -147,14 +150,14 @@ class MixtureTest(parameterized.TestCase):
       attacks.load('decoding.mixture', **options)
 
   def test_what_it_cannot_read_is_named(self):
-    view, known, _ = observe(label_codes.identity())
+    view, known, _ = observe(LabelCode())
     infer = attacks.load('decoding.mixture').infer
     with self.assertRaisesRegex(InputError, 'this link is sealed'):
       infer(KEY, view._replace(cut_grads=None), known)
     with self.assertRaisesRegex(InputError, 'logits of K=7'):
       infer(KEY, view, Known(7, 512))
     granted = attacks.load('decoding.mixture', names='granted').infer
-    with self.assertRaisesRegex(InputError, 'no labelled example'):
+    with self.assertRaisesRegex(InputError, "needs 'labelled'"):
       granted(KEY, view, Known(10, 512))
 
 
@@ -188,8 +191,8 @@ def scores(name, victim, num, **options):
   return jax.jit(infer)(view)
 
 
-OTHERS = label_codes.complement(num_classes=6)
-PLAIN = label_codes.identity()
+OTHERS = label_codes.complement(num_classes=6).labels
+PLAIN = LabelCode()
 
 
 class SealedTest(parameterized.TestCase):
@@ -211,7 +214,7 @@ class SealedTest(parameterized.TestCase):
   )
   def test_a_code_that_is_known_hides_nothing(self, code):
     _, _, y = sealed(PLAIN, 300)
-    victim = label_codes.build(code, 6)
+    victim = defenses.build(code, 6).labels
     found = scores('linear.full', victim, 300, code=code)
     self.assertGreater(float(metrics.label_accuracy(found, y)), 0.99)
     self.assertGreater(found.max(-1).mean(), 0.9)
@@ -221,9 +224,7 @@ class SealedTest(parameterized.TestCase):
     known = Known(6, 300, bottom=bottom)
 
     def shape(**options):
-      assumed = (
-        dict(name='labelleak.defenses.coae.fitted', steps=7, **options),
-      )
+      assumed = (dict(name='coae', steps=7, **options),)
       infer = attacks.load('linear.full', code=assumed).infer
       return jax.eval_shape(lambda v: infer(KEY, v, known), view).shape
 
@@ -232,7 +233,7 @@ class SealedTest(parameterized.TestCase):
       shape()
 
   def test_own_logits_are_decoded(self):
-    view, known, _ = observe(label_codes.identity())
+    view, known, _ = observe(LabelCode())
     plain = attacks.load('decoding.own').infer(KEY, view, known)
     chex.assert_trees_all_close(plain, jax.nn.softmax(view.h))
     decoded = attacks.load('decoding.own', code=(COMPLEMENT,))
@@ -240,8 +241,8 @@ class SealedTest(parameterized.TestCase):
     np.testing.assert_array_equal(found.argmax(-1), view.h.argmin(-1))
 
   def test_what_they_lack_is_named(self):
-    view, known, _ = observe(label_codes.identity())
-    with self.assertRaisesRegex(InputError, 'least_squares needs known.bottom'):
+    view, known, _ = observe(LabelCode())
+    with self.assertRaisesRegex(InputError, "squares needs 'bottom'"):
       attacks.load('decoding.least_squares').infer(KEY, view, known)
     with self.assertRaisesRegex(InputError, "rule='most'; use one of argmin"):
       attacks.load('decoding.least_squares', rule='most')

@@ -2,8 +2,8 @@
 
 A redesign of the house must not move an attack. The views are made here, by
 NumPy and a linear map of the test's own, so that nothing of the package but the
-attacks decides the answers. `python -m tests.fixed_views_test` records them
-anew, which only a change that is meant to move an attack may do.
+attacks decides the answers. `python -m tests.attacks.fixed_views_test` records
+them anew, which only a change that is meant to move an attack may do.
 
 Counts are compared exactly everywhere. Scores are, too, where they were
 recorded: the same versions and processor; elsewhere up to rounding.
@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import attacks, hfl, vfl
-from labelleak.base import Known
+from labelleak.base import Labelled, Model
 
 FILE = pathlib.Path(__file__).with_name('fixed_views.npz')
 KEY = jax.random.key(7)
 LR = 0.1
-MODEL = ('apply', 'shape')
-AUX = ('apply', 'shape', 'x', 'y')
+MODEL = ('model',)
+AUX = ('model', 'labelled')
 
 # name, arguments, grants
 COUNTS = (
@@ -125,10 +125,11 @@ def round_of(seed):
   grants = dict(
     lr=LR,
     defense=defense,
-    apply=apply,
-    shape=(FEATURES,),
-    x=np.float32(np.maximum(rng.normal(size=(4 * k, FEATURES)), 0)),
-    y=np.eye(k, dtype=np.float32)[aux],
+    model=Model(apply, (FEATURES,)),
+    labelled=Labelled(
+      np.float32(np.maximum(rng.normal(size=(4 * k, FEATURES)), 0)),
+      np.eye(k, dtype=np.float32)[aux],
+    ),
   )
   facts = dict(num_classes=k, batch_size=size, steps=steps, clients=clients)
   return view, facts, grants
@@ -173,7 +174,7 @@ def counts(seed):
   found = []
   for name, hyper, fields in COUNTS:
     own = {field: grants[field] for field in fields}
-    known = Known(**facts, **own)
+    known = hfl.Known(**facts, **own)
     found.append(np.asarray(load(f'counts.{name}', hyper)(KEY, view, known)))
   return np.stack(found)
 
@@ -181,7 +182,7 @@ def counts(seed):
 def scores(seed):
   """Scores of every attack on a batch, [attacks, B, K]."""
   view, facts = batch_of(seed)
-  known = Known(**facts, bottom=bottom)
+  known = vfl.Known(**facts, bottom=bottom)
   found = []
   for name, hyper in LINEAR:
     infer = load(f'linear.{name}', hyper)

@@ -13,7 +13,8 @@ import pytest
 
 from labelleak import attacks, data, he, metrics, models, registry, vfl
 from labelleak.attacks import inversion
-from labelleak.base import Batch, InputError, Known
+from labelleak.base import Batch, InputError
+from labelleak.vfl import Known
 
 B, F, K = 12, 9, 4
 
@@ -293,7 +294,7 @@ class BatchTest(parameterized.TestCase):
   def test_bad_grants_at_trace_time(self):
     view, known, _ = _view()
     infer = attacks.load('inversion.batch', steps=1).infer
-    with self.assertRaisesRegex(InputError, 'known.bottom'):
+    with self.assertRaisesRegex(InputError, "needs 'bottom'"):
       jax.eval_shape(infer, view.key, view, Known(num_classes=K, batch_size=B))
     wider = Known(num_classes=K + 1, batch_size=B, bottom=known.bottom)
     with self.assertRaisesRegex(InputError, "top='linear'"):
@@ -366,9 +367,9 @@ def test_mnist_halves_give_their_labels(shared):
   )
   index = np.arange(1024)
   y = jax.nn.one_hot(source.y[index], 10)
-  split = registry.load('data', 'vertical.rows', shape=source.shape)
+  split = registry.load('data', 'splits.rows', shape=source.shape)
   each = vfl.party(models.load('mlp.mlp2', num_classes=10), optax.adam(0.01))
-  links = (vfl.link(aggregate=he.sealed()),) * 2
+  links = (vfl.link(aggregate=he.ideal()),) * 2
   protocol = vfl.protocol((each, each), None, links)
   batch = Batch(tuple(split(source.take(index))), y, index, np.ones(1024))
   known = Known(10, 1024, bottom=vfl.bottom(each))

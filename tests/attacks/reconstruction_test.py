@@ -15,7 +15,8 @@ import pytest
 from labelleak import attacks, data, he, hfl, models
 from labelleak.attacks import reconstruction
 from labelleak.attacks.reconstruction import factored, matching
-from labelleak.base import Batch, InputError, Known, Reconstruction
+from labelleak.base import Batch, InputError, Model, Reconstruction
+from labelleak.hfl import Known
 from labelleak.models import layers
 
 K, SHAPE = 10, (8, 8, 1)
@@ -51,7 +52,7 @@ class Shared(nn.Module):
 
 @functools.cache
 def _digits():
-  return data.load('embedded.digits')
+  return data.load('digits')
 
 
 @functools.cache
@@ -75,9 +76,7 @@ def _observed(model, batch, *, steps=1, lr=0.1, seed=0, **known):
     steps=steps,
     lr=lr,
     defense=(),
-    apply=model.apply,
-    shape=SHAPE,
-    box=_digits().box,
+    model=Model(model.apply, SHAPE, _digits().pixel_range),
   )
   view = _observe(model, steps, lr)(jax.random.key(seed), batch)
   return view, Known(**given | known)
@@ -194,10 +193,12 @@ class MatchingTest(parameterized.TestCase):
     model, batch = _model(**spec), _batch()
     view, known = _observed(model, batch)
     x = jnp.array(np.random.default_rng(1).normal(size=(3, *SHAPE)))
+    plain = jax.checkpoint(model.apply)
     found = [
       _distance(x, batch.y, view, dataclasses.replace(known, **change))
       for change in (
-        dict(apply=jax.checkpoint(model.apply)),  # has no factors
+        # Has no factors.
+        dict(model=dataclasses.replace(known.model, apply=plain)),
         dict(defense=None),
         {},
       )
@@ -233,7 +234,7 @@ class MatchingTest(parameterized.TestCase):
         hfl.observe,
         client=hfl.fedsgd(hfl.cross_entropy(model.apply)),
         defense=optax.identity(),
-        aggregate=he.clear(),
+        aggregate=he.plaintext(),
       )
     )
     view = observe(jax.random.key(1), variables=whole.variables, batches=halves)
@@ -310,10 +311,10 @@ class InvertingGradientsTest(parameterized.TestCase):
       found = infer(jax.random.key(0), view, known)
       np.testing.assert_array_equal(found.labels, batch.y.argmax(-1))
     granted = _infer('inverting_gradients', labels='granted', steps=1)
-    with self.assertRaisesRegex(InputError, 'known.y'):
+    with self.assertRaisesRegex(InputError, "needs 'labels'"):
       granted(jax.random.key(0), view, known)
     other = jnp.eye(K)[jnp.array([7, 1, 1, 0])]
-    known = dataclasses.replace(known, y=other)
+    known = dataclasses.replace(known, labels=other)
     found = granted(jax.random.key(0), view, known)
     np.testing.assert_array_equal(found.labels, [0, 1, 1, 7])
 
@@ -422,9 +423,9 @@ class InvertingGradientsTest(parameterized.TestCase):
     batch = _batch(2)
     view, known = _observed(_model(**MODELS[0]), batch)
     for change, message in (
-      (dict(apply=None), 'needs apply'),
-      (dict(steps=2, lr=None), 'needs lr'),
-      (dict(shape=(64,)), 'images'),
+      (dict(model=None), "needs 'model'"),
+      (dict(steps=2, lr=None), "needs 'lr'"),
+      (dict(model=Model(known.model.apply, (64,))), 'images'),
       (dict(steps=2, clients=2), 'no single batch'),
     ):
       with self.assertRaisesRegex(InputError, message):

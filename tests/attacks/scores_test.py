@@ -10,7 +10,8 @@ from sklearn import metrics as sklearn_metrics
 
 from labelleak import attacks, metrics, vfl
 from labelleak.attacks.scores import readout
-from labelleak.base import InputError, Known
+from labelleak.base import InputError, Labelled
+from labelleak.vfl import Known
 
 KEY = jax.random.key(0)
 
@@ -21,12 +22,13 @@ def _view(cut, x=None):
 
 
 def _run(name, cut, num_classes, **hyper):
-  known = Known(num_classes=num_classes, batch_size=len(cut))
+  rows = Labelled(jnp.zeros((1, 1)), jnp.ones((1, num_classes)))
+  known = Known(num_classes=num_classes, batch_size=len(cut), labelled=rows)
   return jax.jit(attacks.load(name, **hyper).infer)(KEY, _view(cut), known)
 
 
-def _cosine(cut, rows, **granted):
-  known = Known(num_classes=2, batch_size=len(cut), **granted)
+def _cosine(cut, rows, labelled):
+  known = Known(num_classes=2, batch_size=len(cut), labelled=labelled)
   infer = jax.jit(attacks.load('scores.cosine').infer)
   return infer(KEY, _view(cut, rows), known)
 
@@ -90,8 +92,10 @@ class SealedTest(parameterized.TestCase):
   @parameterized.parameters('direct', 'norm', 'cosine')
   def test_a_sealed_view_is_an_error_at_trace_time(self, name):
     attack = attacks.load(f'scores.{name}')
-    known = Known(num_classes=2, batch_size=4)
-    with self.assertRaisesRegex(InputError, f'scores.{name}.*sealed.*clear'):
+    rows = Labelled(jnp.zeros((1, 1)), jnp.ones((1, 2)))
+    known = Known(num_classes=2, batch_size=4, labelled=rows)
+    says = f'scores.{name}.*sealed.*plaintext'
+    with self.assertRaisesRegex(InputError, says):
       jax.eval_shape(attack.infer, KEY, _view(None), known)
 
   @parameterized.parameters('norm', 'cosine')
@@ -159,7 +163,7 @@ class CosineTest(parameterized.TestCase):
   def test_one_known_positive_gives_every_label(self, seed):
     cut, y, x = self._embeddings(seed)
     one = np.flatnonzero(y[:, 1])[:1]
-    scores = _cosine(cut, x, x=x[one], y=y[one])
+    scores = _cosine(cut, x, Labelled(x[one], y[one]))
     self.assertEqual(metrics.label_accuracy(scores, y), 1.0)
     np.testing.assert_allclose(metrics.auc(scores, y), 1.0, rtol=1e-6)
 
@@ -168,10 +172,10 @@ class CosineTest(parameterized.TestCase):
     negative = np.flatnonzero(y[:, 0])[:4]
     strange = x + 1.0  # rows of no batch
     for granted in (
-      dict(x=x[negative], y=y[negative]),
-      dict(x=strange, y=y),
+      Labelled(x[negative], y[negative]),
+      Labelled(strange, y),
     ):
-      scores = _cosine(cut, x, **granted)
+      scores = _cosine(cut, x, granted)
       np.testing.assert_array_equal(scores, np.zeros((100, 2)))
       np.testing.assert_allclose(metrics.label_accuracy(scores, y), 0.5)
       np.testing.assert_allclose(metrics.auc(scores, y), 0.5)
@@ -179,21 +183,21 @@ class CosineTest(parameterized.TestCase):
   def test_a_flipped_label_flips_the_example_too(self):
     cut, y, x = self._embeddings(4)
     one = np.flatnonzero(y[:, 1])[:1]
-    scores = _cosine(-cut, x, x=x[one], y=y[one])
+    scores = _cosine(-cut, x, Labelled(x[one], y[one]))
     self.assertEqual(metrics.label_accuracy(scores, y), 1.0)
 
   def test_permuting_the_batch_permutes_the_scores(self):
     cut, y, x = self._embeddings(5)
     order = np.random.default_rng(0).permutation(len(y))
-    granted = dict(x=x[:9], y=y[:9])
-    straight = _cosine(cut, x, **granted)
-    shuffled = _cosine(cut[order], x[order], **granted)
+    granted = Labelled(x[:9], y[:9])
+    straight = _cosine(cut, x, granted)
+    shuffled = _cosine(cut[order], x[order], granted)
     np.testing.assert_allclose(shuffled, straight[order], atol=1e-6)
 
   def test_nothing_granted(self):
     cut, _, x = self._embeddings(6)
-    with self.assertRaisesRegex(InputError, 'known.x'):
-      _cosine(cut, x)
+    with self.assertRaisesRegex(InputError, "needs 'labelled'"):
+      _cosine(cut, x, None)
 
 
 if __name__ == '__main__':

@@ -66,7 +66,7 @@ class RowsTest(parameterized.TestCase):
       self.assertEqual(row['data'], 'digits')
       self.assertEqual(row['trials'], 6)
       self.assertEqual(
-        row['known'], ['lr', 'steps', 'clients', 'defense', 'apply']
+        row['known'], ['lr', 'steps', 'clients', 'defense', 'model']
       )
       for metric in ('count_accuracy', 'presence_precision', 'count_error'):
         self.assertEqual(set(row['metrics'][metric]), {'mean', 'std', 'stderr'})
@@ -190,7 +190,7 @@ class RowsTest(parameterized.TestCase):
         clean['metrics']['count_accuracy']['mean'] - 0.2,
       )
 
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_an_aggregate_hides_whose_labels_they_are(self, aggregate):
     # Of nearly uniform clients LLBG reads nearly all of the pooled counts.
     config = _config(
@@ -364,6 +364,28 @@ class DefenseTest(parameterized.TestCase):
     self.assertAlmostEqual(granted.pop('gaussian'), want)
     self.assertEqual(granted, dict(clip=1.0, compress=0.4))
 
+  def test_a_defense_has_one_row_however_it_is_spelled(self):
+    # Noise that `calibrated` allows for where it is told of it.
+    rows = []
+    for name in ('gaussian', 'noise.gaussian'):
+      noise = (dict(name=name, stddev=0.3),)
+      attacks = (dict(name='counts.calibrated', known=('steps', 'defense')),)
+      config = _config(attacks=attacks, step_defense=noise, trials=8)
+      rows.append(experiments.run(config)[0])
+    for field in ('attack', 'known', 'setting', 'defense', 'metrics'):
+      self.assertEqual(rows[0][field], rows[1][field])
+    self.assertEqual(rows[0]['defense'], 'gaussian')
+
+  @parameterized.parameters(
+    (dict(name='smoothing', alpha=0.1), 'smoothing .* is of vertical FL'),
+    (dict(name='distance_correlation', weight=0.1), 'acts on the loss'),
+    (dict(name='mid', weight=0.1), 'mid .* is of vertical FL'),
+  )
+  def test_what_is_of_vertical_fl_is_refused(self, spec, message):
+    config = _config(defense=(spec,))
+    with self.assertRaisesRegex(InputError, message):
+      label_counts.experiment(config=config)
+
   def test_averaged_rows_do_not_pass_for_published_ones(self):
     (row,) = experiments.run(_config(queries=3, trials=1, attacks=()))
     self.assertEqual(row['setting']['queries'], 3)
@@ -410,9 +432,7 @@ class DefenseTest(parameterized.TestCase):
 class PublishedDefensesTest(parameterized.TestCase):
   @parameterized.parameters(11, 12, 13, 14)
   def test_each_printed_cell_is_a_point_of_the_config(self, number):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
-    ]
+    table = published.table(f'llbg Table {number}')
     config = llbg_defenses.get_config(f'table={number},paper')
     points = [full for _, full in sweep.grid(config)]
     for label, cell in table.cells.items():
@@ -492,27 +512,29 @@ class GrantsTest(parameterized.TestCase):
 
   def _seen(self, wants, **fields):
     name = f'{__name__}.probe'
-    spec = (dict(name=name, wants=wants, known=('x', 'y', 'defense')),)
+    spec = (dict(name=name, wants=wants, known=('labelled', 'defense')),)
     experiments.run(_config(attacks=spec, trials=1, **fields))
     return SEEN[0]
 
   def test_only_what_is_granted(self):
     noise = (dict(name='clip', max_norm=0.5), dict(name='gaussian', stddev=0.1))
-    seen = self._seen('x', step_defense=noise)
-    self.assertIsNone(seen['apply'])
+    seen = self._seen('labelled', step_defense=noise)
+    self.assertIsNone(seen['model'])
     self.assertIsNone(seen['lr'])
     self.assertEqual(seen['steps'], 1)
     self.assertEqual(seen['defense'], (('clip', 0.5), ('gaussian', 0.1)))
-    self.assertEqual(seen['x'].shape, (100, 8, 8, 1))
-    self.assertEqual(seen['y'].shape, (100, 10))
+    self.assertEqual(seen['labelled'].x.shape, (100, 8, 8, 1))
+    self.assertEqual(seen['labelled'].y.shape, (100, 10))
+    for field in ('unlabelled', 'labels'):
+      self.assertIsNone(seen[field])
 
   def test_nothing_in_a_known_is_the_victims(self):
     allowed = {
       'num_classes', 'batch_size', 'steps', 'clients', 'lr', 'defense',
-      'apply', 'bottom', 'shape', 'box', 'x', 'y', 'step', 'party', 'pool',
-      'held',
+      'model', 'labelled', 'unlabelled',
     }  # fmt: skip
-    self.assertEqual(set(self._seen('x')), allowed)
+    # `labels` are of upper bounds, which no experiment on counts has.
+    self.assertEqual(set(self._seen('labelled')), allowed | {'labels'})
 
 
 class ErrorsTest(parameterized.TestCase):
@@ -520,10 +542,13 @@ class ErrorsTest(parameterized.TestCase):
     (dict(attacks=(dict(name='counts.llbgg'),)), "llbgg.*'counts.llbg'"),
     (dict(attacks=(dict(name='counts.llbg', gamma=1),)), "takes no 'gamma'"),
     (dict(attacks=(dict(),)), 'no attack or defense'),
-    (dict(attacks=(dict(name='counts.llg_plus'),)), 'llg_plus needs x and y'),
+    (
+      dict(attacks=(dict(name='counts.llg_plus'),)),
+      "llg_plus needs 'labelled'",
+    ),
     (dict(model__name='mlp.mpl'), "'mlp.mpl'.*'mlp.mlp'"),
-    (dict(dataset=dict(name='embedded.digit')), "'embedded.digits'"),
-    (dict(dataset=dict(name='embedded.digits', split='tst')), "'tst'"),
+    (dict(dataset=dict(name='digit')), 'did you mean digits'),
+    (dict(dataset=dict(name='digits', split='tst')), "'tst'"),
     (dict(partition='unbalancd'), "'unbalanced'"),
     (dict(batch_size=100_000), 'larger than the data'),
     (dict(batch_size=12), 'leaves.*without examples.*local_steps='),
@@ -532,7 +557,7 @@ class ErrorsTest(parameterized.TestCase):
     (dict(trials=0), 'trials=0'),
     (dict(known=('lr', 'labels')), "'labels'"),
     (dict(experiment='hlf'), "'hlf'; known: .*hfl"),
-    (dict(aggregate=dict(name='clera')), "'clear'"),
+    (dict(aggregate=dict(name='plaintxt')), "'plaintext'"),
     (dict(weights='/nowhere.npz'), '/nowhere.npz'),
     (dict(train=dict(steps=3, lr=0.1)), "'batch_size'"),
     (dict(train=dict(steps=3, lr=0.1, batch_size=4, speed=1)), "'speed'"),
@@ -542,11 +567,14 @@ class ErrorsTest(parameterized.TestCase):
     ),
     (dict(model=dict(name='vit.tiny')), 'vit.tiny|patch'),
     (
-      dict(dataset=dict(name='synthetic.images', num_classes=1)),
+      dict(dataset=dict(name='synthetic', num_classes=1)),
       'num_classes',
     ),
-    (dict(known=('x',), aux__split='test'), "'test'.*hold examples out"),
-    (dict(known=('x',), aux__per_class=0), 'per_class=0'),
+    (
+      dict(known=('unlabelled',), aux__split='test'),
+      "'test'.*hold examples out",
+    ),
+    (dict(known=('labelled',), aux__per_class=0), 'per_class=0'),
     (dict(dataset=dict(split='test')), 'dataset lacks a name'),
     (dict(per_device=0), 'per_device=0'),
     (dict(clients=0), 'clients=0'),
@@ -599,14 +627,14 @@ class AuxiliaryTest(parameterized.TestCase):
     config = _config(aux__per_class=10)
     source = inputs.source(config)
     aux, rows = inputs.auxiliary(config, source)
-    np.testing.assert_array_equal(aux['y'].sum(0), 10)
+    np.testing.assert_array_equal(aux.y.sum(0), 10)
     self.assertLen(rows, len(source.y) - 100)
     batch = inputs.batches(config, source, rows, np.arange(20))
     self.assertLessEqual(set(batch.index.ravel()), set(rows))
     held = np.setdiff1d(np.arange(len(source.y)), rows)
     taken = source.take(held)[np.argsort(source.y[held], kind='stable')]
     self.assertEqual(
-      {row.tobytes() for row in taken}, {row.tobytes() for row in aux['x']}
+      {row.tobytes() for row in taken}, {row.tobytes() for row in aux.x}
     )
 
   def test_overlap_leaves_all_rows_to_the_clients(self):
@@ -615,7 +643,7 @@ class AuxiliaryTest(parameterized.TestCase):
     aux, rows = inputs.auxiliary(config, source)
     self.assertLen(rows, len(source.y))
     first = np.flatnonzero(source.y == 0)[:10]
-    np.testing.assert_array_equal(aux['x'][:10], source.take(first))
+    np.testing.assert_array_equal(aux.x[:10], source.take(first))
 
   def test_holding_out_too_much_is_refused(self):
     config = _config(aux__per_class=44)

@@ -2,10 +2,13 @@
 
 import ast
 import configparser
+import inspect
 import pathlib
 import re
 
 from absl.testing import absltest, parameterized
+
+from labelleak import attacks, registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / 'labelleak'
@@ -36,6 +39,9 @@ UNSAFE = {
   'torch',
   'torchvision',
 }
+# Modules of `attacks` with an upper bound, which is given the true labels.
+BOUNDS = {'completion/__init__.py', 'reconstruction/__init__.py'}
+HELPERS = 'completion.learners.', 'completion.malicious.'
 LABELS = {'counts', 'label', 'labels', 'target', 'targets', 'truth', 'y'}
 
 
@@ -113,6 +119,28 @@ def _fields(tree, name):
   }
 
 
+def _reads_labels(tree):
+  """Whether a module of attacks reads `Known.labels`, or what may be it."""
+  return any(
+    (
+      isinstance(node, ast.Attribute)
+      and (node.attr, ast.unparse(node.value)) == ('labels', 'known')
+    )
+    or (
+      isinstance(node, ast.Call)
+      and ast.unparse(node.func) == 'getattr'
+      and 'labels' in ast.unparse(node)
+    )
+    for node in ast.walk(tree)
+  )
+
+
+def _built(name):
+  """What a constructor of attacks returns with the arguments it asks for."""
+  asks = inspect.signature(registry.find('attacks', name)).parameters
+  return attacks.load(name, **(dict(num=1) if 'num' in asks else {}))
+
+
 class LayersTest(parameterized.TestCase):
   def test_every_module_has_its_place(self):
     layers = {layer for layer, _, _ in _trees()}
@@ -173,15 +201,42 @@ class LayersTest(parameterized.TestCase):
       self.assertNoCommonElements(names, banned, f'{file}')
 
   def test_what_an_attack_sees_has_no_labels_of_the_victim(self):
-    views, known = set(), set()
+    fields = {'View': set(), 'Known': set(), 'Model': set(), 'Pool': set()}
     for _, _, tree in _trees():
-      views |= _fields(tree, 'View')
-      known |= _fields(tree, 'Known')
-    self.assertIn('grads', views)
-    self.assertNoCommonElements(views, LABELS)
-    # `y` belongs to the attacker's own examples `x`.
-    self.assertEqual(known & LABELS, {'y'})
-    self.assertIn('x', known)
+      for name in fields:
+        fields[name] |= _fields(tree, name)
+    self.assertIn('grads', fields['View'])
+    self.assertIn('labelled', fields['Known'])  # the attacker's own
+    for name in ('View', 'Model', 'Pool'):
+      self.assertNoCommonElements(fields[name], LABELS)
+    # Of upper bounds alone, as the next test holds them to.
+    self.assertEqual(fields['Known'] & LABELS, {'labels'})
+
+  def test_the_labels_of_the_victim_are_of_upper_bounds_alone(self):
+    readers = {
+      str(file.relative_to(PACKAGE / 'attacks'))
+      for layer, file, tree in _trees()
+      if layer == 'attacks' and _reads_labels(tree)
+    }
+    self.assertEqual(readers, BOUNDS)
+    needing = {
+      name
+      for name in registry.names('attacks')
+      if not name.startswith(HELPERS)
+      and 'labels' in getattr(_built(name), 'needs', ())
+    }
+    self.assertEqual(needing, {'completion.supervised'})
+    bound = attacks.load('reconstruction.inverting_gradients', labels='granted')
+    self.assertIn('labels', bound.needs)
+
+  @parameterized.parameters(
+    ('f = lambda known: known.labels', True),
+    ('def f(own):\n  return getattr(own, "labels")', True),
+    ('f = lambda key, view, known: known.labelled', False),
+    ('f = lambda found: found.labels', False),
+  )
+  def test_who_reads_labels_is_found(self, source, reads):
+    self.assertEqual(_reads_labels(ast.parse(source)), reads)
 
 
 class ConfigsTest(absltest.TestCase):

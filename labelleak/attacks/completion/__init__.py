@@ -21,24 +21,23 @@ Arguments are the fields of `learners.Options`. These attacks `fit` on the host
 and return what predicts; of the view they read the variables alone.
 """
 
-from collections.abc import Callable
 import functools
 
-import chex
 import jax
 import numpy as np
 
 from labelleak import base, train
 from labelleak.attacks.completion import learners, malicious, mixmatch
-from labelleak.base import Attack, InputError, Known
+from labelleak.base import Completion, InputError, Labelled, Pool, completion
+from labelleak.vfl import Known
 
 _CHUNK = 64  # steps between two returns to the host, at most
 
 
-def passive(**options) -> Attack:
+def passive(**options) -> Completion:
   """Completes the bottom of the view.
 
-  Needs `known.party`, `pool`, `held`, `x` [M, ...] and `y` [M, K].
+  Needs `known.party`, `pool` and `labelled`.
 
   Raises:
     InputError: an unknown or wrong option. (check) A grant is missing, there
@@ -49,7 +48,7 @@ def passive(**options) -> Attack:
   def fit(key, view, known, callback):
     return _complete(options, key, view.variables, known, callback)
 
-  return Attack(fit=fit, check=functools.partial(_check, options))
+  return _semi_supervised(options, fit, 'passive')
 
 
 def active(
@@ -59,7 +58,7 @@ def active(
   r_min: float = 1.0,
   r_max: float = 5.0,
   **options,
-) -> Attack:
+) -> Completion:
   """`passive` after a training with a malicious optimizer.
 
   Args:
@@ -74,7 +73,7 @@ def active(
   return passive(**options)._replace(optimizer=malicious.shared(**scale))
 
 
-def semi_supervised(**options) -> Attack:
+def semi_supervised(**options) -> Completion:
   """The same learning with a bottom drawn at random, all of it trained.
 
   With tune='head' the random bottom stays as it is: what the released code
@@ -89,15 +88,17 @@ def semi_supervised(**options) -> Attack:
     bottom = fresh(init_key, known)
     return _complete(options, key, bottom, known, callback)
 
-  return Attack(fit=fit, check=functools.partial(_check, options))
+  return _semi_supervised(options, fit, 'semi_supervised')
 
 
-def supervised(*, batch_size: int = 32, epochs: int = 100, **options) -> Attack:
+def supervised(
+  *, batch_size: int = 32, epochs: int = 100, **options
+) -> Completion:
   """Bottom and head trained on the labels of the whole pool: an upper bound.
 
   With the party's own optimizer, whose schedule counts epochs of the joint
-  training: give its `batch_size` and `epochs`. Needs `known.party`, `pool`,
-  `held` and in `known.y` [held, K] every label of the pool.
+  training: give its `batch_size` and `epochs`. Needs `known.party`, `pool`
+  and `labels`, every label of the pool.
 
   Raises:
     InputError: an unknown or wrong option. (check) Labels are missing.
@@ -107,39 +108,38 @@ def supervised(*, batch_size: int = 32, epochs: int = 100, **options) -> Attack:
   )
 
   def check(known):
-    need(known, 'party', 'pool', 'held', 'y')
-    if batch_size > known.held:
+    held = known.pool.size
+    if batch_size > held:
       raise InputError(
-        f'batch_size={batch_size} exceeds {known.held} rows; lower it.'
+        f'batch_size={batch_size} exceeds {held} rows; lower it.'
       )
-    if len(known.y) != known.held:
+    if len(known.labels) != held:
       raise InputError(
-        f'completion.supervised was granted {len(known.y)} labels of'
-        f' {known.held} rows; grant y without x, which is all of them.'
+        f'completion.supervised was granted {len(known.labels)} labels of'
+        f' {held} rows; grant those of all.'
       )
 
   def fit(key, view, known, callback):
     del view
-    steps = known.held // batch_size
+    steps = known.pool.size // batch_size
     bottom_key, key, order_key = jax.random.split(key, 3)
     bottom, seed = fresh(bottom_key, known), numbers_of(order_key)
     model = learners.supervised(known.party, known.num_classes, options)
 
     def batches(numbers):
-      rows = train.whole_batches(known.held, batch_size, numbers, seed)
-      return taken(known.pool, rows), np.asarray(known.y)[rows]
+      rows = train.whole_batches(known.pool.size, batch_size, numbers, seed)
+      return taken(known.pool, rows), np.asarray(known.labels)[rows]
 
-    state = model.init(key, bottom, known.pool(np.arange(1)))
+    state = model.init(key, bottom, known.pool.take(np.arange(1)))
     return run(model, state, bottom, batches, epochs, steps, callback)
 
-  return Attack(fit=fit, check=check)
+  needs = ('party', 'pool', 'labels')
+  return completion(fit, name='completion.supervised', needs=needs, check=check)
 
 
 def draw(
-  pool: Callable,
-  x: chex.Array,
-  y: chex.Array,
-  held: int,
+  pool: Pool,
+  labelled: Labelled,
   size: int,
   numbers: np.ndarray,
   seed: tuple[int, ...],
@@ -150,19 +150,26 @@ def draw(
   what is left of a pass after its last whole batch is dropped.
 
   Args:
-    pool: index [n] -> unlabelled rows [n, ...], for index below `held`.
-    x, y: labelled examples [M, ...], [M, K].
-    held: rows of the pool.
+    pool: unlabelled rows.
+    labelled: examples x [M, ...], y [M, K].
     size: B.
     numbers: of the steps.
     seed: of the order.
   """
   own, rows = (
     train.whole_batches(num, size, numbers, (*seed, which))
-    for which, num in enumerate((len(x), held))
+    for which, num in enumerate((len(labelled.x), pool.size))
   )
-  return mixmatch.Batch(
-    np.asarray(x)[own], np.asarray(y)[own], taken(pool, rows)
+  x, y = (np.asarray(a)[own] for a in labelled)
+  return mixmatch.Batch(x, y, taken(pool, rows))
+
+
+def _semi_supervised(options, fit, name):
+  return completion(
+    fit,
+    name=f'completion.{name}',
+    needs=('party', 'pool', 'labelled'),
+    check=functools.partial(_check, options),
   )
 
 
@@ -171,26 +178,25 @@ def _complete(options, key, bottom, known, callback):
   size = options.batch_size
   model = learners.semi_supervised(known.party, known.num_classes, options)
   init_key, order_key = jax.random.split(key)
-  rows = known.pool, known.x, known.y, known.held, size
-  batches = lambda numbers: draw(*rows, numbers, numbers_of(order_key))
-  state = model.init(init_key, bottom, known.x[:1])
+  seed = numbers_of(order_key)
+  batches = lambda n: draw(known.pool, known.labelled, size, n, seed)
+  state = model.init(init_key, bottom, known.labelled.x[:1])
   rest = bottom, batches, options.epochs, options.iterations
   return run(model, state, *rest, callback)
 
 
 def _check(options, known):
   """Traces a step; raises what is wrong with it."""
-  need(known, 'party', 'pool', 'held', 'x', 'y')
-  size = options.batch_size
-  if size > min(len(known.x), known.held):
+  size, labelled, held = options.batch_size, known.labelled, known.pool.size
+  if size > min(len(labelled.x), held):
     raise InputError(
-      f'batch_size={size} exceeds the {len(known.x)} labelled examples or the'
-      f' {known.held} rows of the pool; lower it.'
+      f'batch_size={size} exceeds the {len(labelled.x)} labelled examples or'
+      f' the {held} rows of the pool; lower it.'
     )
   model = learners.semi_supervised(known.party, known.num_classes, options)
-  rows = known.pool, known.x, known.y, known.held, size
-  batch = jax.tree.map(lambda a: a[0], draw(*rows, np.arange(1) + 1, (0,)))
-  key, x = jax.random.key(0), known.x[:1]
+  first = draw(known.pool, labelled, size, np.arange(1) + 1, (0,))
+  batch = jax.tree.map(lambda a: a[0], first)
+  key, x = jax.random.key(0), labelled.x[:1]
   bottom = jax.eval_shape(known.party.init, key, x)
   state = jax.eval_shape(model.init, key, bottom, x)
   jax.eval_shape(model.step, state, batch)
@@ -215,23 +221,15 @@ def run(model, state, bottom, batches, epochs, steps, callback):
 
 def fresh(key, known: Known):
   """Variables of the party's bottom, drawn anew."""
-  return base.jit_once(known.party.init)(key, known.pool(np.arange(1)))
+  return base.jit_once(known.party.init)(key, known.pool.take(np.arange(1)))
 
 
 def taken(pool, index):
   """Rows [n, B, ...] of a pool."""
-  x = np.asarray(pool(index.reshape(-1)))
+  x = np.asarray(pool.take(index.reshape(-1)))
   return x.reshape(*index.shape, *x.shape[1:])
 
 
 def numbers_of(key):
   """A key as numbers for the host's generator."""
   return tuple(np.asarray(jax.random.key_data(key)).tolist())
-
-
-def need(known, *fields):
-  for field in fields:
-    if getattr(known, field) is None:
-      raise InputError(
-        f'completion was not granted {field!r}; add it to config.known.'
-      )

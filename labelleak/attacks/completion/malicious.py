@@ -124,7 +124,7 @@ def accelerate(
 def replacing(
   *, name: str, learning_rate: optax.ScalarOrSchedule, **hyper
 ) -> optax.GradientTransformation:
-  """What takes the place of optax's sgd or adam, as `Attack.optimizer`.
+  """What takes the place of optax's sgd or adam, as `Completion.optimizer`.
 
   Raises:
     InputError: another optimizer, or an argument that does not fit.

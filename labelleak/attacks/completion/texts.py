@@ -23,7 +23,7 @@ import numpy as np
 from labelleak import base, train
 from labelleak.attacks import completion
 from labelleak.attacks.completion import learners, malicious, mixtext
-from labelleak.base import Attack, InputError
+from labelleak.base import Completion, InputError
 from labelleak.models import mlp, weights
 
 
@@ -45,17 +45,18 @@ class Options(NamedTuple):
   iterations: int = 1000  # steps of an epoch
 
 
-def passive(**options) -> Attack:
+def passive(**options) -> Completion:
   """Completes the bottom of the view, an inference head on it.
 
-  Needs `known.party`, `pool`, `held`, `x` [M, L] and `y` [M, K].
+  Needs `known.party`, `pool` and `labelled`, x [M, L].
 
   Raises:
     InputError: an unknown or wrong option. (check) A grant is missing, or there
       are fewer labels or rows than a batch has, or the bottom mixes no hidden
       states.
   """
-  return _attack(_options(**options), lambda key, view, known: view.variables)
+  bottom = lambda key, view, known: view.variables
+  return _attack(_options(**options), bottom, 'passive')
 
 
 def active(
@@ -65,7 +66,7 @@ def active(
   r_min: float = 1.0,
   r_max: float = 5.0,
   **options,
-) -> Attack:
+) -> Completion:
   """`passive` after a training with a malicious optimizer.
 
   Args:
@@ -79,7 +80,7 @@ def active(
   return passive(**options)._replace(optimizer=malicious.shared(**scale))
 
 
-def released(*, path: Optional[str] = None, **options) -> Attack:
+def released(*, path: Optional[str] = None, **options) -> Completion:
   """A bottom of its own, whose logits name the labels; nothing is stolen.
 
   Args:
@@ -95,10 +96,10 @@ def released(*, path: Optional[str] = None, **options) -> Attack:
     fresh = completion.fresh(key, known)
     return weights.load(path, fresh, head='fresh') if path else fresh
 
-  return _attack(_options(**options), bottom, headless=True)
+  return _attack(_options(**options), bottom, 'released', headless=True)
 
 
-def _attack(options, bottom, headless=False):
+def _attack(options, bottom, name, headless=False):
   model = lambda known: _learner(
     known.party, known.num_classes, options, headless
   )
@@ -107,24 +108,27 @@ def _attack(options, bottom, headless=False):
     own, rows = (
       train.whole_batches(num, size, numbers, (*seed, which))
       for which, (num, size) in enumerate(
-        ((len(known.x), options.batch_size), (known.held, options.unlabelled))
+        (
+          (len(known.labelled.x), options.batch_size),
+          (known.pool.size, options.unlabelled),
+        )
       )
     )
-    x, y = np.asarray(known.x)[own], np.asarray(known.y)[own]
+    x, y = (np.asarray(a)[own] for a in known.labelled)
     return mixtext.Batch(x, y, completion.taken(known.pool, rows)[:, None])
 
   def check(known):
-    completion.need(known, 'party', 'pool', 'held', 'x', 'y')
+    x, held = known.labelled.x, known.pool.size
     for size, num, what in (
-      (options.batch_size, len(known.x), 'labelled texts'),
-      (options.unlabelled, known.held, 'rows of the pool'),
+      (options.batch_size, len(x), 'labelled texts'),
+      (options.unlabelled, held, 'rows of the pool'),
     ):
       if size > num:
         raise InputError(f'a batch of {size} exceeds {num} {what}; lower it.')
     batch = jax.tree.map(lambda a: a[0], batches(known, np.arange(1) + 1, (0,)))
     key, learner = jax.random.key(0), model(known)
-    drawn = jax.eval_shape(known.party.init, key, known.x[:1])
-    state = jax.eval_shape(learner.init, key, drawn, known.x[:1])
+    drawn = jax.eval_shape(known.party.init, key, x[:1])
+    state = jax.eval_shape(learner.init, key, drawn, x[:1])
     try:
       jax.eval_shape(learner.step, state, batch)
     except TypeError as e:  # an argument that the bottom does not take
@@ -139,7 +143,7 @@ def _attack(options, bottom, headless=False):
     start = bottom(bottom_key, view, known)
     return completion.run(
       learner,
-      learner.init(init_key, start, known.x[:1]),
+      learner.init(init_key, start, known.labelled.x[:1]),
       start,
       lambda numbers: batches(known, numbers, seed),
       options.epochs,
@@ -147,7 +151,12 @@ def _attack(options, bottom, headless=False):
       callback,
     )
 
-  return Attack(fit=fit, check=check)
+  return base.completion(
+    fit,
+    name=f'completion.texts.{name}',
+    needs=('party', 'pool', 'labelled'),
+    check=check,
+  )
 
 
 @functools.lru_cache(maxsize=16)  # seeds share what is compiled

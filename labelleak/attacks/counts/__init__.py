@@ -30,7 +30,8 @@ import jax.numpy as jnp
 
 from labelleak import hfl
 from labelleak.attacks.counts import allocation, expectation
-from labelleak.base import Attack, InputError, Known
+from labelleak.base import Attack, InputError, attack
+from labelleak.hfl import Known
 
 _PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
 
@@ -42,7 +43,7 @@ def random() -> Attack:
     labels = jax.random.randint(key, (total(known),), 0, known.num_classes)
     return jnp.bincount(labels, length=known.num_classes)
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.random')
 
 
 def idlg() -> Attack:
@@ -56,7 +57,7 @@ def idlg() -> Attack:
     labels = jax.random.randint(key, (total(known),), 0, known.num_classes)
     return jnp.bincount(labels.at[0].set(first), length=known.num_classes)
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.idlg')
 
 
 def llg(*, form: str = 'benchmark') -> Attack:
@@ -77,26 +78,25 @@ def llg(*, form: str = 'benchmark') -> Attack:
     after = g - m * certain if form == 'original' else g
     return _fill(g, after, certain, m, total(known))
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.llg')
 
 
 def llg_plus() -> Attack:
   """LLG+: impact and offset measured on labelled auxiliary examples.
 
-  Needs `known.apply`, `known.x` and `known.y`.
+  Needs `known.model` and `known.labelled`.
   """
 
   def infer(key, view, known):
-    _need(known, 'llg_plus', 'apply', 'x', 'y')
-    return _calibrated_llg(view, known, known.x, known.y)
+    return _calibrated_llg(view, known, *known.labelled)
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.llg_plus', needs=('model', 'labelled'))
 
 
 def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
   """LLG*: as LLG+, with dummy inputs in place of auxiliary examples.
 
-  Needs `known.apply` and `known.shape`.
+  Needs `known.model`.
 
   Args:
     inputs: 'zeros', 'ones' or 'random' (standard normal).
@@ -111,11 +111,10 @@ def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
     raise InputError(f'inputs={inputs!r}; use one of {", ".join(draw)}.')
 
   def infer(key, view, known):
-    _need(known, 'llg_star', 'apply', 'shape')
-    x = draw[inputs](key, (examples, *known.shape))
+    x = draw[inputs](key, (examples, *known.model.shape))
     return _calibrated_llg(view, known, x, None)
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.llg_star', needs=('model',))
 
 
 def ebi() -> Attack:
@@ -127,7 +126,7 @@ def ebi() -> Attack:
     m = _sum(beta, certain) / total(known)
     return _fill(beta, beta - m * certain, certain, m, total(known))
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.ebi')
 
 
 def llbg(*, confidence: Optional[float | str] = None) -> Attack:
@@ -139,7 +138,7 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
   Args:
     confidence: None for untrained models (v = 0); a number for the same
       confidence gamma in all classes; 'aux' for the mean own-class softmax of
-      the labelled examples `known.x`, `known.y` under `known.apply`.
+      the examples `known.labelled` under `known.model`.
   """
   if isinstance(confidence, str) and confidence != 'aux':
     raise InputError(f'confidence={confidence!r}; use None, a number or "aux".')
@@ -150,15 +149,16 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
     beta = _bias(view, 'llbg')
     v = confidence or 0.0
     if confidence == 'aux':
-      _need(known, 'llbg with confidence="aux"', 'apply', 'x', 'y')
-      probs = jax.nn.softmax(known.apply(view.variables, known.x))
-      v = (probs * known.y).sum(0) / jnp.maximum(known.y.sum(0), 1.0)
+      x, y = known.labelled
+      probs = jax.nn.softmax(known.model.apply(view.variables, x))
+      v = (probs * y).sum(0) / jnp.maximum(y.sum(0), 1.0)
     size = max(hfl.step_sizes(known.batch_size, known.steps))
     m = -(1.0 - v) / (size * known.clients) * jnp.ones_like(beta)
     certain = beta < 0
     return _fill(beta, beta - m * certain, certain, m, total(known))
 
-  return Attack(infer=infer)
+  needs = ('model', 'labelled') if confidence == 'aux' else ()
+  return attack(infer, name='counts.llbg', needs=needs)
 
 
 def calibrated(
@@ -176,9 +176,10 @@ def calibrated(
   model also tells how to read the kernel along with the bias, and the norm that
   the clip acted on.
 
-  It uses what is granted of `known.apply` with `shape` or `x` (else the softmax
-  is taken as uniform), `y` (else one softmax for all classes), `lr`, and
-  `defense` (None: unknown scale and noise; else exactly these transforms).
+  It uses what is granted of `known.model` (else the softmax is taken as
+  uniform), `labelled` or `unlabelled` examples (else it draws dummies; without
+  labels there is one softmax for all classes), `lr`, and `defense` (None:
+  unknown scale and noise; else exactly these transforms).
 
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
@@ -196,16 +197,19 @@ def calibrated(
 
   def infer(key, view, known):
     beta = _bias(view, 'calibrated')
-    if known.apply is None or (known.x is None and known.shape is None):
+    if known.model is None:
       softmax = expectation.uniform(known.num_classes)
       return allocation.infer(beta, softmax, known)
-    x = known.x
-    if x is None:
-      x = expectation.dummies(key, examples, known.shape)
+    if known.labelled:
+      x = known.labelled.x
+    elif known.unlabelled is not None:
+      x = known.unlabelled
+    else:
+      x = expectation.dummies(key, examples, known.model.shape)
     softmax = expectation.measured(view, known, x)
     beta, hints = _reading(view, known, x, beta)
     allocate = functools.partial(allocation.infer, beta, known=known, **hints)
-    if known.y is not None or not known.lr or known.steps == 1:
+    if known.labelled or not known.lr or known.steps == 1:
       return allocate(softmax)
 
     def again():
@@ -235,7 +239,7 @@ def calibrated(
     large = softmax.moved > 0.05 / known.batch_size
     return jax.lax.cond(large, again, lambda: allocate(softmax))
 
-  return Attack(infer=infer)
+  return attack(infer, name='counts.calibrated')
 
 
 def _reading(view, known, x, beta):
@@ -298,7 +302,7 @@ def _calibrated_llg(view, known, x, y):
   def logits(kernel):
     params = view.variables['params']
     params = {**params, 'head': {**params['head'], 'kernel': kernel}}
-    return known.apply({**view.variables, 'params': params}, x)
+    return known.model.apply({**view.variables, 'params': params}, x)
 
   out, slope = jax.jvp(logits, (kernel,), (jnp.ones_like(kernel),))
   s = slope[:, :1]
@@ -345,12 +349,3 @@ def _finite(values):
 
 def _sum(values, where):
   return jnp.where(where, values, 0.0).sum()
-
-
-def _need(known: Known, name: str, *fields: str) -> None:
-  missing = [f for f in fields if getattr(known, f) is None]
-  if missing:
-    raise InputError(
-      f'counts.{name} needs {" and ".join(missing)}, not granted; add them to'
-      ' --config.known.'
-    )

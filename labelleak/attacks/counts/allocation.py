@@ -22,7 +22,7 @@ from scipy import stats
 
 from labelleak import hfl
 from labelleak.attacks.counts import expectation
-from labelleak.base import Known
+from labelleak.hfl import Known
 
 _RATIO_ERROR = 0.05  # relative, of a step's norm as the model tells it
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
@@ -214,7 +214,7 @@ def infer(
   # k examples scatter, and the mean of their class is itself uncertain.
   own_var = w**2 * (scatter[:, None] * k + unsure[:, None] * k**2)
   off_var = softmax.var * (1 - jnp.eye(known.num_classes))
-  for _ in range(1 if known.y is None else 3):
+  for _ in range(3 if known.labelled else 1):
     a = w * counts
     others = jnp.maximum(known.steps - a, 1e-6)
     q = (a @ softmax.mean - a * jnp.diag(softmax.mean)) / others
@@ -255,7 +255,7 @@ def _own(softmax, known):
   (James and Stein).
   """
   own, var = jnp.diag(softmax.mean), jnp.diag(softmax.var)
-  if known.y is None:
+  if not known.labelled:
     return own, var, var / softmax.num
   var = jnp.full_like(var, var.mean())
   error = var / softmax.num
@@ -295,7 +295,7 @@ def _integrate(evaluate, beta, known, table, clipped, error):
 
   # Auxiliary examples tell each class's confidence; all may be off together.
   doubt = jnp.ones(1)
-  if known.y is not None:
+  if known.labelled:
     doubt = jnp.exp(_DOUBT * jnp.linspace(-2.0, 2.0, 9))
 
   off = jnp.array([0.0, error] if error else [0.0])

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from labelleak import hfl
-from labelleak.base import Known
+from labelleak.hfl import Known
 
 
 class Softmax(NamedTuple):
@@ -43,15 +43,17 @@ def measured(view, known: Known, x: chex.Array) -> Softmax:
 
   Args:
     view: `hfl.View`.
-    known: with `apply`; `y` says the classes of x, else all rows are equal.
+    known: with `model`; `labelled` says the classes of x, its own examples
+      then; else all rows are equal.
     x: [M, ...] inputs.
   """
-  probs = jax.nn.softmax(known.apply(view.variables, x))
+  y = known.labelled.y if known.labelled else None
+  probs = jax.nn.softmax(known.model.apply(view.variables, x))
   if not known.lr or known.steps == 1:
-    return moments(probs, known.y)
-  after = jax.nn.softmax(known.apply(_after(view, known), x))
+    return moments(probs, y)
+  after = jax.nn.softmax(known.model.apply(_after(view, known), x))
   pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
-  found = moments((1 - pull) * probs + pull * after, known.y)
+  found = moments((1 - pull) * probs + pull * after, y)
   return found._replace(moved=jnp.abs((after - probs).mean(0)).max())
 
 
@@ -68,7 +70,7 @@ def replayed(
 
   Args:
     view: `hfl.View`.
-    known: with `apply` and `lr`.
+    known: with `model` and `lr`.
     x: [M, ...] inputs; a handful is enough.
     counts: [K] estimated label counts.
 
@@ -78,7 +80,7 @@ def replayed(
   labels = jnp.broadcast_to(counts / counts.sum(), (x.shape[0], counts.size))
 
   def loss(params):
-    logits = known.apply({**view.variables, 'params': params}, x)
+    logits = known.model.apply({**view.variables, 'params': params}, x)
     losses = optax.softmax_cross_entropy(logits, labels)
     return losses.mean(), jax.nn.softmax(logits).mean(0)
 
@@ -88,7 +90,7 @@ def replayed(
 
   params = view.variables['params']
   local, probs = jax.lax.scan(step, params, length=known.steps)
-  end = jax.nn.softmax(known.apply(_after(view, known), x)).mean(0)
+  end = jax.nn.softmax(known.model.apply(_after(view, known), x)).mean(0)
   pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
   moved = probs.mean(0) + pull * (end - loss(local)[1])
   return jnp.maximum(moved, 0.0)
@@ -102,7 +104,7 @@ def head_input(view, known: Known, x: chex.Array) -> chex.Array:
   def logit(column):
     head = {**params['head'], 'kernel': kernel.at[:, 0].set(column)}
     variables = {**view.variables, 'params': {**params, 'head': head}}
-    return known.apply(variables, x)[:, 0].mean()
+    return known.model.apply(variables, x)[:, 0].mean()
 
   return jax.grad(logit)(kernel[:, 0])
 
@@ -163,7 +165,7 @@ def norm_ratio(
 
   Args:
     view: `hfl.View`.
-    known: with `apply`.
+    known: with `model`.
     x: [M, ...] inputs.
     louder: [] activations of the client's inputs over those of x.
   """
@@ -172,7 +174,7 @@ def norm_ratio(
   labels = labels / jnp.maximum(labels.sum(), 1e-12)
 
   def loss(params):
-    logits = known.apply({**view.variables, 'params': params}, x)
+    logits = known.model.apply({**view.variables, 'params': params}, x)
     return optax.softmax_cross_entropy(logits, labels[None]).mean()
 
   grads = jax.grad(loss)(view.variables['params'])

@@ -18,9 +18,9 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
+from labelleak import defenses
 from labelleak.attacks.linear import equations, propagation
-from labelleak.base import Attack, InputError
-from labelleak.defenses import label_codes
+from labelleak.base import Attack, InputError, attack
 
 _HEAD = 'head'  # name of every classifier of `models`
 _CUT = 1e-5  # singular values of the head's input below this share are zero
@@ -54,7 +54,7 @@ def last_layer() -> Attack:
   def infer(key, view, known):
     return -closed_form(view, known).u
 
-  return Attack(infer=infer)
+  return attack(infer, name='linear.last_layer', needs=('bottom',))
 
 
 def full(
@@ -98,12 +98,12 @@ def full(
   def infer(key, view, known):
     with jax.ensure_compile_time_eval():
       eye = jnp.eye(known.num_classes)
-      assumed = label_codes.build(code, known.num_classes)
+      assumed = defenses.build_only('labels', code, known.num_classes)
       rows = assumed.encode(jax.random.key(0), eye)
     options = rounds, steps, ridge, damping, excess
     return solve(key, view, known, *options, rows).y
 
-  return Attack(infer=infer)
+  return attack(infer, name='linear.full', needs=('bottom',))
 
 
 def closed_form(view, known) -> ClosedForm:
@@ -113,9 +113,9 @@ def closed_form(view, known) -> ClosedForm:
   the kernel's entry (m, 0) is column m of A.
 
   Raises:
-    InputError: no `known.bottom`, or no classifier named `head`.
+    InputError: logits that are not K wide, or no classifier named `head`.
   """
-  _need(view, known, 'last_layer')
+  _check_width(view, known, 'last_layer')
   params = traverse_util.flatten_dict(view.variables['params'])
   grads = traverse_util.flatten_dict(view.param_grads)
   paths = [p for p in params if p[-2:] == (_HEAD, 'kernel')]
@@ -186,9 +186,9 @@ def solve(
     rows: [K, K] what a label of each class looks like; None: one-hot.
 
   Raises:
-    InputError: no `known.bottom`, or logits that are not K wide.
+    InputError: logits that are not K wide.
   """
-  _need(view, known, 'full')
+  _check_width(view, known, 'full')
   equation_key, probe_key = jax.random.split(key)
   with jax.default_matmul_precision('highest'):
     eq = equations.equations(equation_key, view, known, excess=excess)
@@ -204,11 +204,7 @@ def solve(
   return Solution(end.y, s, residual, eq.rank, end.share, end.round)
 
 
-def _need(view, known, name):
-  if known.bottom is None:
-    raise InputError(
-      f'linear.{name} needs known.bottom; grant the attacker its own model.'
-    )
+def _check_width(view, known, name):
   if view.h.shape[-1] != known.num_classes:
     raise InputError(
       f'linear.{name} reads logits of K={known.num_classes}, the cut is'

@@ -24,7 +24,15 @@ import optax
 from labelleak import attacks, hfl
 from labelleak.attacks import counts
 from labelleak.attacks.reconstruction import matching
-from labelleak.base import Attack, InputError, Known, Reconstruction
+from labelleak.base import (
+  Attack,
+  InputError,
+  Reconstruction,
+  attack,
+  check_needs,
+  granted,
+)
+from labelleak.hfl import Known
 
 GRANTED = 'granted'
 _DECAYS = 2.667, 1.6, 1.142  # parts of the schedule, each a tenth of the last
@@ -40,12 +48,12 @@ def inverting_gradients(
 ) -> Attack:
   """Inverting Gradients with extracted labels; `infer` -> `Reconstruction`.
 
-  Needs `known.apply`; `known.lr` where the view is an update of several steps.
+  Needs `known.model`; `known.lr` where the view is an update of several steps.
 
   Args:
     labels: attack of `counts` that names the labels, with its arguments as a
-      dict; they fill the slots in ascending order. 'granted' takes those of
-      `known.y`, which no attacker has: an upper bound.
+      dict; they fill the slots in ascending order. 'granted' takes
+      `known.labels`, which no attacker has: an upper bound.
     steps: iterations; the rate falls to a tenth after 37.5, 62.5 and 87.5 % of
       them, as published.
     lr: learning rate of Adam.
@@ -59,10 +67,10 @@ def inverting_gradients(
   _at_least_one(steps=steps, restarts=restarts)
   if not (lr > 0 and tv >= 0):
     raise InputError(f'lr={lr} must be positive and tv={tv} not negative.')
-  extract = _extractor(labels)
+  name, extract = 'reconstruction.inverting_gradients', _extractor(labels)
 
   def infer(key, view, known):
-    _check(known, 'inverting_gradients')
+    _check(known, name)
     label_key, key = jax.random.split(key)
     slots = assign(extract(label_key, view, known), counts.total(known))
 
@@ -73,7 +81,8 @@ def inverting_gradients(
 
     return _best(one, key, restarts)
 
-  return Attack(infer=infer)
+  needs = ('model', 'labels') if labels == GRANTED else ('model',)
+  return attack(infer, name=name, needs=needs)
 
 
 def deep_leakage(*, steps: int = 300, restarts: int = 1) -> Attack:
@@ -93,10 +102,11 @@ def deep_leakage(*, steps: int = 300, restarts: int = 1) -> Attack:
   _at_least_one(steps=steps, restarts=restarts)
 
   def infer(key, view, known):
-    _check(known, 'deep_leakage')
+    _check(known, name)
     return _best(lambda key: _leak(key, view, known, steps), key, restarts)
 
-  return Attack(infer=infer)
+  name = 'reconstruction.deep_leakage'
+  return attack(infer, name=name, needs=('model',))
 
 
 def random() -> Attack:
@@ -112,7 +122,7 @@ def random() -> Attack:
     x = _boxed(start(x_key, known), known)
     return Reconstruction(x, jnp.sort(labels), jnp.zeros(()))
 
-  return Attack(infer=infer)
+  return attack(infer, name='reconstruction.random', needs=('model',))
 
 
 def assign(named: chex.Array, num: int) -> chex.Array:
@@ -124,7 +134,7 @@ def assign(named: chex.Array, num: int) -> chex.Array:
 
 def start(key: chex.PRNGKey, known: Known) -> chex.Array:
   """Standard normal images [B, H, W, C] in the model's input space."""
-  return jax.random.normal(key, (counts.total(known), *known.shape))
+  return jax.random.normal(key, (counts.total(known), *known.model.shape))
 
 
 def schedule(lr: float, steps: int) -> optax.Schedule:
@@ -199,9 +209,12 @@ def _leak(key, view, known, steps):
 
 def _boxed(x, known):
   """Pixels between black and white, where the attacker knows them."""
-  if known.box is None:
+  model = known.model
+  if model.pixel_range is None:
     return x
-  low, high = (jnp.broadcast_to(b, known.shape)[None] for b in known.box)
+  low, high = (
+    jnp.broadcast_to(b, model.shape)[None] for b in model.pixel_range
+  )
   return jnp.clip(x, low, high)
 
 
@@ -224,16 +237,7 @@ def _best(one, key, restarts):
 def _extractor(labels):
   """(key, view, known) -> label counts [K]."""
   if labels == GRANTED:
-
-    def granted(key, view, known):
-      if known.y is None:
-        raise InputError(
-          "labels='granted' are those of known.y, not granted; name an attack"
-          " of counts instead, such as 'counts.llbg'."
-        )
-      return known.y.sum(0).astype(jnp.int32)
-
-    return granted
+    return lambda key, view, known: known.labels.sum(0).astype(jnp.int32)
   spec = dict(labels) if isinstance(labels, dict) else dict(name=labels)
   if 'name' not in spec:
     raise InputError(f"labels={labels!r} lacks a name, such as 'counts.llbg'.")
@@ -242,17 +246,12 @@ def _extractor(labels):
 
 def _check(known, name):
   """Refuses what `name` cannot run on."""
-  needs = ('apply', 'shape') + (('lr',) if known.steps > 1 else ())
-  missing = [field for field in needs if getattr(known, field) is None]
-  if missing:
+  if known.steps > 1:
+    check_needs(name, ('lr',), granted(known))
+  if len(known.model.shape) != 3:
     raise InputError(
-      f'reconstruction.{name} needs {" and ".join(missing)}, not granted; add'
-      ' them to --config.known.'
-    )
-  if len(known.shape) != 3:
-    raise InputError(
-      f'reconstruction.{name} restores images [H, W, C], not examples of shape'
-      f' {known.shape}; use image data.'
+      f'{name} restores images [H, W, C], not examples of shape'
+      f' {known.model.shape}; use image data.'
     )
   if known.steps > 1 and known.clients > 1:
     raise InputError(

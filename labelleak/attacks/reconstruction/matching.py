@@ -14,7 +14,8 @@ import optax
 from labelleak import hfl
 from labelleak.attacks import counts
 from labelleak.attacks.reconstruction import factored
-from labelleak.base import Batch, Known
+from labelleak.base import Batch
+from labelleak.hfl import Known
 
 _TV_EPS = 1e-8
 
@@ -36,7 +37,7 @@ def cosine_distance(
 
   def by_factors(x, y):
     batch = _batch(x, y)
-    own = factored.gradient(known.apply, view.variables, batch)
+    own = factored.gradient(known.model.apply, view.variables, batch)
     norm = jnp.sqrt(factored.squared_norm(own, observed))
     return 1 - factored.inner(own, observed) / (norm * size)
 
@@ -74,7 +75,7 @@ def total_variation(x: chex.Array) -> chex.Array:
 
 def _update(key, view, known):
   """(x [B, ...], y [B, K]) -> what a client with these examples would send."""
-  loss_fn = hfl.cross_entropy(jax.checkpoint(known.apply))
+  loss_fn = hfl.cross_entropy(jax.checkpoint(known.model.apply))
   client = hfl.fedsgd(loss_fn)
   if known.steps > 1:
     client = hfl.fedavg(loss_fn, lr=known.lr, steps=known.steps)
@@ -85,9 +86,11 @@ def _factored(key, view, known):
   """The observed gradient by layer; None if guesses have no factors."""
   if known.steps > 1:
     return None
-  shape = (counts.total(known), *known.shape)
+  shape = (counts.total(known), *known.model.shape)
   own = jax.eval_shape(
-    lambda x, y: factored.gradient(known.apply, view.variables, _batch(x, y)),
+    lambda x, y: factored.gradient(
+      known.model.apply, view.variables, _batch(x, y)
+    ),
     jnp.zeros(shape),
     jnp.zeros((shape[0], known.num_classes)),
   )

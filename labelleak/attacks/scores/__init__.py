@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from labelleak.attacks.scores import readout
-from labelleak.base import Attack, InputError
+from labelleak.base import Attack, InputError, attack
 
 _TINY = 1e-16  # of VFLAIR's min-max
 _RULES = {
@@ -31,7 +31,7 @@ def random() -> Attack:
   def infer(key, view, known):
     return jax.random.uniform(key, (view.x.shape[0], known.num_classes))
 
-  return Attack(infer=infer)
+  return attack(infer, name='scores.random')
 
 
 def direct(*, rule: str = 'argmin') -> Attack:
@@ -58,7 +58,7 @@ def direct(*, rule: str = 'argmin') -> Attack:
       )
     return _RULES[rule](cut)
 
-  return Attack(infer=infer)
+  return attack(infer, name='scores.direct')
 
 
 def norm(*, across: bool = False) -> Attack:
@@ -88,14 +88,14 @@ def norm(*, across: bool = False) -> Attack:
     low, high = size.min(), size.max()
     return _two_sided((size - low + _TINY) / (high - low + _TINY) - 0.5)
 
-  return Attack(infer=infer)
+  return attack(infer, name='scores.norm')
 
 
 def cosine() -> Attack:
   """DS: positives point where a known positive points; two classes.
 
-  The threat model grants labelled examples, `known.x` [M, ...] and `known.y`
-  [M, 2]; one positive is enough. The attacker finds them among the rows of its
+  The threat model grants examples, `known.labelled` with y [M, 2]; one positive
+  is enough. The attacker finds them among the rows of its
   own `view.x`, takes the mean direction of the positive ones, and calls
   positive what has a positive cosine with it. The rows granted are scored with
   the others, as in VFLAIR, which takes its example from the true labels. A
@@ -108,16 +108,11 @@ def cosine() -> Attack:
   def infer(key, view, known):
     cut = _cut(view, 'scores.cosine')
     _binary(known, 'scores.cosine')
-    if known.x is None or known.y is None:
-      raise InputError(
-        'scores.cosine was granted no labelled example; set known.x and'
-        ' known.y to at least one positive row of the batch.'
-      )
     unit = _unit(cut)
-    weight = _known_positives(view.x, known.x, known.y)
+    weight = _known_positives(view.x, *known.labelled)
     return _two_sided(unit @ _unit(weight @ unit))
 
-  return Attack(infer=infer)
+  return attack(infer, name='scores.cosine', needs=('labelled',))
 
 
 def _known_positives(x, examples, y):
@@ -143,8 +138,8 @@ def _cut(view, name) -> chex.Array:
   if view.cut_grads is None:
     raise InputError(
       f'{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='clear'), or an attack on view.param_grads such as"
-      " 'linear.full'."
+      " aggregate=dict(name='plaintext'), or an attack on view.param_grads"
+      " such as 'linear.full'."
     )
   return view.cut_grads
 

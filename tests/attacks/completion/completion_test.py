@@ -1,5 +1,7 @@
 """Model completion: what is trained, what predicts, and what a run measures."""
 
+import dataclasses
+
 from absl.testing import absltest, parameterized
 import chex
 import jax
@@ -30,14 +32,12 @@ def _known(rng, party, num_classes=3, held=60, labelled=18, features=5):
   x = x.astype(np.float32)
   one_hot = np.eye(num_classes, dtype=np.float32)
   pool = x[labelled:]
-  known = base.Known(
+  known = vfl.Known(
     num_classes=num_classes,
     batch_size=16,
     party=party,
-    pool=lambda index: pool[index],
-    held=held,
-    x=x[:labelled],
-    y=one_hot[y[:labelled]],
+    pool=base.Pool(lambda index: pool[index], held),
+    labelled=base.Labelled(x[:labelled], one_hot[y[:labelled]]),
   )
   return known, pool, y[labelled:]
 
@@ -55,16 +55,16 @@ class DrawTest(parameterized.TestCase):
   def test_labels_stay_with_their_rows(self):
     x = np.arange(12.0)[:, None]
     y = np.eye(12)[np.arange(12)]
-    pool = lambda index: 100.0 + index[:, None]
-    numbers = np.arange(1, 6)
-    batch = completion.draw(pool, x, y, 50, 4, numbers, (1, 2))
+    pool = base.Pool(lambda index: 100.0 + index[:, None], 50)
+    labelled, numbers = base.Labelled(x, y), np.arange(1, 6)
+    batch = completion.draw(pool, labelled, 4, numbers, (1, 2))
     np.testing.assert_array_equal(batch.y.argmax(-1), batch.x[..., 0])
     self.assertEqual(batch.u.shape, (5, 4, 1))
     self.assertTrue((batch.u >= 100).all())
     self.assertLen(set(batch.u.ravel().tolist()), 20)  # within one pass
-    again = completion.draw(pool, x, y, 50, 4, numbers[3:], (1, 2))
+    again = completion.draw(pool, labelled, 4, numbers[3:], (1, 2))
     np.testing.assert_array_equal(again.u, batch.u[3:])
-    other = completion.draw(pool, x, y, 50, 4, numbers, (1, 3))
+    other = completion.draw(pool, labelled, 4, numbers, (1, 3))
     self.assertFalse(np.array_equal(other.u, batch.u))
 
 
@@ -75,20 +75,20 @@ class LearnersTest(parameterized.TestCase):
     known, _, _ = _known(np.random.default_rng(0), party)
     options = learners.options(tune=tune, iterations=5, epochs=1)
     model = learners.semi_supervised(party, 3, options)
-    stolen = party.init(jax.random.key(5), known.x[:1])
-    state = model.init(jax.random.key(0), stolen, known.x[:1])
-    rows = known.pool, known.x, known.y, known.held, 16
-    batches = completion.draw(*rows, np.arange(1, 6), (0,))
+    stolen = party.init(jax.random.key(5), known.labelled.x[:1])
+    state = model.init(jax.random.key(0), stolen, known.labelled.x[:1])
+    numbers = np.arange(1, 6)
+    batches = completion.draw(known.pool, known.labelled, 16, numbers, (0,))
     end, _ = jax.lax.scan(model.step, state, batches)
-    logits = model.predict(end, stolen, known.x)
-    self.assertEqual(logits.shape, (len(known.x), 3))
+    logits = model.predict(end, stolen, known.labelled.x)
+    self.assertEqual(logits.shape, (len(known.labelled.x), 3))
     if tune == 'head':
       # Statistics drift, parameters do not, and neither is what predicts.
       chex.assert_trees_all_equal(end.rest['params'], stolen['params'])
       old, new = (v['batch_stats']['bn0']['mean'] for v in (stolen, end.rest))
       self.assertGreater(float(jnp.abs(old - new).max()), 1e-3)
       drifted = jax.tree.map(lambda a: a + 1.0, end.rest)
-      same = model.predict(end._replace(rest=drifted), stolen, known.x)
+      same = model.predict(end._replace(rest=drifted), stolen, known.labelled.x)
       np.testing.assert_array_equal(same, logits)
       self.assertEqual(set(end.average['params']), {'bn0', 'head'})
     else:
@@ -98,8 +98,8 @@ class LearnersTest(parameterized.TestCase):
         stolen['params'],
       )
       self.assertGreater(min(jax.tree.leaves(moved)), 0)
-      other = party.init(jax.random.key(6), known.x[:1])
-      same = model.predict(end, other, known.x)
+      other = party.init(jax.random.key(6), known.labelled.x[:1])
+      same = model.predict(end, other, known.labelled.x)
       np.testing.assert_array_equal(same, logits)
 
   @parameterized.parameters(1, 3, 5)
@@ -167,8 +167,9 @@ class AttacksTest(parameterized.TestCase):
     known, _, _ = _known(rng, party)
     x = rng.normal(size=(900, 5)).astype(np.float32)
     y = np.arange(900) % 3
-    known = base.dataclasses.replace(
-      known, x=rng.normal(size=(18, 5)).astype(np.float32)
+    noise = rng.normal(size=(18, 5)).astype(np.float32)
+    known = dataclasses.replace(
+      known, labelled=known.labelled._replace(x=noise)
     )
     stolen = party.init(jax.random.key(0), x[:1])
     predict = self._fitted('completion.passive', known, stolen, **_QUICK)
@@ -180,9 +181,11 @@ class AttacksTest(parameterized.TestCase):
     known, x, y = _known(np.random.default_rng(0), party)
     options = dict(epochs=30, batch_size=16)
     attack = attacks.load('completion.supervised', **options)
-    with self.assertRaisesRegex(InputError, '18 labels of 60 rows'):
+    with self.assertRaisesRegex(InputError, "needs 'labels'"):
       attack.check(known)
-    known = base.dataclasses.replace(known, y=np.eye(3, dtype=np.float32)[y])
+    with self.assertRaisesRegex(InputError, '18 labels of 60 rows'):
+      attack.check(dataclasses.replace(known, labels=known.labelled.y))
+    known = dataclasses.replace(known, labels=np.eye(3, dtype=np.float32)[y])
     predict = self._fitted('completion.supervised', known, **options)
     self.assertGreater((predict(x).argmax(-1) == y).mean(), 0.95)
 
@@ -192,32 +195,34 @@ class AttacksTest(parameterized.TestCase):
     known, x, _ = _known(np.random.default_rng(0), party)
     stolen = party.init(jax.random.key(0), x[:1])
     first = self._fitted('completion.passive', known, stolen, **_QUICK)(x)
-    renamed = base.dataclasses.replace(known, y=np.roll(known.y, 1, axis=1))
+    labelled = known.labelled._replace(y=np.roll(known.labelled.y, 1, axis=1))
+    renamed = dataclasses.replace(known, labelled=labelled)
     second = self._fitted('completion.passive', renamed, stolen, **_QUICK)(x)
     agree = (np.argmax(first, 1) + 1) % 3 == np.argmax(second, 1)
     self.assertGreater(agree.mean(), 0.9)
 
   @parameterized.parameters(
-    (dict(party=None), "was not granted 'party'"),
-    (dict(pool=None), "was not granted 'pool'"),
+    (dict(party=None), "needs 'party'"),
+    (dict(pool=None), "needs 'pool'"),
     (
-      dict(x=np.zeros((3, 5), np.float32)),
+      dict(labelled=base.Labelled(np.zeros((3, 5), np.float32), np.eye(3))),
       'batch_size=16 exceeds the 3 labelled',
     ),
   )
   def test_grants(self, fields, message):
     known, _, _ = _known(np.random.default_rng(0), _party())
-    known = base.dataclasses.replace(known, **fields)
+    known = dataclasses.replace(known, **fields)
     for name in ('passive', 'active', 'semi_supervised'):
       with self.assertRaisesRegex(InputError, message):
         attacks.load(f'completion.{name}').check(known)
 
   def test_tokens_are_refused(self):
     known, _, _ = _known(np.random.default_rng(0), _party())
-    pool = known.pool
-    tokens = lambda index: pool(index).astype(np.int32)
-    known = base.dataclasses.replace(
-      known, x=known.x.astype(np.int32), pool=tokens
+    take, x = known.pool.take, known.labelled.x.astype(np.int32)
+    known = dataclasses.replace(
+      known,
+      labelled=known.labelled._replace(x=x),
+      pool=base.Pool(lambda index: take(index).astype(np.int32), 60),
     )
     with self.assertRaisesRegex(InputError, 'cannot be mixed'):
       attacks.load('completion.passive').check(known)
@@ -255,7 +260,7 @@ class ExperimentTest(parameterized.TestCase):
     """More than the same head on a bottom that was never trained."""
     config = _config(train__steps=43 * 30)
     schedule = dict(epochs=3, iterations=200, ema=0.99)
-    bound = dict(known=('party', 'pool', 'y'), epochs=15, batch_size=32)
+    bound = dict(known=('party', 'pool', 'labels'), epochs=15, batch_size=32)
     config.attacks = (
       dict(name='completion.passive', **schedule),
       dict(name='completion.active', **schedule),
@@ -314,10 +319,12 @@ class ExperimentTest(parameterized.TestCase):
       experiment._labelled(setup, 0),
       experiment._rest(setup, 0),
     )
-    np.testing.assert_array_equal(known.x, mine(rows))
-    np.testing.assert_array_equal(known.y.argmax(1), setup.source.y[rows])
-    np.testing.assert_array_equal(known.pool(np.arange(9)), mine(rest[:9]))
-    self.assertEqual(known.held, len(rest))
+    np.testing.assert_array_equal(known.labelled.x, mine(rows))
+    np.testing.assert_array_equal(
+      known.labelled.y.argmax(1), setup.source.y[rows]
+    )
+    np.testing.assert_array_equal(known.pool.take(np.arange(9)), mine(rest[:9]))
+    self.assertEqual(known.pool.size, len(rest))
 
   def test_test_rows_reach_neither_training_nor_completion(self):
     """Other test rows: the same labels of training rows, bit for bit."""
@@ -335,9 +342,10 @@ class ExperimentTest(parameterized.TestCase):
   def test_an_active_attacker_alone_is_accelerated(self):
     config = _config(train__steps=20)
     source = joint.source(config)
+    active = attacks.load('completion.active').optimizer
     runs = [
-      joint.build(config, source, attack, (0,))
-      for attack in (None, attacks.load('completion.active'))
+      joint.build(config, source, attackers=(0,), optimizer=optimizer)
+      for optimizer in (None, active)
     ]
     states = [fitting.fit(config, run, source, 3) for run in runs]
     starts = [fitting.start(config, run, source, 3) for run in runs]
@@ -362,12 +370,12 @@ class ExperimentTest(parameterized.TestCase):
           state, is_leaf=lambda s: isinstance(s, malicious.State)
         )
       ]
-      self.assertIn('labelleak.attacks.malicious', kinds)
+      self.assertIn('labelleak.attacks.completion.malicious', kinds)
 
   def test_weighted_classes(self):
     config = _config(
-      dataset=dict(name='embedded.breast_cancer', split='train'),
-      split=dict(name='vertical.features'),
+      dataset=dict(name='breast_cancer', split='train'),
+      split=dict(name='splits.features'),
       model=dict(name='mlp.fcnn', widths=(8,)),
       class_weights=(1.0, 0.3),
       train__steps=60,
@@ -385,8 +393,8 @@ class ExperimentTest(parameterized.TestCase):
     (dict(aux__per_class=1), 'batch_size=16 exceeds the 10 labelled'),
     (dict(class_weights=(1.0, 2.0)), 'not one for each of 10 classes'),
     (dict(class_weights=(0.0,) * 10), 'must all be positive'),
-    (dict(known=('party',)), "not granted 'pool'"),
-    (dict(known=('party', 'labels')), "'labels'"),
+    (dict(known=('party',)), "needs 'pool'"),
+    (dict(known=('party', 'labels')), "'labels'.*upper bounds alone"),
   )
   def test_bad_input_is_named_before_anything_runs(self, fields, message):
     with self.assertRaisesRegex(InputError, message):

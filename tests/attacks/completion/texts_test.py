@@ -34,14 +34,12 @@ def known(bert, labelled=12, held=90):
   y = np.arange(labelled + held) % K
   x = 1 + 5 * y[:, None] + rng.integers(0, 5, (len(y), LENGTH))
   pool, one_hot = x[labelled:], np.eye(K, dtype=np.float32)[y[:labelled]]
-  return base.Known(
+  return vfl.Known(
     num_classes=K,
     batch_size=4,
     party=bert,
-    pool=lambda index: pool[index],
-    held=held,
-    x=x[:labelled],
-    y=one_hot,
+    pool=base.Pool(lambda index: pool[index], held),
+    labelled=base.Labelled(x[:labelled], one_hot),
   ), (pool, y[labelled:])
 
 
@@ -104,7 +102,7 @@ class TextsTest(parameterized.TestCase):
     bert = party()
     granted, _ = known(bert)
     attack = attacks.load('completion.texts.passive', **_QUICK)
-    with self.assertRaisesRegex(InputError, "not granted 'pool'"):
+    with self.assertRaisesRegex(InputError, "needs 'pool'"):
       attack.check(dataclasses.replace(granted, pool=None))
     many = attacks.load(
       'completion.texts.passive', **dict(_QUICK, batch_size=13)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import attacks, base, hfl
+from labelleak import attacks, hfl
 from labelleak.attacks.counts import allocation, expectation
 from labelleak.data import plans
 
@@ -172,7 +172,7 @@ class ClippingTest(parameterized.TestCase):
       share = np.stack([np.bincount(p, minlength=k) for p in parts]) * steps / b
       squares.append(((1 / k - share) ** 2).sum(1).mean())
     expected = min(1.0, clip / (ratio * np.mean(squares) ** 0.5))
-    known = base.Known(k, b, steps, defense=(('clip', clip),))
+    known = hfl.Known(k, b, steps, defense=(('clip', clip),))
     probs, q = jnp.eye(b + 1)[counts], jnp.full(k, 1 / k)
     found = allocation._left(probs, q, ratio, known)
     np.testing.assert_allclose(found, expected, rtol=0.01)
@@ -206,7 +206,7 @@ def label_only(b, steps, trials, *, k=K, cap=100):
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3, 4))
 def infer(name, beta, b, steps, defense):
-  known = base.Known(beta.shape[1], b, steps, defense=defense)
+  known = hfl.Known(beta.shape[1], b, steps, defense=defense)
   attack = attacks.load(f'counts.{name}')
   view = lambda beta: hfl.View(grads={'bias': beta})
   return jax.lax.map(lambda beta: attack.infer(KEY, view(beta), known), beta)
@@ -280,7 +280,7 @@ class CalibratedTest(parameterized.TestCase):
       def one(beta, mean):
         softmax = expectation.uniform(K)
         rows = jnp.broadcast_to(mean, (K, K))
-        known = base.Known(K, b, steps=steps, defense=())
+        known = hfl.Known(K, b, steps=steps, defense=())
         return allocation.infer(
           beta, softmax._replace(mean=rows), known, error=error
         )

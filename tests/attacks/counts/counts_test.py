@@ -43,7 +43,7 @@ def view_of(scores):
 def jitted(name, num_classes, batch_size, steps, clients, options):
   """Compiled once for all scores, [K] -> [K]."""
   infer = attacks.load(f'counts.{name}', **dict(options)).infer
-  known = base.Known(num_classes, batch_size, steps, clients)
+  known = hfl.Known(num_classes, batch_size, steps, clients)
   return jax.jit(lambda scores: infer(KEY, view_of(scores), known))
 
 
@@ -116,7 +116,7 @@ def wild_problem(draw, entries=wild):
     scores[:] = 0
   elif sign is not None:
     scores = sign * np.abs(scores)
-  return scores, base.Known(k, b, s)
+  return scores, hfl.Known(k, b, s)
 
 
 def slice_size(known):
@@ -145,7 +145,7 @@ class PublishedTest(parameterized.TestCase):
   def test_continuous_scores_as_printed(self, attack, sizes, jit):
     name, options, _ = attack
     k, b, s, clients = sizes
-    known = base.Known(k, b, s, clients)
+    known = hfl.Known(k, b, s, clients)
     form, v = options.get('form', 'benchmark'), options.get('confidence', 0.0)
     rng = np.random.default_rng(k)
     for _ in range(4 if jit else 1):
@@ -175,19 +175,19 @@ class PublishedTest(parameterized.TestCase):
   def test_clients_add_up(self, name, options, leaf):
     del leaf
     scores = random_scores(np.random.default_rng(0), 6)
-    known = base.Known(6, 5, 2, clients=3)
+    known = hfl.Known(6, 5, 2, clients=3)
     self.assertEqual(run(name, scores, known, **options).sum(), 15)
 
   @parameterized.parameters(*PUBLISHED)
   def test_more_negatives_than_examples(self, name, options, leaf):
     del leaf
     scores = -np.array([3.0, 1.0, 5.0, 2.0, 4.0])
-    counts = run(name, scores, base.Known(5, 2), **options)
+    counts = run(name, scores, hfl.Known(5, 2), **options)
     np.testing.assert_array_equal(counts, [0, 0, 1, 0, 1])
 
   @parameterized.parameters({}, dict(confidence=0.5))
   def test_llbg_goes_round_where_all_is_zero(self, **options):
-    counts = run('llbg', np.zeros(4), base.Known(4, 6), **options)
+    counts = run('llbg', np.zeros(4), hfl.Known(4, 6), **options)
     np.testing.assert_array_equal(counts, [2, 2, 1, 1])
 
   @parameterized.parameters(*PUBLISHED)
@@ -195,7 +195,7 @@ class PublishedTest(parameterized.TestCase):
     del leaf
     rng = np.random.default_rng(2)
     scores = random_scores(rng, 10)
-    known = base.Known(10, 7)
+    known = hfl.Known(10, 7)
     scores[[1, 4]] = 0
     want = run(name, scores, known, **options)
     scores[[1, 4]] = np.nan
@@ -205,7 +205,7 @@ class PublishedTest(parameterized.TestCase):
   def test_permuting_classes_permutes_counts(self, name, options, leaf):
     del leaf
     rng = np.random.default_rng(3)
-    known = base.Known(12, 30, 4)
+    known = hfl.Known(12, 30, 4)
     for _ in range(5):
       scores, order = random_scores(rng, 12), rng.permutation(12)
       counts = run(name, scores, known, **options)
@@ -216,7 +216,7 @@ class PublishedTest(parameterized.TestCase):
   def test_vmap_is_a_loop(self, name, options, leaf):
     del leaf
     rng = np.random.default_rng(4)
-    known = base.Known(8, 11, 3)
+    known = hfl.Known(8, 11, 3)
     infer = attacks.load(f'counts.{name}', **options).infer
     scores = jnp.stack([random_scores(rng, 8) for _ in range(5)])
     keys = jax.random.split(KEY, 5)
@@ -227,7 +227,7 @@ class PublishedTest(parameterized.TestCase):
   @parameterized.parameters('ebi', 'llg')
   def test_scale_free(self, name):
     rng = np.random.default_rng(5)
-    known = base.Known(10, 20, 3)
+    known = hfl.Known(10, 20, 3)
     for _ in range(5):
       scores = random_scores(rng, 10)
       np.testing.assert_array_equal(
@@ -250,9 +250,7 @@ class ClosedFormTest(parameterized.TestCase):
     rng = np.random.default_rng(b)
     for _ in range(5):
       labels = rng.choice(k, b, p=rng.dirichlet(np.ones(k)))
-      counts = run(
-        'llbg', label_only(labels, k, steps), base.Known(k, b, steps)
-      )
+      counts = run('llbg', label_only(labels, k, steps), hfl.Known(k, b, steps))
       np.testing.assert_array_equal(counts, np.bincount(labels, minlength=k))
 
   def test_llbg_is_exact_for_several_clients(self):
@@ -260,7 +258,7 @@ class ClosedFormTest(parameterized.TestCase):
     k, b, steps, clients = 20, 12, 3, 4
     labels = rng.integers(k, size=(clients, b))
     beta = np.mean([label_only(part, k, steps) for part in labels], axis=0)
-    counts = run('llbg', beta, base.Known(k, b, steps, clients))
+    counts = run('llbg', beta, hfl.Known(k, b, steps, clients))
     want = np.bincount(labels.ravel(), minlength=k)
     np.testing.assert_array_equal(counts, want)
 
@@ -271,14 +269,14 @@ class ClosedFormTest(parameterized.TestCase):
     labels = rng.integers(30, size=40)
     truth = np.bincount(labels, minlength=30)
     beta = -(1 - gamma) * truth / 40 + 1e-4
-    counts = run('llbg', beta, base.Known(30, 40), confidence=gamma)
+    counts = run('llbg', beta, hfl.Known(30, 40), confidence=gamma)
     np.testing.assert_array_equal(counts, truth)
 
   def test_llg_and_ebi_are_exact_where_all_mass_is_negative(self):
     """Impact m = sum of negatives / B is exact without a positive offset."""
     truth = np.array([5, 0, 1, 2, 0, 0, 8, 0])
     for name in ('llg', 'ebi'):
-      counts = run(name, -truth / 16 + 1e-3 * (truth == 0), base.Known(8, 16))
+      counts = run(name, -truth / 16 + 1e-3 * (truth == 0), hfl.Known(8, 16))
       np.testing.assert_array_equal(counts, truth)
 
   def test_idlg_is_exact_for_one_example(self):
@@ -287,12 +285,12 @@ class ClosedFormTest(parameterized.TestCase):
       x, p = rng.uniform(size=9), rng.dirichlet(np.ones(6))
       kernel = np.outer(x, p - np.eye(6)[label])
       view = hfl.View(grads={'head': {'kernel': jnp.asarray(kernel)}})
-      counts = attacks.load('counts.idlg').infer(KEY, view, base.Known(6, 1))
+      counts = attacks.load('counts.idlg').infer(KEY, view, hfl.Known(6, 1))
       np.testing.assert_array_equal(counts, np.eye(6)[label])
 
   def test_idlg_names_its_class_and_guesses_the_rest(self):
     scores = np.array([0.2, -1.0, 0.3, 0.5])
-    known = base.Known(4, 9)
+    known = hfl.Known(4, 9)
     keys = jax.random.split(KEY, 3000)
     infer = attacks.load('counts.idlg').infer
     counts = jax.vmap(lambda key: infer(key, view_of(scores), known))(keys)
@@ -308,7 +306,7 @@ class ClosedFormTest(parameterized.TestCase):
       np.bincount(rng.choice(k, b, p=rng.dirichlet(np.ones(k))), minlength=k)
     )
     infer = attacks.load('counts.random').infer
-    known = base.Known(k, b)
+    known = hfl.Known(k, b)
     values = jax.vmap(
       lambda key: metrics.count_accuracy(
         infer(key, view_of(np.zeros(k)), known), truth
@@ -359,14 +357,13 @@ class ModelTest(parameterized.TestCase):
     return jax.grad(loss)(self.variables['params'])['head']
 
   def known(self, b, s, *, grant=True):
-    return base.Known(
+    labelled = base.Labelled(self.x, jax.nn.one_hot(self.labels, self.K))
+    return hfl.Known(
       self.K,
       b,
       s,
-      apply=self.apply,
-      shape=(4,),
-      x=self.x if grant else None,
-      y=jax.nn.one_hot(self.labels, self.K) if grant else None,
+      model=base.Model(self.apply, (4,)),
+      labelled=labelled if grant else None,
     )
 
   def updates(self, b, steps):
@@ -449,30 +446,37 @@ class RefusalTest(parameterized.TestCase):
   def test_head_without_bias(self, name):
     view = hfl.View(grads={'head': {'kernel': jnp.ones((3, 4))}})
     with self.assertRaisesRegex(base.InputError, r'counts\.llg') as caught:
-      attacks.load(f'counts.{name}').infer(KEY, view, base.Known(4, 2))
+      attacks.load(f'counts.{name}').infer(KEY, view, hfl.Known(4, 2))
     self.assertNotIn('\n', str(caught.exception))
 
   def test_llg_needs_no_bias(self):
     truth = np.bincount([3, 3, 3, 0, 7, 1], minlength=50)
     kernel = np.outer(np.ones(3), 1 / 50 - truth / 6)
     view = hfl.View(grads={'head': {'kernel': jnp.asarray(kernel)}})
-    counts = attacks.load('counts.llg').infer(KEY, view, base.Known(50, 6))
+    counts = attacks.load('counts.llg').infer(KEY, view, hfl.Known(50, 6))
     np.testing.assert_array_equal(counts, truth)
 
   @parameterized.parameters('llg', 'idlg')
   def test_head_without_kernel(self, name):
     view = hfl.View(grads={'head': {'bias': jnp.ones(4)}})
     with self.assertRaisesRegex(base.InputError, r'counts\.llbg'):
-      attacks.load(f'counts.{name}').infer(KEY, view, base.Known(4, 2))
+      attacks.load(f'counts.{name}').infer(KEY, view, hfl.Known(4, 2))
 
   @parameterized.parameters(
-    ('llg_plus', {}, 'apply and x and y'),
-    ('llg_star', {}, 'apply and shape'),
-    ('llbg', dict(confidence='aux'), 'apply and x and y'),
+    ('llg_plus', {}, True),
+    ('llg_star', {}, False),
+    ('llbg', dict(confidence='aux'), True),
   )
-  def test_missing_grants(self, name, options, missing):
-    with self.assertRaisesRegex(base.InputError, f'needs {missing}'):
-      run(name, np.zeros(4), base.Known(4, 2), jit=False, **options)
+  def test_missing_grants(self, name, options, labelled):
+    known = hfl.Known(4, 2)
+    needs = f"counts.{name} needs 'model', which is not granted; add it"
+    with self.assertRaisesRegex(base.InputError, needs):
+      run(name, np.zeros(4), known, jit=False, **options)
+    if labelled:
+      model = base.Model(lambda variables, x: x, (4,))
+      known = hfl.Known(4, 2, model=model)
+      with self.assertRaisesRegex(base.InputError, "needs 'labelled'"):
+        run(name, np.zeros(4), known, jit=False, **options)
 
   @parameterized.parameters(
     ('llbg', dict(confidence=1.0)),

@@ -56,7 +56,8 @@ class ExpectationTest(parameterized.TestCase):
     return hfl.View(grads, {'params': self.tree(self.kernel, self.bias)})
 
   def known(self, lr=LR, **grants):
-    return base.Known(K, M, S, lr=lr, apply=apply, shape=(H,), **grants)
+    model = base.Model(apply, (H,))
+    return hfl.Known(K, M, S, lr=lr, model=model, **grants)
 
   def test_uniform(self):
     model = expectation.uniform(K)
@@ -203,8 +204,9 @@ class ExpectationTest(parameterized.TestCase):
 
     beta = steps * (path(counts) - counts / size)
     view = hfl.View(grads={'head': {'bias': jnp.float32(beta)}})
-    known = base.Known(
-      num_classes, int(size), steps, lr=LR, apply=apply, shape=(H,), defense=()
+    model = base.Model(apply, (H,))
+    known = hfl.Known(
+      num_classes, int(size), steps, lr=LR, model=model, defense=()
     )
     start = expectation.uniform(num_classes)._replace(moved=1.0)
 

@@ -39,7 +39,7 @@ def save(path, state):
 
 
 def infer(attack, grads):
-  known = base.Known(num_classes=K, batch_size=B)
+  known = hfl.Known(num_classes=K, batch_size=B)
   view = hfl.View(grads=grads)
   return attacks.load(f'counts.{attack}').infer(jax.random.key(0), view, known)
 

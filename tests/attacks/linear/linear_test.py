@@ -14,7 +14,8 @@ import optax
 from labelleak import attacks, vfl
 from labelleak.attacks import linear
 from labelleak.attacks.linear import equations
-from labelleak.base import InputError, Known
+from labelleak.base import InputError
+from labelleak.vfl import Known
 
 KEY = jax.random.key(0)
 
@@ -358,7 +359,7 @@ class FullTest(parameterized.TestCase):
   def test_what_they_need(self, name):
     infer = attacks.load(f'linear.{name}').infer
     view, known, _ = observe(Mlp(5, 8), 4)
-    with self.assertRaisesRegex(InputError, 'needs known.bottom'):
+    with self.assertRaisesRegex(InputError, "needs 'bottom'"):
       infer(KEY, view, Known(5, 4))
     with self.assertRaisesRegex(InputError, '5 wide; use the sum top'):
       infer(KEY, view, Known(3, 4, bottom=known.bottom))
