@@ -1,10 +1,9 @@
 """Vertical FL: P parties train one model on split features, labels at the last.
 
-`protocol` is one step of it, `batches` what a step is made of, `fitting` a
-whole training without views.
+`protocol` is one step of it, `fitting` a whole training without views;
+`data.batches` says what a step is made of.
 """
 
-from labelleak.vfl.batches import Split, batch, epochs
 from labelleak.vfl.fitting import (
   Batches,
   accuracy,
@@ -30,15 +29,12 @@ __all__ = (
   'Link',
   'Loss',
   'Protocol',
-  'Split',
   'State',
   'Traffic',
   'View',
   'accuracy',
-  'batch',
   'bottom',
   'cross_entropy',
-  'epochs',
   'final',
   'fit',
   'link',

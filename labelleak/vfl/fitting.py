@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 import functools
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import chex
 import jax
@@ -10,18 +10,29 @@ import numpy as np
 
 from labelleak import train
 from labelleak.base import Batch
-from labelleak.data import Source
-from labelleak.vfl.batches import Split
-from labelleak.vfl.protocol import Protocol, State
+from labelleak.vfl.protocol import Protocol as Joint
+from labelleak.vfl.protocol import State
 
 _EVALUATED = 2048  # rows of a batch when rows are scored
 
+
+class Rows(Protocol):
+  """A data set on the host, such as `data.Source`."""
+
+  y: np.ndarray  # [N] labels
+
+  def take(self, index: np.ndarray) -> np.ndarray:
+    """Returns examples [n, ...] of rows index [n]."""
+
+
+# x [n, ...] -> what is asked of it, such as P parts [n, ...]
+Split = Callable[[np.ndarray], chex.ArrayTree]
 # numbers [n] of steps, from 1 -> their batches, leaves [n, B, ...]
 Batches = Callable[[np.ndarray], Batch]
 
 
 def fit(
-  protocol: Protocol,
+  protocol: Joint,
   state: State,
   batches: Batches,
   *,
@@ -54,7 +65,7 @@ def fit(
 
 @functools.lru_cache(maxsize=16)  # one function, one compilation
 def train_step(
-  protocol: Protocol,
+  protocol: Joint,
 ) -> Callable[[State, Batch], tuple[State, Any]]:
   """Returns (state, batch) -> (state, metrics), a step that drops its views."""
 
@@ -67,7 +78,7 @@ def train_step(
 
 def score_rows(
   function: Callable[[tuple[chex.Array, ...]], chex.Array],
-  source: Source,
+  source: Rows,
   split: Split,
   rows: Optional[np.ndarray] = None,
 ) -> np.ndarray:
@@ -89,7 +100,7 @@ def score_rows(
 
 
 def accuracy(
-  protocol: Protocol, state: State, source: Source, split: Split
+  protocol: Joint, state: State, source: Rows, split: Split
 ) -> float:
   """Returns the share of `source` that the joint model classifies right."""
   predict = functools.partial(jax.jit(protocol.predict), state)

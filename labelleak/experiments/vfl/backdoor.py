@@ -16,6 +16,7 @@ import numpy as np
 from labelleak import attacks, metrics, registry, spec, sweep, vfl
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import InputError
+from labelleak.data import batches as data_batches
 from labelleak.data import poison, triggers
 from labelleak.experiments import Measure
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
@@ -222,7 +223,7 @@ def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
       inferred=np.where(plan.mask > 0, labels[plan.index], -1),
       target=np.full(len(numbers), trial.target),
     )
-    batch = vfl.batch(source, joint.split, plan.index, plan.mask)
+    batch = data_batches.batch(source, joint.split, plan.index, plan.mask)
     return batch._replace(notes=notes)
 
   return batches

@@ -14,6 +14,8 @@ import numpy as np
 
 from labelleak import base, data, he, sweep, train, vfl
 from labelleak.base import Batch, InputError, Party
+from labelleak.data import batches as data_batches
+from labelleak.data.splits import Split
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
 
@@ -127,7 +129,7 @@ class Joint:
   protocol: vfl.Protocol
   parties: tuple[Party, ...]
   links: tuple[vfl.Link, ...]
-  split: vfl.Split
+  split: Split
   source: data.Source
   tested: Optional[data.Source]
   num_classes: int
@@ -152,12 +154,12 @@ class Joint:
     batches = []
     for trial in index.tolist():
       source, rows = self.draws.rows(self.source, trial)
-      batches.append(vfl.batch(source, self.split, rows))
+      batches.append(data_batches.batch(source, self.split, rows))
     return jax.tree.map(lambda *a: np.stack(a), *batches)
 
   def epochs(self, numbers: np.ndarray, seed: Optional[int]) -> Batch:
     """Returns the batches of training steps [n], from 1, leaves [n, B, ...]."""
-    return vfl.epochs(
+    return data_batches.epochs(
       self.source,
       self.split,
       self.training.batch_size,
@@ -304,7 +306,9 @@ class Joint:
       InputError: a model that the protocol cannot train.
     """
     source = data.of_classes(self.source, range(self.num_classes))
-    batch = vfl.batch(source, self.split, np.zeros(batch_size, np.int64))
+    batch = data_batches.batch(
+      source, self.split, np.zeros(batch_size, np.int64)
+    )
     state = jax.eval_shape(self.protocol.init, sweep.key(0, 'trace'), batch.xs)
     _, (views, _) = jax.eval_shape(self.protocol.step, state, batch)
     return [view.h for view in views], state.variables

@@ -1,18 +1,12 @@
 """Batches of vertical FL: rows of a data set, split between the parties."""
 
-from typing import Optional, Protocol
+from typing import Optional
 
-import chex
 import numpy as np
 
 from labelleak.base import Batch
 from labelleak.data import Source, plans
-
-
-class Split(Protocol):
-  """Gives each party its part: x [n, ...] -> P x [n, ...]; see `data`."""
-
-  def __call__(self, x: chex.Array) -> tuple[chex.Array, ...]: ...
+from labelleak.data.splits import Split
 
 
 def batch(
