@@ -165,7 +165,7 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
 
   def infer(key, view, known):
     _check(view, known, 'own')
-    assumed = defenses.build_only('labels', code, known.num_classes)
+    assumed = defenses.build(code, known.num_classes, only='labels').labels
     return assumed.decode(jax.nn.softmax(view.h))
 
   return attack(infer, name='decoding.own')

@@ -12,9 +12,9 @@ or anywhere: `mine.py` with a keyword-only `transform` is what a config calls
 'mine.transform'. It returns a `Defense`, or an optax transform.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import inspect
-from typing import Any, Optional
+from typing import Optional
 
 import jax
 import optax
@@ -24,6 +24,7 @@ from labelleak.base import InputError
 from labelleak.defenses import label_codes
 from labelleak.defenses.defense import Defense, LabelCode, Penalty
 from labelleak.defenses.strengths import Strength, view_strengths
+from labelleak.spec import Spec
 
 __all__ = (
   'Defense',
@@ -31,13 +32,18 @@ __all__ = (
   'Penalty',
   'Strength',
   'build',
-  'build_only',
+  'canonical',
   'chain',
   'view_strengths',
 )
 
 
-def build(specs: Sequence[dict], num_classes: Optional[int] = None) -> Defense:
+def build(
+  specs: Sequence[Spec],
+  num_classes: Optional[int] = None,
+  *,
+  only: Optional[str] = None,
+) -> Defense:
   """Builds the defenses that a config lists, composed.
 
   >>> defense = build((dict(name='clip', max_norm=0.1),
@@ -47,36 +53,22 @@ def build(specs: Sequence[dict], num_classes: Optional[int] = None) -> Defense:
     specs: dicts with `name`, a constructor of this package or an absolute
       import path such as 'optax.clip_by_global_norm', and its hyperparameters.
     num_classes: K, which constructors that ask for it get.
+    only: the one field of `Defense` that they may fill, such as 'gradient'.
 
   Raises:
     InputError: unknown name, a hyperparameter that is wrong or missing, what is
-      no defense, or several top models.
-  """
-  return chain(*(_load(spec, num_classes) for spec in specs))
-
-
-def build_only(
-  field: str, specs: Sequence[dict], num_classes: Optional[int] = None
-) -> Any:
-  """Builds defenses that fill one field of `Defense` alone; returns that.
-
-  Args:
-    field: such as 'gradient'.
-    specs, num_classes: see `build`.
-
-  Raises:
-    InputError: as `build`, or a defense that acts elsewhere.
+      no defense or acts elsewhere than on `only`, several top models.
   """
   defenses = [_load(spec, num_classes) for spec in specs]
   for spec, defense in zip(specs, defenses):
     acts = [f for f in _PLACES if getattr(defense, f) is not None]
-    if acts != [field]:
+    if only and acts != [only]:
       places = ' and '.join(_PLACES[f] for f in acts) or 'nothing'
       raise InputError(
         f'{spec["name"]} acts on {places}, and here a defense acts on'
-        f' {_PLACES[field]}; drop it.'
+        f' {_PLACES[only]}; drop it.'
       )
-  return getattr(chain(*defenses), field)
+  return chain(*defenses)
 
 
 # Where each field acts.
@@ -86,6 +78,21 @@ _PLACES = dict(
   penalty='the loss',
   top='the joint model',
 )
+
+
+def canonical(specs: Sequence[Spec]) -> tuple[Spec, ...]:
+  """Returns specs whose names have the one spelling that rows use.
+
+  >>> canonical([dict(name='noise.gaussian', stddev=0.1)])
+  ({'name': 'gaussian', 'stddev': 0.1},)
+
+  Raises:
+    InputError: a name that is missing or unknown.
+  """
+  return tuple(
+    dict(spec, name=registry.canonical('defenses', _name(spec)))
+    for spec in specs
+  )
 
 
 def chain(*defenses: Defense) -> Defense:
@@ -116,14 +123,19 @@ def chain(*defenses: Defense) -> Defense:
   )
 
 
+def _name(spec):
+  """The name that a spec must have."""
+  if isinstance(spec, Mapping) and 'name' in spec:
+    return spec['name']
+  raise InputError(
+    f'defense {spec!r} has no name; write dict(name=..., ...), one of:'
+    f' {", ".join(registry.names("defenses"))}.'
+  )
+
+
 def _load(spec, num_classes):
   """The defense of one dict; a bare transform is wrapped."""
-  if not isinstance(spec, dict) or 'name' not in spec:
-    raise InputError(
-      f'defense {spec!r} has no name; write dict(name=..., ...), one of:'
-      f' {", ".join(registry.names("defenses"))}.'
-    )
-  constructor = registry.find('defenses', spec['name'])
+  constructor = registry.find('defenses', _name(spec))
   if 'num_classes' in inspect.signature(constructor).parameters:
     if num_classes is None:
       raise InputError(

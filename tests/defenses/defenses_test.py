@@ -411,6 +411,8 @@ class DefensesTest(parameterized.TestCase):
     ):
       self.assertEqual(registry.canonical('defenses', name), 'gaussian')
       self.assertIs(registry.find('defenses', name), noise.gaussian)
+      (spec,) = defenses.canonical((dict(name=name, stddev=0.1),))
+      self.assertEqual(spec, dict(name='gaussian', stddev=0.1))
     path = 'optax.clip_by_global_norm'
     self.assertEqual(registry.canonical('defenses', path), path)
     # Two modules of the attacks define `random`.
@@ -534,7 +536,7 @@ class CompositionTest(parameterized.TestCase):
   )
   def test_what_acts_elsewhere_is_refused(self, spec, field, place):
     with self.assertRaisesRegex(base.InputError, f'acts on {place}, and here'):
-      defenses.build_only(field, (spec,), num_classes=3)
+      defenses.build((spec,), num_classes=3, only=field)
 
   def test_what_needs_the_classes_says_so(self):
     with self.assertRaisesRegex(base.InputError, 'needs the number of classes'):

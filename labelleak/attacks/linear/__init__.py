@@ -98,7 +98,7 @@ def full(
   def infer(key, view, known):
     with jax.ensure_compile_time_eval():
       eye = jnp.eye(known.num_classes)
-      assumed = defenses.build_only('labels', code, known.num_classes)
+      assumed = defenses.build(code, known.num_classes, only='labels').labels
       rows = assumed.encode(jax.random.key(0), eye)
     options = rounds, steps, ridge, damping, excess
     return solve(key, view, known, *options, rows).y

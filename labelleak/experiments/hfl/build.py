@@ -170,12 +170,12 @@ def build(config: ConfigDict) -> Round:
   source = load()
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
   apply = lambda variables, x: model.apply(variables, x)
-  all_links = (
-    *(dict(s, at='step') for s in config.step_defense),
-    *config.defense,
+  all_links = defenses.canonical(
+    (*(dict(s, at='step') for s in config.step_defense), *config.defense)
   )
   step_links, links = main_task.by_place(all_links)
-  step_defense, defense = map(defenses.build, (step_links, links))
+  build_transform = functools.partial(defenses.build, only='gradient')
+  step_defense, defense = map(build_transform, (step_links, links))
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))
   if config.local_steps > 1 or step_links:

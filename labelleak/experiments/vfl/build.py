@@ -70,10 +70,12 @@ def build(
   _check_attackers((config.attacker, *attackers), num)
   aggregate = registry.load('he', **config.aggregate.to_dict())
   training.check(len(source.y), aggregate.sealed)
-  all_links = (
-    *config.code,
-    *([config.penalty] if config.penalty else []),
-    *config.defense,
+  all_links = defenses.canonical(
+    (
+      *config.code,
+      *([config.penalty] if config.penalty else []),
+      *config.defense,
+    )
   )
   defense = defenses.build(all_links, num_classes)
   per_epoch = training.steps_per_epoch(len(source.y))
@@ -119,7 +121,7 @@ def build(
       draw=config.draw,
       step=training.steps,
       aggregate=spec.plain(config.aggregate),
-      **_privacy(all_links, training, len(source.y)),
+      **_privacy(defense.strengths, training, len(source.y)),
     ),
   )
   return Joint(
@@ -187,7 +189,9 @@ def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:
 
 
 def _privacy(
-  defense: Sequence[Spec], training: Training, rows: int
+  strengths: Optional[Sequence[defenses.Strength]],
+  training: Training,
+  rows: int,
 ) -> dict[str, Any]:
   """Returns epsilon of a clipped and noised link over the training.
 
@@ -195,7 +199,7 @@ def _privacy(
   labels reach, the active party's own model, is not counted; see
   `defenses.accounting`.
   """
-  release = accounting.release(defense)
+  release = accounting.release(strengths)
   if not release or not training.steps:
     return {}
   epochs = -(-training.steps // training.steps_per_epoch(rows))

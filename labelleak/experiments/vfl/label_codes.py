@@ -9,8 +9,6 @@ from labelleak.defenses import label_codes
 from labelleak.experiments import Measure
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
 
-_COAE = 'coae'
-
 
 def experiment(*, config: ConfigDict) -> Measure:
   """Prepares statistics of the config's label code; a trial is another seed.
@@ -29,18 +27,16 @@ def experiment(*, config: ConfigDict) -> Measure:
   num_classes = config.classes
   if num_classes is None or num_classes < 2:
     raise InputError(f'classes={num_classes} must be at least 2; set it.')
-  links = (*config.code, *config.defense)
-  quick = [_seed(link, steps=1) for link in links]
-  if defenses.build(quick, num_classes).labels is None:
-    raise InputError(
-      f'defense={spec.chain(links)} holds no label code; add one.'
-    )
+  links = defenses.canonical((*config.code, *config.defense))
+  build = lambda **options: defenses.build(
+    [_seed(link, **options) for link in links], num_classes, only='labels'
+  )
+  build(steps=1)
 
   def measure(progress):
     statistics = []
     for seed in range(config.seed, config.seed + config.trials):
-      seeded = [_seed(link, seed=seed) for link in links]
-      code = defenses.build(seeded, num_classes).labels
+      code = build(seed=seed).labels
       key = sweep.key(seed, 'code')
       each = label_codes.statistics(key, code, num_classes)
       statistics.append({name: float(value) for name, value in each.items()})
@@ -62,6 +58,6 @@ def experiment(*, config: ConfigDict) -> Measure:
 
 def _seed(link, **options):
   """Returns CoAE with other options, lossy or not; other codes as they are."""
-  if link.get('name') == _COAE:
+  if link['name'] == 'coae':
     return dict(link, lossless=False, **options)
   return link
