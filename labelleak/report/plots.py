@@ -22,7 +22,7 @@ SWEPT = dict(
   share=('split',),
 )
 _LINEAR = 'depth', 'share'
-_NAME = 32  # columns of an attack beside its bar
+_COLUMNS = 32  # of an attack beside its bar
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
 _PAPER = dict(ls='', marker='D', color='k', label='published', zorder=3)
 
@@ -33,12 +33,20 @@ def accuracy_bars(rows: Sequence[Row]) -> figure.Figure:
   colors = panels.colors(rows)
   titles = [panels.title(group[0]) for group in groups]
   above = max(title.count('\n') for title in titles)
-  tall = 0.28 * max(map(len, groups)) + 0.9 + 0.12 * above
+  names = [_name(row, group) for group in groups for row in group]
+  bar = max(0.28, 0.14 * (1 + max(name.count('\n') for name in names)))
+  bars = max(map(len, groups))
+  tall = bar * bars + 0.9 + 0.12 * above
   fig, axes = panels.spread(len(groups), abreast=2, size=(6.4, tall))
   for ax, group, title in zip(axes, groups, titles):
     _bars(ax, group, colors)
+    ax.set_ylim(bars - 0.4, -0.6)  # the first on top, all of one height
     ax.set_title(title, **panels.TITLE)
   return fig
+
+
+def _name(row, group):
+  return tables.fold(facts.attack(row, group), _COLUMNS)
 
 
 def _bars(ax, group, colors):
@@ -60,9 +68,7 @@ def _bars(ax, group, colors):
   if len(papers):
     ax.plot(papers, y, mfc='w', ms=4.5, **_PAPER)
     ax.legend(fontsize=7, loc='lower right')
-  names = [tables.fold(facts.attack(row, group), _NAME) for row in group]
-  ax.set_yticks(at, names, fontsize=8)
-  ax.invert_yaxis()
+  ax.set_yticks(at, [_name(row, group) for row in group], fontsize=8)
   ax.set_xlim(0, 112)
   ax.set_xticks(range(0, 101, 20))
   panels.percent_axis(ax, 'x', metric)
@@ -210,7 +216,7 @@ def confusion(rows: Sequence[Row]) -> Optional[figure.Figure]:
         ax.set_visible(False)
         continue
       image = ax.imshow(row['matrix'], vmin=0, vmax=1, cmap='Blues')
-      ax.set_title(tables.fold(facts.attack(row, group), _NAME), fontsize=8)
+      ax.set_title(_name(row, group), fontsize=8)
       ax.tick_params(labelsize=6)
       ax.locator_params(integer=True)
     apart = panels.differences(group[0], firsts)
