@@ -350,6 +350,7 @@ class MatchTest(parameterized.TestCase):
     (dict(data='mnist x2'), dict(data='mnist'), False),
     (dict(model=dict(name='a')), dict(model=dict(name='mlp.mlp2')), True),
     (dict(), dict(model=dict(name='mlp.mlp2')), False),
+    (dict(), dict(model='mlp.mlp2'), False),
   )
   def test_what_stands_for_the_published_is_a_substitute(self, own, other, is_):
     setting = dict(own, stands_for=other)

@@ -92,4 +92,5 @@ def is_substitute(row: Row) -> bool:
   setting = row['setting']
   other = setting | setting['stands_for']
   same_data = setting['data'].split()[0] == other['data'].split()[0]
-  return not (same_data and setting['model'] == other['model'])
+  same_model = setting['model'] == _as_spec(other['model'])
+  return not (same_data and same_model)
