@@ -185,7 +185,7 @@ def _optimizer(options, steps_per_epoch, make=None):
       return make(name=name, learning_rate=schedule, **options)
     if '.' in name:
       return registry.load('attacks', name, learning_rate=schedule, **options)
-    return train.transformation(name, schedule, **options)
+    return train.optimizer(name, schedule, **options)
 
   if not rates:
     return built(lr)
