@@ -45,7 +45,7 @@ def match(cost: chex.Array) -> chex.Array:
 
 
 def squared_errors(truth: chex.Array, restored: chex.Array) -> chex.Array:
-  """Computes mean squared errors of all pairs, [B, ...] x [B, ...] -> [B, B]."""
+  """Computes mean squared errors of all pairs, 2 x [B, ...] -> [B, B]."""
   return jax.vmap(
     lambda one: jax.vmap(lambda other: pix.mse(one, other))(restored)
   )(truth)

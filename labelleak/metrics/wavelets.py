@@ -109,7 +109,7 @@ def _filter(x, h):
 
 
 def _decimate(x, ha, hb):
-  """Filters columns of x by both trees and interleaves, [r, n] -> [r / 2, n]."""
+  """Filters columns of x by both trees, interleaved, [r, n] -> [r / 2, n]."""
   rows, taps = len(x), len(ha)
   x = x[_reflect(-taps, rows + taps, rows)]
   at = np.arange(5, rows + 2 * taps - 2, 4)

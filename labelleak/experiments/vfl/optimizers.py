@@ -48,7 +48,7 @@ def build(
       return malicious(name=name, learning_rate=schedule, **options)
     if '.' in name:
       return registry.load('attacks', name, learning_rate=schedule, **options)
-    return train.transformation(name, schedule, **options)
+    return train.optimizer(name, schedule, **options)
 
   if not rates:
     return make(lr)
