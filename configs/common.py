@@ -86,8 +86,8 @@ def hfl(name):
       # What was published, where the data or the model only stand for it.
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
       aux=dict(per_class=10, split=placeholder(str), overlap=False),
-      defense=(),  # on the update
-      step_defense=(),  # on the gradient of every local step
+      # On the update, or with `at='step'` on the gradient of a local step.
+      defense=(),
       aggregate=dict(name='plaintext'),
       batch_size=64,
       clients=1,
@@ -126,10 +126,9 @@ def vfl(name):
       attacks=(dict(name='linear.full'), dict(name='inversion.batch')),
       known=('bottom',),
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
-      code=(),  # of the labels that enter the loss
-      defense=(),  # on the cut gradients of the passive parties
-      defend_active=False,  # `defense` on the active party's own, too
-      penalty=placeholder(object),  # that the active party adds to its loss
+      # On cut gradients of the passive parties, labels, loss or the top.
+      defense=(),
+      defend_active=False,  # on the active party's own cut gradient, too
       # Rows of the attacked batch that `known` may grant as `labelled`.
       aux=dict(per_class=1),
       aggregate=dict(name='ideal'),  # of the passive parties' links

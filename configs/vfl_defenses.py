@@ -23,7 +23,7 @@ Published, undefended: MNIST main accuracy .9746, BLI .9965, DLI 1.0000.
 from configs import common
 
 # What a sweep over defenses sets together.
-_FIELDS = ('defense', 'code', 'penalty', 'top', 'top_optimizer')
+_FIELDS = ('defense', 'top_optimizer')
 _PARTS = ('digits', 'mnist', 'shipped', 'binary', 'figure7', 'cifar10')
 
 _INVERSION = dict(name='inversion.batch')
@@ -85,8 +85,8 @@ def _train(config, batch_size, rows, epochs):
   config.train.shuffle = False
 
 
-def _point(*defense, code=(), penalty=None, top=None, top_optimizer=None):
-  return defense, code, penalty, top, top_optimizer
+def _point(*defense, top_optimizer=None):
+  return defense, top_optimizer
 
 
 def _noise(name, **scale):
@@ -112,11 +112,11 @@ def _records():
   for epsilon in (0.01, 0.1, 1.0, 10.0):
     yield _point(dict(name='grad_perturb', epsilon=epsilon))
   for weight in (1e-4, 1e-2, 0.1, 0.3):
-    yield _point(penalty=dict(name='distance_correlation', weight=weight))
+    yield _point(dict(name='distance_correlation', weight=weight))
   for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(code=(_coae(confusion),))
+    yield _point(_coae(confusion))
   for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(bins, code=(_coae(confusion),))
+    yield _point(_coae(confusion), bins)
   for weight in (0.0, 1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0, 100.0, 10000.0):
     yield _mid(weight)
 
@@ -125,14 +125,14 @@ def _shipped():
   """CoAE and DCoAE on codes about as soft as the shipped one of .1."""
   for seed in (3, 4):
     code = dict(name='derangement', soft=0.13, seed=seed)
-    yield _point(code=(code,))
+    yield _point(code)
     for bins in (12, 6):
-      yield _point(dict(name='discretize_first', bins=bins), code=(code,))
+      yield _point(code, dict(name='discretize_first', bins=bins))
 
 
 def _mid(weight, lr=1e-4):
-  top = dict(name='bottleneck.mid', weight=weight)
-  return _point(top=top, top_optimizer=dict(name='adam', lr=lr))
+  top_optimizer = dict(name='adam', lr=lr)
+  return _point(dict(name='mid', weight=weight), top_optimizer=top_optimizer)
 
 
 def _figure7():
@@ -143,7 +143,7 @@ def _figure7():
   for drop in (0.99, 0.995, 0.997, 0.999):
     yield _point(dict(name='sparsify', drop=drop))
   for confusion in (0.05, 0.1, 0.5, 1.0, 2.0):
-    yield _point(code=(_coae(confusion),))
+    yield _point(_coae(confusion))
 
 
 def _marvell():
@@ -162,8 +162,8 @@ def _table3():
   yield _point(dict(name='ppdl', theta=0.5, early_exit=True))
   yield _point(bins)
   for confusion in (1.0, 0.5, 0.0):
-    yield _point(code=(_coae(confusion),))
-    yield _point(bins, code=(_coae(confusion),))
+    yield _point(_coae(confusion))
+    yield _point(_coae(confusion), bins)
 
 
 def _digits():
@@ -173,10 +173,10 @@ def _digits():
     yield _point(dict(name='gaussian', stddev=stddev))
   yield _point(dict(name='sparsify', drop=0.95))
   yield _point(dict(name='discretize_first', bins=12))
-  yield _point(code=(dict(name='randomized_response', epsilon=1.0),))
+  yield _point(dict(name='randomized_response', epsilon=1.0))
   for confusion in (0.0, 1.0):
-    yield _point(code=(_coae(confusion),))
-  yield _point(code=(_coae(1.0), dict(name='permutation', seed=11)))
+    yield _point(_coae(confusion))
+  yield _point(_coae(1.0), dict(name='permutation', seed=11))
   yield _mid(0.01, lr=0.01)
 
 
@@ -189,9 +189,6 @@ def _runlocal(config):
   _train(config, batch_size=64, rows=1347, epochs=2)
   config.trials = 2
   smooth = dict(name='smoothing', alpha=0.5)
-  points = (
-    _point(),
-    _point(dict(name='gaussian', stddev=0.01), code=(smooth,)),
-  )
+  points = (_point(), _point(smooth, dict(name='gaussian', stddev=0.01)))
   config.sweep = ((_FIELDS, points),)
   return config

@@ -34,6 +34,7 @@ __all__ = (
   'build',
   'canonical',
   'chain',
+  'split',
   'view_strengths',
 )
 
@@ -93,6 +94,31 @@ def canonical(specs: Sequence[Spec]) -> tuple[Spec, ...]:
     dict(spec, name=registry.canonical('defenses', _name(spec)))
     for spec in specs
   )
+
+
+def split(specs: Sequence[Spec]) -> tuple[list[Spec], list[Spec]]:
+  """Splits a client's defenses into those of local steps and of the update.
+
+  >>> split([dict(name='clip', max_norm=1.0, at='step'), dict(name='compress')])
+  ([{'name': 'clip', 'max_norm': 1.0}], [{'name': 'compress'}])
+
+  Args:
+    specs: as for `build`, with `at='step'` where a defense acts on the gradient
+      of every local step.
+
+  Raises:
+    InputError: another place than 'step'.
+  """
+  places = dict(step=[], update=[])
+  for spec in specs:
+    place = spec.get('at', 'update')
+    if place not in places:
+      raise InputError(
+        f"{spec['name']}: at={place!r} must be 'step', or be left out for the"
+        ' update.'
+      )
+    places[place].append({k: v for k, v in spec.items() if k != 'at'})
+  return places['step'], places['update']
 
 
 def chain(*defenses: Defense) -> Defense:

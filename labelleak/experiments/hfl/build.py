@@ -170,20 +170,18 @@ def build(config: ConfigDict) -> Round:
   source = load()
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
   apply = lambda variables, x: model.apply(variables, x)
-  all_links = defenses.canonical(
-    (*(dict(s, at='step') for s in config.step_defense), *config.defense)
-  )
-  step_links, links = main_task.by_place(all_links)
-  build_transform = functools.partial(defenses.build, only='gradient')
-  step_defense, defense = map(build_transform, (step_links, links))
+  specs = defenses.canonical(config.defense)
+  at_step, at_update = defenses.split(specs)
+  step = defenses.build(at_step, only='gradient')
+  update = defenses.build(at_update, only='gradient')
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))
-  if config.local_steps > 1 or step_links:
+  if config.local_steps > 1 or at_step:
     client = hfl.fedavg(
       hfl.cross_entropy(apply),
       lr=config.lr,
       steps=config.local_steps,
-      step_defense=step_defense.gradient,
+      step_defense=step.gradient,
     )
   labelled, rows = None, np.arange(len(source.y))
   granted = {*config.known}.union(*(a.get('known', ()) for a in config.attacks))
@@ -201,7 +199,7 @@ def build(config: ConfigDict) -> Round:
     dataset=config.dataset,
     model=config.model,
     data_dir=config.data_dir,
-    defense=all_links,
+    defense=specs,
     seed=config.seed,
   )
   setting = Setting(
@@ -210,7 +208,7 @@ def build(config: ConfigDict) -> Round:
     num_classes=source.num_classes,
     batch_size=config.batch_size,
     trained=bool(config.train or config.weights),
-    defense=spec.plain(all_links),
+    defense=spec.plain(specs),
     stands_for={k: v for k, v in config.stands_for.items() if v},
     extra=dict(
       local_steps=config.local_steps,
@@ -225,7 +223,7 @@ def build(config: ConfigDict) -> Round:
     rows=rows,
     model=model,
     client=client,
-    defense=defense.gradient,
+    defense=update.gradient,
     aggregate=registry.load('he', **config.aggregate.to_dict()),
     queries=config.queries,
     plan=dict(
@@ -235,15 +233,15 @@ def build(config: ConfigDict) -> Round:
       per_class_cap=config.per_class_cap,
     ),
     num_clients=config.clients,
-    training=_training(config.train, all_links, load, config.seed),
+    training=_training(config.train, (*at_step, *at_update), load, config.seed),
     weights=config.weights,
     known=dict(
       steps=config.local_steps,
       clients=config.clients,
       lr=config.lr,
       defense=defenses.view_strengths(
-        step_defense.strengths,
-        defense.strengths,
+        step.strengths,
+        update.strengths,
         steps=config.local_steps,
         queries=config.queries,
       ),
@@ -257,7 +255,7 @@ def build(config: ConfigDict) -> Round:
   )
 
 
-def _training(options, links, load, seed) -> Optional[dict[str, Any]]:
+def _training(options, specs, load, seed) -> Optional[dict[str, Any]]:
   """Returns the arguments of the training before the attack, if any."""
   if not options:
     return None
@@ -267,5 +265,5 @@ def _training(options, links, load, seed) -> Optional[dict[str, Any]]:
   seed = options.setdefault('seed', seed)
   options['key'] = sweeps.key(seed, 'train')
   if options.pop('defended', False):
-    options['defense'] = defenses.build(main_task.in_order(links)).gradient
+    options['defense'] = defenses.build(specs).gradient
   return options

@@ -83,7 +83,7 @@ def build(
   other = {k: options.pop(k) for k in ('model', 'dataset') if k in options}
   shared = dict(dataset=dataset, model=model, data_dir=data_dir) | other
   dump = lambda **own: json.dumps(spec.plain(shared | own))
-  links = in_order(defense)
+  links = [*itertools.chain(*defenses.split(defense))]
   defended, plain = (
     tuple(dump(options=options, links=chain, seed=s) for s in seeds)
     for chain in (links, ())
@@ -104,20 +104,6 @@ def check(field: str, options: Mapping[str, Any]) -> None:
   for option in ('steps', 'batch_size', 'lr'):
     if option not in options:
       raise InputError(f'config.{field} lacks {option!r}; add it.')
-
-
-def by_place(defense: Sequence[Spec]) -> tuple[list[Spec], list[Spec]]:
-  """Returns defenses of local steps, and those of what is sent."""
-  places = {True: [], False: []}
-  for link in defense:
-    own = {k: v for k, v in link.items() if k != 'at'}
-    places[link.get('at') == 'step'].append(own)
-  return places[True], places[False]
-
-
-def in_order(defense: Sequence[Spec]) -> list[Spec]:
-  """Returns defenses as a gradient meets them, those of local steps first."""
-  return [*itertools.chain(*by_place(defense))]
 
 
 def privacy(links: Sequence[Spec], steps: int) -> dict[str, float]:

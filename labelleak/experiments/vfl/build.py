@@ -70,14 +70,8 @@ def build(
   _check_attackers((config.attacker, *attackers), num)
   aggregate = registry.load('he', **config.aggregate.to_dict())
   training.check(len(source.y), aggregate.sealed)
-  all_links = defenses.canonical(
-    (
-      *config.code,
-      *([config.penalty] if config.penalty else []),
-      *config.defense,
-    )
-  )
-  defense = defenses.build(all_links, num_classes)
+  specs = defenses.canonical(config.defense)
+  defense = defenses.build(specs, num_classes)
   per_epoch = training.steps_per_epoch(len(source.y))
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
   width = config.cut_width or num_classes
@@ -112,7 +106,7 @@ def build(
     num_classes=num_classes,
     batch_size=config.batch_size,
     trained=training.steps > 0,
-    defense=spec.plain(all_links),
+    defense=spec.plain(specs),
     stands_for={k: v for k, v in config.stands_for.items() if v},
     extra=dict(
       top=spec.plain(config.top) if config.top else 'sum',

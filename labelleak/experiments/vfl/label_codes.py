@@ -27,7 +27,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   num_classes = config.classes
   if num_classes is None or num_classes < 2:
     raise InputError(f'classes={num_classes} must be at least 2; set it.')
-  links = defenses.canonical((*config.code, *config.defense))
+  links = defenses.canonical(config.defense)
   build = lambda **options: defenses.build(
     [_seed(link, **options) for link in links], num_classes, only='labels'
   )
