@@ -12,7 +12,8 @@ from absl import logging as absl_logging
 import jax
 from ml_collections import config_flags
 
-from labelleak import base, experiments, report
+from labelleak import base, experiments
+from labelleak.report import tables
 
 config_flags.DEFINE_config_file('config', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config name>.')
@@ -32,7 +33,7 @@ def main(argv):
   except base.InputError as e:
     print(f'launch.py: {e}', file=sys.stderr)
     return 2
-  print(f'\n{report.tables.points(rows)}\nRows, table and plots: {workdir}')
+  print(f'\n{tables.points(rows)}\nRows, table and plots: {workdir}')
 
 
 if __name__ == '__main__':

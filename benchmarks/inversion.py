@@ -67,9 +67,9 @@ def view_of(name, size, **options):
   index = np.arange(size)
   x = jnp.array(source.take(index))
   y = jax.nn.one_hot(source.y[index], K)
-  split = registry.load('data', 'vertical.rows', shape=source.shape)
+  split = registry.load('data', 'splits.rows', shape=source.shape)
   each = vfl.party(models.load('mlp.mlp2', num_classes=K), optax.sgd(0.01))
-  links = (vfl.link(aggregate=he.sealed()),) * 2
+  links = (vfl.link(aggregate=he.ideal()),) * 2
   protocol = vfl.protocol((each, each), None, links)
   batch = Batch(tuple(split(x)), y, index, jnp.ones(size))
   state = protocol.init(jax.random.key(0), batch.xs)

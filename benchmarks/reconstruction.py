@@ -56,7 +56,7 @@ CHECKED = 20  # iterations after which all sides must agree
 
 def problem(trials):
   """Views [T] of one client each, what is known, labels [T, B], guesses."""
-  source = data.load('synthetic.images', shape=SHAPE, num_classes=K)
+  source = data.load('synthetic', shape=SHAPE, num_classes=K)
   model = models.load('mlp.mlp', num_classes=K, activation='tanh')
   rng = np.random.default_rng(0)
   rows = np.sort(rng.choice(len(source.y), (trials, B)))
@@ -75,7 +75,7 @@ def problem(trials):
     batch_size=B,
     defense=(),
     model=Model(
-      lambda variables, x: model.apply(variables, x), SHAPE, source.box
+      lambda variables, x: model.apply(variables, x), SHAPE, source.pixel_range
     ),
   )
   keys = jax.random.split(jax.random.key(2), trials)

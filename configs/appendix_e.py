@@ -30,8 +30,8 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, runlocal=False)
   config = common.completion('appendix_e')
   config.experiment = 'vfl.property_inference'
-  config.dataset = dict(name='embedded.breast_cancer', split='train')
-  config.split = dict(name='vertical.chosen', columns=(_ATTACKER, _OTHER))
+  config.dataset = dict(name='breast_cancer', split='train')
+  config.split = dict(name='splits.assignment', columns=(_ATTACKER, _OTHER))
   config.model = dict(name='mlp.fcnn', widths=(20, 20), batch_norm=True)
   config.top = dict(name='mlp.bn_mlp', widths=(4,))
   config.optimizer.lr = 0.01

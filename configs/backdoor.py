@@ -48,7 +48,6 @@ _CIFAR = dict(
   at=((31, 29), (30, 30), (29, 31), (31, 31)),
   value=(_GREEN, _GREEN, _MAGENTA, _MAGENTA),
 )
-_DEFENDED = ('defense', 'code')
 
 
 def get_config(arg=None):
@@ -78,7 +77,7 @@ def get_config(arg=None):
     config.attacks += (_OURS,)
     # Noise and screening are in the scale of a gradient, about 1 / B.
     points = _figure8() if part == 'figure8' else _defenses()
-    config.sweep = ((_DEFENDED, tuple(points)),)
+    config.sweep = (('defense', tuple(points)),)
   else:
     _parties(config)
   return _runlocal(config) if arg['runlocal'] else config
@@ -118,8 +117,8 @@ def _cifar10(config, small):
 
 def _nuswide(config):
   """The passive party's tags; those that bear the last one are the trigger."""
-  config.dataset = dict(name='tables.nus_wide', path='nuswide', split='train')
-  config.split = dict(name='vertical.features', sizes=(1000, 634))
+  config.dataset = dict(name='nus_wide', path='nuswide', split='train')
+  config.split = dict(name='splits.features', sizes=(1000, 634))
   config.trigger = dict(name='triggers.natural', at=999)
   config.poison.count = None
   config.poison.target = 0
@@ -131,12 +130,12 @@ def _parties(config):
   """Quarters: three attackers with a pixel each, against one of them alone."""
   config.attacks = (_backdoor(), _OURS)
   side = 32 if config.dataset.name == 'cifar10' else 28
-  side = 8 if config.dataset.name == 'embedded.digits' else side
+  side = 8 if config.dataset.name == 'digits' else side
   half = side // 2 - 1
   at = ((half, half), (half, side - 1), (side - 1, half))
   trigger = dict(name='triggers.pixels')
   colors = (_MAGENTA, _GREEN, _MAGENTA) if side == 32 else None
-  config.split = dict(name='vertical.quarters')
+  config.split = dict(name='splits.quarters')
   points = []
   for attackers in ((0, 1, 2), (0,), (1,), (2,)):
     each = dict(trigger, at=tuple(at[p] for p in attackers))
@@ -146,43 +145,35 @@ def _parties(config):
   config.sweep = ((('trigger', 'poison.attackers'), tuple(points)),)
 
 
-def _point(*defense, code=()):
-  return defense, code
-
-
-def _coae(confusion):
-  return (dict(name='labelleak.defenses.coae.fitted', confusion=confusion),)
-
-
 def _figure8():
   """The paper's defenses at its strengths, then simpler ones."""
   clip = dict(name='clip_batch', max_norm=0.2)
-  yield _point()
+  yield ()
   for scale in (1e-3, 1e-2, 1e-1):
-    yield _point(clip, dict(name='gaussian', stddev=scale))
-    yield _point(clip, dict(name='laplace', scale=scale))
+    yield clip, dict(name='gaussian', stddev=scale)
+    yield clip, dict(name='laplace', scale=scale)
   for drop in (0.99, 0.995, 0.999):
-    yield _point(dict(name='sparsify', drop=drop))
+    yield (dict(name='sparsify', drop=drop),)
   for confusion in (0.0, 0.1, 0.5, 1.0, 2.0):
-    yield _point(code=_coae(confusion))
+    yield (dict(name='coae', confusion=confusion),)
   for drop in (0.01, 0.05, 0.2):
-    yield _point(dict(name='screen', drop=drop))
+    yield (dict(name='screen', drop=drop),)
   for max_norm in (3e-4, 1e-4, 1e-5):
-    yield _point(dict(name='clip_per_example', max_norm=max_norm))
+    yield (dict(name='clip_per_example', max_norm=max_norm),)
 
 
 def _defenses():
   """One or two strengths of every kind, at the scale of B = 128."""
-  yield _point()
+  yield ()
   for stddev in (1e-3, 1e-2):
-    yield _point(dict(name='gaussian', stddev=stddev))
-  yield _point(dict(name='sparsify', drop=0.95))
+    yield (dict(name='gaussian', stddev=stddev),)
+  yield (dict(name='sparsify', drop=0.95),)
   for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(code=_coae(confusion))
+    yield (dict(name='coae', confusion=confusion),)
   for drop in (0.02, 0.1):
-    yield _point(dict(name='screen', drop=drop))
+    yield (dict(name='screen', drop=drop),)
   for max_norm in (2e-3, 2e-4):
-    yield _point(dict(name='clip_per_example', max_norm=max_norm))
+    yield (dict(name='clip_per_example', max_norm=max_norm),)
 
 
 def _runlocal(config):

@@ -19,17 +19,17 @@ from configs import common
 _LINEAR = dict(name='mlp.linear')
 _SMALL = dict(name='mlp.mlp2', width=4)
 _AGGREGATES = (
-  dict(name='sealed'),
+  dict(name='ideal'),
   dict(name='paillier'),
   # Entries of the cut gradient stay within one over the rows of a batch, 42 at
   # least here. Adam makes full steps of noise where a gradient is zero (blank
   # pixels), so the noise must be small against its eps, 1e-8.
   dict(name='ckks', bound=1 / 32),
 )
-_CANCER = dict(name='embedded.breast_cancer', split='train')
-_DIGITS = dict(name='embedded.digits', split='train')
-_FEATURES = dict(name='vertical.features')
-_ROWS = dict(name='vertical.rows')
+_CANCER = dict(name='breast_cancer', split='train')
+_DIGITS = dict(name='digits', split='train')
+_FEATURES = dict(name='splits.features')
+_ROWS = dict(name='splits.rows')
 _FIELDS = ('dataset', 'split', 'model', 'train.steps', 'train.batch_size')
 
 

@@ -63,7 +63,7 @@ def get_config(arg=None):
 
 def _runlocal(config):
   """A model of three steps, in seconds, without files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   config.attacks = (
     *_FULL,
     dict(name='linear.last_layer'),

@@ -38,7 +38,7 @@ _PARTS = (
 
 
 def _coae(confusion):
-  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
+  return dict(name='coae', confusion=confusion)
 
 
 def _response(epsilon):
@@ -90,13 +90,13 @@ def get_config(arg=None):
   part = arg['part']
   common.check_choice('part', part, _PARTS)
   config = common.vfl('coae')
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (*_CLEAR, *_SEALED)
   if part == 'statistics':
     config.experiment = 'vfl.label_codes'
     config.attacks = ()
     points = [(k, (_coae(c),)) for k, cs in _SHIPPED.items() for c in cs]
-    config.sweep = ((('classes', 'code'), tuple(points)),)
+    config.sweep = ((('classes', 'defense'), tuple(points)),)
   elif part == 'figure9':
     common.images(config, 'cifar10', grey=True, crop=28)
     config.attacks = (
@@ -104,12 +104,12 @@ def get_config(arg=None):
       dict(name='linear.full'),
       dict(name='linear.full', code=(_COMPLEMENT,)),
     )
-    config.sweep = (('code', ((_coae(0.0),), (_coae(1.0),))),)
+    config.sweep = (('defense', ((_coae(0.0),), (_coae(1.0),))),)
   elif part == 'attacks':
     common.images(config, 'mnist')
     points = [(code, size) for size in (128, 1024) for code in _CODES]
     points += [((_coae(0.5),), 1024)]
-    config.sweep = ((('code', 'batch_size'), tuple(points)),)
+    config.sweep = ((('defense', 'batch_size'), tuple(points)),)
   elif part in ('trained', 'accuracy', 'digits'):
     _train(config, batch_size=128, rows=1347)
     if part != 'digits':
@@ -117,12 +117,12 @@ def get_config(arg=None):
       _train(config, batch_size=1024, rows=60000)
     config.attacks = (*_CLEAR, *_SEALED, *_OWN)
     epoch = config.train.steps // 30
-    config.sweep = (('code', _TRAINED), ('train.steps', (epoch, 30 * epoch)))
+    config.sweep = (('defense', _TRAINED), ('train.steps', (epoch, 30 * epoch)))
     if part != 'trained':
       config.experiment = 'vfl.training'
       config.attacks = ()
       config.trials = 3
-      config.sweep = (('code', _ACCURACY),)
+      config.sweep = (('defense', _ACCURACY),)
   else:
     common.images(config, 'mnist')
     granted = dict(names='granted', known=('bottom', 'labelled'))
@@ -130,7 +130,7 @@ def get_config(arg=None):
     codes = [
       (_coae(1.0), dict(name='permutation', seed=seed)) for seed in range(10)
     ]
-    config.sweep = (('code', tuple(codes)),)
+    config.sweep = (('defense', tuple(codes)),)
   return _runlocal(config) if arg['runlocal'] else config
 
 
@@ -144,12 +144,12 @@ def _train(config, batch_size, rows):
 
 def _runlocal(config):
   """Hardly trained codes, seconds, no files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   quick = dict(_coae(1.0), steps=200)
   config.trials = 2
-  if config.experiment == 'codes':
+  if config.experiment == 'vfl.label_codes':
     points = ((2, (quick,)), (5, (quick, _RENAMED)))
-    config.sweep = ((('classes', 'code'), points),)
+    config.sweep = ((('classes', 'defense'), points),)
     return config
   config.batch_size = config.train.batch_size = 32
   config.train.steps = min(config.train.steps, 5)
@@ -157,5 +157,5 @@ def _runlocal(config):
     dict(spec, steps=50) if spec['name'] == 'inversion.batch' else spec
     for spec in config.attacks
   )
-  config.sweep = (('code', ((quick,),)),)
+  config.sweep = (('defense', ((quick,),)),)
   return config

@@ -76,7 +76,7 @@ def hfl(name):
     dict(
       name=name,
       experiment='hfl.label_counts',
-      dataset=dict(name='embedded.digits'),
+      dataset=dict(name='digits'),
       data_dir=placeholder(str),  # where prepared data sets live
       model=dict(name='mlp.mlp'),
       weights=placeholder(str),  # a PyTorch state_dict: .npz, .safetensors
@@ -86,9 +86,9 @@ def hfl(name):
       # What was published, where the data or the model only stand for it.
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
       aux=dict(per_class=10, split=placeholder(str), overlap=False),
-      defense=(),  # on the update
-      step_defense=(),  # on the gradient of every local step
-      aggregate=dict(name='clear'),
+      # On the update, or with `at='step'` on the gradient of a local step.
+      defense=(),
+      aggregate=dict(name='plaintext'),
       batch_size=64,
       clients=1,
       local_steps=10,
@@ -114,10 +114,10 @@ def vfl(name):
     dict(
       name=name,
       experiment='vfl.batch_inference',
-      dataset=dict(name='embedded.digits', split='train', normalise=False),
+      dataset=dict(name='digits', split='train', normalise=False),
       data_dir=placeholder(str),  # where prepared data sets live
       classes=placeholder(int),  # fewer than the data set has
-      split=dict(name='vertical.rows'),
+      split=dict(name='splits.rows'),
       model=dict(name='mlp.mlp2'),  # of every bottom
       cut_width=placeholder(int),  # D; None: one logit a class
       top=placeholder(object),  # a model on the embeddings; None adds them
@@ -126,13 +126,12 @@ def vfl(name):
       attacks=(dict(name='linear.full'), dict(name='inversion.batch')),
       known=('bottom',),
       stands_for=dict(data=placeholder(str), model=placeholder(str)),
-      code=(),  # of the labels that enter the loss
-      defense=(),  # on the cut gradients of the passive parties
-      defend_active=False,  # `defense` on the active party's own, too
-      penalty=placeholder(object),  # that the active party adds to its loss
+      # On cut gradients of the passive parties, labels, loss or the top.
+      defense=(),
+      defend_active=False,  # on the active party's own cut gradient, too
       # Rows of the attacked batch that `known` may grant as `labelled`.
       aux=dict(per_class=1),
-      aggregate=dict(name='sealed'),  # of the passive parties' links
+      aggregate=dict(name='ideal'),  # of the passive parties' links
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial
@@ -162,7 +161,7 @@ def poisoned(name):
   config = vfl(name)
   config.experiment = 'vfl.backdoor'
   config.attacks = (dict(name='backdoor.backdoor'),)
-  config.split = dict(name='vertical.rows', order=(1, 0))
+  config.split = dict(name='splits.rows', order=(1, 0))
   config.trigger = dict(
     name='triggers.pixels', at=((7, 7), (6, 6), (5, 7), (7, 5))
   )
@@ -195,8 +194,8 @@ def completion(name):
   """
   config = vfl(name)
   config.experiment = 'vfl.model_completion'
-  config.aggregate = dict(name='clear')
-  config.split = dict(name='vertical.columns')
+  config.aggregate = dict(name='plaintext')
+  config.split = dict(name='splits.columns')
   config.top = dict(name='mlp.bn_mlp')
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
@@ -218,7 +217,7 @@ def completion(name):
 def synthetic(size, num_classes, per_class):
   """Images with the label statistics of a data set that is absent."""
   return dict(
-    name='synthetic.images',
+    name='synthetic',
     shape=(size, size, 3),
     num_classes=num_classes,
     per_class=per_class,

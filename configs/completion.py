@@ -32,7 +32,7 @@ from ml_collections.config_dict import placeholder
 from configs import common
 
 _RESNET = dict(name='resnet.resnet20', shortcut='pad', init='fan_in')
-_HALVES = dict(name='vertical.features')
+_HALVES = dict(name='splits.features')
 # rows, epochs and batch size of the joint training; then what differs from
 # CIFAR-10: fields of the config, and the schedule of the completion.
 _DATA = {
@@ -71,7 +71,7 @@ _DATA = {
   'histopathology': (
     *(69181, 5, 64),
     dict(
-      split=dict(name='vertical.patches'),
+      split=dict(name='splits.patches'),
       cut_width=5,
       top=dict(name='mlp.bn_mlp', widths=(10, 10, 10)),
       class_weights=(0.3, 1.0),
@@ -80,18 +80,18 @@ _DATA = {
   ),
 }
 _FILES = {
-  'cinic10': dict(name='folders.cinic10', path='CINIC-10'),
-  'tiny_imagenet': dict(name='folders.tiny_imagenet', path='tiny-imagenet-200'),
-  'criteo': dict(name='hashed.criteo', path='criteo'),
+  'cinic10': dict(name='cinic10', path='CINIC-10'),
+  'tiny_imagenet': dict(name='tiny_imagenet', path='tiny-imagenet-200'),
+  'criteo': dict(name='criteo', path='criteo'),
   'yahoo': dict(
-    name='text.yahoo_answers',
+    name='yahoo_answers',
     path='yahoo_answers_csv',
     per_class=5000,
     counts=True,
     buckets=4096,
   ),
   'histopathology': dict(
-    name='patches.breast_histopathology',
+    name='breast_histopathology',
     path='breast-histopathology-images',
     background=0.3,
   ),

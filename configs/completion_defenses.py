@@ -42,7 +42,7 @@ def get_config(arg=None):
   points = tuple(_table3(bound))
   few = tuple(dict(spec, batch_size=10) for spec in config.attacks)
   config.sweep = (
-    (('defense', 'code'), points[-1:] if arg['runlocal'] else points),
+    ('defense', points[-1:] if arg['runlocal'] else points),
     (('aux.per_class', 'attacks'), ((4, config.attacks), (1, few))),
   )
   return config
@@ -62,13 +62,13 @@ def _figure5(bound):
 
 
 def _table3(bound):
-  """(defense, code) of each column."""
-  bins = (dict(name='discretize_fixed', bins=12, bound=bound),)
-  coae = (dict(name='labelleak.defenses.coae.fitted', confusion=1.0),)
-  yield (), ()
-  yield (dict(name='laplace', scale=1e-3),), ()
-  yield (dict(name='keep_largest', keep=0.1),), ()
-  yield (dict(name='ppdl', theta=0.5, early_exit=True),), ()
-  yield bins, ()
-  yield (), coae
-  yield bins, coae
+  """The defenses of each column."""
+  bins = dict(name='discretize_fixed', bins=12, bound=bound)
+  coae = dict(name='coae', confusion=1.0)
+  yield ()
+  yield (dict(name='laplace', scale=1e-3),)
+  yield (dict(name='keep_largest', keep=0.1),)
+  yield (dict(name='ppdl', theta=0.5, early_exit=True),)
+  yield (bins,)
+  yield (coae,)
+  yield coae, bins

@@ -40,6 +40,6 @@ def _splits(data, few):
     if data in _COLUMNS:
       width = _COLUMNS[data]
       half = width * eighths // 8
-      yield dict(name='vertical.columns', sizes=(half, width - half))
+      yield dict(name='splits.columns', sizes=(half, width - half))
     else:
-      yield dict(name='vertical.shuffled', fraction=eighths / 8)
+      yield dict(name='splits.random_features', fraction=eighths / 8)

@@ -17,7 +17,7 @@ Published: F1 of the active attack on histopathology above .70 up to 8 parties,
 from configs import common, completion
 
 _PATCHES = 172954  # of histopathology, that show tissue
-_COLUMNS = 'vertical.columns'
+_COLUMNS = 'splits.columns'
 
 
 def get_config(arg=None):
@@ -29,9 +29,9 @@ def get_config(arg=None):
   config.name = 'completion_parties'
   config.attacks = config.attacks[: 1 if arg['runlocal'] else 2]
   if data == 'histopathology':
-    shared = dict(name='vertical.patches', shared=2)
+    shared = dict(name='splits.patches', shared=2)
     counts = (2, 3) if few else (2, 4, 6, 8, 10)
-    points = [(k, dict(name='vertical.patches'), _steps(k)) for k in counts]
+    points = [(k, dict(name='splits.patches'), _steps(k)) for k in counts]
     points.append((counts[-1], shared, _steps(counts[-1])))
     if few:
       points = [(k, split, config.train.steps) for k, split, _ in points]

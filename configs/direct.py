@@ -29,7 +29,7 @@ def get_config(arg=None):
   arg = common.parse_arg(arg, part='digits', runlocal=False)
   common.check_choice('part', arg['part'], ('digits', 'mnist'))
   config = common.vfl('direct')
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.batch_size = 128
   if arg['part'] == 'mnist':
     common.images(config, 'mnist')

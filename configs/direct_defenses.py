@@ -31,10 +31,10 @@ def get_config(arg=None):
   common.check_choice('part', part, ('digits', 'mnist', 'cifar10'))
   config = common.vfl('direct_defenses')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = _ATTACKS
   config.defend_active = True
-  config.split = dict(name='vertical.columns')
+  config.split = dict(name='splits.columns')
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
   )
@@ -50,9 +50,7 @@ def get_config(arg=None):
   config.sweep = (('defense', tuple(_table6())),)
   if arg['runlocal']:
     rows, epochs = 320, 2  # of the rows that there are
-    config.dataset = dict(
-      name='embedded.digits', split='train', normalise=False
-    )
+    config.dataset = dict(name='digits', split='train', normalise=False)
     config.model = dict(name='mlp.mlp2')
     config.trials = 2
     config.sweep = (('defense', ((), (dict(name='ppdl', theta=0.5),))),)

@@ -31,7 +31,7 @@ Published (B=128; LLG, EBI, LLBG, relative accuracy): clip .1 with noise .01
 from configs import common, llbg_cifar
 
 _SGD = dict(optimizer='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4)
-_DIGITS = dict(name='embedded.digits')
+_DIGITS = dict(name='digits')
 _SMALL = dict(name='mlp.mlp', width=256)
 _BRIEF = dict(_SGD, steps=500, batch_size=64)
 _EPOCHS_200 = dict(_SGD, steps=78_200, batch_size=128)
@@ -50,11 +50,11 @@ def _blind(to):
 
 
 def _clip(max_norm):
-  return dict(name='clip', max_norm=max_norm)
+  return dict(name='clip', max_norm=max_norm, at='step')
 
 
 def _noise(stddev):
-  return dict(name='gaussian', stddev=stddev)
+  return dict(name='gaussian', stddev=stddev, at='step')
 
 
 def _compress(drop):
@@ -63,14 +63,14 @@ def _compress(drop):
 
 _SWEEPS = {
   11: (
-    'step_defense',
+    'defense',
     (
       *((_clip(rho), _noise(0.01)) for rho in (0.1, 0.5, 1.0, 1.5)),
       (_noise(0.01),),
     ),
   ),
   12: (
-    'step_defense',
+    'defense',
     (
       (_clip(1.0),),
       *((_clip(1.0), _noise(sigma)) for sigma in (0.01, 0.1, 0.3, 0.5)),
@@ -82,7 +82,7 @@ _SWEEPS = {
   ),
 }
 _ADAPTIVE = (
-  ('step_defense', ((_clip(1.0), _noise(0.1)), (_clip(0.1), _noise(0.01)))),
+  ('defense', ((_clip(1.0), _noise(0.1)), (_clip(0.1), _noise(0.01)))),
   ('queries', (1, 4, 16)),
 )
 _GRANTED = (
@@ -116,12 +116,12 @@ def get_config(arg=None):
     config.sweep = _ADAPTIVE
   elif arg['secure']:
     config.model = dict(name='mlp.mlp')
-    config.aggregate = dict(name='sealed')
+    config.aggregate = dict(name='ideal')
     config.sweep = (_SECURE,)
   elif arg['granted']:
     config.trials = 20
     config.aux.per_class = 1
-    config.step_defense = (_clip(0.1), _noise(0.01))
+    config.defense = (_clip(0.1), _noise(0.01))
     config.attacks = _GRANTED
     config.sweep = (('partition', ('unbalanced', 'iid')),)
   elif arg['table'] == 14:
@@ -167,7 +167,7 @@ def _runlocal(config):
   config.batch_size = 64
   config.model = dict(name='mlp.mlp', width=64)
   config.attacks = common.UNTRAINED[:3]
-  config.step_defense = (_clip(0.1), _noise(0.01))
+  config.defense = (_clip(0.1), _noise(0.01))
   config.queries = 2
   config.sweep = (('clients', (1, 2)),)
   config.main_task = dict(

@@ -34,7 +34,7 @@ _PUBLISHED = dict(data='imagenet2012', model='vit.base')
 def get_config(arg=None):
   arg = common.parse_arg(arg, paper=False, runlocal=False)
   config = common.hfl('llbg_vit')
-  digits = dict(name='embedded.digits')
+  digits = dict(name='digits')
   small = dict(name='vit.vit', width=64, heads=4, depth=4, patch=2)
   train = dict(steps=300, batch_size=64, lr=1e-3)
   images = common.synthetic(64, 1000, 50)

@@ -10,10 +10,10 @@
 
 Each trial is one training: its first batch is attacked at the initialisation
 and its last model tested, as VFLAIR does. The passive party is shown its cut
-gradients (`clear`), so that one run serves the attacks that read them (direct
-inference: DLI) and those that read its own gradients alone (inversion: BLI,
-`linear.full`). `complement` and `decoding.mixture` know of a code. All but the
-first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
+gradients (`plaintext`), so that one run serves the attacks that read them
+(direct inference: DLI) and those that read its own gradients alone (inversion:
+BLI, `linear.full`). `complement` and `decoding.mixture` know of a code. All but
+the first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
 codes about as soft as the encoder that VFLAIR ships for a confusion of .1,
 without rounding, with 12 and with six bins.
 
@@ -23,7 +23,7 @@ Published, undefended: MNIST main accuracy .9746, BLI .9965, DLI 1.0000.
 from configs import common
 
 # What a sweep over defenses sets together.
-_FIELDS = ('defense', 'code', 'penalty', 'top', 'top_optimizer')
+_FIELDS = ('defense', 'top_optimizer')
 _PARTS = ('digits', 'mnist', 'shipped', 'binary', 'figure7', 'cifar10')
 
 _INVERSION = dict(name='inversion.batch')
@@ -46,7 +46,7 @@ def get_config(arg=None):
   common.check_choice('part', part, _PARTS)
   config = common.vfl('vfl_defenses')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (*_BLIND, *_DIRECT)
   config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
   points = _records()
@@ -85,8 +85,8 @@ def _train(config, batch_size, rows, epochs):
   config.train.shuffle = False
 
 
-def _point(*defense, code=(), penalty=None, top=None, top_optimizer=None):
-  return defense, code, penalty, top, top_optimizer
+def _point(*defense, top_optimizer=None):
+  return defense, top_optimizer
 
 
 def _noise(name, **scale):
@@ -95,7 +95,7 @@ def _noise(name, **scale):
 
 
 def _coae(confusion):
-  return dict(name='labelleak.defenses.coae.fitted', confusion=confusion)
+  return dict(name='coae', confusion=confusion)
 
 
 def _records():
@@ -112,11 +112,11 @@ def _records():
   for epsilon in (0.01, 0.1, 1.0, 10.0):
     yield _point(dict(name='grad_perturb', epsilon=epsilon))
   for weight in (1e-4, 1e-2, 0.1, 0.3):
-    yield _point(penalty=dict(name='distance_correlation', weight=weight))
+    yield _point(dict(name='distance_correlation', weight=weight))
   for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(code=(_coae(confusion),))
+    yield _point(_coae(confusion))
   for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(bins, code=(_coae(confusion),))
+    yield _point(_coae(confusion), bins)
   for weight in (0.0, 1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0, 100.0, 10000.0):
     yield _mid(weight)
 
@@ -124,15 +124,15 @@ def _records():
 def _shipped():
   """CoAE and DCoAE on codes about as soft as the shipped one of .1."""
   for seed in (3, 4):
-    code = dict(name='labelleak.defenses.coae.renamed', soft=0.13, seed=seed)
-    yield _point(code=(code,))
+    code = dict(name='derangement', soft=0.13, seed=seed)
+    yield _point(code)
     for bins in (12, 6):
-      yield _point(dict(name='discretize_first', bins=bins), code=(code,))
+      yield _point(code, dict(name='discretize_first', bins=bins))
 
 
 def _mid(weight, lr=1e-4):
-  top = dict(name='bottleneck.mid', weight=weight)
-  return _point(top=top, top_optimizer=dict(name='adam', lr=lr))
+  top_optimizer = dict(name='adam', lr=lr)
+  return _point(dict(name='mid', weight=weight), top_optimizer=top_optimizer)
 
 
 def _figure7():
@@ -143,7 +143,7 @@ def _figure7():
   for drop in (0.99, 0.995, 0.997, 0.999):
     yield _point(dict(name='sparsify', drop=drop))
   for confusion in (0.05, 0.1, 0.5, 1.0, 2.0):
-    yield _point(code=(_coae(confusion),))
+    yield _point(_coae(confusion))
 
 
 def _marvell():
@@ -162,8 +162,8 @@ def _table3():
   yield _point(dict(name='ppdl', theta=0.5, early_exit=True))
   yield _point(bins)
   for confusion in (1.0, 0.5, 0.0):
-    yield _point(code=(_coae(confusion),))
-    yield _point(bins, code=(_coae(confusion),))
+    yield _point(_coae(confusion))
+    yield _point(_coae(confusion), bins)
 
 
 def _digits():
@@ -173,25 +173,22 @@ def _digits():
     yield _point(dict(name='gaussian', stddev=stddev))
   yield _point(dict(name='sparsify', drop=0.95))
   yield _point(dict(name='discretize_first', bins=12))
-  yield _point(code=(dict(name='randomized_response', epsilon=1.0),))
+  yield _point(dict(name='randomized_response', epsilon=1.0))
   for confusion in (0.0, 1.0):
-    yield _point(code=(_coae(confusion),))
-  yield _point(code=(_coae(1.0), dict(name='permutation', seed=11)))
+    yield _point(_coae(confusion))
+  yield _point(_coae(1.0), dict(name='permutation', seed=11))
   yield _mid(0.01, lr=0.01)
 
 
 def _runlocal(config):
   """Two defenses, seconds, no files."""
-  config.dataset = dict(name='embedded.digits', split='train', normalise=False)
+  config.dataset = dict(name='digits', split='train', normalise=False)
   config.classes = None
   config.attacks = (dict(name='linear.full'), *_DIRECT)
   config.model = dict(name='mlp.mlp2')
   _train(config, batch_size=64, rows=1347, epochs=2)
   config.trials = 2
   smooth = dict(name='smoothing', alpha=0.5)
-  points = (
-    _point(),
-    _point(dict(name='gaussian', stddev=0.01), code=(smooth,)),
-  )
+  points = (_point(), _point(smooth, dict(name='gaussian', stddev=0.01)))
   config.sweep = ((_FIELDS, points),)
   return config

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from labelleak.base import Batch, InputError, Labelled, Model
+from labelleak.he import Aggregate
 
 Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
 
@@ -211,7 +212,7 @@ def observe(
   batches: Batch,
   *,
   defense: optax.GradientTransformation,
-  aggregate: Callable,
+  aggregate: Aggregate,
   queries: int = 1,
 ) -> View:
   """One round with C clients, as the server sees it.
@@ -253,7 +254,7 @@ def observe(
   else:
     updates = jax.vmap(one_client)(keys, batches)
   mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
-  revealed = aggregate(aggregate_key, mean, updates)
+  revealed = aggregate.reveal(aggregate_key, mean, updates)
   return View(grads=revealed.result, variables=variables)
 
 

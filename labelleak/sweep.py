@@ -1,6 +1,6 @@
 """The two axes of a sweep: points are a python loop, trials are an array axis.
 
-`grid` turns a config into one full config for each point. `spread` runs one
+`grid` turns a config into one full config for each point. `run_trials` runs one
 pure function for T trials, in chunks that are sharded over the devices.
 """
 
@@ -10,7 +10,8 @@ from concurrent import futures
 import copy
 import itertools
 import os
-from typing import Any, Optional
+from typing import Optional
+import zlib
 
 import chex
 import jax
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 import numpy as np
 
+from labelleak import spec
 from labelleak.base import InputError
 
 
@@ -46,38 +48,34 @@ def grid(config: ConfigDict) -> Iterator[tuple[dict, ConfigDict]]:
     point = {}
     for path, value in itertools.chain(*choices):
       _set(full, path, value)
-      point[path] = describe(value)
+      point[path] = spec.plain(value)
     if point in seen:
       raise InputError(f'config.sweep holds the point {point} twice; drop one.')
     seen.append(point)
     yield point, full
 
 
-def describe(value: Any) -> Any:
-  """A config value as a row and a table show it.
+def key(seed: int, role: str) -> chex.PRNGKey:
+  """Returns the key of a role; no two roles of a seed share one.
 
-  >>> describe(dict(name='vit.tiny', depth=4))
-  'vit.tiny(depth=4)'
+  Experiments make keys from a seed here and nowhere else.
   """
-  if isinstance(value, tuple | list):
-    return [describe(v) for v in value]
-  if not isinstance(value, dict | ConfigDict):
-    return value
-  rest = ', '.join(
-    f'{k}={describe(v)}' for k, v in sorted(value.items()) if k != 'name'
-  )
-  name = value.get('name', '')
-  return f'{name}({rest})' if name and rest else name or rest
+  return jax.random.fold_in(jax.random.key(seed), zlib.crc32(role.encode()))
 
 
 def trial_keys(key: chex.PRNGKey, trials: int) -> chex.Array:
-  """A key for each trial, [T]; those of the first ones do not depend on T."""
+  """Returns a key a trial, [T]; those of the first do not depend on T."""
   return jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(trials))
 
 
-def spread(
-  trial: Callable,
-  keys: chex.Array,
+# (key, item, shared) -> a pytree of arrays
+Trial = Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], chex.ArrayTree]
+
+
+def run_trials(
+  trial: Trial,
+  key: chex.PRNGKey,
+  trials: int,
   per_trial: chex.ArrayTree | Callable[[np.ndarray], chex.ArrayTree],
   shared: chex.ArrayTree,
   *,
@@ -85,7 +83,7 @@ def spread(
   finished: Sequence[np.ndarray] = (),
   callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
 ) -> chex.ArrayTree:
-  """Runs `trial(key, item, shared)` for T trials, sharded over all devices.
+  """Runs `trial(key, item, shared)` T times, sharded over all devices.
 
   On a single CPU, trials run side by side in threads: one alone seldom keeps
   two cores busy, and convolutions with weights of their own are slow when
@@ -95,7 +93,8 @@ def spread(
 
   Args:
     trial: pure; one trial to a pytree of arrays.
-    keys: [T].
+    key: of all trials; each has its own (`trial_keys`).
+    trials: T.
     per_trial: leaves [T, ...], or a function from indices [n] to leaves
       [n, ...], which builds large inputs on the host for one chunk at a time.
     shared: the same for all trials, replicated.
@@ -112,7 +111,7 @@ def spread(
   Raises:
     InputError: per_device < 1.
   """
-  devices = jax.devices()
+  keys, devices = trial_keys(key, trials), jax.devices()
   cpu = devices[0].platform == 'cpu'
   threaded = cpu and len(devices) == 1
   if per_device is None:

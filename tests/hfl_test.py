@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, defenses, he, hfl
+from labelleak import base, he, hfl
+from labelleak.defenses.clipping import clip
+from labelleak.defenses.noise import gaussian
+from labelleak.defenses.sparsity import compress
 
 KEY = jax.random.key(0)
 
@@ -43,7 +46,7 @@ def _stack(*trees):
 
 
 def _observe(client, batches, variables=None, key=KEY, **options):
-  options = dict(defense=defenses.build(()), aggregate=he.clear()) | options
+  options = dict(defense=optax.identity(), aggregate=he.plaintext()) | options
   variables = _variables() if variables is None else variables
   return hfl.observe(key, client, variables, batches, **options)
 
@@ -198,10 +201,9 @@ class ClientTest(parameterized.TestCase):
 
   def test_step_defense_acts_on_every_step(self):
     variables, batch = _variables(), _batch(128)
-    clip = hfl.fedavg(
-      LOSS, lr=1e-3, steps=10, step_defense=defenses.clip(max_norm=0.01)
-    )
-    got = clip(KEY, variables, batch)['head']
+    tx = clip(max_norm=0.01).gradient
+    client = hfl.fedavg(LOSS, lr=1e-3, steps=10, step_defense=tx)
+    got = client(KEY, variables, batch)['head']
     _, grads = _numpy_steps(variables, batch, 1e-3, _slices(128, 10))
     want = jax.tree.map(np.zeros_like, grads[0])
     for g in grads:
@@ -217,7 +219,7 @@ class ClientTest(parameterized.TestCase):
     client = lambda tx: hfl.fedavg(LOSS, lr=1e-3, steps=10, step_defense=tx)
     clean = client(None)(KEY, variables, batch)
     noisy = jax.jit(
-      jax.vmap(client(defenses.gaussian(stddev=0.2)), (0, None, None))
+      jax.vmap(client(gaussian(stddev=0.2).gradient), (0, None, None))
     )
     noise = jax.tree.map(
       lambda a, b: np.ravel(a - b[None]),
@@ -294,7 +296,7 @@ class ObserveTest(parameterized.TestCase):
     # Every step: 1/K - counts / b, summed over S steps, averaged over C.
     client = hfl.fedavg(LOSS, lr=1e-6, steps=4) if s == 4 else hfl.fedsgd(LOSS)
     variables = _variables(scale=0.0)
-    for aggregate in (he.clear(), he.sealed()):
+    for aggregate in (he.plaintext(), he.ideal()):
       view = _observe(
         client, _stack(*self.batches), variables, aggregate=aggregate
       )
@@ -336,13 +338,15 @@ class ObserveTest(parameterized.TestCase):
     batches = _stack(*self.batches[:num_clients])
     client = self.clients['fedavg']
     chex.assert_trees_all_equal(
-      _observe(client, batches, aggregate=he.clear()),
-      _observe(client, batches, aggregate=he.sealed()),
+      _observe(client, batches, aggregate=he.plaintext()),
+      _observe(client, batches, aggregate=he.ideal()),
     )
     mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
     message = {'a': jnp.arange(6.0).reshape(3, 2)}
-    self.assertIsNone(he.sealed()(KEY, mean, message).message)
-    chex.assert_trees_all_equal(he.clear()(KEY, mean, message).message, message)
+    self.assertIsNone(he.ideal().reveal(KEY, mean, message).message)
+    chex.assert_trees_all_equal(
+      he.plaintext().reveal(KEY, mean, message).message, message
+    )
 
   @parameterized.parameters(
     # clients, queries -> the noise of a mean of clients * queries answers
@@ -358,11 +362,11 @@ class ObserveTest(parameterized.TestCase):
         self.clients['fedsgd'], batches, key=key, defense=tx, queries=queries
       ).grads
     )
-    clean = see(KEY, defenses.build(()))
+    clean = see(KEY, optax.identity())
     noise = jax.jit(
       jax.vmap(
         lambda key: jax.tree.map(
-          jnp.subtract, see(key, defenses.gaussian(stddev=1.0)), clean
+          jnp.subtract, see(key, gaussian(stddev=1.0).gradient), clean
         )
       )
     )(jax.random.split(KEY, 500))
@@ -372,7 +376,7 @@ class ObserveTest(parameterized.TestCase):
     self.assertLess(abs(flat.std() - want), 4 * error)
 
   def test_defenses_act_on_each_client_before_the_mean(self):
-    tx = defenses.compress(drop=0.5)
+    tx = compress(drop=0.5).gradient
     client = self.clients['fedsgd']
     view = _observe(client, _stack(*self.batches), defense=tx)
     sparse = [
@@ -387,7 +391,7 @@ class ObserveTest(parameterized.TestCase):
     trials = _stack(_stack(*self.batches[:2]), _stack(*self.batches[1:]))
     client = self.clients['fedavg']
     keys = jax.random.split(KEY, 2)
-    tx = defenses.gaussian(stddev=0.1)
+    tx = gaussian(stddev=0.1).gradient
     see = jax.jit(lambda key, b: _observe(client, b, key=key, defense=tx).grads)
     loop = [
       see(key, jax.tree.map(lambda a, i=i: a[i], trials))

@@ -44,7 +44,10 @@ class GridTest(parameterized.TestCase):
     self.assertEqual([f.model.name for f in full], ['x', 'y'])
     self.assertEqual(
       points,
-      ({'batch_size': 1, 'model': 'x'}, {'batch_size': 2, 'model': 'y(n=3)'}),
+      (
+        {'batch_size': 1, 'model': dict(name='x')},
+        {'batch_size': 2, 'model': dict(name='y', n=3)},
+      ),
     )
     self.assertNotIn('width', full[0].model)  # replaced, not merged
 
@@ -77,13 +80,15 @@ def _trial(key, item, shared):
 
 
 def _inputs(num):
-  keys = jax.random.split(jax.random.key(3), num)
   x = jax.random.normal(jax.random.key(4), (num, 5))
   shared = jnp.arange(10.0).reshape(5, 2)
-  return keys, {'x': np.asarray(x)}, shared
+  return {'x': np.asarray(x)}, shared
 
 
-class SpreadTest(parameterized.TestCase):
+KEY = jax.random.key(3)
+
+
+class RunTrialsTest(parameterized.TestCase):
   @parameterized.product(
     num=[1, 3, 4, 7, 10], per_device=[None, 1, 2], devices=[1, 4]
   )
@@ -91,18 +96,21 @@ class SpreadTest(parameterized.TestCase):
     self, num, per_device, devices
   ):
     self.assertGreaterEqual(jax.device_count(), 4)
-    keys, items, shared = _inputs(num)
+    items, shared = _inputs(num)
     with mock.patch.object(
       jax, 'devices', return_value=jax.local_devices()[:devices]
     ):
-      out = sweep.spread(_trial, keys, items, shared, per_device=per_device)
+      out = sweep.run_trials(
+        _trial, KEY, num, items, shared, per_device=per_device
+      )
+    keys = sweep.trial_keys(KEY, num)
     loop = [_trial(keys[i], {'x': items['x'][i]}, shared) for i in range(num)]
     expected = jax.tree.map(lambda *rows: np.stack(rows), *loop)
     chex.assert_trees_all_close(out, expected, rtol=1e-5, atol=1e-5)
 
   @parameterized.parameters(1, 4)
   def test_lazy_inputs_are_built_for_one_chunk_at_a_time(self, devices):
-    keys, items, shared = _inputs(10)
+    items, shared = _inputs(10)
     asked, done = [], []
 
     def build(index):
@@ -112,34 +120,35 @@ class SpreadTest(parameterized.TestCase):
     with mock.patch.object(
       jax, 'devices', return_value=jax.local_devices()[:devices]
     ):
-      lazy = sweep.spread(
+      lazy = sweep.run_trials(
         _trial,
-        keys,
+        KEY,
+        10,
         build,
         shared,
         per_device=1,
         callback=lambda num, _: done.append(num),
       )
-      eager = sweep.spread(_trial, keys, items, shared, per_device=1)
+      eager = sweep.run_trials(_trial, KEY, 10, items, shared, per_device=1)
     chex.assert_trees_all_equal(lazy, eager)
     self.assertEqual(set(asked), {devices})
     self.assertEqual(sum(done), 10)
     self.assertLen(done, -(-10 // devices))
 
   def test_work_is_sharded_over_all_devices(self):
-    keys, items, shared = _inputs(8)
+    items, shared = _inputs(8)
     text = []
 
     def trial(key, item, shared):
       jax.debug.inspect_array_sharding(item['x'], callback=text.append)
       return item['x'].sum()
 
-    sweep.spread(trial, keys, items, shared, per_device=2)
+    sweep.run_trials(trial, KEY, 8, items, shared, per_device=2)
     used = {d for sharding in text for d in sharding.device_set}
     self.assertLen(used, jax.device_count())
 
   def test_a_cpu_runs_trials_side_by_side(self):
-    keys, items, shared = _inputs(6)
+    items, shared = _inputs(6)
     meet = threading.Barrier(3)  # breaks, and the test fails, if one is alone
 
     def met(x):
@@ -153,12 +162,12 @@ class SpreadTest(parameterized.TestCase):
     with mock.patch.object(
       jax, 'devices', return_value=jax.local_devices()[:1]
     ):
-      out = sweep.spread(trial, keys, items, shared, per_device=3)
+      out = sweep.run_trials(trial, KEY, 6, items, shared, per_device=3)
     np.testing.assert_array_equal(out, items['x'][:, 0])
 
   @parameterized.product(done=[1, 4, 10], devices=[1, 4])
   def test_goes_on_from_finished_trials(self, done, devices):
-    keys, items, shared = _inputs(10)
+    items, shared = _inputs(10)
     ran = []
 
     def build(index):
@@ -168,11 +177,12 @@ class SpreadTest(parameterized.TestCase):
     with mock.patch.object(
       jax, 'devices', return_value=jax.local_devices()[:devices]
     ):
-      whole = sweep.spread(_trial, keys, items, shared)
+      whole = sweep.run_trials(_trial, KEY, 10, items, shared)
       told = []
-      rest = sweep.spread(
+      rest = sweep.run_trials(
         _trial,
-        keys,
+        KEY,
+        10,
         build,
         shared,
         finished=[leaf[:done] for leaf in jax.tree.leaves(whole)],
@@ -189,7 +199,7 @@ class SpreadTest(parameterized.TestCase):
     )
 
   def test_a_failing_trial_ends_the_run(self):
-    keys, items, shared = _inputs(40)
+    items, shared = _inputs(40)
     asked = []
 
     def build(index):
@@ -202,9 +212,9 @@ class SpreadTest(parameterized.TestCase):
       mock.patch.object(jax, 'devices', return_value=jax.local_devices()[:1]),
       self.assertRaisesRegex(InputError, 'no fifth'),
     ):
-      sweep.spread(_trial, keys, build, shared)
+      sweep.run_trials(_trial, KEY, 40, build, shared)
     self.assertLen(asked, 5)
 
   def test_per_device_must_be_positive(self):
     with self.assertRaisesRegex(InputError, 'per_device=0'):
-      sweep.spread(_trial, *_inputs(2), per_device=0)
+      sweep.run_trials(_trial, KEY, 2, *_inputs(2), per_device=0)

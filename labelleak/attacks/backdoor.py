@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from labelleak.base import InputError, Tampering
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
 
 
 class Notes(NamedTuple):
@@ -100,7 +100,7 @@ def backdoor(
       kept -= jnp.where(honest[:, None], share[None], 0.0)
     return jnp.where(poisoned[:, None], taken, kept)
 
-  return Tampering(send=send, tamper=contract.stateless(change))
+  return Tampering(send=send, tamper=extra_args.stateless(change))
 
 
 def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
@@ -136,7 +136,7 @@ def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
     changed = gamma * (cut + (own - target[None]) / count)
     return jnp.where(chosen, changed, cut)
 
-  return Tampering(tamper=contract.stateless(change))
+  return Tampering(tamper=extra_args.stateless(change))
 
 
 def _places(notes):

@@ -23,10 +23,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import defenses
 from labelleak.attacks.linear import equations
 from labelleak.attacks.scores import readout
 from labelleak.base import Attack, InputError, attack
-from labelleak.defenses import label_codes
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
 _NAMES = 'least', 'granted'
@@ -165,9 +165,8 @@ def own(*, code: Sequence[dict] = ()) -> Attack:
 
   def infer(key, view, known):
     _check(view, known, 'own')
-    return label_codes.build(code, known.num_classes).decode(
-      jax.nn.softmax(view.h)
-    )
+    assumed = defenses.build(code, known.num_classes, only='labels').labels
+    return assumed.decode(jax.nn.softmax(view.h))
 
   return attack(infer, name='decoding.own')
 
@@ -184,7 +183,7 @@ def _check(view, known, name, clear=False):
   if clear and view.cut_grads is None:
     raise InputError(
       f'decoding.{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='clear') or 'linear.full'."
+      " aggregate=dict(name='plaintext') or 'linear.full'."
     )
   if view.h.shape[-1] != known.num_classes:
     raise InputError(

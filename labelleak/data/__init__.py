@@ -1,25 +1,44 @@
-"""Data: sources of examples (host numpy), loaded by name, and batch plans."""
+"""Data sets, one a file, splits among parties, batch plans and triggers.
+
+A `Source` is a labelled data set on the host (NumPy). `data.load('digits')` is
+`digits.digits` here; what this package does not have is a data set that
+tensorflow_datasets prepared.
+"""
 
 from collections.abc import Callable, Sequence
+import importlib
+import pkgutil
 import re
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
+import chex
 import numpy as np
 
 from labelleak import base, registry
 
+# index [n] int -> float32 [n, H, W, C] or [n, F], normalised; text int32
+Take = Callable[[chex.ArrayNumpy], np.ndarray]
+
 
 class Source(NamedTuple):
-  """A labelled data set, or one split of it, on the host."""
+  """A labelled data set, or one split of it, on the host.
 
-  # index [n] int -> float32 [n, H, W, C] or [n, F], normalised; text int32
-  take: Callable
-  y: np.ndarray  # [N] int32 labels in [0, K)
-  num_classes: int  # K
-  shape: tuple  # of one example
-  name: str  # what a row of results shows
-  # What black and white became, 2 x [C] or [1]; None where nothing is a pixel.
-  box: Optional[tuple] = None
+  Attributes:
+    take: index [n] -> examples [n, *shape], float32, text int32.
+    y: [N] int32 labels in [0, K).
+    num_classes: K.
+    shape: of one example.
+    name: what a row of results shows.
+    pixel_range: what black and white became, 2 x [C] or [1]; None where nothing
+      is a pixel.
+  """
+
+  take: Take
+  y: np.ndarray
+  num_classes: int
+  shape: tuple[int, ...]
+  name: str
+  pixel_range: Optional[tuple[np.ndarray, np.ndarray]] = None
 
 
 def load(
@@ -27,31 +46,49 @@ def load(
   *,
   split: Optional[str] = None,
   data_dir: Optional[str] = None,
-  **options,
+  **options: Any,
 ) -> Source:
   """Loads a split; labels are read at once, examples when they are taken.
 
   Args:
-    name: 'embedded.digits', 'synthetic.images' or any other constructor by its
-      dotted name (`registry.load`; it takes `split` and `data_dir`); otherwise
-      a data set of tensorflow_datasets ('cifar100', 'imagenet2012', ...) or the
-      directory of a prepared one ('../shared/tfds/imagenet_sample/1.0.0').
+    name: a data set of this package ('digits', 'criteo', see `names`) or any
+      constructor by its dotted name (`registry.load`; it takes `split` and
+      `data_dir`); otherwise a data set of tensorflow_datasets ('cifar100',
+      'imagenet2012', ...) or the directory of a prepared one
+      ('../shared/tfds/imagenet_sample/1.0.0').
     split: None is the evaluation split, as in the published runs: 'test' where
       it exists and is labelled, otherwise 'validation'.
     data_dir: where prepared data sets live; default `TFDS_DATA_DIR`, then
       ~/tensorflow_datasets. Sources without files ignore it.
-    **options: of the constructor; `prepared.images` documents those of tfds.
+    **options: of the constructor; `tfds.images` documents those of tfds.
 
   Raises:
     InputError: no such name, split or option; the data set is not prepared.
   """
-  if not re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', name):
-    name, options = 'prepared.images', dict(options, dataset=name)
+  if _is_own(name):
+    name = f'{name}.{name}'
+  elif not re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', name):
+    name, options = 'tfds.images', dict(options, dataset=name)
   return registry.load('data', name, split=split, data_dir=data_dir, **options)
 
 
+def names() -> list[str]:
+  """Lists the data sets that this package has itself."""
+  return sorted(
+    m.name for m in pkgutil.iter_modules(__path__) if _is_own(m.name)
+  )
+
+
+def _is_own(name: str) -> bool:
+  """Whether a name is a module here with a constructor of the same name."""
+  if name not in {module.name for module in pkgutil.iter_modules(__path__)}:
+    return False
+  module = importlib.import_module(f'{__name__}.{name}')
+  return callable(getattr(module, name, None))
+
+
 def of_classes(source: Source, classes: Sequence[int]) -> Source:
-  """The examples of some classes, relabelled 0, 1, ... in the order given.
+  """Keeps the examples of some classes, relabelled 0, 1, ... as they are given.
 
   Raises:
     InputError: fewer than two classes, a class that the source lacks or one

@@ -5,6 +5,7 @@ released code draws them. Label-only studies pass labels that stand for no
 images: `y = np.repeat(np.arange(K), rows_per_class)`.
 """
 
+from collections.abc import Callable
 import difflib
 from typing import Optional
 
@@ -23,7 +24,7 @@ def draw(
   batch_size: int,
   per_class_cap: Optional[int] = None,
 ) -> np.ndarray:
-  """Rows of one client's batch in random order, [B] int64.
+  """Draws the rows of one client's batch in random order, [B] int64.
 
   Depends on (seed, trial) and the labels only, hence is the same for every
   attack. Partitions:
@@ -63,7 +64,7 @@ def draw(
 def epochs(
   size: int, batch_size: int, numbers: np.ndarray, *, seed: Optional[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Rows and mask of training steps: whole epochs, the last batch short.
+  """Orders the rows of training steps: whole epochs, the last batch short.
 
   The short batch is padded with rows from the epoch's beginning: batch norm,
   which knows no mask, then sees real examples.
@@ -78,17 +79,18 @@ def epochs(
     index [n, B] into the rows and mask [n, B], 0 where a row is padding.
   """
   per_epoch = -(-size // batch_size)
-  which, places = np.divmod(np.asarray(numbers) - 1, per_epoch)
-  orders = {epoch: np.arange(size) for epoch in set(which.tolist())}
+  epoch, place = np.divmod(np.asarray(numbers) - 1, per_epoch)
+  orders = {e: np.arange(size) for e in set(epoch.tolist())}
   if seed is not None:
-    for epoch in orders:
-      orders[epoch] = np.random.default_rng((seed, epoch)).permutation(size)
-  slots = places[:, None] * batch_size + np.arange(batch_size)
-  rows = [orders[e][s % size] for e, s in zip(which.tolist(), slots)]
+    for e in orders:
+      orders[e] = np.random.default_rng((seed, e)).permutation(size)
+  slots = place[:, None] * batch_size + np.arange(batch_size)
+  rows = [orders[e][s % size] for e, s in zip(epoch.tolist(), slots)]
   return np.stack(rows), (slots < size).astype(np.float32)
 
 
 def _check(seed, trial, y, num_classes, partition, batch_size, cap):
+  """Refuses what no partition can draw."""
   if partition not in PARTITIONS:
     close = difflib.get_close_matches(str(partition), PARTITIONS, 1)
     hint = f'did you mean {close[0]!r}? ' if close else ''
@@ -122,8 +124,8 @@ def _unbalanced(rng, y, num_classes, batch_size, cap):
   cap = batch_size if cap is None else cap
   heavy = _of_class(rng, y, a, min(batch_size // 2, cap))
   light = _of_class(rng, y, b, min(batch_size // 4, cap))
-  rest = rng.integers(len(y), size=batch_size - len(heavy) - len(light))
-  return np.concatenate([heavy, light, rest])
+  other = rng.integers(len(y), size=batch_size - len(heavy) - len(light))
+  return np.concatenate([heavy, light, other])
 
 
 def _iid(rng, y, num_classes, batch_size, cap):
@@ -131,15 +133,15 @@ def _iid(rng, y, num_classes, batch_size, cap):
 
 
 def _balanced(rng, y, num_classes, batch_size, cap):
-  each, left = divmod(batch_size, num_classes)
-  if left:
+  per_class, remainder = divmod(batch_size, num_classes)
+  if remainder:
     raise InputError(
       f'batch_size={batch_size} is no multiple of {num_classes} classes, as'
-      f' partition=balanced needs; use {max(each, 1) * num_classes}.'
+      f' partition=balanced needs; use {max(per_class, 1) * num_classes}.'
     )
   _need_classes(y, num_classes, 'balanced')
   return np.concatenate(
-    [_of_class(rng, y, c, each) for c in range(num_classes)]
+    [_of_class(rng, y, c, per_class) for c in range(num_classes)]
   )
 
 
@@ -154,20 +156,25 @@ def _unique(rng, y, num_classes, batch_size, cap):
   return np.concatenate([_of_class(rng, y, c, 1) for c in classes])
 
 
-PARTITIONS = dict(
+# (rng, labels y [N], K, B, per_class_cap) -> rows [B]
+Partition = Callable[
+  [np.random.Generator, np.ndarray, int, int, Optional[int]], np.ndarray
+]
+PARTITIONS: dict[str, Partition] = dict(
   unbalanced=_unbalanced, iid=_iid, balanced=_balanced, unique=_unique
 )
 
 
 def _of_class(rng, y, label, num):
-  """`num` rows of a class; none where the class is empty."""
+  """Draws `num` rows of a class; none where the class is empty."""
   rows = np.flatnonzero(y == label)
   if not len(rows):
     return rows
   return rng.choice(rows, num, replace=len(rows) < num)
 
 
-def _need_classes(y, num_classes, partition):
+def _need_classes(y: np.ndarray, num_classes: int, partition: str) -> None:
+  """Refuses labels of which a class has no row."""
   empty = num_classes - len(np.unique(y))
   if empty > 0:
     raise InputError(

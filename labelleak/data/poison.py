@@ -27,21 +27,35 @@ _DRAW = 7  # sets these streams of random numbers apart from those of `plans`
 
 
 class Poison(NamedTuple):
-  """What an attacker does to N rows, in one form."""
+  """What an attacker does to N rows, in one form.
 
-  size: int  # N
-  rows: np.ndarray  # [n] that bear the trigger
-  targets: np.ndarray  # [m] of the target class, known as such
+  Attributes:
+    size: N.
+    rows: [n] that bear the trigger.
+    targets: [m] rows of the target class, known as such.
+    form: of a batch, see the module.
+    seed: of the pairing.
+  """
+
+  size: int
+  rows: np.ndarray
+  targets: np.ndarray
   form: str
   seed: int
 
 
 class Plan(NamedTuple):
-  """Batches of steps [n]; Q rows were appended."""
+  """Batches of steps [n]; Q rows were appended. Of one step: without n.
 
-  index: np.ndarray  # [n, B + Q] rows of the data
-  mask: np.ndarray  # [n, B + Q]
-  pairs: np.ndarray  # [n, B + Q] place of the partner in the batch, or -1
+  Attributes:
+    index: [n, B + Q] rows of the data.
+    mask: [n, B + Q].
+    pairs: [n, B + Q] place of the partner in the batch, or -1.
+  """
+
+  index: np.ndarray
+  mask: np.ndarray
+  pairs: np.ndarray
 
 
 def choose(
@@ -52,7 +66,7 @@ def choose(
   targets: int,
   form: str,
   seed: int,
-  borne: Optional[np.ndarray] = None,
+  bearers: Optional[np.ndarray] = None,
 ) -> Poison:
   """Draws the rows of an attacker, who knows no label but the targets'.
 
@@ -63,7 +77,7 @@ def choose(
     targets: rows of the target class that the attacker knows, at least 1.
     form: see the module.
     seed: of the draw, and of the pairing later.
-    borne: [N] bool, rows that bear the trigger by nature: only these are drawn.
+    bearers: [N] bool, rows that bear the trigger by nature; none else is drawn.
 
   Raises:
     InputError: an unknown form, or numbers that the data cannot give.
@@ -73,14 +87,14 @@ def choose(
       f'poison.form={form!r} is unknown; use one of: {", ".join(FORMS)}.'
     )
   rng = np.random.default_rng((seed, _DRAW))
-  own = np.flatnonzero(y == target)
-  if not 1 <= targets <= len(own):
+  of_target = np.flatnonzero(y == target)
+  if not 1 <= targets <= len(of_target):
     raise InputError(
-      f'poison.targets={targets} must lie in 1..{len(own)}, the rows of class'
-      f' {target}; change it.'
+      f'poison.targets={targets} must lie in 1..{len(of_target)}, the rows of'
+      f' class {target}; change it.'
     )
-  known = rng.choice(own, targets, replace=False)
-  free = np.ones(len(y), bool) if borne is None else np.array(borne)
+  known = rng.choice(of_target, targets, replace=False)
+  free = np.ones(len(y), bool) if bearers is None else np.array(bearers)
   free[known] = False
   free = np.flatnonzero(free)
   count = len(free) if count is None else count
@@ -93,16 +107,16 @@ def choose(
   return Poison(len(y), np.sort(rows), np.sort(known), form, seed)
 
 
-def clean(poison: Poison) -> np.ndarray:
-  """Rows that are trained on epoch by epoch."""
+def clean_rows(poison: Poison) -> np.ndarray:
+  """Lists the rows that are trained on epoch by epoch."""
   rows = np.arange(poison.size)
   return np.setdiff1d(rows, poison.rows) if poison.form == 'appended' else rows
 
 
-def width(
+def num_appended(
   poison: Poison, batch_size: int, steps: int, *, seed: Optional[int]
 ) -> int:
-  """Q, rows to append so that every batch of the first `steps` has room."""
+  """Counts Q, rows to append so that each batch of `steps` steps has room."""
   if poison.form != 'paired':
     return 2 if poison.form == 'appended' else 0
   numbers = np.arange(max(steps, 1)) + 1
@@ -114,62 +128,68 @@ def batches(
   poison: Poison,
   batch_size: int,
   numbers: Sequence[int],
-  extra: int,
+  appended: int,
   *,
   seed: Optional[int],
 ) -> Plan:
-  """The batches of the steps `numbers` [n], from 1; see `plans.epochs`.
+  """Plans the batches of the steps `numbers` [n], from 1; see `plans.epochs`.
 
   Args:
     poison: what the attacker does.
     batch_size: B, rows of a batch without those appended.
     numbers: [n].
-    extra: Q, from `width`.
+    appended: Q, from `num_appended`.
     seed: of the epochs' order; None keeps the rows' order.
   """
-  rows = clean(poison)
+  rows = clean_rows(poison)
   index, mask = plans.epochs(len(rows), batch_size, numbers, seed=seed)
-  each = [
-    _FORMS[poison.form](poison, rows[i], m, extra, int(number))
+  steps = [
+    _FORMS[poison.form](poison, rows[i], m, appended, int(number))
     for i, m, number in zip(index, mask, numbers)
   ]
-  return Plan(*map(np.stack, zip(*each)))
+  return Plan(
+    index=np.stack([step.index for step in steps]),
+    mask=np.stack([step.mask for step in steps]),
+    pairs=np.stack([step.pairs for step in steps]),
+  )
 
 
-def _paired(poison, index, mask, extra, number):
+def _paired(poison, index, mask, appended, number):
   places = np.flatnonzero(np.isin(index, poison.rows) & (mask > 0))
   rng = np.random.default_rng((poison.seed, _DRAW, number))
   drawn = rng.choice(poison.targets, len(places))
   partners = len(index) + np.arange(len(places))
-  padding = np.full(extra - len(places), index[0])
+  padding = np.full(appended - len(places), index[0])
   index = np.concatenate([index, drawn, padding])
   mask = np.concatenate([mask, drawn * 0 + 1, padding * 0]).astype(mask.dtype)
-  return index, mask, _pairs(len(index), places, partners)
+  return Plan(index, mask, _pairs(len(index), places, partners))
 
 
-def _fallen(poison, index, mask, extra, number):
-  here = lambda rows: np.flatnonzero(np.isin(index, rows) & (mask > 0))
-  places, partners = here(poison.rows), here(poison.targets)
+def _fallen(poison, index, mask, appended, number):
+  locate = lambda rows: np.flatnonzero(np.isin(index, rows) & (mask > 0))
+  places, partners = locate(poison.rows), locate(poison.targets)
   rng = np.random.default_rng((poison.seed, _DRAW, number))
   num = min(len(places), len(partners))  # a row steals one identity only
-  chosen = [rng.permutation(found)[:num] for found in (places, partners)]
-  return index, mask, _pairs(len(index), *chosen)
+  places = rng.permutation(places)[:num]
+  partners = rng.permutation(partners)[:num]
+  return Plan(index, mask, _pairs(len(index), places, partners))
 
 
-def _appended(poison, index, mask, extra, number):
+def _appended(poison, index, mask, appended, number):
   rng = np.random.default_rng((poison.seed, _DRAW, number))
   drawn = rng.choice(poison.rows), rng.choice(poison.targets)
-  places = len(index), len(index) + 1
+  size = len(index)
   index = np.concatenate([index, drawn])
-  mask = np.concatenate([mask, np.ones(extra, mask.dtype)])
-  return index, mask, _pairs(len(index), *places)
+  mask = np.concatenate([mask, np.ones(appended, mask.dtype)])
+  return Plan(index, mask, _pairs(len(index), size, size + 1))
 
 
-def _alone(poison, index, mask, extra, number):
-  return index, mask, _pairs(len(index), [], [])
+def _alone(poison, index, mask, appended, number):
+  return Plan(index, mask, _pairs(len(index), [], []))
 
 
 def _pairs(size, places, partners):
+  """Pairs [size]: `partners` at `places`, -1 elsewhere."""
   pairs = np.full(size, -1)
   pairs[np.asarray(places, int)] = partners
   return pairs

@@ -8,13 +8,14 @@ import zlib
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.data import Source, pixels
+from labelleak.data import Source
+from labelleak.data.reading import pixels
 
 _REACH = 3  # deviations from grey to black and to white
 _CELLS = 4  # a class pattern is constant on a 4 x 4 grid, as coarse as objects
 
 
-def images(
+def synthetic(
   *,
   split: Optional[str] = None,
   data_dir: Optional[str] = None,
@@ -24,7 +25,7 @@ def images(
   noise: float = 1.0,
   seed: int = 0,
 ) -> Source:
-  """A coarse random pattern per class plus white noise, of unit variance.
+  """Makes a coarse random pattern per class plus white noise, of unit variance.
 
   An example depends on (seed, split, index) alone and is made when taken, so
   that N is free. Splits share the patterns and differ in the noise.
@@ -52,7 +53,7 @@ def images(
   ):
     if value < least:
       raise InputError(
-        f'synthetic.images: {argument} {value} is below {least}; raise it.'
+        f'synthetic: {argument} {value} is below {least}; raise it.'
       )
   y = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
   stream = zlib.crc32((split or 'test').encode())
@@ -70,13 +71,20 @@ def images(
     return out
 
   size = 'x'.join(map(str, shape))
-  name = f'synthetic {size}/{num_classes}'
-  box = pixels.box(0.5, 1 / (2 * _REACH)) if len(shape) == 3 else None
-  return Source(take, y, num_classes, shape, name, box)
+  return Source(
+    take=take,
+    y=y,
+    num_classes=num_classes,
+    shape=shape,
+    name=f'synthetic {size}/{num_classes}',
+    pixel_range=pixels.pixel_range(0.5, 1 / (2 * _REACH))
+    if len(shape) == 3
+    else None,
+  )
 
 
-def _pattern(seed, label, shape):
-  """Class mean [*shape]: coarse over space, free over channels."""
+def _pattern(seed: int, label: int, shape: tuple[int, ...]) -> np.ndarray:
+  """Draws a class mean [*shape]: coarse over space, free over channels."""
   rng = np.random.default_rng([seed, 0, label])
   coarse = tuple(min(n, _CELLS) for n in shape[:-1]) + shape[-1:]
   cells = np.ix_(*(np.arange(n) * c // n for n, c in zip(shape, coarse)))

@@ -12,24 +12,35 @@ A trigger in several parties' parts is a distributed one: each holds a piece.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
 from labelleak.base import InputError
 from labelleak.data import Source
 
+Place = Callable[[np.ndarray], np.ndarray]  # x [n, *shape] -> x with a trigger
+Detect = Callable[[np.ndarray], np.ndarray]  # x [n, *shape] -> [n] bool
+
 
 class Trigger(NamedTuple):
-  """Functions of examples x [n, *shape]."""
+  """Functions of examples x [n, *shape].
 
-  place: Callable  # x -> x with the trigger
-  # x -> [n] bool, who bears it by nature; None: any example can be given it
-  borne: Optional[Callable] = None
+  Attributes:
+    place: x -> x with the trigger.
+    detect: x -> [n] bool, which examples bear it by nature; None: any example
+      can be given it.
+  """
+
+  place: Place
+  detect: Optional[Detect] = None
 
 
 def pixels(
-  *, shape: Sequence[int], at: Sequence[Sequence[int]], value: Any = 1.0
+  *,
+  shape: Sequence[int],
+  at: Sequence[Sequence[int]],
+  value: float | Sequence[Sequence[float]] = 1.0,
 ) -> Trigger:
   """Sets single pixels of an image.
 
@@ -77,7 +88,7 @@ def feature(*, shape: Sequence[int], at: int, value: float) -> Trigger:
 def natural(
   *, shape: Sequence[int], at: int = -1, above: float = 0.0
 ) -> Trigger:
-  """A feature that few examples have: those where it is larger than `above`.
+  """Detects a feature that few examples have: there it is larger than `above`.
 
   Nothing is changed. The paper's trigger of NUS-WIDE is its last tag,
   at=999, which fewer than 1 % of the photos bear; standardised, too, it is
@@ -90,47 +101,47 @@ def natural(
   return Trigger(lambda x: x, lambda x: np.asarray(x)[:, at] > above)
 
 
-def marked(source: Source, trigger: Trigger, rows: np.ndarray) -> Source:
-  """The data set whose `rows` bear the trigger."""
-  bear = np.zeros(len(source.y), bool)
-  bear[rows] = True
+def mark(source: Source, trigger: Trigger, rows: np.ndarray) -> Source:
+  """Returns the data set whose `rows` bear the trigger."""
+  is_marked = np.zeros(len(source.y), bool)
+  is_marked[rows] = True
 
   def take(index):
     index = np.asarray(index)
-    x, chosen = source.take(index), bear[index]
-    if not chosen.any():
+    x, marked = source.take(index), is_marked[index]
+    if not marked.any():
       return x
-    x[chosen] = trigger.place(x[chosen])
+    x[marked] = trigger.place(x[marked])
     return x
 
   return source._replace(take=take)
 
 
 def bearers(source: Source, trigger: Trigger) -> np.ndarray:
-  """[N] bool, rows that bear the trigger by nature; all, if any row can.
+  """Detects rows that bear the trigger by nature, [N] bool; all, if any can.
 
   Raises:
     InputError: no row does.
   """
-  if not trigger.borne:
+  if not trigger.detect:
     return np.ones(len(source.y), bool)
-  borne = trigger.borne(source.take(np.arange(len(source.y))))
-  if not borne.any():
+  bearers = trigger.detect(source.take(np.arange(len(source.y))))
+  if not bearers.any():
     raise InputError(
       f'no row of {source.name} bears the trigger; use another one.'
     )
-  return borne
+  return bearers
 
 
 def _set(x, at, values):
-  """A copy of x [n, ...] in which x[:, *at] is `values`."""
+  """Copies x [n, ...], with x[:, *at] set to `values`."""
   x = np.array(x)
   x[(slice(None), *at)] = values
   return x
 
 
-def _column(name, shape, at):
-  """The column of a table of `shape` (F,), counted from 0."""
+def _column(name: str, shape: Sequence[int], at: int) -> int:
+  """Counts the column of a table of `shape` (F,) from 0."""
   if len(shape) != 1 or not -shape[0] <= at < shape[0]:
     raise InputError(
       f'triggers.{name} takes a column of a table, at={at} is none of examples'

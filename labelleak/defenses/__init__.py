@@ -1,74 +1,190 @@
-"""Defenses: gradient transformations on what one party is about to send.
+"""Defenses: what is sent, labels, loss or model are changed to hide labels.
 
-Every constructor returns an optax transformation that acts on ONE unit: the
-pytree of updates of one client in horizontal FL, the cut gradient [B, D] of one
-batch on one party's link in vertical FL. vmap over clients and trials.
-Randomness comes from the extra argument `key=`, so every unit draws its own;
-what a transform remembers lives in its state. `contract` says what else reaches
-`update`.
+Every constructor returns a `Defense`, and `chain` composes them:
 
-A new defense is a new file here, or anywhere: `mine.py` with a keyword-only
-`transform` is what a config calls 'mine.transform'.
+  >>> from labelleak.defenses import clipping, noise
+  >>> both = chain(clipping.clip(max_norm=1.0), noise.gaussian(stddev=0.1))
+  >>> both.strengths
+  (Strength(kind='clip', value=1.0), Strength(kind='gaussian', value=0.1))
+
+`build` reads the same from a config's dicts. A new defense is a new file here,
+or anywhere: `mine.py` with a keyword-only `transform` is what a config calls
+'mine.transform'. It returns a `Defense`, or an optax transform.
 """
 
-from collections.abc import Sequence
-import functools
+from collections.abc import Mapping, Sequence
+import inspect
+from typing import Optional
 
 import jax
 import optax
 
 from labelleak import registry
 from labelleak.base import InputError
-from labelleak.defenses.anomaly import screen
-from labelleak.defenses.clipping import clip, clip_batch, clip_per_example
-from labelleak.defenses.divergence import marvell
-from labelleak.defenses.noise import gaussian, grad_perturb, laplace
-from labelleak.defenses.rounding import (
-  discretize,
-  discretize_first,
-  discretize_fixed,
-)
-from labelleak.defenses.selective import ppdl, ppdl_described
-from labelleak.defenses.sparsity import compress, keep_largest, sparsify
+from labelleak.defenses import label_codes
+from labelleak.defenses.defense import Defense, LabelCode, Penalty
+from labelleak.defenses.strengths import Strength, view_strengths
+from labelleak.spec import Spec
 
-# Ours go by their short names, in configs and in what `registry.names` lists.
-for _ours in (
-  *(gaussian, laplace, grad_perturb, marvell),
-  *(clip, clip_batch, clip_per_example),
-  *(compress, keep_largest, sparsify, ppdl, ppdl_described),
-  *(discretize, discretize_fixed, discretize_first),
-  screen,
-):
-  _ours.__module__ = __name__
+__all__ = (
+  'Defense',
+  'LabelCode',
+  'Penalty',
+  'Strength',
+  'build',
+  'canonical',
+  'chain',
+  'split',
+  'view_strengths',
+)
 
 
 def build(
-  specs: Sequence[dict],
-) -> optax.GradientTransformationExtraArgs:
-  """The chain that a config describes; the empty one is the identity.
+  specs: Sequence[Spec],
+  num_classes: Optional[int] = None,
+  *,
+  only: Optional[str] = None,
+) -> Defense:
+  """Builds the defenses that a config lists, composed.
 
-  >>> defense = build((dict(name='clip', max_norm=.1),
-  ...                  dict(name='gaussian', stddev=.01)))
+  >>> defense = build((dict(name='clip', max_norm=0.1),
+  ...                  dict(name='gaussian', stddev=0.01)))
 
   Args:
     specs: dicts with `name`, a constructor of this package or an absolute
       import path such as 'optax.clip_by_global_norm', and its hyperparameters.
+    num_classes: K, which constructors that ask for it get.
+    only: the one field of `Defense` that they may fill, such as 'gradient'.
 
   Raises:
-    InputError: unknown name, or a hyperparameter that is wrong or missing.
+    InputError: unknown name, a hyperparameter that is wrong or missing, what is
+      no defense or acts elsewhere than on `only`, several top models.
   """
-  links = []
-  for index, spec in enumerate(specs):
-    hyper = dict(spec)
-    if 'name' not in hyper:
+  defenses = [_load(spec, num_classes) for spec in specs]
+  for spec, defense in zip(specs, defenses):
+    acts = [f for f in _PLACES if getattr(defense, f) is not None]
+    if only and acts != [only]:
+      places = ' and '.join(_PLACES[f] for f in acts) or 'nothing'
       raise InputError(
-        f'defense {spec!r} has no name; write dict(name=..., ...), one of:'
-        f' {", ".join(registry.names("defenses"))}.'
+        f'{spec["name"]} acts on {places}, and here a defense acts on'
+        f' {_PLACES[only]}; drop it.'
       )
-    make = functools.partial(registry.load, 'defenses', hyper.pop('name'))
-    links.append(_with_own_key(index, make(**hyper)))
-  chain = optax.chain(*links) if links else optax.identity()
-  return optax.with_extra_args_support(chain)
+  return chain(*defenses)
+
+
+# Where each field acts.
+_PLACES = dict(
+  gradient='what is sent',
+  labels='labels',
+  penalty='the loss',
+  top='the joint model',
+)
+
+
+def canonical(specs: Sequence[Spec]) -> tuple[Spec, ...]:
+  """Returns specs whose names have the one spelling that rows use.
+
+  >>> canonical([dict(name='noise.gaussian', stddev=0.1)])
+  ({'name': 'gaussian', 'stddev': 0.1},)
+
+  Raises:
+    InputError: a name that is missing or unknown.
+  """
+  return tuple(
+    dict(spec, name=registry.canonical('defenses', _name(spec)))
+    for spec in specs
+  )
+
+
+def split(specs: Sequence[Spec]) -> tuple[list[Spec], list[Spec]]:
+  """Splits a client's defenses into those of local steps and of the update.
+
+  >>> split([dict(name='clip', max_norm=1.0, at='step'), dict(name='compress')])
+  ([{'name': 'clip', 'max_norm': 1.0}], [{'name': 'compress'}])
+
+  Args:
+    specs: as for `build`, with `at='step'` where a defense acts on the gradient
+      of every local step.
+
+  Raises:
+    InputError: another place than 'step'.
+  """
+  places = dict(step=[], update=[])
+  for spec in specs:
+    place = spec.get('at', 'update')
+    if place not in places:
+      raise InputError(
+        f"{spec['name']}: at={place!r} must be 'step', or be left out for the"
+        ' update.'
+      )
+    places[place].append({k: v for k, v in spec.items() if k != 'at'})
+  return places['step'], places['update']
+
+
+def chain(*defenses: Defense) -> Defense:
+  """Composes defenses in their order; of none, the identity.
+
+  Transforms act one after the other, and so do codes, each with its own key.
+  Penalties add up. `gradient` and `labels` are always there.
+
+  Raises:
+    InputError: more than one of them is a top model.
+  """
+  filled = lambda field: [
+    getattr(d, field) for d in defenses if getattr(d, field) is not None
+  ]
+  codes, penalties, tops = map(filled, ('labels', 'penalty', 'top'))
+  if len(tops) > 1:
+    raise InputError(
+      f'{len(tops)} defenses are a top model, and there is one; drop all but'
+      ' one.'
+    )
+  strengths = [d.strengths for d in defenses if d.gradient is not None]
+  return Defense(
+    gradient=_chain_transforms(filled('gradient')),
+    labels=label_codes.chain(*codes),
+    penalty=_sum_penalties(penalties) if penalties else None,
+    top=tops[0] if tops else None,
+    strengths=None if None in strengths else sum(strengths, ()),
+  )
+
+
+def _name(spec):
+  """The name that a spec must have."""
+  if isinstance(spec, Mapping) and 'name' in spec:
+    return spec['name']
+  raise InputError(
+    f'defense {spec!r} has no name; write dict(name=..., ...), one of:'
+    f' {", ".join(registry.names("defenses"))}.'
+  )
+
+
+def _load(spec, num_classes):
+  """The defense of one dict; a bare transform is wrapped."""
+  constructor = registry.find('defenses', _name(spec))
+  if 'num_classes' in inspect.signature(constructor).parameters:
+    if num_classes is None:
+      raise InputError(
+        f'{spec["name"]} needs the number of classes, and is of vertical FL;'
+        ' drop it here, or pass num_classes.'
+      )
+    spec = dict(spec, num_classes=num_classes)
+  defense = registry.load('defenses', **spec)
+  if isinstance(defense, optax.GradientTransformation):
+    return Defense(gradient=defense)
+  if not isinstance(defense, Defense):
+    raise InputError(
+      f'{spec["name"]} makes a {type(defense).__name__}, no Defense and no'
+      ' optax transform; return one.'
+    )
+  return defense
+
+
+def _chain_transforms(transforms):
+  """One transform of several; the identity of none."""
+  links = [_with_own_key(i, tx) for i, tx in enumerate(transforms)]
+  joint = optax.chain(*links) if links else optax.identity()
+  return optax.with_extra_args_support(joint)
 
 
 def _with_own_key(index, tx):
@@ -81,3 +197,8 @@ def _with_own_key(index, tx):
     return tx.update(updates, state, params, key=key, **extra)
 
   return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def _sum_penalties(penalties):
+  """The sum of several terms of the loss."""
+  return lambda hs, y, mask: sum(p(hs, y, mask) for p in penalties)

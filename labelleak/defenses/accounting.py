@@ -26,7 +26,8 @@ import math
 from typing import Optional
 
 from labelleak.base import InputError
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.strengths import Strength
 
 _SAMPLINGS = ('every', 'fixed', 'poisson')
 
@@ -62,15 +63,15 @@ def epsilon(
   """
   at_least_0 = 'a finite number of at least 0'
   finite = lambda v: 0 <= v < math.inf
-  contract.check('epsilon: stddev', stddev, at_least_0, finite)
+  extra_args.check('epsilon: stddev', stddev, at_least_0, finite)
   rule = 'positive and finite; without a clip there is no guarantee'
-  contract.check(
+  extra_args.check(
     'epsilon: max_norm', max_norm, rule, lambda v: 0 < v < math.inf
   )
   whole = lambda v: v >= 0 and v % 1 == 0
-  contract.check('epsilon: steps', steps, 'a whole number from 0 on', whole)
-  contract.check('epsilon: delta', delta, 'in (0, 1)', lambda v: 0 < v < 1)
-  contract.check('epsilon: rate', rate, 'in (0, 1]', lambda v: 0 < v <= 1)
+  extra_args.check('epsilon: steps', steps, 'a whole number from 0 on', whole)
+  extra_args.check('epsilon: delta', delta, 'in (0, 1)', lambda v: 0 < v < 1)
+  extra_args.check('epsilon: rate', rate, 'in (0, 1]', lambda v: 0 < v <= 1)
   if sampling not in _SAMPLINGS or (sampling == 'every' and rate != 1):
     raise InputError(
       f"epsilon: sampling={sampling!r} with rate={rate}; use 'every' with rate"
@@ -100,15 +101,18 @@ def _composed(multiplier, steps, delta, sampling, rate):
   return float(accountant.compose(event, steps).get_epsilon(delta))
 
 
-def release(specs: Sequence[dict]) -> Optional[tuple[float, float]]:
-  """(stddev, max_norm) of a config's chain of a clip and then gaussian noise.
+def release(
+  strengths: Optional[Sequence[Strength]],
+) -> Optional[tuple[float, float]]:
+  """(stddev, max_norm) of a chain of a clip and then gaussian noise.
 
   None for any other chain: what comes before the clip or between the two may
   carry one row's label into another row, what comes after may read the labels.
   """
-  if [spec.get('name') for spec in specs] not in (
+  if [kind for kind, _ in strengths or ()] not in (
     ['clip', 'gaussian'],
     ['clip_per_example', 'gaussian'],
   ):
     return None
-  return specs[1]['stddev'], specs[0]['max_norm']
+  (_, max_norm), (_, stddev) = strengths
+  return stddev, max_norm

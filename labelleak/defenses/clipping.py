@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _POSITIVE = "positive; for no clipping leave it out or use float('inf')"
 
 
-def clip(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
+def clip(*, max_norm: float) -> Defense:
   """Scales by rho / (norm + 1e-6) where the norm over all tensors exceeds rho.
 
   As published (LLBG): on the mean gradient of a mini-batch, not each example.
@@ -17,7 +18,7 @@ def clip(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
   Raises:
     InputError: max_norm is not positive.
   """
-  contract.check('clip: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
+  extra_args.check('clip: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
 
   def update(updates, **extra):
     del extra
@@ -25,12 +26,10 @@ def clip(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
     scale = jnp.where(norm > max_norm, max_norm / (norm + 1e-6), 1.0)
     return jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'clip', max_norm)
 
 
-def clip_per_example(
-  *, max_norm: float
-) -> optax.GradientTransformationExtraArgs:
+def clip_per_example(*, max_norm: float) -> Defense:
   """Scales every row of a cut gradient [B, D] to a norm of at most max_norm.
 
   What the accounting of `gaussian` needs: no row moves by more than twice
@@ -39,20 +38,20 @@ def clip_per_example(
   Raises:
     InputError: max_norm is not positive.
   """
-  contract.check(
+  extra_args.check(
     'clip_per_example: max_norm', max_norm, _POSITIVE, lambda v: v > 0
   )
 
   def update(cut, mask=None, **extra):
     del extra
-    contract.real('clip_per_example', cut, mask)
+    extra_args.real('clip_per_example', cut, mask)
     norm = jnp.linalg.norm(cut, axis=-1, keepdims=True)
     return cut * jnp.where(norm > max_norm, max_norm / norm, 1.0)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'clip_per_example', max_norm)
 
 
-def clip_batch(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
+def clip_batch(*, max_norm: float) -> Defense:
   """Divides a cut gradient [B, D] by max(1, largest norm / (max_norm + 1e-6)).
 
   As VFLAIR clips before its noise, with max_norm = 0.2: one number a batch and
@@ -62,12 +61,12 @@ def clip_batch(*, max_norm: float) -> optax.GradientTransformationExtraArgs:
   Raises:
     InputError: max_norm is not positive.
   """
-  contract.check('clip_batch: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
+  extra_args.check('clip_batch: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
 
   def update(cut, mask=None, **extra):
     del extra
-    contract.real('clip_batch', cut, mask)
+    extra_args.real('clip_batch', cut, mask)
     largest = jnp.linalg.norm(cut, axis=-1).max()
     return cut / jnp.maximum(1.0, largest / (max_norm + 1e-6))
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'clip_batch', max_norm)

@@ -36,7 +36,7 @@ import numpy as np
 import optax
 
 from labelleak.base import InputError
-from labelleak.defenses.label_codes import LabelCode
+from labelleak.defenses.defense import Defense, LabelCode
 
 _BLOCK = 20  # classes of one network; more classes share it block by block
 
@@ -126,8 +126,7 @@ def fit(
   return _code(*best)
 
 
-@functools.lru_cache(maxsize=32)
-def fitted(
+def coae(
   *,
   num_classes: int,
   seed: int = 0,
@@ -138,14 +137,20 @@ def fitted(
   form: str = 'shipped',
   lossless: bool = True,
   restarts: int = 10,
-) -> LabelCode:
-  """`fit` for configs: name='labelleak.defenses.coae.fitted', confusion=.5.
+) -> Defense:
+  """Trains a code as `fit` does, once for all that share its options.
 
-  The points of a sweep that share all options share the code.
+  Args:
+    num_classes: K, at most 20 or a multiple of it.
+    seed: of the initialisation.
+    contrast, confusion, steps, lr, form, lossless, restarts: see `fit`.
+
+  Raises:
+    InputError: as `fit`.
   """
-  return fit(
-    jax.random.key(seed),
+  code = _fit_once(
     num_classes,
+    seed,
     contrast=contrast,
     confusion=confusion,
     steps=steps,
@@ -154,18 +159,23 @@ def fitted(
     lossless=lossless,
     restarts=restarts,
   )
+  return Defense(labels=code)
 
 
 @functools.lru_cache(maxsize=32)
-def renamed(
+def _fit_once(num_classes, seed, **options):
+  return fit(jax.random.key(seed), num_classes, **options)
+
+
+def derangement(
   *,
   num_classes: int,
   seed: int = 0,
   soft: float = 0.0,
   steps: int = 2000,
   lr: float = 1e-3,
-) -> LabelCode:
-  """A secret renaming that no class keeps its name in, with CoAE's decoder.
+) -> Defense:
+  """Renames classes in secret, none keeping its name, with CoAE's decoder.
 
   What little confusion comes to. The encoder that VFLAIR ships for ten classes
   and lambda_2 = .1 has ten distinct largest classes, a mean largest mass of
@@ -185,9 +195,15 @@ def renamed(
   few = 3 <= num_classes <= _BLOCK
   if not few or not 0 <= soft < 0.5 or steps < 1 or not lr > 0:
     raise InputError(
-      f'coae.renamed: num_classes={num_classes} must be 3 to {_BLOCK},'
+      f'derangement: num_classes={num_classes} must be 3 to {_BLOCK},'
       f' soft={soft} in [0, .5), steps={steps} and lr={lr} positive.'
     )
+  return Defense(labels=_derange_once(num_classes, seed, soft, steps, lr))
+
+
+@functools.lru_cache(maxsize=32)
+def _derange_once(num_classes, seed, soft, steps, lr):
+  """The code of a derangement whose classes form one ring."""
   ring = np.random.default_rng(seed).permutation(num_classes)
   fake = np.zeros((num_classes, num_classes), np.float32)
   fake[ring, np.roll(ring, -1)] = 1.0
@@ -197,7 +213,7 @@ def renamed(
   found = _decoded(num_classes, fake, decoder)
   if found < num_classes:
     raise InputError(
-      f'coae.renamed with soft={soft} decodes {found} of {num_classes} classes'
+      f'derangement with soft={soft} decodes {found} of {num_classes} classes'
       f' after {steps} steps, and must decode all; take more steps.'
     )
   return _code(fake, decoder)

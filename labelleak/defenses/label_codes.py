@@ -2,33 +2,23 @@
 
 `encode` turns labels [B, K] into the fake ones that enter the loss, `decode`
 turns the model's probabilities [B, K] back into probabilities of the classes.
-Constructors take `num_classes` and options as keywords, so that all of them
-load alike (`build`); a code that has to be fitted is in a module of its own
-(`coae`).
+Constructors take `num_classes` and options as keywords; a code that has to be
+fitted is in a module of its own (`coae`).
 
 A code acts on each row by itself. Where it is random, a row must get one answer
 for good, not a new one every epoch that an attacker could average (`encode`):
 the epsilon of `randomized_response` is that of one answer.
 """
 
-from collections.abc import Callable, Sequence
 import math
-from typing import NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import registry
 from labelleak.base import InputError
-
-
-class LabelCode(NamedTuple):
-  """Fake labels and back; pure functions."""
-
-  encode: Callable  # (key, y [B, K] one-hot or soft) -> [B, K]
-  decode: Callable  # p [B, K] -> [B, K]
+from labelleak.defenses.defense import Defense, LabelCode
 
 
 def encode(
@@ -76,13 +66,7 @@ def statistics(
   )
 
 
-def identity(*, num_classes: Optional[int] = None) -> LabelCode:
-  """The labels as they are."""
-  del num_classes
-  return LabelCode(lambda key, y: y, lambda p: p)
-
-
-def smoothing(*, num_classes: int, alpha: float) -> LabelCode:
+def smoothing(*, num_classes: int, alpha: float) -> Defense:
   """(1 - alpha) y + alpha / K; decoding inverts it, negative parts cut off.
 
   Raises:
@@ -92,20 +76,21 @@ def smoothing(*, num_classes: int, alpha: float) -> LabelCode:
     raise InputError(
       f'smoothing: alpha={alpha} must lie in [0, 1); at 1 no label is left.'
     )
-  return _mixture(num_classes, alpha)
+  return Defense(labels=_mixture(num_classes, alpha))
 
 
-def complement(*, num_classes: int) -> LabelCode:
+def complement(*, num_classes: int) -> Defense:
   """The same probability for every class but the label's, and none for that.
 
   What CoAE with much confusion learns, in closed form; drawn (`draw`), the
   complementary labels of Ishida et al. (2017), which name one class that an
   example is not of. Decoding inverts it, negative parts cut off.
   """
-  return _mixture(num_classes, num_classes / (num_classes - 1))
+  alpha = num_classes / (num_classes - 1)
+  return Defense(labels=_mixture(num_classes, alpha))
 
 
-def draw(*, num_classes: int, num: int = 1) -> LabelCode:
+def draw(*, num_classes: int, num: int = 1) -> Defense:
   """`num` classes drawn from a soft label share its mass; for a chain.
 
   Without replacement, by Gumbel noise; fewer where fewer have any mass. Rows of
@@ -122,16 +107,10 @@ def draw(*, num_classes: int, num: int = 1) -> LabelCode:
       f'draw: num={num} must lie in 1..{num_classes}; change it.'
     )
 
-  def encode(key, y):
-    noise = jax.random.gumbel(key, y.shape, y.dtype)
-    _, top = jax.lax.top_k(jnp.log(y) + noise, num)
-    drawn = jax.nn.one_hot(top, num_classes, dtype=y.dtype).sum(-2) * (y > 0)
-    return drawn / drawn.sum(-1, keepdims=True)
-
-  return LabelCode(encode, lambda p: p)
+  return Defense(labels=_sampling(num_classes, num))
 
 
-def randomized_response(*, num_classes: int, epsilon: float) -> LabelCode:
+def randomized_response(*, num_classes: int, epsilon: float) -> Defense:
   """The label with odds of e^epsilon against any other class, one-hot.
 
   K-ary randomized response (Warner 1965; label DP: Ghazi et al. 2021): the one
@@ -149,11 +128,11 @@ def randomized_response(*, num_classes: int, epsilon: float) -> LabelCode:
     )
   odds = math.exp(-epsilon)
   alpha = num_classes * odds / (1 + (num_classes - 1) * odds)
-  smooth = smoothing(num_classes=num_classes, alpha=alpha)
-  return chain(smooth, draw(num_classes=num_classes))
+  code = chain(_mixture(num_classes, alpha), _sampling(num_classes, 1))
+  return Defense(labels=code)
 
 
-def permutation(*, num_classes: int, seed: int) -> LabelCode:
+def permutation(*, num_classes: int, seed: int) -> Defense:
   """A secret renaming of the classes, uniform over all K! of them.
 
   `seed` is the secret. Who sees nothing but fake labels, and had no reason to
@@ -163,7 +142,8 @@ def permutation(*, num_classes: int, seed: int) -> LabelCode:
   """
   names = np.random.default_rng(seed).permutation(num_classes)
   back = np.argsort(names)
-  return LabelCode(lambda key, y: y[:, back], lambda p: p[:, names])
+  code = LabelCode(lambda key, y: y[:, back], lambda p: p[:, names])
+  return Defense(labels=code)
 
 
 def chain(*codes: LabelCode) -> LabelCode:
@@ -182,34 +162,6 @@ def chain(*codes: LabelCode) -> LabelCode:
   return LabelCode(encode, decode)
 
 
-def build(specs: Sequence[dict], num_classes: int) -> LabelCode:
-  """The chain that a config describes; the empty one is the identity.
-
-  >>> code = build((dict(name='smoothing', alpha=.1),
-  ...               dict(name='permutation', seed=3)), num_classes=10)
-
-  Args:
-    specs: dicts with `name`, a constructor of this module or an import path
-      such as 'labelleak.defenses.coae.fitted', and its hyperparameters.
-    num_classes: K.
-
-  Raises:
-    InputError: unknown name, or a hyperparameter that is wrong or missing.
-  """
-  codes = []
-  for spec in specs:
-    if not isinstance(spec, dict) or 'name' not in spec:
-      raise InputError(
-        f'label code {spec!r} has no name; write dict(name=..., ...), one of:'
-        f' {", ".join(registry.names("defenses.label_codes"))},'
-        ' labelleak.defenses.coae.fitted.'
-      )
-    codes.append(
-      registry.load('defenses.label_codes', **spec, num_classes=num_classes)
-    )
-  return chain(*codes)
-
-
 def _mixture(num_classes, alpha):
   """(1 - alpha) y + alpha / K, and back: rows of probabilities stay such."""
   even = alpha / num_classes
@@ -220,3 +172,15 @@ def _mixture(num_classes, alpha):
 
   mix = lambda key, y: jnp.maximum((1 - alpha) * y + even, 0.0)  # rounding
   return LabelCode(mix, decode)
+
+
+def _sampling(num_classes, num):
+  """`num` classes that a soft label draws share its mass."""
+
+  def encode(key, y):
+    noise = jax.random.gumbel(key, y.shape, y.dtype)
+    _, top = jax.lax.top_k(jnp.log(y) + noise, num)
+    drawn = jax.nn.one_hot(top, num_classes, dtype=y.dtype).sum(-2) * (y > 0)
+    return drawn / drawn.sum(-1, keepdims=True)
+
+  return LabelCode(encode=encode)

@@ -6,56 +6,56 @@ number, not multiplied by a clipping norm and not divided by the batch size.
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _FINITE = 'a number of at least 0; 0 adds no noise'
 
 
-def gaussian(*, stddev: float) -> optax.GradientTransformationExtraArgs:
+def gaussian(*, stddev: float) -> Defense:
   """Adds N(0, stddev^2) to every entry; needs `key=`.
 
   Raises:
     InputError: stddev is negative.
   """
-  contract.check(
+  extra_args.check(
     'gaussian: stddev', stddev, _FINITE, lambda v: 0 <= v < float('inf')
   )
-  return _added('gaussian', jax.random.normal, stddev)
+  return _add('gaussian', jax.random.normal, stddev)
 
 
-def laplace(*, scale: float) -> optax.GradientTransformationExtraArgs:
+def laplace(*, scale: float) -> Defense:
   """Adds Laplace(0, scale), variance 2 scale^2, to every entry; needs `key=`.
 
   Raises:
     InputError: scale is negative.
   """
-  contract.check(
+  extra_args.check(
     'laplace: scale', scale, _FINITE, lambda v: 0 <= v < float('inf')
   )
-  return _added('laplace', jax.random.laplace, scale)
+  return _add('laplace', jax.random.laplace, scale)
 
 
-def _added(name, draw, scale):
+def _add(name, draw, scale):
   """Adds `scale * draw(key, shape, dtype)` to every entry of every tensor."""
 
   def update(updates, key=None, mask=None, **extra):
     del extra
-    contract.need(name, key=key)
+    extra_args.need(name, key=key)
     leaves, treedef = jax.tree.flatten(updates)
     keys = jax.random.split(key, len(leaves))
     noise = treedef.unflatten(
       scale * draw(k, u.shape, u.dtype) for k, u in zip(keys, leaves)
     )
-    if contract.is_cut(updates):
-      noise = noise * contract.real(name, updates, mask)
+    if extra_args.is_cut(updates):
+      noise = noise * extra_args.real(name, updates, mask)
     return jax.tree.map(jnp.add, updates, noise)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), name, scale)
 
 
-def grad_perturb(*, epsilon: float) -> optax.GradientTransformationExtraArgs:
+def grad_perturb(*, epsilon: float) -> Defense:
   """Adds a random mix of the gradients of all labels, sum_c u_c g^(c) a row.
 
   GradPerturb (TPSL) as in VFLAIR: g^(c) is the cut gradient had every label
@@ -70,15 +70,15 @@ def grad_perturb(*, epsilon: float) -> optax.GradientTransformationExtraArgs:
     InputError: epsilon is not positive.
   """
   rule = "positive; leave the defense out or use float('inf') for no noise"
-  contract.check('grad_perturb: epsilon', epsilon, rule, lambda v: v > 0)
+  extra_args.check('grad_perturb: epsilon', epsilon, rule, lambda v: v > 0)
 
   def update(cut, key=None, labels=None, mask=None, relabel=None, **extra):
     del extra
-    real = contract.real('grad_perturb', cut, mask)
-    contract.need('grad_perturb', key=key, labels=labels, relabel=relabel)
+    real = extra_args.real('grad_perturb', cut, mask)
+    extra_args.need('grad_perturb', key=key, labels=labels, relabel=relabel)
     each = jnp.eye(labels.shape[-1], dtype=labels.dtype)  # class by class
     cuts = jax.vmap(lambda y: relabel(jnp.broadcast_to(y, labels.shape)))(each)
     weight = jax.random.laplace(key, labels.shape, cut.dtype) * (2 / epsilon)
     return cut + jnp.einsum('bk,kbd->bd', weight, cuts) * real
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'grad_perturb', epsilon)

@@ -1,21 +1,19 @@
 """Defenses that are a term of the active party's loss, not of a message.
 
-A penalty maps every party's embeddings, the labels that the loss is formed
-with and the mask to a scalar: (hs, y [B, K], mask [B]) -> []. See
-`vfl.protocol`; a penalty that needs parameters of its own is a top model that
-sows it, such as `models.bottleneck.mid`.
+See `Penalty` and `vfl.protocol`; a penalty that needs parameters of its own is
+a top model that sows it, such as `bottleneck.mid`.
 """
 
-from collections.abc import Callable
 import numbers
 
 import chex
 import jax.numpy as jnp
 
 from labelleak.base import InputError
+from labelleak.defenses.defense import Defense
 
 
-def distance_correlation(*, weight: float, active: bool = False) -> Callable:
+def distance_correlation(*, weight: float, active: bool = False) -> Defense:
   """weight * sum_p log dCor(h_p, y) over the passive parties.
 
   Labels and embeddings become independent, as far as distances tell (Szekely
@@ -39,7 +37,7 @@ def distance_correlation(*, weight: float, active: bool = False) -> Callable:
     seen = hs if active else hs[:-1]
     return weight * sum(jnp.log(correlation(h, y, mask)) for h in seen)
 
-  return penalty
+  return Defense(penalty=penalty)
 
 
 def correlation(a: chex.Array, b: chex.Array, mask: chex.Array) -> chex.Array:

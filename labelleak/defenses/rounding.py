@@ -11,7 +11,8 @@ import chex
 import jax.numpy as jnp
 import optax
 
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _BINS = 'a whole number of at least 1'
 _is_count = lambda v: v >= 1 and v % 1 == 0  # false for infinity
@@ -45,7 +46,7 @@ def _merged(a, b):
   return Moments(count, a.mean + step * share, square)
 
 
-def discretize(*, bins: int) -> optax.GradientTransformationExtraArgs:
+def discretize(*, bins: int) -> Defense:
   """Rounds to a grid over [mu - 2 sigma, mu + 2 sigma]; outliers become 0.
 
   The paper's two phases: the first epoch passes undefended while mean mu and
@@ -61,7 +62,7 @@ def discretize(*, bins: int) -> optax.GradientTransformationExtraArgs:
   Raises:
     InputError: bins is no positive whole number.
   """
-  contract.check('discretize: bins', bins, _BINS, _is_count)
+  extra_args.check('discretize: bins', bins, _BINS, _is_count)
 
   def init(h):
     zero = jnp.zeros((), h.dtype)
@@ -69,8 +70,8 @@ def discretize(*, bins: int) -> optax.GradientTransformationExtraArgs:
 
   def update(cut, state, params=None, *, mask=None, epoch=None, **extra):
     del params, extra
-    real = contract.real('discretize', cut, mask)
-    contract.need('discretize', epoch=epoch)
+    real = extra_args.real('discretize', cut, mask)
+    extra_args.need('discretize', epoch=epoch)
     low = state.mean - 2 * state.stddev()
     offset, width = cut - low, 4 * state.stddev()
     step = jnp.where(width > 0, width / bins, 1.0)
@@ -81,12 +82,11 @@ def discretize(*, bins: int) -> optax.GradientTransformationExtraArgs:
     state = Moments(*(jnp.where(first, s, t) for s, t in zip(seen, state)))
     return jnp.where(first, cut, rounded) * real, state
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  gradient = optax.GradientTransformationExtraArgs(init, update)
+  return transform(gradient, 'discretize', bins)
 
 
-def discretize_fixed(
-  *, bins: int, bound: float
-) -> optax.GradientTransformationExtraArgs:
+def discretize_fixed(*, bins: int, bound: float) -> Defense:
   """Rounds to multiples of 2 bound / bins, half to even; clips nothing.
 
   Fu's released code, with bound 3e-2 (about 1/B at B = 32) or 1e-3 set by hand;
@@ -95,24 +95,22 @@ def discretize_fixed(
   Raises:
     InputError: bins is no positive whole number, bound is not positive.
   """
-  contract.check('discretize_fixed: bins', bins, _BINS, _is_count)
+  extra_args.check('discretize_fixed: bins', bins, _BINS, _is_count)
   rule = 'positive, about the largest magnitude of a cut gradient, 1 / B'
-  contract.check(
+  extra_args.check(
     'discretize_fixed: bound', bound, rule, lambda v: 0 < v < float('inf')
   )
   step = 2 * bound / bins
 
   def update(cut, mask=None, **extra):
     del extra
-    contract.real('discretize_fixed', cut, mask)
+    extra_args.real('discretize_fixed', cut, mask)
     return jnp.round(cut / step) * step
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'discretize_fixed', bins)
 
 
-def discretize_first(
-  *, bins: int, within: Optional[float] = None
-) -> optax.GradientTransformationExtraArgs:
+def discretize_first(*, bins: int, within: Optional[float] = None) -> Defense:
   """Rounds to multiples of 2 sigma / floor((bins + 1) / 2); clips nothing.
 
   VFLAIR's form: sigma is the unbiased standard deviation of the first cut
@@ -126,15 +124,15 @@ def discretize_first(
   Raises:
     InputError: bins is no positive whole number, within is not positive.
   """
-  contract.check('discretize_first: bins', bins, _BINS, _is_count)
+  extra_args.check('discretize_first: bins', bins, _BINS, _is_count)
   if within is not None:
     rule = 'a positive number of standard deviations, or None'
-    contract.check('discretize_first: within', within, rule, lambda v: v > 0)
+    extra_args.check('discretize_first: within', within, rule, lambda v: v > 0)
   half = (bins + 1) // 2  # bins in 2 sigma
 
   def update(cut, step, params=None, *, mask=None, **extra):
     del params, extra
-    seen = _moments(cut, contract.real('discretize_first', cut, mask))
+    seen = _moments(cut, extra_args.real('discretize_first', cut, mask))
     stddev = jnp.sqrt(seen.square / jnp.maximum(seen.count - 1, 1))
     step = jnp.where(step > 0, step, stddev * (2 / half))
     safe = jnp.where(step > 0, step, 1.0)
@@ -144,6 +142,6 @@ def discretize_first(
       rounded = jnp.where(outlier, 0.0, rounded)
     return jnp.where(step > 0, rounded, cut), step
 
-  return optax.GradientTransformationExtraArgs(
-    lambda h: jnp.zeros((), h.dtype), update
-  )
+  init = lambda h: jnp.zeros((), h.dtype)
+  gradient = optax.GradientTransformationExtraArgs(init, update)
+  return transform(gradient, 'discretize_first', bins)

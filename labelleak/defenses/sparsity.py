@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import optax
 
 from labelleak.base import InputError
-from labelleak.defenses import contract
+from labelleak.defenses import extra_args
+from labelleak.defenses.defense import Defense, transform
 
 _MEMORIES = (None, 'position', 'released', 'sample')
 
 
-def compress(*, drop: float) -> optax.GradientTransformationExtraArgs:
+def compress(*, drop: float) -> Defense:
   """Zeroes the share `drop` of smallest magnitudes of each tensor.
 
   The threshold is the k-th smallest magnitude, k = int(numel * drop); what does
@@ -29,7 +30,7 @@ def compress(*, drop: float) -> optax.GradientTransformationExtraArgs:
     InputError: drop is outside [0, 1].
   """
   rule = 'in [0, 1]; it is the share of entries set to zero'
-  contract.check('compress: drop', drop, rule, lambda v: 0 <= v <= 1)
+  extra_args.check('compress: drop', drop, rule, lambda v: 0 <= v <= 1)
 
   def sparse(u):
     k = int(u.size * drop)
@@ -40,21 +41,21 @@ def compress(*, drop: float) -> optax.GradientTransformationExtraArgs:
     return jnp.where(magnitude <= threshold, jnp.zeros_like(u), u)
 
   def sparse_rows(cut, real):
-    k = contract.lookup(real, lambda rows: int(rows * cut.shape[1] * drop))
+    k = extra_args.lookup(real, lambda rows: int(rows * cut.shape[1] * drop))
     magnitude = jnp.where(real > 0, jnp.abs(cut), jnp.inf)
     threshold = jnp.sort(magnitude, axis=None)[jnp.maximum(k, 1) - 1]
     return jnp.where((magnitude <= threshold) & (k > 0), 0.0, cut)
 
   def update(updates, mask=None, **extra):
     del extra
-    if contract.is_cut(updates):
-      return sparse_rows(updates, contract.real('compress', updates, mask))
+    if extra_args.is_cut(updates):
+      return sparse_rows(updates, extra_args.real('compress', updates, mask))
     return jax.tree.map(sparse, updates)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'compress', drop)
 
 
-def keep_largest(*, keep: float) -> optax.GradientTransformationExtraArgs:
+def keep_largest(*, keep: float) -> Defense:
   """Keeps the share `keep` of largest magnitudes of a cut gradient [B, D].
 
   Fu et al. (USENIX Security 2022), released code: what strictly exceeds the
@@ -65,22 +66,22 @@ def keep_largest(*, keep: float) -> optax.GradientTransformationExtraArgs:
     InputError: keep is outside (0, 1]. At trace time: k = 0.
   """
   rule = 'in (0, 1]; it is the share of entries sent'
-  contract.check('keep_largest: keep', keep, rule, lambda v: 0 < v <= 1)
+  extra_args.check('keep_largest: keep', keep, rule, lambda v: 0 < v <= 1)
 
   def update(cut, mask=None, **extra):
     del extra
-    real = contract.real('keep_largest', cut, mask)
+    real = extra_args.real('keep_largest', cut, mask)
     if int(cut.size * keep) == 0:
       raise InputError(
         f'keep_largest: keep={keep} of {cut.size} entries is none; raise it to'
         f' at least {1 / cut.size:.3g}.'
       )
-    k = contract.lookup(real, lambda rows: int(rows * cut.shape[1] * keep))
+    k = extra_args.lookup(real, lambda rows: int(rows * cut.shape[1] * keep))
     magnitude = jnp.where(real > 0, jnp.abs(cut), -1.0)
     order = jnp.sort(magnitude, axis=None, descending=True)
     return jnp.where(magnitude > order[jnp.maximum(k, 1) - 1], cut, 0.0)
 
-  return contract.stateless(update)
+  return transform(extra_args.stateless(update), 'keep_largest', keep)
 
 
 def sparsify(
@@ -88,7 +89,7 @@ def sparsify(
   drop: float,
   memory: Optional[str] = 'position',
   rows: Optional[int] = None,
-) -> optax.GradientTransformationExtraArgs:
+) -> Defense:
   """Holds back what lies below a quantile of |g|, and adds it the next time.
 
   GradientSparsification of VFLAIR: the residual is added first; the threshold
@@ -110,7 +111,7 @@ def sparsify(
       without use. At trace time: a state for another batch size.
   """
   rule = 'in [0, 1]; it is the quantile below which entries wait'
-  contract.check('sparsify: drop', drop, rule, lambda v: 0 <= v <= 1)
+  extra_args.check('sparsify: drop', drop, rule, lambda v: 0 <= v <= 1)
   if memory not in _MEMORIES:
     raise InputError(
       f'sparsify: memory={memory!r}; use one of'
@@ -130,11 +131,11 @@ def sparsify(
 
   def update(cut, state, params=None, *, index=None, mask=None, **extra):
     del params, extra
-    real = contract.real('sparsify', cut, mask) > 0
+    real = extra_args.real('sparsify', cut, mask) > 0
     if memory is None:
       return _split(cut, real, drop)[0], state
     if memory == 'sample':
-      contract.need('sparsify', index=index)
+      extra_args.need('sparsify', index=index)
       sent, kept = _split(cut + jnp.where(real, state[index], 0.0), real, drop)
       # Padding repeats rows of the data set; only real rows write theirs.
       where = jnp.where(real[:, 0], index, rows)
@@ -152,7 +153,8 @@ def sparsify(
     sent, kept = _split(jnp.where(real, cut + state, 0.0), real, drop)
     return sent, jnp.where(real, kept, state)
 
-  return optax.GradientTransformationExtraArgs(init, update)
+  gradient = optax.GradientTransformationExtraArgs(init, update)
+  return transform(gradient, 'sparsify', drop)
 
 
 def _split(g, real, drop):
@@ -167,11 +169,11 @@ def _quantile(magnitude, real, share):
   width = magnitude.shape[1]
   last = lambda rows: max(rows * width - 1, 0)
   position = lambda rows: last(rows) * share
-  low = contract.lookup(real, lambda rows: int(position(rows)))
-  high = contract.lookup(
+  low = extra_args.lookup(real, lambda rows: int(position(rows)))
+  high = extra_args.lookup(
     real, lambda rows: min(int(position(rows)) + 1, last(rows))
   )
-  weight = contract.lookup(real, lambda rows: position(rows) % 1)
+  weight = extra_args.lookup(real, lambda rows: position(rows) % 1)
   largest = jnp.finfo(magnitude.dtype).max
   order = jnp.sort(jnp.where(real, magnitude, largest), axis=None)
   below, above = order[low], order[high]

@@ -1,25 +1,17 @@
 """Experiments: a config in, rows out. One file is one experiment.
 
 `config.experiment` names a module with a function `experiment(*, config)`. It
-validates everything that the config says, loads what is cheap, and returns
-`measure(progress) -> list of dicts` (see `Progress`), one for each attack, with
-
-  attack, attack_args, known: what ran, and what it was granted;
-  setting: facts that identify the point among published ones, JSON: `data` and
-    `model` are those that it stands for;
-  data, model, defense, trials: as in a row;
-  values: metric -> [T], the metric that papers report first;
-  arrays, where there are any: name -> [n, ...] that goes to `trials.npz`, too.
+validates everything that the config says, loads what is cheap, and returns a
+`Measure`, which runs the point and returns a `Result` for each attack.
 
 All points of a sweep are validated before the first of them runs, so that bad
 input never costs finished rows.
 """
 
-from collections.abc import Callable, Sequence
-import json
+from collections.abc import Mapping, Sequence
 import sys
 import time
-from typing import Optional
+from typing import Any, NamedTuple, Optional, Protocol
 
 from absl import flags
 import chex
@@ -28,10 +20,25 @@ from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
-from labelleak import base, registry, report, sweep
-from labelleak.report import published
+from labelleak import base, registry, runs, spec, sweep
+from labelleak.experiments import result
+from labelleak.experiments.result import Result
 
 _KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
+
+
+class Point(NamedTuple):
+  """A point of a sweep, ready to run.
+
+  Attributes:
+    point: path -> value, of what was swept.
+    config: of the point, in full.
+    measure: runs it.
+  """
+
+  point: Mapping[str, Any]
+  config: ConfigDict
+  measure: 'Measure'
 
 
 def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
@@ -40,7 +47,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   Args:
     config: see `configs/common.py`.
     workdir: where rows, per-trial values, tables and plots go; None keeps
-      nothing. See `report`.
+      nothing. See `runs`.
 
   Returns:
     rows of all points in the sweep's order.
@@ -53,20 +60,21 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   if config.trials < 1:
     raise base.InputError(f'trials={config.trials} must be at least 1.')
   points = [
-    (point, full, _validated(full)) for point, full in sweep.grid(config)
+    Point(point, full, _prepare(full)) for point, full in sweep.grid(config)
   ]
-  finished = report.start(workdir, config) if workdir else []
+  finished = runs.start(workdir, config) if workdir else []
   rows, failed = [], []
   with _bar(len(points), 'point') as bar:
-    for point, full, measure in points:
-      point = json.loads(json.dumps(point))  # as the rows hold it
-      ready = [row for row in finished if row['point'] == point]
+    for point in points:
+      ready = [row for row in finished if row['point'] == point.point]
       try:
-        rows += ready or _measure(point, full, measure, workdir)
+        rows += ready or _measure(point, workdir)
       except base.InputError as e:
-        failed.append(f'{report.tables.label(point)}: {e}')
+        failed.append(f'{spec.label(point.point)}: {e}')
       bar.update()
   if workdir and rows:
+    from labelleak import report  # plots only where there is something to plot
+
     report.finish(workdir, rows)
   if failed:
     kept = (
@@ -107,8 +115,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
   return config
 
 
-def _validated(config):
-  """`measure` of the config's experiment, found by name."""
+def _prepare(config):
+  """Returns the `Measure` of the config's experiment, found by name."""
   path = f'{config.experiment}.experiment'
   try:
     registry.find('experiments', path)
@@ -117,17 +125,17 @@ def _validated(config):
   return registry.load('experiments', path, config=config)
 
 
-def _measure(point, config, measure: Callable, workdir):
-  """Rows of one point, appended to the workdir.
+def _measure(point: Point, workdir: Optional[str]) -> list[dict]:
+  """Returns the rows of one point, appended to the workdir.
 
   Raises:
     InputError: what only a run can find: a loss that is not finite, or what an
       aggregator's callback refused.
   """
-  with _bar(config.trials, 'trial', leave=False) as bar:
-    progress = Progress(bar, workdir, point)
+  with _bar(point.config.trials, 'trial', leave=False) as bar:
+    progress = Progress(bar, workdir, point.point)
     try:
-      results = measure(progress)
+      results = point.measure(progress)
     except FloatingPointError as e:
       raise base.InputError(str(e)) from e
     except jax.errors.JaxRuntimeError as e:
@@ -135,26 +143,18 @@ def _measure(point, config, measure: Callable, workdir):
       if not marker:
         raise
       raise base.InputError(refusal.strip()) from e
-  seconds = progress.seconds()
-  values = [result.pop('values') for result in results]
-  arrays = [result.pop('arrays', {}) for result in results]
-  rows = []
-  for result, each in zip(results, values):
-    metrics = {name: report.summary(v) for name, v in each.items()}
-    row = dict(
-      config=config.name,
-      point=point,
-      **result,
-      seed=config.seed,
-      metrics=metrics,
-      paper=published.match(dict(result, metrics=metrics)),
-      seconds=round(seconds, 2),
-      **report.environment(),
+  rows = [
+    result.row(
+      each,
+      config_name=point.config.name,
+      point=point.point,
+      seed=point.config.seed,
+      seconds=progress.seconds(),
     )
-    rows.append(json.loads(json.dumps(row)))
+    for each in results
+  ]
   if workdir:
-    kept = [each | more for each, more in zip(values, arrays)]
-    report.append(workdir, rows, kept)
+    runs.append(workdir, rows, [{**r.values, **r.arrays} for r in results])
   return rows
 
 
@@ -168,7 +168,7 @@ class Progress:
   def __init__(self, bar: tqdm.tqdm, workdir: Optional[str], point: dict):
     self.finished, self._before = [], 0.0
     if workdir:
-      self.finished, self._before = report.unfinished(workdir, point)
+      self.finished, self._before = runs.unfinished(workdir, point)
     self._bar, self._workdir, self._point = bar, workdir, point
     self._chunks = [self.finished] if self.finished else []
     self._started = self._kept = time.perf_counter()
@@ -185,12 +185,18 @@ class Progress:
     if time.perf_counter() - self._kept >= _KEEP_EVERY:
       leaves = [np.concatenate(parts) for parts in zip(*self._chunks)]
       self._chunks = [leaves]
-      report.keep(self._workdir, self._point, leaves, self.seconds())
+      runs.keep(self._workdir, self._point, leaves, self.seconds())
       self._kept = time.perf_counter()
 
   def seconds(self) -> float:
     """Spent on the point so far, by the runs that were killed as well."""
     return self._before + time.perf_counter() - self._started
+
+
+class Measure(Protocol):
+  """Runs a point: tells its progress, returns a result for each attack."""
+
+  def __call__(self, progress: Progress) -> list[Result]: ...
 
 
 def _bar(total, unit, leave=True):

@@ -1,94 +1,73 @@
 """The threat model of a config: which attacks run, and what each is granted."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from labelleak import attacks, base, spec
+from labelleak.base import InputError
+from labelleak.spec import Spec
 
-from labelleak import sweep
-from labelleak.base import Attack, Completion, InputError, check_needs
+
+class Attacker(NamedTuple):
+  """An attack of a config, loaded.
+
+  Attributes:
+    spec: its name and arguments, as rows show them.
+    attack: what its constructor returned.
+    known: fields of `Known` that it is granted.
+  """
+
+  spec: Spec
+  attack: Any
+  known: tuple[str, ...]
 
 
-def specs(
-  config: ConfigDict,
-  fields: Sequence[str],
+def load(
+  specs: Sequence[Spec],
+  known: Sequence[str],
   *,
-  links: Sequence[dict] = (),
+  fields: Sequence[str],
   baseline: str,
-) -> list[dict]:
-  """Attacks of a config as plain dicts, the random baseline among them.
+) -> list[Attacker]:
+  """Loads the attacks of a config, the one that guesses among them.
 
   Args:
-    config: of the point.
-    fields: what `config.known` and an attack's own `known` may grant; the class
-      count and the batch size always are.
-    links: the config's defenses, whose entries are checked alike.
+    specs: dicts with a name, arguments and, where they differ from the
+      config's, grants of its own as `known`.
+    known: grants of all others.
+    fields: what an experiment can grant beyond the class count and the batch
+      size, which every attack knows.
     baseline: name of the attack that guesses, added where it is not listed.
 
   Raises:
-    InputError: an entry without a name, or an unknown grant.
+    InputError: an entry without a name, an attack or an argument that does not
+      exist, an unknown grant, or an attack that lacks one.
   """
-  for spec in (*config.attacks, *links):
-    if not isinstance(spec, dict) or 'name' not in spec:
-      raise InputError(
-        f'{spec!r} is no attack or defense; write dicts with a name, such as'
-        f" {{'name': '{baseline}'}}."
-      )
-  found = [dict(spec) for spec in config.attacks]
-  for spec in found:
-    for field in grant(config, spec):
-      if field not in fields:
-        raise InputError(
-          f'known grants {field!r}, which is none of: {", ".join(fields)}.'
-        )
-  if all(spec['name'] != baseline for spec in found):
-    found.append(dict(name=baseline))
-  return found
+  loaded = [_load(entry, known, fields) for entry in specs]
+  if all(attacker.spec['name'] != baseline for attacker in loaded):
+    loaded.append(_load(dict(name=baseline), known, fields))
+  return loaded
 
 
-def grant(config: ConfigDict, spec: dict) -> tuple[str, ...]:
-  """Fields of `Known` that an attack gets: its own `known`, or the config's."""
-  return tuple(spec.get('known', config.known))
-
-
-def hyper(spec: dict) -> dict:
-  """Arguments of an attack's constructor."""
-  return {k: v for k, v in spec.items() if k not in ('name', 'known')}
-
-
-def chain(links: Sequence[dict]) -> tuple[str, str]:
-  """Defenses as a row shows them: in full, and their names alone."""
-  full = '+'.join(sweep.describe(link) for link in links)
-  return full or 'none', '+'.join(link['name'] for link in links) or 'none'
-
-
-def identity(config: ConfigDict, spec: dict) -> dict:
-  """Row fields of one attack."""
-  return dict(
-    attack=spec['name'],
-    attack_args=hyper(spec),
-    known=list(grant(config, spec)),
-  )
-
-
-def check(config: ConfigDict, spec: dict, attack: Attack | Completion) -> None:
-  """Refuses an attack that lacks a grant, before anything is traced.
-
-  Raises:
-    InputError: something that it needs is not granted, or the labels of the
-      victim are, and it is no upper bound, which would need them.
-  """
-  name, fields = spec['name'], grant(config, spec)
-  if 'labels' in fields and 'labels' not in attack.needs:
+def _load(entry, known, fields):
+  """Loads one attack of a config."""
+  if not isinstance(entry, Mapping) or 'name' not in entry:
     raise InputError(
-      f"{name} is granted 'labels', which are of upper bounds alone; remove"
-      ' them from known.'
+      f'{entry!r} is no attack; write dicts with a name, such as'
+      " {'name': 'counts.llbg'}."
     )
-  check_needs(name, attack.needs, fields)
+  grants = tuple(entry.get('known', known))
+  for field in grants:
+    if field not in fields:
+      raise InputError(
+        f'known grants {field!r}, which is none of: {", ".join(fields)}.'
+      )
+  name, hyper = entry['name'], spec.arguments(entry)
+  attack = attacks.load(name, **hyper)
+  base.check_needs(name, attack.needs, grants)
+  return Attacker(dict(name=name, **hyper), attack, grants)
 
 
-def granted(
-  config: ConfigDict, spec: dict, given: dict[str, Any]
-) -> dict[str, Any]:
-  """Returns of what could be `given`, fields of `Known`, what is granted."""
-  return {field: given[field] for field in grant(config, spec)}
+def granted(attacker: Attacker, given: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the fields of `Known` that an attack gets, of what is given."""
+  return {field: given[field] for field in attacker.known}

@@ -1,37 +1,81 @@
-"""Aggregators: a linear map of a sealed message; only its result is revealed.
+"""Aggregators: a linear map of a message, of which only the result is revealed.
 
-`Aggregate: (key, linear, message) -> Revealed`. In horizontal FL `linear` is
-the mean over clients, the message their stacked updates. In vertical FL it is
-a party's vjp, the message the cut gradient [B, D].
+`Aggregate.reveal: (key, linear, message) -> Revealed`. In horizontal FL
+`linear` is the mean over clients, the message their stacked updates. In
+vertical FL it is a party's vjp, the message the cut gradient [B, D].
 
-`clear` and `sealed` are pure and exact. `paillier` and `ckks` run steps 8, 10
-and 11 of Algorithm 1 (BLI, Liu et al.) on ciphertexts, in a host callback (see
-`he.protocol`). They materialise the map, [O, I] for I entries of the message
-and O entries of the result, so they serve linear and small bottoms. Ask
+`plaintext` and `ideal` are pure and exact. `paillier` and `ckks` run steps 8,
+10 and 11 of Algorithm 1 (BLI, Liu et al.) on ciphertexts, in a host callback
+(see `he.exchange`). They materialise the map, [O, I] for I entries of the
+message and O entries of the result, so they serve linear and small bottoms. Ask
 `estimate` what a batch costs before a run starts.
 """
 
-from collections.abc import Callable
-from typing import Optional
+import functools
+from typing import NamedTuple, Optional, Protocol
 
-import jax
-import jax.numpy as jnp
+import chex
 
 from labelleak import base
 from labelleak.base import Revealed
 from labelleak.he import cost as costs
-from labelleak.he import exchange, schemes
+from labelleak.he import products, schemes
 from labelleak.he.cost import Cost
+from labelleak.he.exchange import Scheme
+from labelleak.he.products import Linear
+from labelleak.he.schemes.seal import Parameters
 
 
-def clear() -> Callable:
-  """No secrecy: the receiver reads the message and the result."""
-  return lambda key, linear, message: Revealed(linear(message), message)
+class Reveal(Protocol):
+  """Applies a linear map to a message and reveals what the receiver may see."""
+
+  def __call__(
+    self, key: chex.PRNGKey, linear: Linear, message: chex.ArrayTree
+  ) -> Revealed:
+    """Returns linear(message), and the message where it is not sealed."""
 
 
-def sealed() -> Callable:
-  """Ideal secrecy: exact arithmetic, nothing encrypted, the message is None."""
-  return lambda key, linear, message: Revealed(linear(message), None)
+class Aggregate(NamedTuple):
+  """An aggregator.
+
+  Attributes:
+    reveal: (key, linear, message) -> Revealed.
+    sealed: whether the receiver sees the result alone.
+    scheme: of real encryption; None where nothing is encrypted.
+  """
+
+  reveal: Reveal
+  sealed: bool
+  scheme: Optional[Scheme] = None
+
+
+class Bytes(NamedTuple):
+  """Sizes of what is sent for one batch.
+
+  Attributes:
+    message: active -> passive.
+    masked: passive -> third.
+    opened: third -> passive.
+  """
+
+  message: int
+  masked: int
+  opened: int
+
+
+def plaintext() -> Aggregate:
+  """Seals nothing: the receiver reads the message and the result."""
+  return Aggregate(
+    lambda key, linear, message: Revealed(linear(message), message),
+    sealed=False,
+  )
+
+
+def ideal() -> Aggregate:
+  """Seals ideally: exact arithmetic, nothing encrypted, the message is None."""
+  return Aggregate(
+    lambda key, linear, message: Revealed(linear(message), None), sealed=True
+  )
 
 
 def paillier(
@@ -40,8 +84,8 @@ def paillier(
   fraction_bits: int = 32,
   bound: float = 2.0**32,
   insecure_for_tests: bool = False,
-) -> Callable:
-  """Paillier's scheme (phe, gmpy2): exact integers, uniform masks.
+) -> Aggregate:
+  """Runs Paillier's scheme (phe, gmpy2): exact integers, uniform masks.
 
   Error of a result: `schemes.paillier.error_bound`, about 2^-fraction_bits
   times the sum of |map| and |message| along a row.
@@ -56,8 +100,13 @@ def paillier(
   Raises:
     InputError: a key below 2048 bits, or phe and gmpy2 are not installed.
   """
-  return exchange.aggregate(
-    schemes.paillier.scheme(key_bits, fraction_bits, bound, insecure_for_tests)
+  return _build(
+    schemes.paillier.scheme(
+      key_bits=key_bits,
+      fraction_bits=fraction_bits,
+      bound=bound,
+      insecure_for_tests=insecure_for_tests,
+    )
   )
 
 
@@ -69,8 +118,8 @@ def ckks(
   mask_bits: int = 24,
   bound: float = 1.0,
   width: Optional[int] = None,
-) -> Callable:
-  """CKKS (TenSEAL): approximate numbers, thousands to a ciphertext.
+) -> Aggregate:
+  """Runs CKKS (TenSEAL): approximate numbers, thousands to a ciphertext.
 
   Error of a result: `schemes.ckks.error_bound`, about 2^(mask_bits - 48) of
   `bound` times the sum of |map| along a row. Where the message is known to be
@@ -93,25 +142,31 @@ def ckks(
     InputError: parameters that are insecure or leave no room for results and
       masks, or TenSEAL is not installed.
   """
-  return exchange.aggregate(
-    schemes.ckks.scheme(
-      poly_modulus_degree,
-      coeff_mod_bit_sizes,
-      fraction_bits,
-      mask_bits,
-      bound,
-      width,
-    )
+  parameters = Parameters(
+    degree=poly_modulus_degree,
+    bits=coeff_mod_bit_sizes,
+    fraction_bits=fraction_bits,
+    mask_bits=mask_bits,
+    bound=bound,
+    width=width,
   )
+  return _build(schemes.ckks.scheme(parameters))
+
+
+def _build(scheme: Scheme) -> Aggregate:
+  """Returns the aggregator that runs a scheme."""
+  reveal = functools.partial(products.reveal, scheme=scheme)
+  return Aggregate(reveal, sealed=True, scheme=scheme)
 
 
 def estimate(
-  aggregate: Callable,
+  aggregate: Aggregate,
+  *,
   num_inputs: int,
   num_outputs: int,
   num_nonzeros: Optional[int] = None,
 ) -> Cost:
-  """Seconds and bytes of one batch, from some ten operations of each kind.
+  """Estimates seconds and bytes of one batch, from some ten operations each.
 
   Args:
     aggregate: from a constructor of this module.
@@ -120,39 +175,29 @@ def estimate(
     num_nonzeros: of the map [O, I], which need no work where they are zero; a
       dense map by default. A linear bottom has B * O.
   """
-  return costs.estimate(
-    getattr(aggregate, 'scheme', None),
-    num_inputs,
-    num_outputs,
-    num_inputs * num_outputs if num_nonzeros is None else num_nonzeros,
-  )
+  shape = num_outputs, num_inputs
+  nonzeros = num_outputs * num_inputs if num_nonzeros is None else num_nonzeros
+  return costs.estimate(aggregate.scheme, shape, nonzeros)
 
 
 def traffic(
-  aggregate: Callable, num_inputs: int, num_outputs: int
-) -> tuple[int, int, int]:
-  """Bytes of one batch: active -> passive, passive -> third, and back.
+  aggregate: Aggregate, *, num_inputs: int, num_outputs: int
+) -> Bytes:
+  """Counts the bytes of one batch.
 
-  Where nothing is encrypted float32 travels; `sealed` is counted as if a
+  Where nothing is encrypted float32 travels; `ideal` is counted as if a
   ciphertext had the size of its plaintext, the least that any scheme could
   send. I and O are those of `estimate`.
   """
-  if scheme := getattr(aggregate, 'scheme', None):
+  if aggregate.scheme:
     shape = num_outputs, num_inputs
-    counts = scheme.count(shape, num_inputs * num_outputs)
-    return counts.sealed_bytes, counts.masked_bytes, counts.opened_bytes
-  back = 4 * num_outputs if hides(aggregate) else 0
-  return 4 * num_inputs, back, back
+    count = aggregate.scheme.count(shape, num_inputs * num_outputs)
+    return Bytes(count.sealed_bytes, count.masked_bytes, count.opened_bytes)
+  back = 4 * num_outputs if aggregate.sealed else 0
+  return Bytes(4 * num_inputs, back, back)
 
 
-def hides(aggregate: Callable) -> bool:
-  """Whether the receiver of a message sees the result alone."""
-  message = jax.ShapeDtypeStruct((2,), jnp.float32)
-  reveal = lambda key, m: aggregate(key, lambda a: a.sum()[None], m)
-  return jax.eval_shape(reveal, jax.random.key(0), message).message is None
-
-
-def check(cost: Cost, steps: int, max_hours: float) -> None:
+def check_hours(cost: Cost, *, steps: int, max_hours: float) -> None:
   """Refuses a run of so many batches that would take longer than allowed.
 
   Raises:
@@ -166,5 +211,5 @@ def check(cost: Cost, steps: int, max_hours: float) -> None:
       f' {total / 1e6:.3g} MB would take {hours:.3g} h (active party'
       f' {cost.active:.3g}, passive {cost.passive:.3g}, third'
       f' {cost.third:.3g} s a step), more than he.max_hours={max_hours:g};'
-      ' train fewer or smaller steps, use aggregate sealed, or raise it.'
+      ' train fewer or smaller steps, use aggregate ideal, or raise it.'
     )

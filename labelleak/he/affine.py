@@ -6,58 +6,62 @@ Then its map A becomes another linear map, A L, which is what runs on the
 ciphertexts of any scheme, and A b, which needs none.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import chex
 import jax
 from jax.extend import core
 import jax.numpy as jnp
 
-from labelleak import he
 from labelleak.base import InputError, Revealed
+from labelleak.he import Aggregate, Linear
+
+# message [B, D] -> (the message that the map is applied to, a new state)
+Tamper = Callable[[chex.Array], tuple[chex.Array, chex.ArrayTree]]
 
 _NOT_AFFINE = (
   'tampering with a sealed message that is not affine: ciphertexts can be'
   ' copied, scaled and added to, not compared or multiplied with each other;'
-  " change the attack, or use aggregate=dict(name='clear')."
+  " change the attack, or use aggregate=dict(name='plaintext')."
 )
 
 
-def received(
-  aggregate: Callable,
-  tamper: Callable,
+def reveal_tampered(
   key: chex.PRNGKey,
-  linear: Callable,
+  aggregate: Aggregate,
+  tamper: Tamper,
+  linear: Linear,
   message: chex.Array,
-) -> tuple[Revealed, Any]:
-  """What the aggregator reveals of linear(t(message)), and a new state.
+) -> tuple[Revealed, chex.ArrayTree]:
+  """Reveals linear(t(message)), and returns the tampering's new state.
 
   What tampering keeps between messages cannot depend on one that it does not
   see: the state is then the one after a message of zeros.
 
   Args:
+    key: of the aggregator.
     aggregate: from `he`.
     tamper: message -> (t(message), new state).
-    key: of the aggregator.
     linear: the receiver's map.
     message: as sent.
 
   Raises:
     InputError: at trace time: t is not affine and the message sealed.
   """
-  if not he.hides(aggregate):
-    revealed = aggregate(key, lambda m: linear(tamper(m)[0]), message)
+  if not aggregate.sealed:
+    revealed = aggregate.reveal(key, lambda m: linear(tamper(m)[0]), message)
     return revealed, tamper(message)[1]
   check_affine(lambda m: tamper(m)[0], message)
   zeros = jnp.zeros_like(message)
   offset, product, state = jax.linearize(tamper, zeros, has_aux=True)
-  revealed = aggregate(key, lambda m: linear(product(m)), message)
+  revealed = aggregate.reveal(key, lambda m: linear(product(m)), message)
   result = jax.tree.map(jnp.add, revealed.result, linear(offset))
   return revealed._replace(result=result), state
 
 
-def check_affine(function: Callable, message: chex.Array) -> None:
+def check_affine(
+  function: Callable[[chex.Array], chex.ArrayTree], message: chex.Array
+) -> None:
   """Refuses a function of a message that no ciphertext allows.
 
   It judges the form, not values: a transpose exists where each operation on
@@ -77,32 +81,32 @@ def check_affine(function: Callable, message: chex.Array) -> None:
     raise InputError(_NOT_AFFINE)
 
 
-def _rounds(jaxpr, depends):
+def _rounds(jaxpr: core.Jaxpr, dependent: Iterable[bool]) -> bool:
   """Whether what depends on the message is cast to integers or fewer bits.
 
   Args:
     jaxpr: of a function.
-    depends: which of its inputs do.
+    dependent: which of its inputs depend on the message.
   """
-  depending = {v for v, d in zip(jaxpr.invars, depends) if d}
+  variables = {v for v, d in zip(jaxpr.invars, dependent) if d}
   for eqn in jaxpr.eqns:
-    given = [isinstance(v, core.Var) and v in depending for v in eqn.invars]
-    if not any(given):
+    inputs = [isinstance(v, core.Var) and v in variables for v in eqn.invars]
+    if not any(inputs):
       continue
-    depending.update(eqn.outvars)
+    variables.update(eqn.outvars)
     for inner in core.jaxprs_in_params(eqn.params):
       if eqn.primitive.name != 'jit':  # a loop, a branch: any real input may
-        given = map(_real, inner.invars)
-      if _rounds(inner, given):
+        inputs = map(_is_real, inner.invars)
+      if _rounds(inner, inputs):
         return True
-    bits = [jnp.finfo(a.aval.dtype).nmant for a in eqn.invars if _real(a)]
+    bits = [jnp.finfo(a.aval.dtype).nmant for a in eqn.invars if _is_real(a)]
     if eqn.primitive.name == 'reduce_precision' or not all(
-      _real(v) and jnp.finfo(v.aval.dtype).nmant >= max(bits)
+      _is_real(v) and jnp.finfo(v.aval.dtype).nmant >= max(bits)
       for v in eqn.outvars
     ):
       return True
   return False
 
 
-def _real(v):
+def _is_real(v: core.Var) -> bool:
   return jnp.issubdtype(v.aval.dtype, jnp.inexact)

@@ -1,31 +1,49 @@
-"""What a sealed batch costs, from some ten operations of each kind."""
+"""What an encrypted batch costs, from some ten operations of each kind."""
 
+from collections.abc import Callable
 import math
 import time
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from labelleak.he.exchange import Scheme
+from labelleak.he.exchange import Scheme, Shape
 
 
 class Cost(NamedTuple):
-  """Of one batch and one passive party, on this machine."""
+  """Of one batch and one passive party, on this machine.
 
-  seconds: float  # the sum of the three roles, which take turns
+  Attributes:
+    seconds: the sum of the three roles, which take turns.
+    active: seconds of the active party.
+    passive: seconds of the passive party.
+    third: seconds of the third party.
+    sealed_bytes: active -> passive.
+    masked_bytes: passive -> third.
+    opened_bytes: third -> passive.
+  """
+
+  seconds: float
   active: float
   passive: float
   third: float
-  sealed_bytes: int  # active -> passive
-  masked_bytes: int  # passive -> third
-  opened_bytes: int  # third -> passive
+  sealed_bytes: int
+  masked_bytes: int
+  opened_bytes: int
 
 
 class Rates(NamedTuple):
-  """Seconds of one operation, with reading and writing its ciphertext."""
+  """Seconds of one operation, with reading and writing its ciphertext.
+
+  Attributes:
+    encrypt: by the active party.
+    multiply: a product, and adding it.
+    mask: encrypting a mask, and adding it.
+    decrypt: by the third party.
+  """
 
   encrypt: float
-  multiply: float  # and add
+  multiply: float
   mask: float
   decrypt: float
 
@@ -36,42 +54,41 @@ def measure(scheme: Scheme) -> Rates:
   rng = np.random.default_rng(0)
   matrix = rng.uniform(-1, 1, (outputs, inputs))
   message = rng.uniform(-1, 1, inputs) * min(1.0, scheme.bound)
-  counts = scheme.count(scheme.probe, matrix.size)
-
-  def timed(role, *inputs):
-    start = time.perf_counter()
-    out = role(*inputs)
-    return out, time.perf_counter() - start
-
-  sealed, encrypting = timed(scheme.encrypt, message, matrix.shape)
-  sums, multiplying = timed(scheme.evaluate, sealed, matrix)
-  (masked, _), masking = timed(scheme.blind, sums)
-  _, decrypting = timed(scheme.decrypt, masked, matrix.shape)
+  count = scheme.count(scheme.probe, matrix.size)
+  sealed, encrypting = _time(scheme.encrypt, message, matrix.shape)
+  sums, multiplying = _time(scheme.evaluate, sealed, matrix)
+  (masked, _), masking = _time(scheme.blind, sums)
+  _, decrypting = _time(scheme.decrypt, masked, matrix.shape)
   return Rates(
-    encrypt=encrypting / counts.encrypt,
-    multiply=multiplying / counts.multiply,
-    mask=masking / counts.mask,
-    decrypt=decrypting / counts.mask,
+    encrypt=encrypting / count.encrypt,
+    multiply=multiplying / count.multiply,
+    mask=masking / count.mask,
+    decrypt=decrypting / count.mask,
   )
 
 
-def estimate(
-  scheme: Optional[Scheme], num_inputs: int, num_outputs: int, nonzeros: int
-) -> Cost:
+def _time(role: Callable[..., Any], *inputs: Any) -> tuple[Any, float]:
+  """Runs a role; its output and seconds."""
+  start = time.perf_counter()
+  output = role(*inputs)
+  return output, time.perf_counter() - start
+
+
+def estimate(scheme: Optional[Scheme], shape: Shape, nonzeros: int) -> Cost:
   """See `he.estimate`; without a scheme, floats travel and take no time."""
   if scheme is None:
-    return Cost(0.0, 0.0, 0.0, 0.0, 4 * num_inputs, 0, 0)
+    return Cost(0.0, 0.0, 0.0, 0.0, 4 * shape[1], 0, 0)
   rates = measure(scheme)
-  counts = scheme.count((num_outputs, num_inputs), nonzeros)
-  active = rates.encrypt * counts.encrypt
-  passive = rates.multiply * counts.multiply + rates.mask * counts.mask
-  third = rates.decrypt * counts.mask
+  count = scheme.count(shape, nonzeros)
+  active = rates.encrypt * count.encrypt
+  passive = rates.multiply * count.multiply + rates.mask * count.mask
+  third = rates.decrypt * count.mask
   return Cost(
-    math.fsum((active, passive, third)),
-    active,
-    passive,
-    third,
-    counts.sealed_bytes,
-    counts.masked_bytes,
-    counts.opened_bytes,
+    seconds=math.fsum((active, passive, third)),
+    active=active,
+    passive=passive,
+    third=third,
+    sealed_bytes=count.sealed_bytes,
+    masked_bytes=count.masked_bytes,
+    opened_bytes=count.opened_bytes,
   )

@@ -14,14 +14,17 @@ import jax.numpy as jnp
 
 from labelleak.base import InputError
 
+# P x [B, ...] -> probabilities [B, K], in evaluation mode
+Predict = Callable[[Sequence[chex.Array]], chex.Array]
+
 
 def reliance(
   key: chex.PRNGKey,
-  predict: Callable,
+  predict: Predict,
   xs: Sequence[chex.Array],
   y: chex.Array,
 ) -> chex.Array:
-  """Share of the accuracy that rests on each party, P x [B, ...] -> [P].
+  """Returns the share of the accuracy that rests on each party, -> [P].
 
   Permutation importance: what accuracy loses where a party's rows, hence its
   embeddings, are shuffled over the batch; negative losses count as none, and
@@ -50,9 +53,9 @@ def reliance(
 
 
 def gradcam(
-  predict: Callable, xs: Sequence[chex.Array], *, layer: str = 'conv1'
+  predict: Predict, xs: Sequence[chex.Array], *, layer: str = 'conv1'
 ) -> chex.Array:
-  """Where the joint model looks, P x [B, H, W_p, C] -> [B, H, sum W_p].
+  """Maps where the joint model looks, P x [B, H, W_p, C] -> [B, H, sum W_p].
 
   Grad-CAM (Selvaraju et al., 2017) as in Fu et al.: activations A of a layer of
   every bottom, before normalisation, weighted with the mean over space of the
@@ -69,36 +72,36 @@ def gradcam(
     InputError: the bottoms have no such layer, or not one in each.
   """
   shapes = []
-  jax.eval_shape(_tapped(predict, layer, None, shapes), xs)
+  jax.eval_shape(_tap(predict, layer, None, shapes), xs)
   if len(shapes) != len(xs):
     raise InputError(
       f'layer={layer!r} was met {len(shapes)} times in {len(xs)} bottoms; name'
       ' a convolution that each of them has once.'
     )
   taps = [jnp.zeros(shape) for shape in shapes]
-  named = predict(xs).argmax(-1)
+  label = predict(xs).argmax(-1)
 
   def score(taps):
-    met = []
-    p = _tapped(predict, layer, taps, met)(xs)
-    own = jnp.take_along_axis(p, named[:, None], -1)
-    return jnp.log(jnp.maximum(own, 1e-30)).sum(), met
+    activations = []
+    p = _tap(predict, layer, taps, activations)(xs)
+    p = jnp.take_along_axis(p, label[:, None], -1)
+    return jnp.log(jnp.maximum(p, 1e-30)).sum(), activations
 
   grads, activations = jax.grad(score, has_aux=True)(taps)
   maps = [
     (g.mean((1, 2), keepdims=True) * a).sum(-1)
     for g, a in zip(grads, activations)
   ]
-  joined = jax.nn.relu(jnp.concatenate(maps, -1))
-  joined -= joined.min((1, 2), keepdims=True)
-  return joined / jnp.maximum(joined.max((1, 2), keepdims=True), 1e-12)
+  heat = jax.nn.relu(jnp.concatenate(maps, -1))
+  heat -= heat.min((1, 2), keepdims=True)
+  return heat / jnp.maximum(heat.max((1, 2), keepdims=True), 1e-12)
 
 
-def _tapped(predict, layer, taps, met):
-  """`predict` that adds taps to what the layer of each bottom returns.
+def _tap(predict, layer, taps, outputs):
+  """Returns `predict` that adds taps to what the layer of each bottom returns.
 
   Bottoms run in the order of the parties. Without taps it notes shapes in
-  `met`, with them the sums.
+  `outputs`, with them the sums.
   """
 
   def interceptor(next_fun, args, kwargs, context):
@@ -106,10 +109,10 @@ def _tapped(predict, layer, taps, met):
     if context.method_name != '__call__' or context.module.path != (layer,):
       return out
     if taps is None:
-      met.append(out.shape)
+      outputs.append(out.shape)
       return out
-    out = out + taps[len(met)]
-    met.append(out)
+    out = out + taps[len(outputs)]
+    outputs.append(out)
     return out
 
   def run(xs):

@@ -18,19 +18,21 @@ from labelleak.metrics import perceptual, wavelets
 _WINDOW = 11  # of SSIM, where the image has room for it
 
 
-def pixels(x: chex.Array, box: tuple) -> chex.Array:
-  """Normalised images [B, H, W, C] back in [0, 1], clipped.
+def pixels(
+  x: chex.Array, pixel_range: tuple[chex.Array, chex.Array]
+) -> chex.Array:
+  """Scales normalised images [B, H, W, C] back to [0, 1], clipped.
 
   Args:
     x: in the model's input space.
-    box: black and white there, 2 x [C] or [1].
+    pixel_range: black and white there, 2 x [C] or [1].
   """
-  black, white = (jnp.broadcast_to(b, x.shape[1:])[None] for b in box)
+  black, white = (jnp.broadcast_to(b, x.shape[1:])[None] for b in pixel_range)
   return jnp.clip((x - black) / (white - black), 0.0, 1.0)
 
 
 def match(cost: chex.Array) -> chex.Array:
-  """Optimal assignment, cost [B, B] of original i and restored j -> j [B].
+  """Assigns optimally, cost [B, B] of original i and restored j -> j [B].
 
   Hungarian matching. Costs that are not finite count as the worst.
   """
@@ -43,14 +45,14 @@ def match(cost: chex.Array) -> chex.Array:
 
 
 def squared_errors(truth: chex.Array, restored: chex.Array) -> chex.Array:
-  """Mean squared error of every pair, [B, ...] x [B, ...] -> [B, B]."""
+  """Computes mean squared errors of all pairs, 2 x [B, ...] -> [B, B]."""
   return jax.vmap(
     lambda one: jax.vmap(lambda other: pix.mse(one, other))(restored)
   )(truth)
 
 
 def ssim(a: chex.Array, b: chex.Array) -> chex.Array:
-  """SSIM with Gaussian windows of 11 pixels (Wang et al. 2004), -> [B].
+  """Computes SSIM, Gaussian windows of 11 pixels (Wang et al. 2004), -> [B].
 
   Smaller images have the largest odd window that fits.
   """
@@ -63,7 +65,7 @@ def similarity(
   truth: chex.Array,
   weights: Optional[chex.ArrayTree] = None,
 ) -> tuple[dict[str, chex.Array], chex.Array]:
-  """Means over the batch of all metrics, and the restored images in order.
+  """Computes all metrics, means over the batch, and orders the restored images.
 
   Images are matched by LPIPS where there are weights, as in the published runs,
   else by squared error.
@@ -82,12 +84,12 @@ def similarity(
   if weights is not None:
     cost = perceptual.distances(weights, truth, restored)
   restored = restored[match(cost)]
-  found = dict(
+  values = dict(
     mse=pix.mse(restored, truth),
     psnr=pix.psnr(restored, truth),
     ssim=ssim(restored, truth),
     cw_ssim=wavelets.cw_ssim(restored, truth),
   )
   if weights is not None:
-    found['lpips'] = perceptual.lpips(weights, restored, truth)
-  return {name: each.mean() for name, each in found.items()}, restored
+    values['lpips'] = perceptual.lpips(weights, restored, truth)
+  return {name: value.mean() for name, value in values.items()}, restored

@@ -74,12 +74,12 @@ class _Lpips(nn.Module):
 
 
 def _unit(x):
-  """Features of unit length over the channels."""
+  """Scales features to unit length over the channels."""
   return x / (jnp.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10)
 
 
 def load(path: Union[str, os.PathLike]) -> chex.ArrayTree:
-  """Weights of `lpips`, from an .npz or .safetensors made as above.
+  """Loads weights of `lpips`, from an .npz or .safetensors made as above.
 
   Raises:
     InputError: the file is missing, or is not such a state_dict.
@@ -106,25 +106,26 @@ def check(shape: tuple) -> None:
 
 
 def lpips(weights: chex.ArrayTree, a: chex.Array, b: chex.Array) -> chex.Array:
-  """LPIPS of pairs of images in [0, 1], 2 x [B, H, W, C] -> [B]."""
-  return _Lpips().apply(weights, 2 * _coloured(a) - 1, 2 * _coloured(b) - 1)
+  """Computes LPIPS of pairs of images in [0, 1], 2 x [B, H, W, C] -> [B]."""
+  return _Lpips().apply(weights, 2 * _to_colour(a) - 1, 2 * _to_colour(b) - 1)
 
 
 def distances(
   weights: chex.ArrayTree, a: chex.Array, b: chex.Array
 ) -> chex.Array:
-  """LPIPS of every pair, [B, ...] x [B, ...] -> [B, B]."""
+  """Computes LPIPS of every pair, [B, ...] x [B, ...] -> [B, B]."""
   return jax.lax.map(
     lambda one: lpips(weights, jnp.broadcast_to(one[None], b.shape), b), a
   )
 
 
-def _coloured(x):
+def _to_colour(x: chex.Array) -> chex.Array:
+  """Repeats the channel of grey images."""
   return jnp.repeat(x, 3, -1) if x.shape[-1] == 1 else x
 
 
 def _variables():
-  """Shapes of the weights, as zeros."""
+  """Returns the shapes of the weights, as zeros."""
   image = jnp.zeros((1, 64, 64, 3))
   shapes = jax.eval_shape(_Lpips().init, jax.random.key(0), image, image)
   return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)

@@ -31,7 +31,7 @@ def dcs(
   beta: float = 0.5,
   attack_ideal: float = 0.0,
 ) -> chex.Numeric:
-  """Defense capability score of one defense against one attack, in (0, 1].
+  """Scores a defense's capability against one attack, in (0, 1].
 
     DCS = 1 / (1 + D),  D^2 = (1 - beta) (AP - AP*)^2 + beta (MP - MP*)^2.
 
@@ -60,7 +60,7 @@ def dcs(
 
 
 def t_dcs(scores: Sequence[float]) -> float:
-  """T-DCS: mean DCS over the attacks of one type, such as label inference.
+  """Averages DCS over attacks of one type, such as label inference: T-DCS.
 
   Raises:
     InputError: there is no attack.
@@ -74,7 +74,7 @@ def c_dcs(
   scores: Mapping[str, Optional[float]],
   weights: Optional[Mapping[str, float]] = None,
 ) -> float:
-  """C-DCS: weighted mean of T-DCS over the types of attack.
+  """Computes C-DCS, the weighted mean of T-DCS over the types of attack.
 
   Args:
     scores: type -> T-DCS; a type that is None was not tried and is skipped,
@@ -98,7 +98,7 @@ def c_dcs(
 def below_chance(
   accuracy: float, stderr: float, num_classes: int, *, rows: int
 ) -> bool:
-  """Whether labels are missed too often for a guess: leakage, not privacy.
+  """Judges whether labels are missed too often for a guess: that leaks them.
 
   Who never names the true one of K classes tells it apart from the others: a
   read-out that is turned around recovers it. True where the accuracy lies
@@ -125,7 +125,7 @@ def below_chance(
 
 
 def gain(differences: Sequence[float], level: float = 0.95) -> dict:
-  """Whether paired differences have a mean other than 0, by Student's t.
+  """Tests whether paired differences have a mean other than 0, by Student's t.
 
   >>> gain([0.1, -0.3, 0.2])['verdict']
   'not told from 0'
@@ -138,11 +138,11 @@ def gain(differences: Sequence[float], level: float = 0.95) -> dict:
     mean, low, high, seeds, and `verdict`: 'gain', 'loss' or 'not told from 0';
     one seed tells nothing.
   """
-  found = np.asarray(differences, np.float64)
-  mean, num = found.mean(), len(found)
+  values = np.asarray(differences, np.float64)
+  mean, num = values.mean(), len(values)
   half = np.inf
   if num > 1:
-    error = found.std(ddof=1) / np.sqrt(num)
+    error = values.std(ddof=1) / np.sqrt(num)
     half = stats.t.ppf((1 + level) / 2, num - 1) * error
   low, high = mean - half, mean + half
   verdict = 'gain' if low > 0 else 'loss' if high < 0 else 'not told from 0'

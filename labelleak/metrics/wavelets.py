@@ -39,7 +39,7 @@ _SHIFT = (
 
 
 def cw_ssim(a: chex.Array, b: chex.Array) -> chex.Array:
-  """Complex-wavelet similarity of pairs of images, 2 x [B, H, W, C] -> [B].
+  """Compares pairs of images by complex wavelets, 2 x [B, H, W, C] -> [B].
 
   (2 |sum x conj(y)| + k) / (sum |x|^2 + sum |y|^2 + k), x and y the six
   orientations at a point: 1 for equal images, and nearly so for one that moved
@@ -56,7 +56,7 @@ def cw_ssim(a: chex.Array, b: chex.Array) -> chex.Array:
 
 
 def transform(x: chex.Array, levels: int = _LEVELS) -> Iterator[chex.Array]:
-  """Complex coefficients of each level, finest first.
+  """Computes complex coefficients of each level, finest first.
 
   Args:
     x: [B, H, W, C].
@@ -79,7 +79,7 @@ def transform(x: chex.Array, levels: int = _LEVELS) -> Iterator[chex.Array]:
 
 
 def _complex(x):
-  """Quads a b / c d of four trees to two complex bands of opposite slope."""
+  """Turns quads a b / c d of four trees to complex bands of opposite slope."""
   p = x[:, ::2, ::2] + 1j * x[:, ::2, 1::2]
   q = x[:, 1::2, 1::2] - 1j * x[:, 1::2, ::2]
   return (p - q) / 2**0.5, (p + q) / 2**0.5
@@ -87,45 +87,45 @@ def _complex(x):
 
 @functools.cache
 def _matrices(size, decimate):
-  """Lowpass and highpass along an axis, 2 x float32 [out, size]."""
+  """Builds lowpass and highpass along an axis, 2 x float32 [out, size]."""
   rows = np.arange(size)
   if not decimate:
     rows = np.append(rows, rows[-1:]) if size % 2 else rows
     filters = [np.array(half + half[-2::-1]) for half in _FIRST]
-    pair = [_same(np.eye(size)[rows], h) for h in filters]
+    pair = [_filter(np.eye(size)[rows], h) for h in filters]
   else:
     rows = np.pad(rows, 1, 'edge') if size % 4 else rows
     low = np.array(_SHIFT)
     high = low * (-1) ** np.arange(1, len(low) + 1)
     trees = (low[::-1], low), (high, high[::-1])
-    pair = [_halved(np.eye(size)[rows], *tree) for tree in trees]
+    pair = [_decimate(np.eye(size)[rows], *tree) for tree in trees]
   return tuple(np.float32(matrix) for matrix in pair)
 
 
-def _same(x, h):
-  """Columns of x filtered by h of odd length, [r, n] -> [r, n]."""
+def _filter(x, h):
+  """Filters columns of x by h of odd length, [r, n] -> [r, n]."""
   half = len(h) // 2
-  return _convolved(x[_reflected(-half, len(x) + half, len(x))], h)
+  return _convolve(x[_reflect(-half, len(x) + half, len(x))], h)
 
 
-def _halved(x, ha, hb):
-  """Columns of x by both trees, decimated and interleaved, -> [r / 2, n]."""
+def _decimate(x, ha, hb):
+  """Filters columns of x by both trees, interleaved, [r, n] -> [r / 2, n]."""
   rows, taps = len(x), len(ha)
-  x = x[_reflected(-taps, rows + taps, rows)]
+  x = x[_reflect(-taps, rows + taps, rows)]
   at = np.arange(5, rows + 2 * taps - 2, 4)
-  first = _convolved(x[at - 1], ha[::2]) + _convolved(x[at - 3], ha[1::2])
-  second = _convolved(x[at], hb[::2]) + _convolved(x[at - 2], hb[1::2])
+  first = _convolve(x[at - 1], ha[::2]) + _convolve(x[at - 3], ha[1::2])
+  second = _convolve(x[at], hb[::2]) + _convolve(x[at - 2], hb[1::2])
   pair = (first, second) if ha @ hb > 0 else (second, first)
   return np.stack(pair, 1).reshape(rows // 2, -1)
 
 
-def _convolved(x, h):
-  """Convolution along the first axis where all of h meets x."""
+def _convolve(x, h):
+  """Convolves along the first axis where all of h meets x."""
   last = len(h) - 1
   return sum(h[i] * x[last - i : len(x) - i] for i in range(len(h)))
 
 
-def _reflected(start, stop, size):
-  """Rows start, ..., stop - 1 of an axis that mirrors itself at both ends."""
+def _reflect(start, stop, size):
+  """Returns rows start, ..., stop - 1 of an axis mirrored at both ends."""
   rows = np.arange(start, stop) % (2 * size)
   return np.minimum(rows, 2 * size - 1 - rows)

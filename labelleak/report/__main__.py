@@ -8,7 +8,7 @@ Each workdir gets its own table and figures anew, too.
 import pathlib
 import sys
 
-from labelleak import base, report
+from labelleak import base, report, runs
 from labelleak.report import results
 
 
@@ -16,9 +16,9 @@ def main(argv):
   root = pathlib.Path(argv[1] if len(argv) > 1 else 'results')
   rows = []
   for path in sorted(root.glob('*/rows.jsonl')):
-    own = report.read(path.parent)
-    report.finish(path.parent, own)
-    rows += own
+    if stored := runs.read(path.parent):
+      report.finish(path.parent, stored)
+      rows += stored
   if not rows:
     raise base.InputError(
       f'{root} holds no */rows.jsonl; name a folder of workdirs.'

@@ -1,22 +1,19 @@
-"""Plots of rows: accuracy per attack and against what was swept, confusion."""
+"""Plots of rows: bars of attacks, lines over what was swept, confusion."""
 
-import pathlib
-import textwrap
+from collections.abc import Sequence
+import itertools
+from typing import Optional
 
-from matplotlib import figure, transforms
+from matplotlib import figure
 import numpy as np
 
-from labelleak.report import explained, tables
+from labelleak import spec
+from labelleak.report import facts, panels, tables
+from labelleak.report.facts import Row
 
-COLORS = (
-  '#4c78a8', '#f58518', '#54a24b', '#e45756', '#72b7b2', '#b279a2', '#eeca3b',
-  '#9d755d',
-)  # fmt: skip
-_BASELINE = '#b3b3b3'
-_RANDOM = 'counts.random', 'scores.random'
 # Facts of a setting that a line is drawn over where they were swept, and what
 # moves with them.
-_SWEPT = dict(
+SWEPT = dict(
   batch_size=('accuracy',),
   num_classes=('accuracy',),
   step=('accuracy', 'trained'),
@@ -25,226 +22,205 @@ _SWEPT = dict(
   share=('split',),
 )
 _LINEAR = 'depth', 'share'
-_MOST = 24  # points with a panel each
-_COLUMNS = 72  # of a panel's title
-_NAME = 32  # columns of an attack beside its bar
-_TITLE = dict(fontsize=8, loc='left')
+_COLUMNS = 32  # of an attack beside its bar
 _DASHES = '-', '--', ':', '-.'  # variants of one attack
+_PAPER = dict(ls='', marker='D', color='k', label='published', zorder=3)
 
 
-def save(workdir: pathlib.Path, rows: list[dict]) -> None:
-  """Writes `accuracy.png`, a plot for each fact swept, and `matrix.png`.
-
-  A run of very many points has no plots of each of them.
-  """
-  if not rows:
-    return
-  few = len(tables.by_point(rows)) <= _MOST
-  if few:
-    by_attack(rows).savefig(workdir / 'accuracy.png', dpi=150)
-  for field in _SWEPT:
-    if panels := _panels(rows, field):
-      fig = _against(panels, field, _colors(rows))
-      fig.savefig(workdir / f'{field}.png', dpi=150)
-  if few and (shown := [row for row in rows if row.get('matrix')]):
-    by_class(shown).savefig(workdir / 'matrix.png', dpi=150)
-  for field, draw in (
-    ('points', explained.scatter),
-    ('maps', explained.looked_at),
-  ):
-    shown = [
-      row for row in rows if field in row and row['attack'] not in _RANDOM
-    ]
-    if shown and few:
-      draw(shown).savefig(workdir / f'{field}.png', dpi=150)
-
-
-def by_class(rows: list[dict]) -> figure.Figure:
-  """Which class was restored as which, a panel a row (BLI paper, Figure 9)."""
-  groups = tables.by_point(rows)
-  wide = max(len(group) for _, group in groups)
-  fig = figure.Figure(
-    figsize=(2.6 * wide + 0.8, 2.9 * len(groups)), layout='constrained'
-  )
-  axes = fig.subplots(len(groups), wide, squeeze=False)
-  for line, (first, group) in zip(axes, groups):
-    for ax in line[len(group) :]:
-      ax.set_visible(False)
-    for ax, row in zip(line, group):
-      image = ax.imshow(row['matrix'], vmin=0, vmax=1, cmap='Blues')
-      ax.set_title(tables.attack(row, among=group), fontsize=8)
-      ax.tick_params(labelsize=6)
-      ax.locator_params(integer=True)
-    line[0].set_ylabel('\n'.join([*apart(first, rows), 'label']), fontsize=7)
-  fig.supxlabel('restored as', fontsize=7)
-  fig.colorbar(image, ax=axes, shrink=0.6, label='share of the class')
-  return fig
-
-
-def apart(row, rows):
-  """What sets a point apart from the others, such as 'batch_size=64'."""
-  return [
-    f'{k}={v}'
-    for k, v in row['setting'].items()
-    if any(other['setting'].get(k) != v for other in rows)
-  ]
-
-
-def by_attack(rows: list[dict]) -> figure.Figure:
-  """Bars of the first metric, one panel a point; diamonds are published."""
-  groups = tables.by_point(rows)
-  colors = _colors(rows)
-  titles = [_title(first) for first, _ in groups]
-  wide = min(len(groups), 2)
-  tall = -(-len(groups) // wide)
-  most = max(len(group) for _, group in groups)
-  above = 0.12 * max(title.count('\n') for title in titles)
-  fig = figure.Figure(
-    figsize=(6.4 * wide, tall * (0.28 * most + 0.9 + above)),
-    layout='constrained',
-  )
-  axes = fig.subplots(tall, wide, squeeze=False).flat
-  for ax in axes[len(groups) :]:
-    ax.set_visible(False)
-  for ax, (_, group), title in zip(axes, groups, titles):
+def accuracy_bars(rows: Sequence[Row]) -> figure.Figure:
+  """Draws bars of the first metric, a panel a point; diamonds are published."""
+  groups = facts.groups(rows)
+  colors = panels.colors(rows)
+  titles = [panels.title(group[0]) for group in groups]
+  above = max(title.count('\n') for title in titles)
+  names = [_name(row, group) for group in groups for row in group]
+  bar = max(0.28, 0.14 * (1 + max(name.count('\n') for name in names)))
+  bars = max(map(len, groups))
+  tall = bar * bars + 0.9 + 0.12 * above
+  fig, axes = panels.spread(len(groups), abreast=2, size=(6.4, tall))
+  for ax, group, title in zip(axes, groups, titles):
     _bars(ax, group, colors)
-    ax.set_title(title, fontsize=7.5, loc='left')
+    ax.set_ylim(bars - 0.4, -0.6)  # the first on top, all of one height
+    ax.set_title(title, **panels.TITLE)
   return fig
 
 
-def _title(row):
-  """A point's heading, folded."""
-  parts = tables.heading(row).split('\n')
-  return '\n'.join(textwrap.fill(part.strip(), _COLUMNS) for part in parts)
+def _name(row, group):
+  return tables.fold(facts.attack(row, group), _COLUMNS)
 
 
 def _bars(ax, group, colors):
-  metric = _metric(group)
-  names = [
-    textwrap.fill(tables.attack(row, among=group), _NAME) for row in group
-  ]
-  means = [100 * row['metrics'][metric]['mean'] for row in group]
-  stds = [100 * row['metrics'][metric]['std'] for row in group]
+  metric, group = _first_metric(group)
+  means, stds = panels.to_percent(group, metric)
   at = np.arange(len(group))
   ax.barh(
     at,
     means,
     xerr=stds,
-    color=[colors[row['attack']] for row in group],
+    color=[colors[row['attack']['name']] for row in group],
     error_kw=dict(ecolor='0.25', elinewidth=1, capsize=2.5),
     height=0.72,
   )
   for y, mean, std in zip(at, means, stds):
     right = min(mean + std, 100)  # a deviation may pass 100, a label must fit
     ax.text(right + 2, y, f'{mean:.1f}', va='center', fontsize=8)
-  papers = [(_paper(row, metric), y) for row, y in zip(group, at)]
-  papers = [(100 * paper['mean'], y) for paper, y in papers if paper]
-  if papers:
-    ax.plot(*zip(*papers), 'D', color='k', mfc='w', ms=4.5, label='published')
+  y, papers = _paper_points(group, at, metric)
+  if len(papers):
+    ax.plot(papers, y, mfc='w', ms=4.5, **_PAPER)
     ax.legend(fontsize=7, loc='lower right')
-  ax.set_yticks(at, names, fontsize=8)
-  ax.invert_yaxis()
+  ax.set_yticks(at, [_name(row, group) for row in group], fontsize=8)
   ax.set_xlim(0, 112)
   ax.set_xticks(range(0, 101, 20))
-  ax.tick_params(axis='x', labelsize=8)
-  ax.set_xlabel(f'{metric.replace("_", " ")}, %', fontsize=8)
-  _plain(ax, 'x')
+  panels.percent_axis(ax, 'x', metric)
 
 
-def _panels(rows, field):
-  """Groups of rows that differ in the attack and in `field` alone."""
-  panels = {}
-  for row in rows:
-    drop = {field, *_SWEPT[field]}
-    rest = {k: v for k, v in row['setting'].items() if k not in drop}
-    model = None if 'model' in drop else row['model']
-    panels.setdefault((model, row['data'], str(rest)), []).append(row)
-  return [
-    group
-    for group in panels.values()
-    if len({row['setting'].get(field) for row in group}) > 1
-  ]
+def field_sweep(rows: Sequence[Row], field: str) -> Optional[figure.Figure]:
+  """Draws the first metric over a fact of the setting, a line an attack.
 
-
-def _against(panels, field, colors):
-  """Lines of the first metric over a field of the setting, one an attack."""
-  fig = figure.Figure(figsize=(5.6 * len(panels), 3.8), layout='constrained')
-  axes = fig.subplots(1, len(panels), squeeze=False, sharey=True).flat
-  firsts = [group[0] for group in panels]
-  for ax, group in zip(axes, panels):
-    _lines(ax, group, field, colors)
-    if other := apart(group[0], firsts):
-      ax.set_title('\n'.join([ax.get_title('left'), *other]), **_TITLE)
+  Returns:
+    None where that fact was not swept.
+  """
+  groups = _sweep_groups(rows, field)
+  if not groups:
+    return None
+  shape = dict(abreast=3, size=(5.6, 3.4), legend=0.5)
+  fig, axes = panels.spread(len(groups), sharey=True, **shape)
+  firsts = [group[0] for group in groups]
+  colors = panels.colors(rows)
+  for ax, group in zip(axes, groups):
+    _draw_sweep(ax, group, field, colors)
+    names = {tables.model_and_data(row) for row in group}
+    name = names.pop() if len(names) == 1 else group[0]['setting']['data']
+    title = [name, *panels.differences(group[0], firsts)]
+    ax.set_title('\n'.join(title), **panels.TITLE)
+  panels.legend(fig)
   return fig
 
 
-def _lines(ax, group, field, colors):
-  metric = _metric(group)
+def _sweep_groups(rows, field):
+  """Groups rows that differ in the attack and in `field` alone."""
+  moving = field, *SWEPT[field]
+  groups = {}
+  for row in rows:
+    setting = facts.setting(row)
+    if setting.get(field) is not None:
+      fixed = {k: v for k, v in setting.items() if k not in moving}
+      groups.setdefault(facts.identity(fixed), []).append(row)
+  values = lambda group: {facts.setting(row)[field] for row in group}
+  return [group for group in groups.values() if len(values(group)) > 1]
+
+
+def _draw_sweep(ax, group, field, colors):
+  metric, group = _first_metric(group)
+  value = lambda row: facts.setting(row)[field]
   lines = {}
-  for row in group:
-    lines.setdefault(tables.attack(row, among=group), []).append(row)
-  drawn = []
+  for row in sorted(group, key=value):
+    lines.setdefault(facts.attack(row, group), []).append(row)
+  attacks = []
   for name, line in lines.items():
-    line = sorted(line, key=lambda row: row['setting'][field])
-    x = [row['setting'][field] for row in line]
-    mean = [100 * row['metrics'][metric]['mean'] for row in line]
-    std = [100 * row['metrics'][metric]['std'] for row in line]
-    family = line[0]['attack']
-    dashes = _DASHES[drawn.count(family) % len(_DASHES)]
-    drawn.append(family)
-    style = dict(color=colors[family], ls=dashes, marker='o', ms=4, capsize=3)
-    ax.errorbar(x, mean, std, label=name, **style)
-    papers = [(row['setting'][field], _paper(row, metric)) for row in line]
-    for at, paper in papers:
-      if paper:
-        ax.plot(at, 100 * paper['mean'], 'D', color='k', mfc='none', ms=7)
+    attack = line[0]['attack']['name']
+    dashes = _DASHES[attacks.count(attack) % len(_DASHES)]
+    attacks.append(attack)
+    x = list(map(value, line))
+    style = dict(color=colors[attack], ls=dashes, label=name)
+    _errorbar(ax, x, line, metric, style)
+    x, papers = _paper_points(line, x, metric)
+    if len(papers):
+      ax.plot(x, papers, mfc='none', ms=7, **_PAPER)
   if field == 'step':
     ax.set_xscale('symlog', linthresh=10)
   elif field not in _LINEAR:
     ax.set_xscale('log', base=2)
-  ticks = sorted({row['setting'][field] for row in group})
-  ax.set_xticks(ticks, [str(tick) for tick in ticks])
+  ticks = sorted(set(map(value, group)))
+  ax.set_xticks(ticks, list(map(str, ticks)))
   ax.minorticks_off()
   ax.set_ylim(0, 105)
   ax.set_xlabel(field.replace('_', ' '))
-  ax.set_ylabel(f'{metric.replace("_", " ")}, %')
-  models = {row['model'] for row in group}
-  title = group[0]['data']
-  if len(models) == 1:
-    title = f'{models.pop()} on {title}'
-  if any(_paper(row, metric) for row in group):
-    title += '; diamonds are published'
-  ax.set_title(title, **_TITLE)
-  # Below the axes and their label, where it hides no point.
-  below = transforms.ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
-  ax.legend(
-    fontsize=7,
-    loc='upper center',
-    bbox_to_anchor=(0.5, 0.0),
-    bbox_transform=ax.transAxes + below,
-  )
-  _plain(ax, 'y')
+  panels.percent_axis(ax, 'y', metric)
 
 
-def _metric(group):
-  return tables.of_attack(group[0])[0]
+def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
+  """Draws backdoor rate and main accuracy over gamma (BLI paper, Figure 6).
+
+  One line a point and attack, the deviation over trials as a bar; dashed is the
+  training that nobody attacked.
+
+  Returns:
+    None where gamma was not swept.
+  """
+  metrics = 'backdoor_rate', 'main_accuracy'
+  rows = [row for row in rows if {*metrics} <= {*row['metrics']}]
+  lines = {}
+  for row in rows:
+    if 'gamma' in row['attack']:
+      attack = {k: v for k, v in row['attack'].items() if k != 'gamma'}
+      point = [spec.label(row['point'])] if row['point'] else []
+      name = ', '.join([spec.describe(attack), *point])
+      lines.setdefault(name, []).append(row)
+  lines = {name: line for name, line in lines.items() if len(line) > 1}
+  if not lines:
+    return None
+  fig, axes = panels.spread(2, abreast=2, size=(4.5, 3.2), legend=0.6)
+  free = [row for row in rows if row['attack']['name'] == 'none']
+  for ax, metric in zip(axes, metrics):
+    for (name, line), color in zip(
+      lines.items(), itertools.cycle(panels.COLORS)
+    ):
+      line.sort(key=lambda row: row['attack']['gamma'])
+      x = [row['attack']['gamma'] for row in line]
+      _errorbar(ax, x, line, metric, dict(color=color, label=name))
+    for level in panels.to_percent(free, metric)[0]:
+      ax.axhline(level, color='0.6', ls='--', lw=1, label='not attacked')
+    ax.set_xscale('log')
+    ax.set_xlabel('gamma')
+    panels.percent_axis(ax, 'y', metric)
+  fig.suptitle(tables.model_and_data(rows[0]), fontsize=9)
+  panels.legend(fig)
+  return fig
 
 
-def _paper(row, metric):
-  return (row['paper'] or {}).get(metric)
+def _errorbar(ax, x, line, metric, style):
+  means, stds = panels.to_percent(line, metric)
+  ax.errorbar(x, means, stds, marker='o', ms=4, capsize=3, **style)
 
 
-def _colors(rows):
-  """One color for an attack in all panels of a run; grey for the baseline."""
-  names = dict.fromkeys(row['attack'] for row in rows)
-  colors = {
-    n: COLORS[i % len(COLORS)]
-    for i, n in enumerate(n for n in names if n not in _RANDOM)
-  }
-  return colors | dict.fromkeys(_RANDOM, _BASELINE)
+def _paper_points(rows, places, metric):
+  """Returns the places of rows that have a published number, and these in %."""
+  papers = [(row['paper'] or {}).get(metric) for row in rows]
+  pairs = [(at, 100 * p['mean']) for at, p in zip(places, papers) if p]
+  return np.reshape(pairs, (-1, 2)).T
 
 
-def _plain(ax, grid):
-  ax.spines[['top', 'right']].set_visible(False)
-  ax.grid(axis=grid, alpha=0.3)
-  ax.set_axisbelow(True)
+def _first_metric(group):
+  """Returns the metric that papers report first, and the rows that have it."""
+  metric = facts.attack_metrics(group[0])[0]
+  return metric, [row for row in group if metric in row['metrics']]
+
+
+def confusion(rows: Sequence[Row]) -> Optional[figure.Figure]:
+  """Draws which class was restored as which, a panel a row (BLI, Figure 9).
+
+  Returns:
+    None where no row has a confusion matrix.
+  """
+  groups = facts.groups([row for row in rows if row.get('matrix')])
+  if not groups:
+    return None
+  wide = max(map(len, groups))
+  num = wide * len(groups)
+  fig, axes = panels.spread(num, abreast=wide, size=(2.6, 2.9))
+  firsts = [group[0] for group in groups]
+  for line, group in zip(np.reshape(axes, (-1, wide)), groups):
+    for ax, row in itertools.zip_longest(line, group):
+      if row is None:
+        ax.set_visible(False)
+        continue
+      image = ax.imshow(row['matrix'], vmin=0, vmax=1, cmap='Blues')
+      ax.set_title(_name(row, group), fontsize=8)
+      ax.tick_params(labelsize=6)
+      ax.locator_params(integer=True)
+    apart = panels.differences(group[0], firsts)
+    line[0].set_ylabel('\n'.join([*apart, 'label']), fontsize=7)
+  fig.supxlabel('restored as', fontsize=7)
+  fig.colorbar(image, ax=axes, shrink=0.6, label='share of the class')
+  return fig

@@ -1,10 +1,11 @@
 """RESULTS.md: every published cell with ours beside it, blank where not run."""
 
-import json
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from labelleak.report import published, tables
+from labelleak.report import facts, published, tables
+from labelleak.report.facts import Row
 
 _HEADER = """# Results
 
@@ -23,114 +24,133 @@ long as a model is untrained.
 """
 
 
-def markdown(rows: list[dict]) -> str:
-  """The whole file, from the rows of any number of runs."""
-  parts = [_HEADER, *(_table(table, rows) for table in published.TABLES)]
-  parts.append(_confidence())
+def markdown(rows: Sequence[Row]) -> str:
+  """Returns the whole file, from the rows of any number of runs."""
+  listed = *published.TABLES, published.table('llbg Table 7')
+  parts = [_HEADER, *(compare(table, rows) for table in listed)]
   cells = [c for table in published.TABLES for c in table.cells.values()]
-  matched = [row for row in rows if any(published.holds(c, row) for c in cells)]
-  shown = {_point(row) for row in matched}
-  rest = [row for row in rows if _point(row) not in shown]
-  if rest:
+  answers = [row for row in rows if any(published.holds(c, row) for c in cells)]
+  answered = set(map(_point, answers))
+  others = [row for row in rows if _point(row) not in answered]
+  if others:
     parts.append('## Settings that were not published\n')
-    parts.append(tables.points(rest, 'github'))
-  parts.append(_provenance(rows))
+    parts.append(tables.points(others, 'github'))
+  parts.append(_run_section(rows))
   return '\n'.join(parts)
 
 
-def _table(table, rows):
-  names = dict.fromkeys(row for row, _ in table.cells)
-  columns = dict.fromkeys(column for _, column in table.cells)
-  header = [''] + [c for column in columns for c in (column, 'ours')]
-  header += [*map(tables.short_name, table.beside), 'our data']
-  body = []
+def compare(table: published.Table, rows: Sequence[Row]) -> str:
+  """Returns a published table with ours beside each column that we measure."""
+  names, labels = map(dict.fromkeys, zip(*table.cells))
+  ours = {
+    where: _best_answer(cell, rows) for where, cell in table.cells.items()
+  }
+  columns = [('', list(names))]
+  for label in labels:
+    places = [(name, label) for name in names]
+    cells = [table.cells.get(place) for place in places]
+    texts = [c and tables.cell(c._asdict(), c.metric) for c in cells]
+    columns.append((label, texts))
+    if any(cell and cell.metric for cell in cells):
+      pairs = [(ours.get(place), c) for place, c in zip(places, cells)]
+      columns.append(
+        ('ours', [_own_cell(row, c and c.metric) for row, c in pairs])
+      )
+  columns += _other_columns(table, names, ours, rows)
+  return _section(table.title, columns)
+
+
+def _section(title, columns):
+  header, texts = zip(*columns)
+  return f'## {title}\n\n{tabulate(zip(*texts), header, "github")}\n'
+
+
+def _best_answer(cell, rows):
+  """Returns the row that answers a cell: on published data, of most trials."""
+  answers = [row for row in rows if published.holds(cell, row)]
+  return _first([row for row in answers if cell.metric in row['metrics']])
+
+
+def _first(rows):
+  rank = lambda row: (not published.is_substitute(row), row['trials'])
+  return max(rows, key=rank, default=None)
+
+
+def _other_columns(table, names, ours, rows):
+  """Returns columns beyond what is published, those that a row fills.
+
+  They are our other attacks and our data, by the row that answers the first
+  cell of a line; else one by the first of those attacks in its setting.
+  """
+  columns = {facts.short_name(attack): [] for attack in table.beside}
+  columns['our data'] = data = []
   for name in names:
-    line, chosen = [name], None
-    for column in columns:
-      cell = table.cells.get((name, column))
-      row = _best(cell, rows) if cell else None
-      chosen = chosen or row or _stand_in(cell, table.beside[:1], rows)
-      metric = cell.metric if cell else None
-      line += [_summary(cell), _ours(row, metric)]
-    cells = [table.cells.get((name, column)) for column in columns]
-    line += [_beside(chosen, cells, rows, other) for other in table.beside]
-    body.append([*line, _data(chosen)])
-  return f'## {table.title}\n\n{tabulate(body, header, "github")}\n'
+    cells = {k: c for k, c in table.cells.items() if k[0] == name}
+    answers = (
+      ours[where] or _first(_stand_ins([cell], table.beside[:1], rows))
+      for where, cell in cells.items()
+    )
+    row = next(filter(None, answers), None)
+    data.append(row and tables.model_and_data(row))
+    for attack in table.beside:
+      text = row and _other_cell(row, cells.values(), rows, attack)
+      columns[facts.short_name(attack)].append(text)
+  return [column for column in columns.items() if any(column[1])]
 
 
-def _best(cell, rows):
-  """The row that answers a cell: on the published data, of most trials."""
-  holding = [row for row in rows if published.holds(cell, row)]
-  return _first([row for row in holding if cell.metric in row['metrics']])
+def _stand_ins(cells, attacks, rows):
+  """Returns rows of these attacks in the settings of cells of others."""
+  return [
+    row
+    for row in rows
+    if row['attack']['name'] in attacks
+    and any(published.fits(cell, row) for cell in cells)
+  ]
 
 
-def _stand_in(cell, attacks, rows):
-  """A row of one of these attacks in the setting of a cell of another."""
-  fitting = [row for row in rows if cell and published.fits(cell, row)]
-  return _first([row for row in fitting if row['attack'] in attacks])
-
-
-def _first(found):
-  rank = lambda row: (not published.substitute(row), row['trials'])
-  return max(filter(None, found), key=rank, default=None)
-
-
-def _beside(row, cells, rows, name):
-  """Another attack on the same point; its grants are shown where it has any.
+def _other_cell(row, cells, rows, name):
+  """Returns another attack on the same point, with its grants if any.
 
   Where it ran elsewhere in the setting of the cells, that is shown, and marked.
   """
-  if row is None:
-    return ''
-  same = [r for r in rows if _point(r) == _point(row) and r['attack'] == name]
+  point = [r for r in rows if _point(r) == _point(row)]
+  same = [r for r in point if r['attack']['name'] == name]
   if not same:
-    found = _first([_stand_in(c, [name], rows) for c in cells])
-    return f'{_ours(found)} ({found["trials"]} trials)' if found else ''
-  short = tables.short_name(name)
-  granted = lambda r: tables.attack(r, among=same).removeprefix(short)
-  return '; '.join(f'{_ours(r)} {granted(r)}'.strip() for r in same)
+    other = _first(_stand_ins(cells, [name], rows))
+    return other and f'{_own_cell(other)} ({other["trials"]} trials)'
+  short = facts.short_name(name)
+  grants = [facts.attack(r, same).removeprefix(short) for r in same]
+  return '; '.join(
+    f'{_own_cell(r)} {text}'.strip() for r, text in zip(same, grants)
+  )
 
 
-def _summary(cell):
-  return tables.cell(cell._asdict(), cell.metric) if cell else ''
-
-
-def _ours(row, metric=None):
-  """Ours, by default of the metric that the row's papers report first."""
+def _own_cell(row, metric=None):
+  """Returns our cell, by default of the metric that papers report first."""
   if row is None:
-    return ''
-  mark = ' †' if published.substitute(row) else ''
-  return tables.measured(row, metric or tables.of_attack(row)[0]) + mark
-
-
-def _data(row):
-  return f'{row["model"]} on {row["data"]}' if row else ''
+    return None
+  mark = ' †' if published.is_substitute(row) else ''
+  return tables.own_cell(row, metric or facts.attack_metrics(row)[0]) + mark
 
 
 def _point(row):
-  """Equal for rows that attacked the same updates."""
-  run = row['config'], row['data'], row['model'], row['seed'], row['trials']
-  return *run, json.dumps(row['setting'], sort_keys=True)
+  """Returns what is equal for rows that attacked the same updates."""
+  return facts.identity(
+    *(row[k] for k in ('config', 'seed', 'trials', 'setting'))
+  )
 
 
-def _confidence():
-  body = [
-    [k, f'{100 * v:.2f}', ''] for k, v in published.llbg.CONFIDENCE.items()
-  ]
-  table = tabulate(body, ['model', 'confidence', 'ours'], 'github')
-  title = 'LLBG Table 7: mean own-class confidence, ImageNet, trained'
-  return f'## {title}\n\n{table}\n'
-
-
-def _provenance(rows):
+def _run_section(rows):
+  """Returns where rows come from, with what was noted of it if anything."""
+  fields = 'config', 'data', 'device', 'commit', 'provenance'
   runs = {}
   for row in rows:
-    run = row['config'], row['data'], row['device'], row['commit']
-    seconds = runs.setdefault(run, {})
+    run = row | dict(data=row['setting']['data'])
+    seconds = runs.setdefault(tuple(map(run.get, fields)), {})
     seconds[_point(row)] = row['seconds']
-  body = [
-    [*run, len(seconds), f'{sum(seconds.values()):.0f}']
-    for run, seconds in runs.items()
-  ]
-  header = ['config', 'data', 'device', 'commit', 'points', 'seconds']
-  return f'## Runs\n\n{tabulate(body, header, "github")}\n'
+  columns = dict(zip(fields, map(list, zip(*runs))))
+  notes = columns.pop('provenance')
+  columns['points'] = [len(seconds) for seconds in runs.values()]
+  columns['seconds'] = [f'{sum(s.values()):.0f}' for s in runs.values()]
+  columns |= dict(provenance=notes) if any(notes) else {}
+  return _section('Runs', columns.items())

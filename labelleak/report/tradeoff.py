@@ -1,20 +1,20 @@
 """The trade-off plot: what a defense costs (x) against what it hides (y)."""
 
-from collections.abc import Sequence
-import textwrap
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from matplotlib import axes as mpl_axes
 from matplotlib import figure, lines
 import numpy as np
 
+from labelleak import spec
 from labelleak.metrics import significance
-from labelleak.report import plots, published, ranking, tables
+from labelleak.report import facts, panels, published, ranking, tables
 
-_ABREAST = 3  # panels beside each other
 _WRAP = 60  # columns of a title
 _MARKERS = 'o', '^', 's'
 _LEVELS = (0.6, 0.7, 0.8, 0.9)  # of the DCS
-_FAINT = dict(color='0.75', lw=0.7, zorder=0)
+_LEAK = '‡ fewer hits than by guessing: a leak'
 # Where a label may stand, in points from its marker, the best first.
 _AROUND = [
   (round(reach * x), round(reach * y))
@@ -24,151 +24,160 @@ _AROUND = [
 
 
 class Family(NamedTuple):
-  """Points whose defenses differ in their strength alone: one line."""
+  """Points whose defenses differ in their strength alone: one line.
 
-  label: str  # 'clip+laplace: scale'
-  varied: tuple  # (link, argument) that differ
-  style: dict
+  Attributes:
+    label: such as 'clip+laplace: scale'.
+    varied: (place in the chain, argument) of what differs.
+    style: color and marker.
+  """
+
+  label: str
+  varied: list[tuple[int, str]]
+  style: Mapping[str, str]
+
+
+class Label(NamedTuple):
+  """Text beside a marker at (x, y), in the units of the axes."""
+
+  x: float
+  y: float
+  text: str
+  color: str
 
 
 def draw(comparisons: Sequence[ranking.Comparison]) -> figure.Figure:
-  """A panel an attack, a line a defense, a point a strength.
+  """Draws a panel an attack, a line a defense, a point a strength.
 
   The lower right is best. The star is the ideal corner of the defense
   capability score: nothing recovered, and a model as accurate as undefended.
   Grey arcs around it are points of equal score. Hollow markers are published.
   """
-  panels = [(c, name) for c in comparisons for name in c.attacks]
-  wide = min(len(panels), _ABREAST)
-  tall = -(-len(panels) // wide)
-  fig = figure.Figure(
-    figsize=(4.6 * wide + 0.4, 4.0 * tall + 1.1), layout='constrained'
-  )
-  cells = list(fig.subplots(tall, wide, squeeze=False).flat)
-  for ax in cells[len(panels) :]:
-    ax.set_visible(False)
+  pairs = [(c, name) for c in comparisons for name in c.attacks]
+  shape = dict(abreast=3, size=(4.7, 4.0), legend=1.1)
+  fig, axes = panels.spread(len(pairs), **shape)
   families = _families([p for c in comparisons for p in c.points])
   firsts = [c.first for c in comparisons]
   labels = []
-  for ax, (comparison, name) in zip(cells, panels):
+  for ax, (comparison, name) in zip(axes, pairs):
     labels.append(_panel(ax, comparison, name, families))
-    name = textwrap.fill(name, _WRAP)
-    title = [name, *plots.apart(comparison.first, firsts)]
-    ax.set_title('\n'.join(title), fontsize=8, loc='left')
-  _legend(fig, cells[: len(panels)], labels)
-  fig.suptitle(f'{firsts[0]["model"]} on {firsts[0]["data"]}', fontsize=9)
+    apart = panels.differences(comparison.first, firsts)
+    title = '\n'.join([tables.fold(name, _WRAP), *apart])
+    ax.set_title(title, **panels.TITLE)
+  leak = any('‡' in label.text for texts in labels for label in texts)
+  panels.legend(fig, {_LEAK: lines.Line2D([], [], lw=0)} if leak else {})
+  fig.suptitle(tables.model_and_data(firsts[0]), fontsize=9)
   fig.draw_without_rendering()  # settles where the markers are
-  for ax, texts in zip(cells, labels):
-    _annotate(ax, texts)
+  for ax, texts in zip(axes, labels):
+    annotate(ax, texts)
   return fig
 
 
 def _names(point):
-  return tuple(name for name, _ in tables.links(point.defense))
+  return tuple(link['name'] for link in point.defense)
 
 
 def _families(points):
-  """Families by the names of their links, no defense in black."""
+  """Returns families by the names of their links, no defense in black."""
   groups = {}
   for point in points:
-    groups.setdefault(_names(point), []).append(point)
-  defended = [names for names in groups if names != ('none',)]
-  families = {}
-  for names, group in groups.items():
-    varied = _varied([tables.links(point.defense) for point in group])
-    label = tables.folded(group[0].defense)
-    if varied:
-      label = f'{"+".join(names)}: {", ".join(name for _, name in varied)}'
+    groups.setdefault(_names(point), []).append(point.defense)
+  families, turns = {}, 0
+  for names, defenses in groups.items():
     style = dict(color='k', marker='s')
-    if names in defended:
-      turn, at = divmod(defended.index(names), len(plots.COLORS))
-      style = dict(
-        color=plots.COLORS[at], marker=_MARKERS[turn % len(_MARKERS)]
-      )
+    if names:
+      turn, at = divmod(turns, len(panels.COLORS))
+      marker = _MARKERS[turn % len(_MARKERS)]
+      style, turns = dict(color=panels.COLORS[at], marker=marker), turns + 1
+    label, varied = facts.defense(defenses[0], '+\n'), _variations(defenses)
+    if varied:
+      chain = facts.defense([dict(name=name) for name in names])
+      label = f'{chain}: {", ".join(argument for _, argument in varied)}'
     families[names] = Family(label, varied, style)
   return families
 
 
-def _varied(chains):
-  """(link, argument) whose values differ between chains of the same names."""
-  seen = {}
-  for chain in chains:
-    for at, (_, arguments) in enumerate(chain):
-      for argument, value in arguments.items():
-        seen.setdefault((at, argument), set()).add(value)
-  return tuple(key for key, values in seen.items() if len(values) > 1)
+def _variations(defenses):
+  """Returns (place, argument) whose values differ in chains of equal names."""
+  values = {}
+  for defense in defenses:
+    for place, link in enumerate(defense):
+      for argument, value in spec.arguments(link).items():
+        kinds = values.setdefault((place, argument), set())
+        kinds.add(facts.identity(value))
+  return [varied for varied, kinds in values.items() if len(kinds) > 1]
 
 
 def _strength(point, family):
-  """Values of what the family varies, as text."""
-  chain = tables.links(point.defense)
-  return [chain[at][1].get(argument, '') for at, argument in family.varied]
+  """Returns the values of what the family varies; '' is a default."""
+  return [point.defense[at].get(argument, '') for at, argument in family.varied]
 
 
 def _sweeps(points, family):
-  """Lines of points, each over the argument that was varied the most."""
-  strengths = [_strength(point, family) for point in points]
+  """Returns lines of points, each over the argument that varies the most."""
   if not family.varied:
     return [[point] for point in points]
-  spread = [len(set(values)) for values in zip(*strengths)]
-  along = spread.index(max(spread)) if spread else 0
-  lines = {}
+  strengths = [_strength(point, family) for point in points]
+  kinds = [len(set(map(facts.identity, values))) for values in zip(*strengths)]
+  along = kinds.index(max(kinds)) if kinds else 0
+  sweeps = {}
   for point, values in zip(points, strengths):
-    rest = tuple(v for i, v in enumerate(values) if i != along)
-    lines.setdefault(rest, []).append((_number(values[along]), point))
-  order = lambda pair: pair[0]
-  return [[p for _, p in sorted(line, key=order)] for line in lines.values()]
+    value = values.pop(along)
+    sweeps.setdefault(facts.identity(values), []).append((value, point))
+  return [
+    [point for _, point in sorted(line, key=lambda pair: _order(pair[0]))]
+    for line in sweeps.values()
+  ]
 
 
-def _number(text):
+def _order(value: Any) -> tuple[bool, float, str]:
   """Sorts numbers as numbers, before anything else."""
-  try:
-    return 0, float(text), text
-  except ValueError:
-    return 1, 0.0, text
+  number = isinstance(value, int | float)
+  return not number, value if number else 0.0, str(value)
 
 
 def _panel(ax, comparison, name, families):
-  """Draws a panel; returns its labels, (x, y, text, color) each."""
+  """Draws a panel; returns its labels."""
   best, relative = ranking.ideal(comparison), comparison.relative
-  shown = [point for point in comparison.points if name in point.rows]
-  ends = [
-    100 * (point.main['mean'] + side * (point.main['std'] or 0))
-    for point in shown
-    for side in (-1, 1)
-  ]
-  ends += [100 * best] if best is not None else []
-  width = max(ends) - min(ends)
-  margin = max(0.08 * width, 0.25 - width / 2)  # half a point in all at least
-  ax.set_xlim(min(ends) - margin, max(ends) + margin)
-  ax.set_ylim(-6, 106)
-  if best is not None:
-    _ideal(ax, best)
-  _guess(ax, shown)
+  points = [point for point in comparison.points if name in point.rows]
   labels = []
   for names, family in families.items():
-    own = [point for point in shown if _names(point) == names]
-    for line in _sweeps(own, family):
+    members = [point for point in points if _names(point) == names]
+    for line in _sweeps(members, family):
       labels += _line(ax, line, name, family, relative)
-  what = 'relative accuracy, points' if relative else 'main accuracy, %'
-  ax.set_xlabel(what, fontsize=8)
+  _limit(ax, best)
+  if best is not None:
+    _ideal(ax, best)
+  _guess(ax, points)
+  main = 'relative accuracy, points' if relative else 'main accuracy, %'
+  ax.set_xlabel(main, fontsize=8)
   ax.set_ylabel('attack accuracy, %', fontsize=8)
   ax.tick_params(labelsize=7)
   ax.spines[['top', 'right']].set_visible(False)
   return labels
 
 
+def _limit(ax, best):
+  """Makes room for all that was drawn and the ideal, half a point at least."""
+  left, right = ax.dataLim.intervalx
+  if best is not None:
+    left, right = min(left, 100 * best), max(right, 100 * best)
+  margin = max(0.08 * (right - left), 0.25 - (right - left) / 2)
+  ax.set_xlim(left - margin, right + margin)
+  ax.set_ylim(-6, 106)
+
+
 def _line(ax, line, name, family, relative):
-  """One family's points, and beside them what was published."""
+  """Draws one sweep and beside it what was published; returns its labels."""
   rows = [point.rows[name] for point in line]
-  own = [ranking.leaked(row) for row in rows]
+  leakages = [ranking.leakage(row) for row in rows]
   x = [100 * point.main['mean'] for point in line]
-  y = [100 * summary['mean'] for summary in own]
+  y = [100 * summary['mean'] for summary in leakages]
   ax.errorbar(
     x,
     y,
     xerr=[100 * (point.main['std'] or 0) for point in line],
-    yerr=[100 * (summary['std'] or 0) for summary in own],
+    yerr=[100 * (summary['std'] or 0) for summary in leakages],
     label=family.label,
     ms=4,
     lw=1,
@@ -178,22 +187,20 @@ def _line(ax, line, name, family, relative):
   main = 'relative_accuracy' if relative else 'main_accuracy'
   for row in rows:
     paper = published.match(row) or {}
-    found = [paper.get(m) for m in (main, ranking.metric(row))]
-    if all(found):
-      at = [100 * cell['mean'] for cell in found]
+    cells = [paper.get(m) for m in (main, ranking.leakage_metric(row))]
+    if all(cells):
+      at = [100 * cell['mean'] for cell in cells]
       ax.plot(*at, **family.style, ms=6, mfc='none', lw=0, label='published')
-  return [
-    (*at, ', '.join(_strength(point, family)) + _mark(row), family.style)
-    for *at, point, row in zip(x, y, line, rows)
+  texts = [
+    ', '.join(map(str, _strength(point, family)))
+    + (' ‡' if facts.leaks(row) else '')
+    for point, row in zip(line, rows)
   ]
-
-
-def _mark(row):
-  return ' ‡' if tables.leaks(row) else ''
+  return [Label(*at, family.style['color']) for at in zip(x, y, texts)]
 
 
 def _ideal(ax, best):
-  """The ideal corner and arcs of equal DCS around it."""
+  """Draws the ideal corner and arcs of equal DCS around it."""
   x, y = (np.linspace(*limits, 200) for limits in (ax.get_xlim(), (0, 106)))
   score = significance.dcs(y[:, None] / 100, x[None] / 100, best)
   arcs = ax.contour(x, y, score, _LEVELS, colors='0.8', linewidths=0.7)
@@ -203,69 +210,51 @@ def _ideal(ax, best):
 
 
 def _guess(ax, points):
-  """What guessing scores, dashed."""
+  """Draws what guessing scores, dashed."""
   rows = [row for point in points for row in point.rows.values()]
-  for row in rows:
-    if row['attack'] in ranking.GUESSES:
-      level = ranking.leaked(row)['mean']
-      if ranking.metric(row) == 'label_accuracy':
-        level = 1 / row['setting']['num_classes']
-      ax.axhline(100 * level, ls='--', label='guess', **_FAINT)
-      return
+  guess = [r for r in rows if r['attack']['name'] in ranking.NO_ATTACK][:1]
+  for row in guess:
+    level = ranking.leakage(row)['mean']
+    if ranking.leakage_metric(row) == 'label_accuracy':
+      level = 1 / row['setting']['num_classes']
+    style = dict(color='0.75', ls='--', lw=0.7, zorder=0)
+    ax.axhline(100 * level, label='guess', **style)
 
 
-def _legend(fig, cells, labels):
-  entries = {}
-  for ax in cells:
-    for handle, label in zip(*ax.get_legend_handles_labels()):
-      entries.setdefault(label, handle)
-  if any('‡' in text for texts in labels for *_, text, _ in texts):
-    entries['‡ fewer hits than by guessing: a leak'] = lines.Line2D(
-      [], [], lw=0
-    )
-  fig.legend(
-    entries.values(),
-    entries.keys(),
-    loc='outside lower center',
-    ncols=max(2, int(fig.get_figwidth() / 2.4)),
-    fontsize=7,
-  )
-
-
-def _annotate(ax, labels):
+def annotate(ax: mpl_axes.Axes, labels: Sequence[Label]) -> None:
   """Puts each label where it hides the least of markers and other labels."""
   scale = ax.figure.dpi / 72
-  taken = [
-    np.array([*ax.transData.transform((x, y))] * 2) + np.array([-3, -3, 3, 3])
-    for x, y, *_ in labels
-  ]
-  for x, y, text, style in labels:
-    if not text:
+  at = np.array([ax.transData.transform(label[:2]) for label in labels])
+  occupied = [np.concatenate([xy - 3, xy + 3]) for xy in at]
+  for xy, label in zip(at, labels):
+    if not label.text:
       continue
-    at = ax.transData.transform((x, y))
-    size = np.array([3.4 * len(text) + 1, 7.0]) * scale
-    boxes = []
-    for offset in _AROUND:
-      middle = at + scale * np.array(offset) + size * np.sign(offset) / 2
-      boxes.append(np.concatenate([middle - size / 2, middle + size / 2]))
-    costs = [sum(_overlap(box, other) for other in taken) for box in boxes]
+    size = np.array([3.4 * len(label.text) + 1, 7.0]) * scale
+    boxes = [_box(xy, np.array(offset), size, scale) for offset in _AROUND]
+    costs = [sum(_overlap(box, other) for other in occupied) for box in boxes]
     best = int(np.argmin(costs))
-    taken.append(boxes[best])
+    occupied.append(boxes[best])
     dx, dy = _AROUND[best]
     ax.annotate(
-      text,
-      (x, y),
+      label.text,
+      label[:2],
       (dx, dy),
       textcoords='offset points',
       ha=('center', 'left', 'right')[np.sign(dx)],
       va=('center', 'bottom', 'top')[np.sign(dy)],
       fontsize=6,
-      color=style['color'],
+      color=label.color,
       in_layout=False,
     )
 
 
+def _box(at, offset, size, scale):
+  """Returns (left, bottom, right, top) of a label, pixels."""
+  middle = at + scale * offset + size * np.sign(offset) / 2
+  return np.concatenate([middle - size / 2, middle + size / 2])
+
+
 def _overlap(a, b):
-  """Area that two boxes (left, bottom, right, top) share."""
+  """Returns the area that two boxes share."""
   sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
   return np.prod(np.maximum(sides, 0))

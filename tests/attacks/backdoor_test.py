@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import attacks, defenses, he, models, vfl
+from labelleak import attacks, he, models, vfl
 from labelleak.attacks import backdoor
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import Batch, InputError, Tampering
+from labelleak.defenses import clipping
 
 B, K = 12, 4
 PAIRS = np.full(B, -1)
@@ -132,7 +133,7 @@ class BackdoorTest(parameterized.TestCase):
     self.assertLess(np.abs(sent.mean(0) - 2).max(), 4 * 3 / 1000**0.5 + 0.3)
     self.assertLess(np.abs(sent.std(0) - 3).max(), 0.5)
 
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_without_a_pair_it_is_the_protocol(self, name):
     attack = attacks.load('backdoor.backdoor')
     aggregate = getattr(he, name)()
@@ -145,7 +146,7 @@ class BackdoorTest(parameterized.TestCase):
       plain.variables, other.variables, atol=1e-7, rtol=1e-6
     )
 
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_a_step_is_algorithm_3(self, name):
     """Against embeddings, loss and gradients written down once more."""
     attack = attacks.load('backdoor.backdoor', gamma=5.0, stealth='identity')
@@ -182,9 +183,9 @@ class BackdoorTest(parameterized.TestCase):
   def test_it_acts_behind_the_defense_and_before_the_sum(self):
     """What is sent is defended and whole; what is summed is neither."""
     attack = attacks.load('backdoor.backdoor', gamma=1e3)
-    clip = defenses.build((dict(name='clip_per_example', max_norm=1e-3),))
+    clip = clipping.clip_per_example(max_norm=1e-3).gradient
     batch = _batch(Notes(PAIRS))
-    protocol = _protocol(attack, he.clear(), tx=(clip,))
+    protocol = _protocol(attack, he.plaintext(), tx=(clip,))
     state, _, (views, _) = _step(protocol, batch)
     norms = np.linalg.norm(views[0].cut_grads, axis=-1)
     np.testing.assert_allclose(norms, 1e-3, rtol=1e-4)
@@ -220,7 +221,7 @@ class BackdoorTest(parameterized.TestCase):
 
 
 class RelabelTest(parameterized.TestCase):
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_right_labels_give_the_step_of_other_labels(self, name):
     """Equation 13: as if the active party had trained on the target."""
     mask = np.ones(B, np.float32)
@@ -310,7 +311,7 @@ class AffineTest(parameterized.TestCase):
   @parameterized.product(kind=tuple(_NOT_AFFINE), jitted=(True, False))
   def test_what_is_not_is_refused_where_it_is_sealed(self, kind, jitted):
     batch = _batch()
-    for aggregate, refused in ((he.clear(), False), (he.sealed(), True)):
+    for aggregate, refused in ((he.plaintext(), False), (he.ideal(), True)):
       protocol = _protocol(_changed(_NOT_AFFINE[kind]), aggregate)
       state = protocol.init(KEY, batch.xs)
       step = jax.jit(protocol.step) if jitted else protocol.step
@@ -334,7 +335,7 @@ class AffineTest(parameterized.TestCase):
     attack = _changed(_AFFINE[kind])
     found = [
       _step(_protocol(attack, aggregate), batch)[1].variables[0]
-      for aggregate in (he.clear(), he.sealed())
+      for aggregate in (he.plaintext(), he.ideal())
     ]
     chex.assert_trees_all_close(*found, atol=1e-6)
     _, honest, _ = _step(_protocol(None), batch)
@@ -348,7 +349,7 @@ class AffineTest(parameterized.TestCase):
       raise KeyError('mine')
 
     with self.assertRaisesRegex(KeyError, 'mine'):
-      _step(_protocol(_changed(broken), he.sealed()), _batch())
+      _step(_protocol(_changed(broken), he.ideal()), _batch())
 
   def test_it_remembers_what_it_may(self):
     """A step counter works; what is not seen cannot be remembered."""
@@ -363,7 +364,7 @@ class AffineTest(parameterized.TestCase):
     )
     batch = _batch()
     remembered = []
-    for aggregate in (he.clear(), he.sealed()):
+    for aggregate in (he.plaintext(), he.ideal()):
       protocol = _protocol(attack, aggregate)
       _, new, _ = _step(protocol, batch)
       new, _ = protocol.step(new, batch)
@@ -381,7 +382,7 @@ def _scheme(name):
 
 
 class CiphertextTest(parameterized.TestCase):
-  """The same attack on ciphertexts gives what `sealed` gives."""
+  """The same attack on ciphertexts gives what `ideal` gives."""
 
   @parameterized.product(
     scheme=('paillier', 'ckks'),
@@ -399,20 +400,20 @@ class CiphertextTest(parameterized.TestCase):
     aggregate = _scheme(scheme)
     grads, exact = (
       _step(_protocol(attack, each, party=party), batch)[2][0][0].param_grads
-      for each in (aggregate, he.sealed())
+      for each in (aggregate, he.ideal())
     )
     bound = self._bound(aggregate, attack, batch, party)
     gap = jax.tree.map(lambda a, b: jnp.abs(a - b), grads, exact)
     gap = jax.flatten_util.ravel_pytree(gap)[0]
     size = jnp.abs(jax.flatten_util.ravel_pytree(exact)[0])
     self.assertGreater(float(size.max()), 1e-2)
-    # The sum in float32 of `sealed` has an error, too.
+    # The sum in float32 of `ideal` has an error, too.
     np.testing.assert_array_less(gap, bound + 4e-7 * (size + 1))
     self.assertLess(float(bound.max()), 1e-4)
 
   def _bound(self, aggregate, attack, batch, party):
     """The scheme's own, of the map that runs on the ciphertexts [O]."""
-    protocol = _protocol(attack, he.clear(), party=party)
+    protocol = _protocol(attack, he.plaintext(), party=party)
     state, _, (views, _) = _step(protocol, batch)
     h = party.apply(state.variables[0], batch.xs[0], train=True, key=KEY)[0]
 
@@ -432,7 +433,7 @@ class CiphertextTest(parameterized.TestCase):
     attack = attacks.load('backdoor.backdoor')
     party = _party('mlp.linear')
     ends = []
-    for aggregate in (_scheme(scheme), he.sealed()):
+    for aggregate in (_scheme(scheme), he.ideal()):
       protocol = _protocol(attack, aggregate, party=party)
       batches = [_batch(Notes(PAIRS), seed=s) for s in range(2)]
       batches = jax.tree.map(lambda *a: jnp.stack(a), *batches)
@@ -463,7 +464,7 @@ class NotesTest(absltest.TestCase):
     attack = Tampering(
       tamper=optax.GradientTransformationExtraArgs(init, tamper)
     )
-    _step(_protocol(attack, he.clear(), tx=(tx,)), _batch(NOBODY))
+    _step(_protocol(attack, he.plaintext(), tx=(tx,)), _batch(NOBODY))
     self.assertNotIn('notes', seen[0])
     self.assertIn('labels', seen[0])
     self.assertEqual(taken[0], {'key', 'index', 'mask', 'epoch', 'notes'})

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import attacks, metrics, vfl
+from labelleak import attacks, defenses, metrics, vfl
 from labelleak.base import InputError, Labelled
-from labelleak.defenses import coae, label_codes
+from labelleak.defenses import LabelCode, coae, label_codes
 from labelleak.vfl import Known
 
 KEY = jax.random.key(0)
@@ -62,7 +62,7 @@ class MixtureTest(parameterized.TestCase):
   def test_coae_is_read_where_its_complement_is_not_enough(
     self, classes, confusion
   ):
-    code = coae.fitted(num_classes=classes, confusion=confusion)
+    code = coae.coae(num_classes=classes, confusion=confusion).labels
     view, known, y = observe(code, classes=classes, std=0.25)
     plain = attacks.load('scores.direct', rule='complement')
     complement = metrics.label_accuracy(plain.infer(KEY, view, known), y)
@@ -78,24 +78,24 @@ class MixtureTest(parameterized.TestCase):
     found = []
     for names in itertools.permutations(range(4)):
       order = np.array(names)
-      rename = label_codes.LabelCode(
-        lambda key, y, order=order: y[:, order], lambda p: p
+      rename = LabelCode(lambda key, y, order=order: y[:, order], lambda p: p)
+      code = label_codes.chain(
+        label_codes.complement(num_classes=4).labels, rename
       )
-      code = label_codes.chain(label_codes.complement(num_classes=4), rename)
       found.append(rates(code, size=128, classes=4))
     accuracy, permuted = np.mean(found, 0)
     self.assertAlmostEqual(accuracy, 1 / 4, delta=1e-6)
     self.assertEqual(permuted, 1.0)
 
   def test_one_labelled_row_of_each_class_breaks_a_renaming(self):
-    code = label_codes.build((COMPLEMENT, RENAMED), 10)
+    code = defenses.build((COMPLEMENT, RENAMED), 10).labels
     self.assertLess(rates(code)[0], 0.4)
     self.assertGreaterEqual(rates(code, names='granted')[0], 0.98)
 
   def test_drawn_labels_are_not_told_apart(self):
     """One class that a row is not of: 1 / 9 is what that is worth."""
     size = 2000
-    code = label_codes.build((COMPLEMENT, DRAW), 10)
+    code = defenses.build((COMPLEMENT, DRAW), 10).labels
     error = 4 * np.sqrt(1 / 9 * 8 / 9 / size)
     for name, options in (
       ('decoding.mixture', {}),
@@ -106,13 +106,13 @@ class MixtureTest(parameterized.TestCase):
       self.assertLess(accuracy, 1 / 9 + error)
       self.assertLess(permuted, 1 / 9 + 2 * error)
     self.assertGreater(
-      rates(label_codes.build((COMPLEMENT,), 10), size=size)[0], 0.98
+      rates(defenses.build((COMPLEMENT,), 10).labels, size=size)[0], 0.98
     )
 
   @parameterized.parameters(1, 3, 5)
   def test_drawn_classes_are_excluded_and_no_more(self, num):
     """Untrained, the rest is a guess; trained, the model's own answer."""
-    code = label_codes.build((COMPLEMENT, dict(name='draw', num=num)), 10)
+    code = defenses.build((COMPLEMENT, dict(name='draw', num=num)), 10).labels
     size = 2000
     accuracy, _ = rates(code, 'decoding.drawn', size=size, num=num)
     left = 1 / (10 - num)
@@ -126,7 +126,9 @@ class MixtureTest(parameterized.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_rows_and_classes_have_no_order(self):
-    view, known, _ = observe(label_codes.complement(num_classes=5), classes=5)
+    view, known, _ = observe(
+      label_codes.complement(num_classes=5).labels, classes=5
+    )
     rows = np.random.default_rng(0).permutation(512)
     order = np.random.default_rng(1).permutation(5)
     attack = attacks.load('decoding.mixture', rounds=20)
@@ -148,7 +150,7 @@ class MixtureTest(parameterized.TestCase):
       attacks.load('decoding.mixture', **options)
 
   def test_what_it_cannot_read_is_named(self):
-    view, known, _ = observe(label_codes.identity())
+    view, known, _ = observe(LabelCode())
     infer = attacks.load('decoding.mixture').infer
     with self.assertRaisesRegex(InputError, 'this link is sealed'):
       infer(KEY, view._replace(cut_grads=None), known)
@@ -189,8 +191,8 @@ def scores(name, victim, num, **options):
   return jax.jit(infer)(view)
 
 
-OTHERS = label_codes.complement(num_classes=6)
-PLAIN = label_codes.identity()
+OTHERS = label_codes.complement(num_classes=6).labels
+PLAIN = LabelCode()
 
 
 class SealedTest(parameterized.TestCase):
@@ -212,7 +214,7 @@ class SealedTest(parameterized.TestCase):
   )
   def test_a_code_that_is_known_hides_nothing(self, code):
     _, _, y = sealed(PLAIN, 300)
-    victim = label_codes.build(code, 6)
+    victim = defenses.build(code, 6).labels
     found = scores('linear.full', victim, 300, code=code)
     self.assertGreater(float(metrics.label_accuracy(found, y)), 0.99)
     self.assertGreater(found.max(-1).mean(), 0.9)
@@ -222,9 +224,7 @@ class SealedTest(parameterized.TestCase):
     known = Known(6, 300, bottom=bottom)
 
     def shape(**options):
-      assumed = (
-        dict(name='labelleak.defenses.coae.fitted', steps=7, **options),
-      )
+      assumed = (dict(name='coae', steps=7, **options),)
       infer = attacks.load('linear.full', code=assumed).infer
       return jax.eval_shape(lambda v: infer(KEY, v, known), view).shape
 
@@ -233,7 +233,7 @@ class SealedTest(parameterized.TestCase):
       shape()
 
   def test_own_logits_are_decoded(self):
-    view, known, _ = observe(label_codes.identity())
+    view, known, _ = observe(LabelCode())
     plain = attacks.load('decoding.own').infer(KEY, view, known)
     chex.assert_trees_all_close(plain, jax.nn.softmax(view.h))
     decoded = attacks.load('decoding.own', code=(COMPLEMENT,))
@@ -241,7 +241,7 @@ class SealedTest(parameterized.TestCase):
     np.testing.assert_array_equal(found.argmax(-1), view.h.argmin(-1))
 
   def test_what_they_lack_is_named(self):
-    view, known, _ = observe(label_codes.identity())
+    view, known, _ = observe(LabelCode())
     with self.assertRaisesRegex(InputError, "squares needs 'bottom'"):
       attacks.load('decoding.least_squares').infer(KEY, view, known)
     with self.assertRaisesRegex(InputError, "rule='most'; use one of argmin"):

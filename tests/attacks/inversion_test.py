@@ -367,9 +367,9 @@ def test_mnist_halves_give_their_labels(shared):
   )
   index = np.arange(1024)
   y = jax.nn.one_hot(source.y[index], 10)
-  split = registry.load('data', 'vertical.rows', shape=source.shape)
+  split = registry.load('data', 'splits.rows', shape=source.shape)
   each = vfl.party(models.load('mlp.mlp2', num_classes=10), optax.adam(0.01))
-  links = (vfl.link(aggregate=he.sealed()),) * 2
+  links = (vfl.link(aggregate=he.ideal()),) * 2
   protocol = vfl.protocol((each, each), None, links)
   batch = Batch(tuple(split(source.take(index))), y, index, np.ones(1024))
   known = Known(10, 1024, bottom=vfl.bottom(each))

@@ -52,7 +52,7 @@ class Shared(nn.Module):
 
 @functools.cache
 def _digits():
-  return data.load('embedded.digits')
+  return data.load('digits')
 
 
 @functools.cache
@@ -76,7 +76,7 @@ def _observed(model, batch, *, steps=1, lr=0.1, seed=0, **known):
     steps=steps,
     lr=lr,
     defense=(),
-    model=Model(model.apply, SHAPE, _digits().box),
+    model=Model(model.apply, SHAPE, _digits().pixel_range),
   )
   view = _observe(model, steps, lr)(jax.random.key(seed), batch)
   return view, Known(**given | known)
@@ -234,7 +234,7 @@ class MatchingTest(parameterized.TestCase):
         hfl.observe,
         client=hfl.fedsgd(hfl.cross_entropy(model.apply)),
         defense=optax.identity(),
-        aggregate=he.clear(),
+        aggregate=he.plaintext(),
       )
     )
     view = observe(jax.random.key(1), variables=whole.variables, batches=halves)

@@ -94,7 +94,8 @@ class SealedTest(parameterized.TestCase):
     attack = attacks.load(f'scores.{name}')
     rows = Labelled(jnp.zeros((1, 1)), jnp.ones((1, 2)))
     known = Known(num_classes=2, batch_size=4, labelled=rows)
-    with self.assertRaisesRegex(InputError, f'scores.{name}.*sealed.*clear'):
+    says = f'scores.{name}.*sealed.*plaintext'
+    with self.assertRaisesRegex(InputError, says):
       jax.eval_shape(attack.infer, KEY, _view(None), known)
 
   @parameterized.parameters('norm', 'cosine')

@@ -1,99 +1,16 @@
-"""Sources: real data, geometry, laziness and refusals."""
+"""Loading by name, and the sources that need no files."""
 
-import io
-import json
-import os
-import subprocess
-import sys
-
-from absl.testing import parameterized
-from array_record.python import array_record_module
+from absl.testing import absltest, parameterized
 import numpy as np
-from PIL import Image
-import pytest
-import tensorflow_datasets as tfds
 
-from labelleak import base, data
+from labelleak import base, data, registry
+from tests.data import samples
 
 
-def nearest_mean_accuracy(train, test):
-  """Accuracy on `test` of the class means of `train`."""
-  x = train.take(np.arange(len(train.y))).reshape(len(train.y), -1)
-  means = np.stack([x[train.y == c].mean(0) for c in range(train.num_classes)])
-  z = test.take(np.arange(len(test.y))).reshape(len(test.y), -1)
-  distance = (means**2).sum(1) - 2 * z @ means.T
-  return (distance.argmin(1) == test.y).mean()
-
-
-def write(directory, splits, *, shape, num_classes=4, config=''):
-  """Prepares a data set of PNG images as tfds lays it out on disk.
-
-  Args:
-    directory: DIR/name/version, or DIR/name/config/version.
-    splits: name -> pairs of an uint8 image [H, W, C] and its label.
-    shape: declared, with None where images vary.
-    num_classes: declared.
-    config: name of the config, if any.
-  """
-  directory.mkdir(parents=True)
-  name = (directory.parent.parent if config else directory.parent).name
-  features = tfds.features.FeaturesDict(
-    {
-      'image': tfds.features.Image(shape=shape, encoding_format='png'),
-      'label': tfds.features.ClassLabel(num_classes=num_classes),
-    }
-  )
-  features.save_config(directory)
-  for split, examples in splits.items():
-    path = directory / f'{name}-{split}.array_record-00000-of-00001'
-    writer = array_record_module.ArrayRecordWriter(str(path), 'group_size:1')
-    for image, label in examples:
-      png = io.BytesIO()
-      Image.fromarray(image).save(png, 'png')
-      writer.write(
-        features.serialize_example({'image': png.getvalue(), 'label': label})
-      )
-    writer.close()
-  template = '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'
-  info = dict(
-    name=name,
-    version=directory.name,
-    fileFormat='array_record',
-    splits=[
-      dict(
-        name=split,
-        shardLengths=[str(len(examples))],
-        numBytes='1',
-        filepathTemplate=template,
-      )
-      for split, examples in splits.items()
-    ],
-    supervisedKeys=dict(
-      tuple=dict(items=[dict(featureKey='image'), dict(featureKey='label')])
-    ),
-  )
-  if config:
-    info['configName'] = config
-  (directory / 'dataset_info.json').write_text(json.dumps(info))
-
-
-def noise(rng, *shape):
-  return rng.integers(0, 256, shape, np.uint8)
-
-
-def message(name, **options):
-  """The refusal of `data.load`, one line."""
-  with pytest.raises(base.InputError) as caught:
-    data.load(name, **options)
-  text = str(caught.value)
-  assert '\n' not in text
-  return text
-
-
-class EmbeddedTest(parameterized.TestCase):
+class InMemoryTest(parameterized.TestCase):
   @parameterized.parameters(
-    ('embedded.digits', 1797, 10, (8, 8, 1), 0.8),
-    ('embedded.breast_cancer', 569, 2, (30,), 0.85),
+    ('digits', 1797, 10, (8, 8, 1), 0.8),
+    ('breast_cancer', 569, 2, (30,), 0.85),
   )
   def test_splits_are_real_and_disjoint(self, name, num, k, shape, accuracy):
     train = data.load(name, split='train')
@@ -108,16 +25,16 @@ class EmbeddedTest(parameterized.TestCase):
       np.testing.assert_array_equal(x[1], x[2])
     rows = lambda s: {x.tobytes() for x in s.take(np.arange(len(s.y)))}
     self.assertEmpty(rows(train) & rows(test))
-    self.assertGreater(nearest_mean_accuracy(train, test), accuracy)
+    self.assertGreater(samples.nearest_mean_accuracy(train, test), accuracy)
 
   def test_normalisation(self):
-    train = data.load('embedded.breast_cancer', split='train')
+    train = data.load('breast_cancer', split='train')
     x = train.take(np.arange(len(train.y)))
     np.testing.assert_allclose(x.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(x.std(0), 1, atol=1e-5)
-    digits = lambda normalise: data.load(
-      'embedded.digits', normalise=normalise
-    ).take(np.arange(99))
+    digits = lambda normalise: data.load('digits', normalise=normalise).take(
+      np.arange(99)
+    )
     self.assertEqual((digits(False).min(), digits(False).max()), (0, 1))
     np.testing.assert_allclose(digits(True), 2 * digits(False) - 1)
 
@@ -126,16 +43,18 @@ class SyntheticTest(parameterized.TestCase):
   @parameterized.parameters((16, 24, 3), (5, 1), (40,))
   def test_classes_can_be_learned(self, *shape):
     make = lambda split, n: data.load(
-      'synthetic.images', split=split, shape=shape, num_classes=20, noise=n
+      'synthetic', split=split, shape=shape, num_classes=20, noise=n
     )
     train, test = make('train', 2.0), make('test', 2.0)
     self.assertEqual(test.take([0]).shape, (1, *shape))
     # Chance is .05 with standard error .005 over the 2000 test rows.
-    self.assertGreater(nearest_mean_accuracy(train, test), 0.1)
-    self.assertEqual(nearest_mean_accuracy(make('train', 0), make('a', 0)), 1)
+    self.assertGreater(samples.nearest_mean_accuracy(train, test), 0.1)
+    self.assertEqual(
+      samples.nearest_mean_accuracy(make('train', 0), make('a', 0)), 1
+    )
 
   def test_an_example_depends_on_seed_split_and_index_only(self):
-    make = lambda **options: data.load('synthetic.images', **options)
+    make = lambda **options: data.load('synthetic', **options)
     x = make().take(np.arange(1000))
     np.testing.assert_array_equal(make().take([7, 999, 7]), x[[7, 999, 7]])
     self.assertFalse(np.allclose(make(seed=1).take([7]), x[7]))
@@ -153,208 +72,33 @@ class SyntheticTest(parameterized.TestCase):
     (dict(sise=3), 'sise'),
   )
   def test_refusals(self, options, expected):
-    self.assertIn(expected, message('synthetic.images', **options))
+    self.assertIn(expected, samples.refusal('synthetic', **options))
 
 
-def test_prepared_images_are_decoded_exactly(tmp_path):
-  rng = np.random.default_rng(0)
-  examples = [(noise(rng, 6, 5, 3), i % 4) for i in range(9)]
-  write(tmp_path / 'mine' / '1.0.0', dict(train=examples), shape=(6, 5, 3))
-  x = np.stack([image for image, _ in examples])
-  source = data.load('mine', data_dir=str(tmp_path), normalise=False)
-  assert (source.num_classes, source.shape) == (4, (6, 5, 3))
-  np.testing.assert_array_equal(source.y, [i % 4 for i in range(9)])
-  index = np.array([8, 3, 8])
-  for _ in range(2):  # read, then remembered
-    np.testing.assert_allclose(source.take(index), x[index] / 255, rtol=1e-6)
-  source = data.load(str(tmp_path / 'mine'))  # mean and deviation .5
-  np.testing.assert_allclose(
-    source.take([1, 1]), x[[1, 1]] / 127.5 - 1, atol=1e-6
-  )
-  assert source.take(np.array([], int)).shape == (0, 6, 5, 3)
+class NamesTest(parameterized.TestCase):
+  def test_a_data_set_is_its_file(self):
+    self.assertContainsSubset(
+      ['breast_cancer', 'cinic10', 'criteo', 'digits', 'synthetic'],
+      data.names(),
+    )
+    self.assertNoCommonElements(
+      ['plans', 'poison', 'reading', 'splits', 'tfds', 'triggers'], data.names()
+    )
+    for name in data.names():
+      self.assertIn(f'{name}.{name}', registry.names('data'))
+    np.testing.assert_array_equal(
+      data.load('digits').y, data.load('digits.digits').y
+    )
+
+  def test_other_bare_names_are_of_tensorflow_datasets(self):
+    for name in ('splits', 'plans', 'mnist'):
+      with self.assertRaisesRegex(base.InputError, 'prepared in /nowhere'):
+        data.load(name, data_dir='/nowhere')
+    with self.assertRaisesRegex(base.InputError, "criteo needs 'path'"):
+      data.load('criteo')  # ours, though tfds has one of this name
+    with self.assertRaisesRegex(base.InputError, 'prepared in /nowhere'):
+      data.load('criteo:1.0.0', data_dir='/nowhere')
 
 
-def test_grey_crops_are_the_luma_of_the_centre(tmp_path):
-  image = noise(np.random.default_rng(0), 10, 8, 3)
-  write(tmp_path / 'mine' / '1.0.0', dict(test=[(image, 0)]), shape=(10, 8, 3))
-  options = dict(data_dir=str(tmp_path), crop=6, grey=True)
-  source = data.load('mine', **options, normalise=False)
-  assert (source.name, source.shape) == ('mine crop 6 grey', (6, 6, 1))
-  luma = image[2:8, 1:7] @ np.array([0.299, 0.587, 0.114]) / 255
-  np.testing.assert_allclose(source.take([0])[0, ..., 0], luma, atol=1 / 255)
-  normal = data.load('mine', **options).take([0])
-  np.testing.assert_allclose(normal, source.take([0]) * 2 - 1, atol=1e-6)
-  assert 'crop=9' in message('mine', data_dir=str(tmp_path), crop=9)
-
-
-@pytest.mark.parametrize('shape', [(40, 40, 3), (40, 70, 3), (90, 64, 1)])
-def test_size_of_framed_images(tmp_path, shape):
-  rng = np.random.default_rng(0)
-  image = noise(rng, *shape).squeeze()
-  write(tmp_path / 'mine' / '1.0.0', dict(test=[(image, 0)] * 2), shape=shape)
-  side = min(shape[:2])
-  source = data.load('mine', data_dir=str(tmp_path), size=side, normalise=False)
-  assert source.shape == (side, side, shape[2])
-  # At full size only the crop remains.
-  top, left = ((n - side) // 2 for n in shape[:2])
-  crop = image.reshape(shape)[top : top + side, left : left + side] / 255
-  np.testing.assert_allclose(source.take([1])[0], crop, rtol=1e-6)
-  # Shrinking averages: a constant stays, and white noise loses its deviation.
-  small = data.load('mine', data_dir=str(tmp_path), size=10, normalise=False)
-  x = small.take([0])
-  assert small.name == 'mine 10px' and x.shape == (1, 10, 10, shape[2])
-  assert abs(x.mean() - crop.mean()) < 0.03
-  assert x.std() < crop.std() / 2.5
-
-
-def test_images_of_varying_size_follow_the_imagenet_protocol(tmp_path):
-  rng = np.random.default_rng(0)
-  shapes = [(64, 64, 3), (64, 100, 3), (130, 64, 3)]
-  examples = [(noise(rng, *shape), i) for i, shape in enumerate(shapes)]
-  write(tmp_path / 'mine' / '1.0.0', dict(test=examples), shape=(None, None, 3))
-  assert 'size=224' in message('mine', data_dir=str(tmp_path))
-  # 56 * 256 / 224 = 64: shorter sides stay and the centre is cropped.
-  source = data.load('mine', data_dir=str(tmp_path), size=56, normalise=False)
-  for k, (height, width, _) in enumerate(shapes):
-    top, left = (height - 56) // 2, (width - 56) // 2
-    crop = examples[k][0][top : top + 56, left : left + 56]
-    np.testing.assert_allclose(source.take([k])[0], crop / 255, rtol=1e-6)
-
-
-def test_labels_merge_into_groups_and_rows_repeat(tmp_path):
-  rng = np.random.default_rng(0)
-  examples = [(noise(rng, 2, 2, 3), i) for i in range(10)]
-  write(
-    tmp_path / 'mine' / '1.0.0',
-    dict(test=examples),
-    shape=(2, 2, 3),
-    num_classes=10,
-  )
-  source = data.load('mine', data_dir=str(tmp_path), classes=5, copies=3)
-  assert (source.num_classes, source.name) == (5, 'mine/5 x3')
-  np.testing.assert_array_equal(source.y, np.tile(np.arange(10) // 2, 3))
-  x = source.take(np.arange(30))
-  np.testing.assert_array_equal(x[:10], x[20:])
-  for option in (dict(classes=1), dict(classes=11), dict(copies=0)):
-    ((key, value),) = option.items()
-    assert f'{key}={value}' in message('mine', data_dir=str(tmp_path), **option)
-
-
-def test_evaluation_split_is_the_first_with_labels(tmp_path):
-  image = np.zeros((2, 2, 3), np.uint8)
-  directory = tmp_path / 'mine' / '1.0.0'
-  hidden, labelled = [(image, -1)], [(image, 1)]  # as imagenet2012 has them
-  splits = dict(train=[(image, 2)], test=hidden, validation=labelled)
-  write(directory, splits, shape=(2, 2, 3))
-  load = lambda split: data.load('mine', data_dir=str(tmp_path), split=split)
-  assert load(None).y == [1]
-  assert load('train').y == [2]
-  refuse = lambda split: message('mine', data_dir=str(tmp_path), split=split)
-  assert 'withheld' in refuse('test')
-  for split in ('dev', 'train[:x]'):
-    text = refuse(split)
-    assert f'no split {split!r}' in text and 'validation' in text
-
-
-def test_versions_configs_and_the_environment(tmp_path, monkeypatch):
-  image = np.zeros((2, 2, 3), np.uint8)
-  for version, label in (('2.0.0', 2), ('10.0.0', 3)):
-    splits = dict(test=[(image, label)])
-    for config in ('', 'a', 'b'):
-      path = tmp_path / ('two' if config else 'mine') / config / version
-      write(path, splits, shape=(2, 2, 3), config=config)
-  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path))
-  assert data.load('mine').y == [3]
-  assert data.load('mine:2.0.0').y == [2]
-  source = data.load('two/b')
-  assert (source.y, source.name) == ([3], 'two/b')
-  text = message('two')
-  assert 'two/a' in text and 'two/b' in text
-  text = message('mnist', data_dir=str(tmp_path / 'elsewhere'))
-  assert 'elsewhere' in text and 'nothing' in text
-
-
-def test_missing_data_is_one_line_with_the_remedy(tmp_path):
-  write(
-    tmp_path / 'mine' / '1.0.0',
-    dict(test=[(np.zeros((2, 2, 3), np.uint8), 0)]),
-    shape=(2, 2, 3),
-  )
-  text = message('cifar100', data_dir=str(tmp_path))
-  for part in ('cifar100', str(tmp_path), 'data_dir', 'TFDS_DATA_DIR', 'mine'):
-    assert part in text
-  assert 'did you mean mine' in message('mime', data_dir=str(tmp_path))
-  assert 'did you mean cifar10' in message('cifarr10', data_dir=str(tmp_path))
-  assert str(tmp_path) in message(str(tmp_path / 'nowhere'))
-  assert "did you mean 'embedded.digits'" in message('embedded.digit')
-
-
-def test_damaged_or_unsuited_data(tmp_path):
-  image = np.zeros((2, 2, 3), np.uint8)
-  directory = tmp_path / 'mine' / '1.0.0'
-  write(directory, dict(test=[(image, 0)]), shape=(2, 2, 3))
-  info = directory / 'dataset_info.json'
-  complete = info.read_text()
-  info.write_text(complete.replace('array_record', 'tfrecord'))
-  assert 'array_record' in message('mine', data_dir=str(tmp_path))
-  info.write_text(complete.replace('"label"', '"image"'))
-  assert 'labelled images' in message('mine', data_dir=str(tmp_path))
-  info.write_text(complete)
-  next(directory.glob('*-of-00001')).unlink()
-  assert 'cannot be read' in message('mine', data_dir=str(tmp_path))
-
-
-def test_shared_data_sets(shared):
-  load = lambda name, **options: data.load(
-    name, data_dir=str(shared / 'tfds'), **options
-  )
-  for name, num, shape in (
-    ('cifar10', 10_000, (32, 32, 3)),
-    ('mnist', 10_000, (28, 28, 1)),
-  ):
-    source = load(name)
-    assert (len(source.y), source.shape, source.name) == (num, shape, name)
-    assert set(source.y) == set(range(10))
-    # The constants are the data set's own: standardised up to sampling error.
-    x = source.take(np.arange(0, num, 10))
-    assert np.abs(x.mean((0, 1, 2))).max() < 0.05
-    assert np.abs(x.std((0, 1, 2)) - 1).max() < 0.05
-  train = load('mnist', split='train[:2000]')
-  assert nearest_mean_accuracy(train, load('mnist', split='test[:1000]')) > 0.7
-
-
-def test_imagenet_sample_stands_in_for_cifar100(shared):
-  path = str(shared / 'tfds' / 'imagenet_sample' / '1.0.0')
-  source = data.load(path, size=32, classes=100, copies=10)
-  assert source.name == 'imagenet_sample 32px/100 x10'
-  assert source.shape == (32, 32, 3)
-  np.testing.assert_array_equal(np.bincount(source.y), np.full(100, 100))
-  x = source.take(np.arange(1000))
-  assert np.abs(x.mean((0, 1, 2))).max() < 0.2
-  full = data.load(path)
-  assert (full.num_classes, full.name) == (1000, 'imagenet_sample')
-  # The plain resize keeps the frame: a small image's mean is the large one's.
-  large = full.take([3, 500])
-  np.testing.assert_allclose(
-    x[[3, 500]].mean((1, 2)), large.mean((1, 2)), atol=0.05
-  )
-
-
-def test_neither_tensorflow_nor_noise(shared):
-  code = (
-    'import sys\n'
-    'from absl import app\n'
-    'from labelleak import data\n'
-    'def main(_):\n'
-    f'  source = data.load("cifar10", data_dir="{shared}/tfds")\n'
-    '  source.take([0, 1])\n'
-    '  assert "tensorflow" not in sys.modules\n'
-    'app.run(main)\n'
-  )
-  done = subprocess.run(
-    [sys.executable, '-c', code],
-    capture_output=True,
-    text=True,
-    env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-  )
-  assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
+if __name__ == '__main__':
+  absltest.main()

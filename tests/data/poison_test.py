@@ -24,7 +24,7 @@ def _choose(form='paired', target=2, **hyper):
 
 def _plan(chosen, numbers, seed=3):
   numbers = np.asarray(numbers)
-  extra = poison.width(chosen, SIZE, int(numbers.max()), seed=seed)
+  extra = poison.num_appended(chosen, SIZE, int(numbers.max()), seed=seed)
   return poison.batches(chosen, SIZE, numbers, extra, seed=seed)
 
 
@@ -57,13 +57,13 @@ class TriggerTest(parameterized.TestCase):
     np.testing.assert_array_equal(out[:, 1:], x[:, 1:])
     natural = _trigger('natural', (7,), at=6)
     np.testing.assert_array_equal(natural.place(x), x)
-    np.testing.assert_array_equal(natural.borne(x), [0, 1, 0, 1])
+    np.testing.assert_array_equal(natural.detect(x), [0, 1, 0, 1])
 
   def test_marked_rows_bear_it_and_no_others(self):
-    digits = data.load('embedded.digits', split='train', normalise=False)
+    digits = data.load('digits', split='train', normalise=False)
     trigger = _trigger('pixels', digits.shape, at=((7, 7),))
     rows = np.array([3, 8])
-    marked = triggers.marked(digits, trigger, rows)
+    marked = triggers.mark(digits, trigger, rows)
     index = np.array([8, 1, 3, 8, 0])
     np.testing.assert_array_equal(
       marked.take(index)[:, 7, 7, 0], np.isin(index, rows)
@@ -88,7 +88,7 @@ class TriggerTest(parameterized.TestCase):
       _trigger(name, shape, **hyper)
 
   def test_a_trigger_that_nobody_bears_is_refused(self):
-    cancer = data.load('embedded.breast_cancer', normalise=False)
+    cancer = data.load('breast_cancer', normalise=False)
     trigger = _trigger('natural', cancer.shape, at=0, above=1e6)
     with self.assertRaisesRegex(base.InputError, 'no row of breast_cancer'):
       triggers.bearers(cancer, trigger)
@@ -108,9 +108,9 @@ class ChooseTest(parameterized.TestCase):
     self.assertFalse(np.array_equal(chosen.rows, other.rows))
 
   def test_only_bearers_of_a_natural_trigger_are_poisoned(self):
-    borne = np.arange(N) % 3 == 0
-    chosen = _choose(count=None, borne=borne)
-    expected = np.setdiff1d(np.flatnonzero(borne), chosen.targets)
+    bearers = np.arange(N) % 3 == 0
+    chosen = _choose(count=None, bearers=bearers)
+    expected = np.setdiff1d(np.flatnonzero(bearers), chosen.targets)
     np.testing.assert_array_equal(chosen.rows, expected)
 
   @parameterized.parameters(
@@ -163,7 +163,7 @@ class BatchesTest(parameterized.TestCase):
   @parameterized.parameters(*poison.FORMS)
   def test_an_epoch_is_that_of_the_clean_training(self, form):
     chosen = _choose(form)
-    rows = poison.clean(chosen)
+    rows = poison.clean_rows(chosen)
     steps = np.arange(-(-len(rows) // SIZE)) + 1
     plan = _plan(chosen, steps)
     index, mask = plans.epochs(len(rows), SIZE, steps, seed=3)
@@ -178,7 +178,7 @@ class BatchesTest(parameterized.TestCase):
   @parameterized.parameters(*poison.FORMS)
   def test_a_step_does_not_depend_on_its_neighbours(self, form):
     chosen = _choose(form)
-    extra = poison.width(chosen, SIZE, 14, seed=3)
+    extra = poison.num_appended(chosen, SIZE, 14, seed=3)
     numbers = np.arange(14) + 1
     whole = poison.batches(chosen, SIZE, numbers, extra, seed=3)
     alone = poison.batches(chosen, SIZE, [9], extra, seed=3)
@@ -187,11 +187,11 @@ class BatchesTest(parameterized.TestCase):
 
   def test_the_width_is_what_the_fullest_batch_needs(self):
     chosen = _choose(count=30)
-    extra = poison.width(chosen, SIZE, 14, seed=3)
+    extra = poison.num_appended(chosen, SIZE, 14, seed=3)
     plan = _plan(chosen, np.arange(1, 15))
     self.assertEqual(extra, int((plan.pairs >= 0).sum(-1).max()))
     self.assertEqual(plan.index.shape, (14, SIZE + extra))
-    self.assertEqual(poison.width(_choose('alone'), SIZE, 14, seed=3), 0)
+    self.assertEqual(poison.num_appended(_choose('alone'), SIZE, 14, seed=3), 0)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 from scipy import integrate, optimize, stats
 
+from labelleak import defenses
 from labelleak.base import InputError
 from labelleak.defenses import accounting
 
@@ -102,7 +103,9 @@ class ReleaseTest(parameterized.TestCase):
   def test_a_clip_and_noise_have_a_guarantee(self, name):
     noise = dict(name='gaussian', stddev=0.2)
     clip = dict(name=name, max_norm=0.1)
-    self.assertEqual(accounting.release((clip, noise)), (0.2, 0.1))
+    strengths = defenses.build((clip, noise)).strengths
+    self.assertEqual(accounting.release(strengths), (0.2, 0.1))
+    self.assertIsNone(accounting.release(None))
     for chain in (
       (),
       (noise,),
@@ -113,7 +116,8 @@ class ReleaseTest(parameterized.TestCase):
       (clip, noise, dict(name='marvell', s=1.0)),
       (dict(name='clip_batch', max_norm=0.1), noise),
     ):
-      self.assertIsNone(accounting.release(chain), chain)
+      strengths = defenses.build(chain).strengths
+      self.assertIsNone(accounting.release(strengths), chain)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
+from labelleak import defenses
 from labelleak.base import InputError
 from labelleak.defenses import coae, label_codes
 from labelleak.experiments.vfl import label_codes as experiment
@@ -126,7 +127,7 @@ class CoaeTest(parameterized.TestCase):
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_a_soft_row_is_the_mean_of_its_classes(self):
-    code = coae.fitted(num_classes=5)
+    code = coae.coae(num_classes=5).labels
     fake = code.encode(KEY, jnp.eye(5))
     y = jax.random.dirichlet(KEY, jnp.ones(5), (8,))
     chex.assert_trees_all_close(
@@ -137,14 +138,14 @@ class CoaeTest(parameterized.TestCase):
 
   def test_it_chains_and_loads_by_name(self):
     specs = (
-      dict(name='labelleak.defenses.coae.fitted', confusion=1.0),
+      dict(name='coae', confusion=1.0),
       dict(name='permutation', seed=1),
     )
-    code = label_codes.build(specs, 5)
+    code = defenses.build(specs, 5).labels
     found = label_codes.statistics(KEY, code, 5)
     self.assertEqual(float(found['reconstruction_accuracy']), 1)
-    renamed = label_codes.permutation(num_classes=5, seed=1)
-    own = coae.fitted(num_classes=5).encode(KEY, jnp.eye(5))
+    renamed = label_codes.permutation(num_classes=5, seed=1).labels
+    own = coae.coae(num_classes=5).labels.encode(KEY, jnp.eye(5))
     fake = code.encode(KEY, jnp.eye(5))
     chex.assert_trees_all_close(fake, renamed.encode(KEY, own), atol=1e-6)
 
@@ -165,12 +166,12 @@ class CoaeTest(parameterized.TestCase):
       fit(**options)
 
   def test_codes_are_measured_seed_by_seed_lossy_ones_too(self):
-    lossy = dict(name='labelleak.defenses.coae.fitted', confusion=0.0, steps=3)
+    lossy = dict(name='coae', confusion=0.0, steps=3)
     config = ConfigDict(
       dict(code=(lossy,), classes=4, trials=2, seed=5, name='codes')
     )
     (row,) = experiment.experiment(config=config)(lambda num: None)
-    code = label_codes.build((dict(lossy, seed=6, lossless=False),), 4)
+    code = defenses.build((dict(lossy, seed=6, lossless=False),), 4).labels
     wanted = label_codes.statistics(KEY, code, 4)
     for name, values in row['values'].items():
       self.assertAlmostEqual(values[1], float(wanted[name]), places=6)
@@ -180,7 +181,7 @@ class CoaeTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(classes=None), 'classes=None must be at least 2'),
-    (dict(code=(dict(name='smooth'),)), "labels has no 'smooth'"),
+    (dict(code=(dict(name='smooth'),)), "defenses has no 'smooth'"),
     (dict(code=('smoothing',)), 'has no name'),
   )
   def test_bad_codes_are_named_before_they_are_measured(self, fields, message):
@@ -196,10 +197,10 @@ class CoaeTest(parameterized.TestCase):
     self.assertLess(float(found['true_mass']), 1e-3)
 
 
-class RenamedTest(parameterized.TestCase):
+class DerangementTest(parameterized.TestCase):
   @parameterized.parameters((3, 0.0), (10, 0.0), (10, 0.13))
   def test_a_ring_with_one_soft_class(self, num_classes, soft):
-    code = coae.renamed(num_classes=num_classes, soft=soft, seed=3)
+    code = coae.derangement(num_classes=num_classes, soft=soft, seed=3).labels
     y = jnp.eye(num_classes)
     fake = np.asarray(code.encode(KEY, y))
     np.testing.assert_allclose(fake.sum(1), 1.0, rtol=1e-6)
@@ -213,7 +214,8 @@ class RenamedTest(parameterized.TestCase):
     while names[seen[-1]] != 0:
       seen.append(names[seen[-1]])
     self.assertLen(seen, num_classes)  # one ring
-    other = coae.renamed(num_classes=num_classes, soft=soft, seed=4, steps=300)
+    options = dict(soft=soft, seed=4, steps=300)
+    other = coae.derangement(num_classes=num_classes, **options).labels
     self.assertGreater(np.abs(other.encode(KEY, y) - fake).max(), 0.5)
     decoded = np.asarray(code.decode(jnp.asarray(fake)))
     np.testing.assert_array_equal(decoded.argmax(1), np.arange(num_classes))
@@ -228,7 +230,7 @@ class RenamedTest(parameterized.TestCase):
   )
   def test_bad_input(self, options, message):
     with self.assertRaisesRegex(InputError, message):
-      coae.renamed(**options)
+      coae.derangement(**options)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from labelleak import base, defenses, registry
+from labelleak.defenses import Defense, LabelCode, Strength, noise
 
 KEY = jax.random.key(0)
 EXACT = (  # without noise
@@ -39,6 +40,16 @@ RANDOM = (
 EVERY = tuple((spec,) for spec in EXACT + RANDOM)
 ONE_EACH = tuple((s,) for s in {s['name']: s for (s,) in EVERY}.values())
 STATEFUL = ('sparsify', 'discretize', 'discretize_first', 'ppdl')
+
+
+def _load(name, **hyper):
+  """The transform of one constructor."""
+  return registry.load('defenses', name, **hyper).gradient
+
+
+def _build(specs):
+  """The transform of a config's chain."""
+  return defenses.build(specs).gradient
 
 
 def _tree(seed=0):
@@ -88,7 +99,7 @@ def _sent(tx, cuts, key=KEY, real=None):
 @functools.cache
 def _compiled(*spec):
   """(tx, jitted `_sent`) of a config's pairs; one compilation serves all."""
-  tx = defenses.build((dict(spec),))
+  tx = _build((dict(spec),))
   return tx, jax.jit(functools.partial(_sent, tx))
 
 
@@ -116,7 +127,7 @@ class DefensesTest(parameterized.TestCase):
     (dict(name='compress', drop=0.01),),  # int(30 * .01) = 0
   )
   def test_limits_are_identities_on_trees(self, spec):
-    tx, tree = defenses.build((spec,)), _tree()
+    tx, tree = _build((spec,)), _tree()
     out = self.variant(lambda t, k: _apply(tx, t, k))(tree, KEY)
     chex.assert_trees_all_equal(out, tree)
 
@@ -138,12 +149,12 @@ class DefensesTest(parameterized.TestCase):
   )
   def test_limits_are_identities_on_cut_gradients(self, spec, atol=1e-7):
     cuts = _cuts()
-    out = _sent(defenses.build((spec,)), cuts, real=9)
+    out = _sent(_build((spec,)), cuts, real=9)
     np.testing.assert_allclose(out[:, :9], cuts[:, :9], rtol=0, atol=atol)
 
   def test_no_defense_is_the_identity(self):
     tree = _tree()
-    chex.assert_trees_all_equal(_apply(defenses.build(()), tree), tree)
+    chex.assert_trees_all_equal(_apply(_build(()), tree), tree)
 
   @parameterized.parameters(
     ('gaussian', 'stddev', np.std, 1.0),
@@ -152,7 +163,7 @@ class DefensesTest(parameterized.TestCase):
     ('laplace', 'scale', np.std, np.sqrt(2.0)),
   )
   def test_noise_has_the_stated_scale(self, name, argument, estimate, factor):
-    tx = registry.load('defenses', name, **{argument: 0.3})
+    tx = _load(name, **{argument: 0.3})
     zeros = {'a': jnp.zeros((50, 100)), 'b': jnp.zeros(15000)}
     out = _apply(tx, zeros)
     noise = np.concatenate([np.ravel(v) for v in jax.tree.leaves(out)])
@@ -165,7 +176,7 @@ class DefensesTest(parameterized.TestCase):
     (dict(name='gaussian', stddev=1.0),), (dict(name='laplace', scale=1.0),)
   )
   def test_noise_is_added_and_fresh_for_each_tensor_and_key(self, spec):
-    tx, tree = defenses.build((spec,)), _tree()
+    tx, tree = _build((spec,)), _tree()
     twins = {'a': jnp.zeros(50), 'b': jnp.zeros(50)}
     noise = _apply(tx, twins)
     self.assertFalse(np.any(noise['a'] == noise['b']))
@@ -193,7 +204,7 @@ class DefensesTest(parameterized.TestCase):
     ),
   )
   def test_a_missing_argument_is_named(self, spec, message):
-    tx, cut = registry.load('defenses', **spec), jnp.ones((4, 3))
+    tx, cut = _load(**spec), jnp.ones((4, 3))
     key = None if 'key' in message else KEY
     with self.assertRaisesRegex(base.InputError, message):
       tx.update(cut, tx.init(cut), key=key)
@@ -203,7 +214,8 @@ class DefensesTest(parameterized.TestCase):
   )
   def test_what_needs_rows_refuses_a_client_s_tree(self, name):
     argument = dict(keep_largest='keep', discretize_first='bins')
-    tx = registry.load('defenses', name, **{argument.get(name, 'max_norm'): 1})
+    hyper = {argument.get(name, 'max_norm'): 1}
+    tx = _load(name, **hyper)
     state = tx.init(jnp.zeros((2, 3)))
     with self.assertRaisesRegex(base.InputError, f'{name} acts on one cut'):
       tx.update(_tree(), state)
@@ -252,7 +264,7 @@ class DefensesTest(parameterized.TestCase):
     dict(name='marvell', s=2.0),
   )
   def test_it_chains_with_optax(self, **spec):
-    link = registry.load('defenses', **spec)
+    link = _load(**spec)
     chain = optax.chain(optax.scale(1.0), link, optax.scale(2.0))
     chex.assert_trees_all_close(
       _sent(chain, _cuts()), 2 * _sent(link, _cuts()), **_close(spec)
@@ -260,7 +272,7 @@ class DefensesTest(parameterized.TestCase):
 
   @parameterized.parameters(2.0, 50.0)
   def test_grad_perturb_has_the_stated_scale(self, epsilon):
-    tx, zeros = defenses.grad_perturb(epsilon=epsilon), jnp.zeros((2000, 5))
+    tx, zeros = _load('grad_perturb', epsilon=epsilon), jnp.zeros((2000, 5))
     # The gradient of class c is e_c: what is added is u itself.
     noise = tx.update(
       zeros, tx.init(zeros), key=KEY, labels=zeros, relabel=lambda y: y
@@ -277,7 +289,7 @@ class DefensesTest(parameterized.TestCase):
     w = rng.normal(size=(3, 4)).astype(np.float32)
     relabel = lambda y: (probs - y) / 8 @ w
     y = jnp.eye(3)[rng.integers(3, size=8)]
-    tx = defenses.grad_perturb(epsilon=0.5)
+    tx = _load('grad_perturb', epsilon=0.5)
     cut = relabel(y)
     extra = dict(key=KEY, labels=y, relabel=relabel)
     noise = tx.update(cut, tx.init(cut), **extra)[0] - cut
@@ -292,7 +304,7 @@ class DefensesTest(parameterized.TestCase):
   @parameterized.parameters(0.05, 0.3, 2.0)
   def test_clip_per_example_is_a_loop_over_rows(self, rho):
     cut = _cuts(steps=1)[0]
-    out = _apply(defenses.clip_per_example(max_norm=rho), cut)
+    out = _apply(_load('clip_per_example', max_norm=rho), cut)
     norm = np.linalg.norm(cut, axis=1)
     for row, size in enumerate(norm):
       scale = rho / size if size > rho else 1.0
@@ -304,12 +316,12 @@ class DefensesTest(parameterized.TestCase):
   def test_clip_batch_is_the_published_formula(self, rho):
     cut = np.asarray(_cuts(steps=1)[0], np.float64)
     factor = max(1, np.linalg.norm(cut, axis=1).max() / (rho + 1e-6))
-    out = _apply(defenses.clip_batch(max_norm=rho), jnp.array(cut))
+    out = _apply(_load('clip_batch', max_norm=rho), jnp.array(cut))
     np.testing.assert_allclose(out, cut / factor, rtol=1e-5)
 
   def test_links_of_a_chain_draw_their_own_noise(self):
     link = dict(name='gaussian', stddev=0.3)
-    noise = _apply(defenses.build((link, link)), {'a': jnp.zeros(20000)})['a']
+    noise = _apply(_build((link, link)), {'a': jnp.zeros(20000)})['a']
     std = lambda x: np.std(np.asarray(x))
     self.assertTrue(_scale_accepted(noise, std, 0.3 * np.sqrt(2)))
     self.assertFalse(_scale_accepted(noise, std, 0.3 * 2))  # the same twice
@@ -320,14 +332,14 @@ class DefensesTest(parameterized.TestCase):
     flat = np.concatenate([np.ravel(v) for v in jax.tree.leaves(tree)])
     norm = np.sqrt((flat.astype(np.float64) ** 2).sum())
     scale = rho / (norm + 1e-6) if norm > rho else 1.0
-    out = _apply(defenses.clip(max_norm=rho), tree)
+    out = _apply(_load('clip', max_norm=rho), tree)
     chex.assert_trees_all_close(
       out, jax.tree.map(lambda u: u * scale, tree), rtol=1e-5
     )
 
   def test_clip_of_a_zero_gradient_is_zero(self):
     zeros = jax.tree.map(jnp.zeros_like, _tree())
-    out = _apply(defenses.clip(max_norm=0.5), zeros)
+    out = _apply(_load('clip', max_norm=0.5), zeros)
     chex.assert_trees_all_equal(out, zeros)
 
   @chex.variants(with_jit=True, without_jit=True)
@@ -344,7 +356,7 @@ class DefensesTest(parameterized.TestCase):
       threshold = np.sort(np.abs(u).ravel())[k - 1]
       return np.where(np.abs(u) > threshold, u, 0)
 
-    tx = defenses.compress(drop=drop)
+    tx = _load('compress', drop=drop)
     out = self.variant(lambda t: _apply(tx, t))(tree)
     chex.assert_trees_all_equal(out, jax.tree.map(oracle, tree))
     if drop == 0.4:  # k = 2 of 7: the second smallest is a tie of three ones
@@ -356,7 +368,7 @@ class DefensesTest(parameterized.TestCase):
     ((dict(name='clip', max_norm=0.5), dict(name='compress', drop=0.5)),),
   )
   def test_vmap_is_a_loop(self, specs):
-    tx = defenses.build(specs)
+    tx = _build(specs)
     trees = [_tree(seed) for seed in range(3)]
     keys = jax.random.split(KEY, 3)
     stack = lambda trees: jax.tree.map(lambda *a: jnp.stack(a), *trees)
@@ -372,28 +384,51 @@ class DefensesTest(parameterized.TestCase):
       dict(name='clip', max_norm=1.0),
     )
     noise = dict(name='gaussian', stddev=0.5)
-    norm = lambda *specs: optax.tree.norm(
-      _apply(defenses.build(specs), _tree())
-    )
+    norm = lambda *specs: optax.tree.norm(_apply(_build(specs), _tree()))
     self.assertLess(norm(big, noise, small), 1.0 + 1e-5)
     self.assertGreater(norm(small, noise), 1.5)  # sqrt(36) * .5 = 3 of noise
 
   def test_absolute_paths_load(self):
     spec = dict(name='optax.clip_by_global_norm', max_norm=0.5)
-    out = _apply(defenses.build((spec,)), _tree())
+    out = _apply(_build((spec,)), _tree())
     np.testing.assert_allclose(optax.tree.norm(out), 0.5, rtol=1e-5)
 
   def test_the_package_lists_its_constructors_only(self):
-    known = registry.names('defenses')
+    names = registry.names('defenses')
+    known = [registry.canonical('defenses', name) for name in names]
     self.assertContainsSubset([spec['name'] for (spec,) in EVERY], known)
+    self.assertContainsSubset(['coae', 'smoothing', 'mid'], known)
     self.assertFalse([name for name in known if '.' in name])
     self.assertNotIn('build', known)
+    with self.assertRaisesRegex(base.InputError, "has no 'build'"):
+      registry.find('defenses', 'build')
+
+  def test_a_name_has_one_spelling_in_rows(self):
+    for name in (
+      'gaussian',
+      'noise.gaussian',
+      'labelleak.defenses.noise.gaussian',
+    ):
+      self.assertEqual(registry.canonical('defenses', name), 'gaussian')
+      self.assertIs(registry.find('defenses', name), noise.gaussian)
+      (spec,) = defenses.canonical((dict(name=name, stddev=0.1),))
+      self.assertEqual(spec, dict(name='gaussian', stddev=0.1))
+    path = 'optax.clip_by_global_norm'
+    self.assertEqual(registry.canonical('defenses', path), path)
+    # Two modules of the attacks define `random`.
+    self.assertEqual(
+      registry.canonical('attacks', 'counts.random'), 'counts.random'
+    )
+    with self.assertRaisesRegex(
+      base.InputError, "'random' in several .*counts.random, .*scores.random"
+    ):
+      registry.find('attacks', 'random')
 
   def test_a_stranger_s_file_is_a_defense(self):
     module = types.ModuleType('labelleak.defenses.mine')
     module.transform = lambda *, factor: optax.scale(factor)
     with mock.patch.dict(sys.modules, {module.__name__: module}):
-      tx = defenses.build((dict(name='mine.transform', factor=3.0),))
+      tx = _build((dict(name='mine.transform', factor=3.0),))
     chex.assert_trees_all_equal(_apply(tx, jnp.ones(2)), 3 * jnp.ones(2))
 
   @parameterized.parameters(
@@ -415,6 +450,106 @@ class DefensesTest(parameterized.TestCase):
     with self.assertRaisesRegex(base.InputError, message) as caught:
       defenses.build((spec,))
     self.assertNotIn('\n', str(caught.exception))
+
+
+class CompositionTest(parameterized.TestCase):
+  def test_kinds_stand_side_by_side(self):
+    specs = (
+      dict(name='smoothing', alpha=0.5),
+      dict(name='clip', max_norm=0.5),
+      dict(name='distance_correlation', weight=0.1),
+      dict(name='mid', weight=0.01),
+      dict(name='gaussian', stddev=0.1),
+    )
+    both = defenses.build(specs, num_classes=3)
+    # What stands between two transforms does not move their keys.
+    alone = defenses.build((specs[1], specs[4]))
+    out, same = (_apply(d.gradient, _tree()) for d in (both, alone))
+    chex.assert_trees_all_equal(out, same)
+    fake = both.labels.encode(KEY, jnp.eye(3))
+    np.testing.assert_allclose(fake, 0.5 * np.eye(3) + 0.5 / 3, rtol=1e-6)
+    self.assertIsNotNone(both.penalty)
+    self.assertEqual(both.top.num_classes, 3)
+    self.assertEqual(both.strengths, (('clip', 0.5), ('gaussian', 0.1)))
+
+  def test_penalties_add_up(self):
+    one = lambda value: Defense(penalty=lambda hs, y, mask: value)
+    both = defenses.chain(one(1.0), Defense(), one(2.5)).penalty
+    self.assertEqual(both((), None, None), 3.5)
+
+  def test_none_is_the_identity_and_nothing_is_done(self):
+    none = defenses.build(())
+    self.assertEqual(none.strengths, ())
+    self.assertIsNone(none.penalty)
+    self.assertIsNone(none.top)
+    y = jnp.eye(3)
+    chex.assert_trees_all_equal(none.labels.encode(KEY, y), y)
+    chex.assert_trees_all_equal(none.labels.decode(y), y)
+
+  def test_two_top_models_are_one_too_many(self):
+    mid = dict(name='mid', weight=0.1)
+    with self.assertRaisesRegex(base.InputError, '2 defenses are a top model'):
+      defenses.build((mid, mid), num_classes=3)
+
+  @parameterized.parameters(*EXACT, *RANDOM)
+  def test_each_tells_its_strength_by_its_name(self, **spec):
+    (strength,) = defenses.build((spec,)).strengths
+    self.assertEqual(strength.kind, spec.pop('name'))
+    self.assertEqual(strength.value, next(iter(spec.values())))
+
+  def test_of_a_bare_transform_nothing_can_be_told(self):
+    bare = dict(name='optax.clip_by_global_norm', max_norm=0.5)
+    for specs in ((bare,), (dict(name='gaussian', stddev=0.1), bare)):
+      strengths = defenses.build(specs).strengths
+      self.assertIsNone(strengths)
+      granted = defenses.view_strengths((), strengths, steps=1)
+      self.assertIsNone(granted)  # and not (), which is no defense
+
+  @parameterized.parameters(
+    # step, update, S, Q -> what a step of one query would carry
+    (0.3, 0.0, 10, 1, 0.3),
+    (0.3, 0.0, 10, 4, 0.15),
+    (0.0, 0.3, 4, 1, 0.15),
+    (0.3, 0.8, 4, 1, 0.5),
+  )
+  def test_noise_is_that_of_a_local_step(
+    self, step, update, steps, queries, want
+  ):
+    of = lambda stddev: (Strength('gaussian', stddev),) * (stddev > 0)
+    granted = defenses.view_strengths(
+      (Strength('clip', 1.0), *of(step)),
+      (Strength('compress', 0.4), *of(update), Strength('laplace', 0.2)),
+      steps=steps,
+      queries=queries,
+    )
+    granted = dict(granted)
+    self.assertAlmostEqual(granted.pop('gaussian'), want)
+    laplace = granted.pop('laplace')
+    self.assertAlmostEqual(laplace, 0.2 / np.sqrt(steps * queries))
+    self.assertEqual(granted, dict(clip=1.0, compress=0.4))
+
+  @parameterized.parameters(
+    (dict(name='smoothing', alpha=0.1), 'gradient', 'labels'),
+    (dict(name='distance_correlation', weight=1.0), 'gradient', 'the loss'),
+    (dict(name='mid', weight=1.0), 'labels', 'the joint model'),
+    (dict(name='gaussian', stddev=1.0), 'labels', 'what is sent'),
+  )
+  def test_what_acts_elsewhere_is_refused(self, spec, field, place):
+    with self.assertRaisesRegex(base.InputError, f'acts on {place}, and here'):
+      defenses.build((spec,), num_classes=3, only=field)
+
+  def test_what_needs_the_classes_says_so(self):
+    with self.assertRaisesRegex(base.InputError, 'needs the number of classes'):
+      defenses.build((dict(name='smoothing', alpha=0.1),))
+
+  def test_what_is_no_defense_is_refused(self):
+    module = types.ModuleType('strange')
+    module.code = lambda: LabelCode()
+    with (
+      mock.patch.dict(sys.modules, {module.__name__: module}),
+      self.assertRaisesRegex(base.InputError, 'makes a LabelCode, no Defense'),
+    ):
+      defenses.build((dict(name='strange.code'),))
 
 
 if __name__ == '__main__':

@@ -9,14 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
+from labelleak import defenses
 from labelleak.base import InputError
-from labelleak.defenses import label_codes
+from labelleak.defenses import LabelCode, label_codes
 
 KEY = jax.random.key(0)
 K = 7
 SMOOTH = dict(name='smoothing', alpha=0.3)
 RENAME = dict(name='permutation', seed=3)
 COMPLEMENT = dict(name='complement')
+
+
+def build(specs, num_classes=K):
+  """The code of a config's chain."""
+  return defenses.build(specs, num_classes).labels
+
+
+def make(name, num_classes=K, **options):
+  """The code of one constructor."""
+  return getattr(label_codes, name)(num_classes=num_classes, **options).labels
 
 
 def soft(num=50, seed=0):
@@ -38,7 +49,6 @@ class LabelsTest(parameterized.TestCase):
   @chex.variants(with_jit=True, without_jit=True)
   @parameterized.parameters(
     ((),),
-    ((dict(name='identity'),),),
     ((SMOOTH,),),
     ((dict(name='smoothing', alpha=0.95),),),
     ((RENAME,),),
@@ -47,7 +57,7 @@ class LabelsTest(parameterized.TestCase):
     ((COMPLEMENT, SMOOTH, RENAME),),
   )
   def test_decoding_undoes_encoding(self, specs):
-    code, y = label_codes.build(specs, K), soft()
+    code, y = build(specs), soft()
     fake = self.variant(code.encode)(KEY, y)
     np.testing.assert_allclose(fake.sum(-1), 1, atol=1e-5)
     chex.assert_trees_all_close(self.variant(code.decode)(fake), y, atol=1e-4)
@@ -60,20 +70,20 @@ class LabelsTest(parameterized.TestCase):
   )
   def test_limits_leave_labels_alone(self, spec):
     y = jnp.eye(K)
-    fake = label_codes.build((spec,), K).encode(KEY, y)
+    fake = build((spec,)).encode(KEY, y)
     chex.assert_trees_all_close(fake, y, atol=1e-6)
 
   def test_closed_forms(self):
     y = jnp.eye(3)
-    smooth = label_codes.smoothing(num_classes=3, alpha=0.6).encode(KEY, y)
+    smooth = make('smoothing', num_classes=3, alpha=0.6).encode(KEY, y)
     chex.assert_trees_all_close(smooth, 0.4 * y + 0.2, atol=1e-6)
-    others = label_codes.complement(num_classes=3).encode(KEY, y)
+    others = make('complement', num_classes=3).encode(KEY, y)
     chex.assert_trees_all_close(others, (1 - y) / 2, atol=1e-6)
 
   def test_a_chain_encodes_in_order_and_decodes_in_reverse(self):
     specs = (RENAME, dict(name='permutation', seed=4))
-    first, second = (label_codes.build((spec,), K) for spec in specs)
-    both, y = label_codes.build(specs, K), soft()
+    first, second = (build((spec,)) for spec in specs)
+    both, y = build(specs), soft()
     fake = second.encode(KEY, first.encode(KEY, y))
     chex.assert_trees_all_equal(both.encode(KEY, y), fake)
     swapped = first.encode(KEY, second.encode(KEY, y))
@@ -82,8 +92,7 @@ class LabelsTest(parameterized.TestCase):
   @parameterized.parameters(0.5, 2.0, 4.0)
   def test_responses_have_the_odds_of_epsilon(self, epsilon):
     num = 20000
-    make = label_codes.randomized_response
-    counts = drawn(make(num_classes=K, epsilon=epsilon), 2, num)
+    counts = drawn(make('randomized_response', epsilon=epsilon), 2, num)
     kept = lambda e: math.exp(e) / (math.exp(e) + K - 1)
     self.assertTrue(accepted(counts[2], num, kept(epsilon)))
     self.assertFalse(accepted(counts[2], num, kept(epsilon * 2 / 3)))
@@ -92,7 +101,7 @@ class LabelsTest(parameterized.TestCase):
 
   def test_decoding_a_response_is_right_on_average(self):
     num, y = 40000, jnp.array([0.5, 0.3, 0.2, 0, 0, 0, 0])
-    code = label_codes.randomized_response(num_classes=K, epsilon=1.5)
+    code = make('randomized_response', epsilon=1.5)
     rows = jnp.tile(y, (num, 1))
     mean = label_codes.encode(code, KEY, rows, jnp.arange(num)).mean(0)
     np.testing.assert_allclose(code.decode(mean[None])[0], y, atol=0.03)
@@ -100,7 +109,7 @@ class LabelsTest(parameterized.TestCase):
 
   def test_draws_follow_the_soft_label(self):
     p = np.array([0.5, 0.3, 0.2, 0, 0, 0, 0], np.float32)
-    code = label_codes.draw(num_classes=K)
+    code = make('draw')
     rows = jnp.tile(jnp.asarray(p), (5000, 1))
     counts = np.asarray(code.encode(KEY, rows).sum(0))
     self.assertEqual(counts[3:].sum(), 0)
@@ -108,7 +117,7 @@ class LabelsTest(parameterized.TestCase):
 
   @parameterized.parameters(1, 3, 6)
   def test_a_drawn_complement_is_never_the_label(self, num):
-    code = label_codes.build((COMPLEMENT, dict(name='draw', num=num)), K)
+    code = build((COMPLEMENT, dict(name='draw', num=num)))
     counts = num * drawn(code, 4, 3000)
     self.assertAlmostEqual(counts.sum(), 3000 * num, delta=0.1)
     self.assertEqual(counts[4], 0)
@@ -118,15 +127,15 @@ class LabelsTest(parameterized.TestCase):
 
   def test_several_draws_share_the_mass_of_those_that_have_any(self):
     y = jnp.array([[0.6, 0.4, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]])
-    fake = label_codes.draw(num_classes=K, num=4).encode(KEY, y)
+    fake = make('draw', num=4).encode(KEY, y)
     wanted = [[0.5, 0.5, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]]
     np.testing.assert_allclose(fake, wanted)
-    one = label_codes.draw(num_classes=K).encode(KEY, jnp.tile(y, (500, 1)))
+    one = make('draw').encode(KEY, jnp.tile(y, (500, 1)))
     np.testing.assert_array_equal(jnp.unique(one), [0, 1])
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_a_row_keeps_its_answer_whatever_its_batch(self):
-    code = label_codes.randomized_response(num_classes=K, epsilon=1.0)
+    code = make('randomized_response', epsilon=1.0)
     y, index = jax.nn.one_hot(jnp.arange(40) % K, K), jnp.arange(40)
     encode = self.variant(lambda k, y, i: label_codes.encode(code, k, y, i))
     whole = encode(KEY, y, index)
@@ -141,13 +150,13 @@ class LabelsTest(parameterized.TestCase):
     num, link = 4000, dict(name='randomized_response', epsilon=2.0)
     p = math.exp(2) / (math.exp(2) + K - 1)
     twice = p**2 + (1 - p) ** 2 / (K - 1)
-    kept = drawn(label_codes.build((link, link), K), 0, num)[0]
+    kept = drawn(build((link, link)), 0, num)[0]
     self.assertTrue(accepted(kept, num, twice))
     self.assertFalse(accepted(kept, num, p))
 
   def test_secret_names_are_uniform(self):
     num = 800
-    made = [label_codes.permutation(num_classes=4, seed=s) for s in range(num)]
+    made = [make('permutation', num_classes=4, seed=s) for s in range(num)]
     tables = np.stack([np.asarray(c.encode(KEY, jnp.eye(4))) for c in made])
     np.testing.assert_array_equal(tables.sum(1), 1)
     named = tables.argmax(-1)  # [num, 4], a permutation each
@@ -157,7 +166,7 @@ class LabelsTest(parameterized.TestCase):
     self.assertLen({tuple(row) for row in named}, math.factorial(4))
 
   def test_statistics_are_closed_forms(self):
-    own = label_codes.statistics(KEY, label_codes.identity(), K)
+    own = label_codes.statistics(KEY, LabelCode(), K)
     wanted = dict(
       reconstruction_accuracy=1,
       true_mass=1,
@@ -166,16 +175,14 @@ class LabelsTest(parameterized.TestCase):
       distinct=K,
     )
     chex.assert_trees_all_close({k: float(v) for k, v in own.items()}, wanted)
-    others = label_codes.statistics(
-      KEY, label_codes.complement(num_classes=K), K
-    )
+    others = label_codes.statistics(KEY, make('complement'), K)
     self.assertAlmostEqual(float(others['entropy']), math.log(K - 1), places=5)
     self.assertAlmostEqual(float(others['true_mass']), 0, places=6)
     merge = lambda key, y: y.at[:, 0].add(y[:, 1]).at[:, 1].set(0)
-    merged = label_codes.LabelCode(merge, lambda p: p)
+    merged = LabelCode(merge, lambda p: p)
     found = label_codes.statistics(KEY, merged, K)['reconstruction_accuracy']
     self.assertAlmostEqual(float(found), (K - 1) / K, places=6)
-    tied = label_codes.LabelCode(lambda key, y: y, jnp.ones_like)
+    tied = LabelCode(lambda key, y: y, jnp.ones_like)
     found = label_codes.statistics(KEY, tied, K)['reconstruction_accuracy']
     self.assertEqual(float(found), 0)
 
@@ -197,7 +204,7 @@ class LabelsTest(parameterized.TestCase):
   )
   def test_bad_codes_are_named(self, spec, message):
     with self.assertRaisesRegex(InputError, message):
-      label_codes.build((spec,), K)
+      build((spec,))
 
 
 if __name__ == '__main__':

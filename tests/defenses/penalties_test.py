@@ -6,9 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.spatial import distance
 
-from labelleak import models
 from labelleak.base import InputError
-from labelleak.defenses import penalties
+from labelleak.defenses import bottleneck, penalties
 
 
 def _oracle(a, b):
@@ -47,7 +46,7 @@ class DistanceCorrelationTest(parameterized.TestCase):
   def test_gradients_are_finite_where_rows_agree(self):
     y = np.eye(2, dtype=np.float32)[[0, 0, 1, 1]]
     a = np.array([[1.0], [1.0], [2.0], [4.0]], np.float32)
-    penalty = penalties.distance_correlation(weight=0.5)
+    penalty = penalties.distance_correlation(weight=0.5).penalty
     grads = jax.grad(lambda h: penalty((h, h), y, np.ones(4, np.float32)))(a)
     self.assertTrue(np.isfinite(grads).all())
     # A step against the gradient lowers the correlation.
@@ -62,21 +61,27 @@ class DistanceCorrelationTest(parameterized.TestCase):
     mask = np.ones(20, np.float32)
     logs = [np.log(_oracle(h, y)) for h in hs]
     for active, wanted in ((False, sum(logs[:2])), (True, sum(logs))):
-      penalty = penalties.distance_correlation(weight=0.5, active=active)
+      make = penalties.distance_correlation
+      penalty = make(weight=0.5, active=active).penalty
       self.assertAlmostEqual(float(penalty(hs, y, mask)), wanted / 2, places=4)
 
   def test_no_weight_is_no_penalty_and_bad_ones_are_refused(self):
     a, y = np.ones((4, 2), np.float32), np.eye(4, dtype=np.float32)
-    none = penalties.distance_correlation(weight=0.0)
+    none = penalties.distance_correlation(weight=0.0).penalty
     self.assertEqual(float(none((a, a), y, np.ones(4, np.float32))), 0.0)
     for weight in (-1, 'much', float('nan')):
       with self.assertRaisesRegex(InputError, 'weight'):
         penalties.distance_correlation(weight=weight)
 
 
+def _mid(**options):
+  """The bottleneck of three classes."""
+  return bottleneck.mid(num_classes=3, **options).top
+
+
 class BottleneckTest(parameterized.TestCase):
   def test_the_active_party_passes_by(self):
-    top = models.load('bottleneck.mid', num_classes=3, weight=1.0)
+    top = _mid(weight=1.0)
     x = jax.random.normal(jax.random.key(0), (8, 6))
     variables = top.init(jax.random.key(1), x)
     out = top.apply(variables, x)
@@ -84,7 +89,7 @@ class BottleneckTest(parameterized.TestCase):
     np.testing.assert_allclose(moved - out, 2.0, rtol=1e-5)
 
   def test_training_draws_and_the_divergence_is_that_of_its_gaussian(self):
-    top = models.load('bottleneck.mid', num_classes=3, weight=1.0, scale=2)
+    top = _mid(weight=1.0, scale=2)
     x = jax.random.normal(jax.random.key(0), (500, 6))
     variables = top.init(jax.random.key(1), x)
     draw = lambda key: top.apply(
@@ -104,9 +109,7 @@ class BottleneckTest(parameterized.TestCase):
 
   def test_predictions_draw_where_they_are_told_to(self):
     """The same draw at every call, around the mean's prediction."""
-    load = lambda **options: models.load(
-      'bottleneck.mid', num_classes=3, weight=1.0, shift=0.0, **options
-    )
+    load = lambda **options: _mid(weight=1.0, shift=0.0, **options)
     x = jax.random.normal(jax.random.key(0), (400, 6))
     variables = load().init(jax.random.key(1), x)
     mean, drawn = (
@@ -117,12 +120,12 @@ class BottleneckTest(parameterized.TestCase):
     self.assertGreater(float(jnp.abs(drawn - mean).max()), 0.01)
 
   def test_other_widths_and_bad_options_are_refused(self):
-    top = models.load('bottleneck.mid', num_classes=3, weight=1.0)
+    top = _mid(weight=1.0)
     with self.assertRaisesRegex(InputError, 'cut_width'):
       top.init(jax.random.key(0), jnp.ones((2, 7)))
     for bad in (dict(weight=-1.0), dict(weight=1.0, scale=0)):
       with self.assertRaisesRegex(InputError, 'at least'):
-        models.load('bottleneck.mid', num_classes=3, **bad)
+        _mid(**bad)
 
 
 if __name__ == '__main__':

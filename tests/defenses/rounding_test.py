@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import defenses
 from labelleak.base import InputError
+from labelleak.defenses import rounding
 
 
 def _cuts(steps=4, rows=30, width=10, mean=0.3):
@@ -25,7 +25,7 @@ class DiscretizeTest(parameterized.TestCase):
   @parameterized.parameters(6, 12, 24, 7)
   def test_two_phases_against_numpy(self, bins):
     cuts = _cuts()
-    _, out = _run(defenses.discretize(bins=bins), cuts, [0, 0, 1, 2])
+    _, out = _run(rounding.discretize(bins=bins).gradient, cuts, [0, 0, 1, 2])
     np.testing.assert_array_equal(out[:2], cuts[:2])  # undefended
     seen = np.asarray(cuts[:2], np.float64)
     low = seen.mean() - 2 * seen.std()
@@ -42,7 +42,7 @@ class DiscretizeTest(parameterized.TestCase):
   def test_ever_finer_bins_leave_what_lies_inside(self):
     cuts, errors = _cuts(), []
     for bins in (10, 100, 1000, 10000):
-      _, out = _run(defenses.discretize(bins=bins), cuts, [0, 0, 1, 1])
+      _, out = _run(rounding.discretize(bins=bins).gradient, cuts, [0, 0, 1, 1])
       error = np.abs(out - cuts)[2:][out[2:] != 0]
       errors.append(error.max())
       self.assertLess(errors[-1], 1.05 * 2 / bins)  # half of 4 sigma / bins
@@ -51,7 +51,7 @@ class DiscretizeTest(parameterized.TestCase):
   def test_later_epochs_move_no_statistic(self):
     cuts = _cuts(steps=3)
     cuts = cuts.at[1].multiply(100)
-    tx = defenses.discretize(bins=6)
+    tx = rounding.discretize(bins=6).gradient
     state, out = _run(tx, cuts, [0, 1, 2])
     np.testing.assert_allclose(state.mean, cuts[0].mean(), rtol=1e-5)
     np.testing.assert_allclose(state.stddev(), cuts[0].std(), rtol=1e-5)
@@ -60,7 +60,7 @@ class DiscretizeTest(parameterized.TestCase):
 
   def test_a_constant_is_its_own_grid(self):
     cuts = jnp.full((2, 4, 3), 0.5)
-    _, out = _run(defenses.discretize(bins=4), cuts, [0, 1])
+    _, out = _run(rounding.discretize(bins=4).gradient, cuts, [0, 1])
     np.testing.assert_array_equal(out, cuts)
 
 
@@ -68,7 +68,7 @@ class FixedTest(parameterized.TestCase):
   @parameterized.parameters((12, 3e-2), (6, 1e-3), (24, 3e-2))
   def test_is_the_released_code(self, bins, bound):
     cut = _cuts()[0] * 0.02
-    tx = defenses.discretize_fixed(bins=bins, bound=bound)
+    tx = rounding.discretize_fixed(bins=bins, bound=bound).gradient
     step = 2 * bound / bins
     oracle = np.round(np.asarray(cut, np.float64) / step) * step
     out = tx.update(cut, tx.init(cut))[0]
@@ -76,7 +76,7 @@ class FixedTest(parameterized.TestCase):
     self.assertLess(np.mean(np.abs(out - oracle) > 1e-6), 0.01)
 
   def test_ties_go_to_even_and_nothing_is_clipped(self):
-    tx = defenses.discretize_fixed(bins=2, bound=1.0)  # steps of 1
+    tx = rounding.discretize_fixed(bins=2, bound=1.0).gradient  # steps of 1
     cut = jnp.array([[0.5, 1.5, -0.5, -1.5, 7.2]])
     out = tx.update(cut, tx.init(cut))[0]
     np.testing.assert_array_equal(out, [[0, 2, 0, -2, 7]])
@@ -87,7 +87,7 @@ class FirstTest(parameterized.TestCase):
   def test_the_first_matrix_sets_the_step(self, bins, factor):
     cuts = _cuts()
     state, out = _run(
-      defenses.discretize_first(bins=bins), cuts, [0] * len(cuts)
+      rounding.discretize_first(bins=bins).gradient, cuts, [0] * len(cuts)
     )
     first = np.asarray(cuts[0], np.float64)
     step = factor * first.std(ddof=1)
@@ -99,9 +99,9 @@ class FirstTest(parameterized.TestCase):
   def test_what_lies_beyond_some_sigma_of_the_first_matrix_is_0(self, within):
     cuts = _cuts(mean=0.0) * jnp.array([1.0, 2.0, 3.0, 0.5])[:, None, None]
     first = [0] * len(cuts)
-    tx = defenses.discretize_first(bins=12, within=within)
+    tx = rounding.discretize_first(bins=12, within=within).gradient
     _, out = _run(tx, cuts, first)
-    _, rounded = _run(defenses.discretize_first(bins=12), cuts, first)
+    _, rounded = _run(rounding.discretize_first(bins=12).gradient, cuts, first)
     bound = within * np.asarray(cuts[0], np.float64).std(ddof=1)
     inside = np.abs(np.asarray(cuts, np.float64)) <= bound
     np.testing.assert_array_equal(out, np.where(inside, rounded, 0))
@@ -109,13 +109,19 @@ class FirstTest(parameterized.TestCase):
 
   def test_a_wide_bound_discards_nothing(self):
     cuts = _cuts()
-    _, out = _run(defenses.discretize_first(bins=12, within=99), cuts, [0] * 4)
-    _, rounded = _run(defenses.discretize_first(bins=12), cuts, [0] * 4)
+    _, out = _run(
+      rounding.discretize_first(bins=12, within=99).gradient, cuts, [0] * 4
+    )
+    _, rounded = _run(
+      rounding.discretize_first(bins=12).gradient, cuts, [0] * 4
+    )
     np.testing.assert_array_equal(out, rounded)
 
   def test_a_first_matrix_without_spread_waits(self):
     cuts = _cuts().at[0].set(0.0)
-    state, out = _run(defenses.discretize_first(bins=12), cuts, [0] * 4)
+    state, out = _run(
+      rounding.discretize_first(bins=12).gradient, cuts, [0] * 4
+    )
     np.testing.assert_array_equal(out[0], cuts[0])
     self.assertAlmostEqual(float(state), cuts[1].std(ddof=1) / 3, places=4)
 
@@ -130,7 +136,7 @@ class ErrorsTest(parameterized.TestCase):
   )
   def test_bad_input_is_refused(self, name, hyper, message):
     with self.assertRaisesRegex(InputError, message):
-      getattr(defenses, name)(**hyper)
+      getattr(rounding, name)(**hyper)
 
 
 if __name__ == '__main__':

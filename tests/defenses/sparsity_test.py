@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import defenses
 from labelleak.base import InputError
+from labelleak.defenses import sparsity
 
 
 def _cuts(steps=1, rows=32, width=10, seed=0):
@@ -27,7 +27,7 @@ class KeepLargestTest(parameterized.TestCase):
     k = int(cut.size * keep)
     threshold = np.sort(np.abs(cut).ravel())[-k]
     oracle = np.where(np.abs(cut) > threshold, cut, 0)
-    tx = defenses.keep_largest(keep=keep)
+    tx = sparsity.keep_largest(keep=keep).gradient
     out = self.variant(lambda cut: _apply(tx, cut))(cut)
     np.testing.assert_array_equal(out, oracle)
     self.assertEqual(np.count_nonzero(out), k - 1)  # 31 of 320 at .1
@@ -36,20 +36,20 @@ class KeepLargestTest(parameterized.TestCase):
     np.testing.assert_array_equal(padded[:17], _apply(tx, cut[:17]))
 
   def test_none_survive_a_tie(self):
-    out = _apply(defenses.keep_largest(keep=0.5), np.ones((4, 3)))
+    out = _apply(sparsity.keep_largest(keep=0.5).gradient, np.ones((4, 3)))
     self.assertFalse(np.any(out))
 
   def test_keeping_none_is_refused(self):
     with self.assertRaisesRegex(InputError, r'keep=0\.1 of 6 entries is none'):
-      _apply(defenses.keep_largest(keep=0.1), np.ones((2, 3)))
+      _apply(sparsity.keep_largest(keep=0.1).gradient, np.ones((2, 3)))
     with self.assertRaisesRegex(InputError, r'keep=0 must be in \(0, 1\]'):
-      defenses.keep_largest(keep=0)
+      sparsity.keep_largest(keep=0)
 
   def test_it_is_not_compress(self):
     """Of one matrix, keeping .5 strictly drops one entry more."""
     cut = _cuts()[0]
-    kept = _apply(defenses.keep_largest(keep=0.5), cut)
-    rest = _apply(defenses.compress(drop=0.5), cut)
+    kept = _apply(sparsity.keep_largest(keep=0.5).gradient, cut)
+    rest = _apply(sparsity.compress(drop=0.5).gradient, cut)
     self.assertEqual(np.count_nonzero(rest) - np.count_nonzero(kept), 1)
 
 
@@ -71,7 +71,7 @@ class SparsifyTest(parameterized.TestCase):
       oracle.append(np.where(wait, 0, g))
 
     rows = 50 if memory == 'sample' else None
-    tx = defenses.sparsify(drop=drop, memory=memory, rows=rows)
+    tx = sparsity.sparsify(drop=drop, memory=memory, rows=rows).gradient
     step = lambda state, inputs: tx.update(inputs[0], state, index=inputs[1])[
       ::-1
     ]
@@ -90,7 +90,7 @@ class SparsifyTest(parameterized.TestCase):
 
   def test_only_the_largest_is_sent_at_one(self):
     cut = _cuts()[0]
-    out = _apply(defenses.sparsify(drop=1.0), cut)
+    out = _apply(sparsity.sparsify(drop=1.0).gradient, cut)
     largest = np.unravel_index(np.abs(cut).argmax(), cut.shape)
     self.assertEqual(np.count_nonzero(out), 1)
     self.assertEqual(out[largest], cut[largest])
@@ -98,7 +98,7 @@ class SparsifyTest(parameterized.TestCase):
   @parameterized.parameters('position', 'sample')
   def test_padding_touches_no_residual(self, memory):
     rows = 8 if memory == 'sample' else None
-    tx = defenses.sparsify(drop=0.6, memory=memory, rows=rows)
+    tx = sparsity.sparsify(drop=0.6, memory=memory, rows=rows).gradient
     first, second = jnp.array(_cuts(steps=2, rows=4))
     index = jnp.arange(4)
     _, state = tx.update(first, tx.init(first), index=index)
@@ -115,9 +115,9 @@ class SparsifyTest(parameterized.TestCase):
 
   def test_the_released_form_forgets_in_a_short_batch(self):
     """In full batches by place; the short one neither reads nor leaves any."""
-    released = defenses.sparsify(drop=0.6, memory='released')
-    place = defenses.sparsify(drop=0.6)
-    bare = defenses.sparsify(drop=0.6, memory=None)
+    released = sparsity.sparsify(drop=0.6, memory='released').gradient
+    place = sparsity.sparsify(drop=0.6).gradient
+    bare = sparsity.sparsify(drop=0.6, memory=None).gradient
     cuts = jnp.array(_cuts(steps=4, rows=4))
     states = released.init(cuts[0]), place.init(cuts[0])
     for cut in cuts[:2]:
@@ -134,7 +134,7 @@ class SparsifyTest(parameterized.TestCase):
     np.testing.assert_array_equal(state, np.zeros_like(state))
 
   def test_misuse_is_refused(self):
-    tx = defenses.sparsify(drop=0.5)
+    tx = sparsity.sparsify(drop=0.5).gradient
     with self.assertRaisesRegex(InputError, r'shape \(2, 3\), not \(4, 3\)'):
       tx.update(jnp.zeros((4, 3)), tx.init(jnp.zeros((2, 3))))
     for hyper, message in (
@@ -144,7 +144,7 @@ class SparsifyTest(parameterized.TestCase):
       (dict(drop=0.5, rows=5), "memory='position' with rows=5"),
     ):
       with self.assertRaisesRegex(InputError, message):
-        defenses.sparsify(**hyper)
+        sparsity.sparsify(**hyper)
 
 
 if __name__ == '__main__':

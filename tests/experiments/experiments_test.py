@@ -190,7 +190,7 @@ class RowsTest(parameterized.TestCase):
         clean['metrics']['count_accuracy']['mean'] - 0.2,
       )
 
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_an_aggregate_hides_whose_labels_they_are(self, aggregate):
     # Of nearly uniform clients LLBG reads nearly all of the pooled counts.
     config = _config(
@@ -364,6 +364,28 @@ class DefenseTest(parameterized.TestCase):
     self.assertAlmostEqual(granted.pop('gaussian'), want)
     self.assertEqual(granted, dict(clip=1.0, compress=0.4))
 
+  def test_a_defense_has_one_row_however_it_is_spelled(self):
+    # Noise that `calibrated` allows for where it is told of it.
+    rows = []
+    for name in ('gaussian', 'noise.gaussian'):
+      noise = (dict(name=name, stddev=0.3),)
+      attacks = (dict(name='counts.calibrated', known=('steps', 'defense')),)
+      config = _config(attacks=attacks, step_defense=noise, trials=8)
+      rows.append(experiments.run(config)[0])
+    for field in ('attack', 'known', 'setting', 'defense', 'metrics'):
+      self.assertEqual(rows[0][field], rows[1][field])
+    self.assertEqual(rows[0]['defense'], 'gaussian')
+
+  @parameterized.parameters(
+    (dict(name='smoothing', alpha=0.1), 'smoothing .* is of vertical FL'),
+    (dict(name='distance_correlation', weight=0.1), 'acts on the loss'),
+    (dict(name='mid', weight=0.1), 'mid .* is of vertical FL'),
+  )
+  def test_what_is_of_vertical_fl_is_refused(self, spec, message):
+    config = _config(defense=(spec,))
+    with self.assertRaisesRegex(InputError, message):
+      label_counts.experiment(config=config)
+
   def test_averaged_rows_do_not_pass_for_published_ones(self):
     (row,) = experiments.run(_config(queries=3, trials=1, attacks=()))
     self.assertEqual(row['setting']['queries'], 3)
@@ -410,9 +432,7 @@ class DefenseTest(parameterized.TestCase):
 class PublishedDefensesTest(parameterized.TestCase):
   @parameterized.parameters(11, 12, 13, 14)
   def test_each_printed_cell_is_a_point_of_the_config(self, number):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
-    ]
+    table = published.table(f'llbg Table {number}')
     config = llbg_defenses.get_config(f'table={number},paper')
     points = [full for _, full in sweep.grid(config)]
     for label, cell in table.cells.items():
@@ -527,8 +547,8 @@ class ErrorsTest(parameterized.TestCase):
       "llg_plus needs 'labelled'",
     ),
     (dict(model__name='mlp.mpl'), "'mlp.mpl'.*'mlp.mlp'"),
-    (dict(dataset=dict(name='embedded.digit')), "'embedded.digits'"),
-    (dict(dataset=dict(name='embedded.digits', split='tst')), "'tst'"),
+    (dict(dataset=dict(name='digit')), 'did you mean digits'),
+    (dict(dataset=dict(name='digits', split='tst')), "'tst'"),
     (dict(partition='unbalancd'), "'unbalanced'"),
     (dict(batch_size=100_000), 'larger than the data'),
     (dict(batch_size=12), 'leaves.*without examples.*local_steps='),
@@ -537,7 +557,7 @@ class ErrorsTest(parameterized.TestCase):
     (dict(trials=0), 'trials=0'),
     (dict(known=('lr', 'labels')), "'labels'"),
     (dict(experiment='hlf'), "'hlf'; known: .*hfl"),
-    (dict(aggregate=dict(name='clera')), "'clear'"),
+    (dict(aggregate=dict(name='plaintxt')), "'plaintext'"),
     (dict(weights='/nowhere.npz'), '/nowhere.npz'),
     (dict(train=dict(steps=3, lr=0.1)), "'batch_size'"),
     (dict(train=dict(steps=3, lr=0.1, batch_size=4, speed=1)), "'speed'"),
@@ -547,7 +567,7 @@ class ErrorsTest(parameterized.TestCase):
     ),
     (dict(model=dict(name='vit.tiny')), 'vit.tiny|patch'),
     (
-      dict(dataset=dict(name='synthetic.images', num_classes=1)),
+      dict(dataset=dict(name='synthetic', num_classes=1)),
       'num_classes',
     ),
     (

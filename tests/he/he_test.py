@@ -16,8 +16,8 @@ from scipy import stats
 
 from labelleak import he, hfl, registry, sweep
 from labelleak.base import Batch, InputError
-from labelleak.he import exchange
-from labelleak.he.schemes import ckks
+from labelleak.he import checks, exchange, frames, products
+from labelleak.he.schemes import ckks, packing, seal
 
 SCHEMES = ('paillier', 'ckks')
 # The chance that a test of randomness fails by itself.
@@ -25,25 +25,30 @@ RARE = 1e-6
 
 
 @functools.cache
-def _built(name, **hyper):
+def _build(name, **hyper):
   """An aggregator; keys are made once for all tests."""
   return registry.load('he', name, **hyper)
 
 
+def _parameters(**hyper):
+  """Parameters of CKKS as its roles hold them."""
+  return _build('ckks', **hyper).scheme.encrypt.args[0].parameters
+
+
 def _aggregate(name):
   """Secure parameters: a 2048-bit key, 128-bit secure CKKS."""
-  return _built(name)
+  return _build(name)
 
 
 def _quick(name):
   """The same code with a short key; CKKS is quick as it is."""
   short = dict(key_bits=512, insecure_for_tests=True)
-  return _built(name, **(short if name == 'paillier' else {}))
+  return _build(name, **(short if name == 'paillier' else {}))
 
 
 def _coarse():
   """Paillier whose fixed point outweighs the rounding to float32."""
-  return _built(
+  return _build(
     'paillier', key_bits=512, fraction_bits=8, insecure_for_tests=True
   )
 
@@ -69,7 +74,7 @@ def _party(batch=6, features=5, classes=3):
 
 def _within(scheme, linear, message, result):
   """Asserts that a result is within the scheme's documented bound."""
-  matrix, flat, _, _ = exchange.materialise(jax.random.key(0), linear, message)
+  matrix, flat, _, _ = products.materialise(jax.random.key(0), linear, message)
   limit = scheme.error_bound(np.asarray(matrix), np.asarray(flat))
   exact = np.asarray(matrix, np.float64) @ np.asarray(flat, np.float64)
   flat_result = jax.flatten_util.ravel_pytree(result)[0]
@@ -78,24 +83,26 @@ def _within(scheme, linear, message, result):
 
 class ResultTest(parameterized.TestCase):
   @parameterized.product(name=SCHEMES, jitted=(True, False))
-  def test_real_keys_agree_with_sealed_within_the_bound(self, name, jitted):
+  def test_real_keys_agree_with_ideal_within_the_bound(self, name, jitted):
     linear, cut = _party(batch=4, features=3, classes=2)
     aggregate = _aggregate(name)
-    run = lambda cut: aggregate(jax.random.key(0), linear, cut)
+    run = lambda cut: aggregate.reveal(jax.random.key(0), linear, cut)
     revealed = (jax.jit(run) if jitted else run)(cut)
-    exact = he.sealed()(jax.random.key(0), linear, cut)
+    exact = he.ideal().reveal(jax.random.key(0), linear, cut)
     self.assertIsNone(revealed.message)
     chex.assert_trees_all_equal_shapes_and_dtypes(revealed.result, exact.result)
     chex.assert_trees_all_close(revealed.result, exact.result, atol=1e-5)
     _within(aggregate.scheme, linear, cut, revealed.result)
 
   @parameterized.parameters(*SCHEMES)
-  def test_training_in_a_scan_follows_sealed(self, name):
+  def test_training_in_a_scan_follows_ideal(self, name):
     linear, cut = _party()
 
     def train(aggregate):
       def step(params, key):
-        grads = aggregate(key, linear, cut * jax.random.normal(key)).result
+        grads = aggregate.reveal(
+          key, linear, cut * jax.random.normal(key)
+        ).result
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), None
 
       start = jax.tree.map(jnp.zeros_like, linear(cut))
@@ -103,14 +110,14 @@ class ResultTest(parameterized.TestCase):
       return jax.lax.scan(step, start, keys)[0]
 
     real = jax.jit(functools.partial(train, _quick(name)))()
-    chex.assert_trees_all_close(real, train(he.sealed()), atol=1e-4)
+    chex.assert_trees_all_close(real, train(he.ideal()), atol=1e-4)
     self.assertGreater(optax.tree.norm(real), 1e-2)
 
   @parameterized.parameters(*SCHEMES)
   def test_vmap_is_a_loop(self, name):
     linear, cut = _party()
     cuts = jnp.stack([cut, -cut, 0.5 * cut])
-    run = lambda cut: _quick(name)(jax.random.key(0), linear, cut).result
+    run = lambda cut: _quick(name).reveal(jax.random.key(0), linear, cut).result
     mapped = jax.jit(jax.vmap(run))(cuts)
     for i, cut in enumerate(cuts):
       one = jax.tree.map(lambda a: a[i], mapped)  # noqa: B023
@@ -122,7 +129,7 @@ class ResultTest(parameterized.TestCase):
     linear, cut = _party()
 
     def trial(key, item, shared):
-      grads = _quick(name)(key, linear, item * shared).result
+      grads = _quick(name).reveal(key, linear, item * shared).result
       return {'bias': grads['bias']}
 
     items = np.arange(1.0, 6.0, dtype=np.float32) / 5
@@ -153,14 +160,14 @@ class ResultTest(parameterized.TestCase):
         defense=optax.identity(),
         aggregate=aggregate,
       )
-      for aggregate in (_quick(name), he.sealed())
+      for aggregate in (_quick(name), he.ideal())
     ]
     chex.assert_trees_all_close(views[0].grads, views[1].grads, atol=1e-5)
     self.assertGreater(optax.tree.norm(views[1].grads), 1e-3)
 
   @parameterized.product(width=(None, 1, 4, 64), shape=((3, 5), (70, 100)))
   def test_every_layout_gives_the_result(self, width, shape):
-    scheme = _built('ckks', width=width).scheme
+    scheme = _build('ckks', width=width).scheme
     matrix, message = _uniform(4, *shape), _uniform(5, shape[1])
     matrix[1] = 0.0  # a row, and for some layouts a ciphertext, of zeros
     done = exchange.exchange(scheme, matrix, message)
@@ -169,12 +176,12 @@ class ResultTest(parameterized.TestCase):
     self.assertLess(limit.max(), 1e-3)
 
   def test_a_layout_has_the_fewest_ciphertexts(self):
-    public = _built('ckks').scheme.encrypt.args[0]
+    parameters = _parameters()
     for shape in ((1, 1), (32, 128), (330, 1280), (5000, 10)):
-      best = ckks.layout(public, shape)
-      self.assertEqual(best.width * best.rows, public.degree // 2)
+      best = packing.layout(parameters, shape)
+      self.assertEqual(best.width * best.rows, parameters.degree // 2)
       for width in (1, 16, 256, 4096):
-        at = ckks.layout(public._replace(width=width), shape)
+        at = packing.layout(parameters._replace(width=width), shape)
         self.assertLessEqual(best.sent + best.returned, at.sent + at.returned)
 
 
@@ -230,7 +237,7 @@ class BoundTest(parameterized.TestCase):
     matrix, message = _uniform(6, 20, 30), _uniform(7, 30)
     errors, limits = [], []
     for mask_bits in (24, 32):
-      scheme = _built('ckks', mask_bits=mask_bits).scheme
+      scheme = _build('ckks', mask_bits=mask_bits).scheme
       done = exchange.exchange(scheme, matrix, message)
       errors.append(abs(done.result - matrix @ message).max())
       limits.append(scheme.error_bound(matrix, message).max())
@@ -254,8 +261,8 @@ class SecrecyTest(parameterized.TestCase):
     matrix, message = _uniform(8, 4, 3), _uniform(9, 3)
     one, two = (exchange.exchange(scheme, matrix, message) for _ in range(2))
     for a, b in zip(
-      exchange.unpack(scheme.identity, one.sealed),
-      exchange.unpack(scheme.identity, two.sealed),
+      frames.unpack(scheme.identity, one.sealed),
+      frames.unpack(scheme.identity, two.sealed),
     ):
       self.assertNotEqual(a, b)
     self.assertNotEqual(one.masked, two.masked)
@@ -279,7 +286,7 @@ class SecrecyTest(parameterized.TestCase):
 
   @parameterized.parameters((24, True), (1, False))
   def test_ckks_opens_what_hides_the_message(self, mask_bits, hidden):
-    scheme = _built('ckks', mask_bits=mask_bits, width=1).scheme
+    scheme = _build('ckks', mask_bits=mask_bits, width=1).scheme
     matrix = np.ones((4096, 1))
     size = 2.0**mask_bits
     seen = [
@@ -296,26 +303,28 @@ class SecrecyTest(parameterized.TestCase):
     self.assertGreater(np.abs(seen).max(), 0.99 * size)
 
   def test_ckks_masks_fill_both_parts_of_every_slot(self):
-    scheme = _built('ckks').scheme
+    scheme = _build('ckks').scheme
     decryptor, public = scheme.decrypt.args
     (masked,), (mask,) = scheme.blind([None])
     plain = public.seal.Plaintext()
-    decryptor.decrypt(ckks.binding.load(public, masked), plain)
+    decryptor.decrypt(seal.load(public, masked), plain)
     opened = np.array(public.encoder.decode_complex(plain))
     np.testing.assert_allclose(opened, mask, atol=1e-5)
-    size = 2.0**public.mask_bits
+    size = 2.0**public.parameters.mask_bits
     for part in (mask.real, mask.imag):
       self.assertGreater(_p_uniform(part, -size, size), RARE)
     self.assertLess(abs(np.corrcoef(mask.real, mask.imag)[0, 1]), 0.1)
 
   @parameterized.parameters(8, 24, 32)
   def test_ckks_masks_leave_no_low_bits_bare(self, mask_bits):
-    public = _built('ckks', mask_bits=mask_bits).scheme.encrypt.args[0]
-    sizes = np.array(ckks.mask_sizes(public)) * 4.0**public.fraction_bits
+    parameters = _parameters(mask_bits=mask_bits)
+    sizes = (
+      np.array(ckks.mask_sizes(parameters)) * 4.0**parameters.fraction_bits
+    )
     grains = sizes * 2.0**-53  # what a double of that size resolves
     self.assertLessEqual(grains[-1], 1.0)
     np.testing.assert_array_equal(sizes[1:] / grains[:-1], 2.0**mask_bits)
-    self.assertEqual(ckks.mask_sizes(public)[0], 2.0**mask_bits)
+    self.assertEqual(ckks.mask_sizes(parameters)[0], 2.0**mask_bits)
 
   @parameterized.parameters(*SCHEMES)
   def test_the_passive_party_receives_one_number_a_result(self, name):
@@ -330,13 +339,13 @@ class TransportTest(parameterized.TestCase):
   @parameterized.parameters(*SCHEMES)
   def test_a_cut_frame_is_an_error(self, name):
     scheme = _quick(name).scheme
-    frame = exchange.pack(scheme.identity, scheme.encrypt(np.ones(3), (1, 3)))
-    exchange.unpack(scheme.identity, frame)
+    frame = frames.pack(scheme.identity, scheme.encrypt(np.ones(3), (1, 3)))
+    frames.unpack(scheme.identity, frame)
     for end in (0, 1, 35, 36, 39, 40, len(frame) // 2, len(frame) - 1):
       with self.assertRaisesRegex(InputError, 'cut or changed'):
-        exchange.unpack(scheme.identity, frame[:end])
+        frames.unpack(scheme.identity, frame[:end])
     with self.assertRaisesRegex(InputError, 'cut or changed'):
-      exchange.unpack(scheme.identity, frame + b'\0')
+      frames.unpack(scheme.identity, frame + b'\0')
 
   @parameterized.parameters(*SCHEMES)
   def test_a_cut_ciphertext_is_an_error(self, name):
@@ -357,13 +366,13 @@ class TransportTest(parameterized.TestCase):
 
   def test_a_wrong_key_is_an_error_where_ckks_says_nothing(self):
     hyper = dict(poly_modulus_degree=8192)
-    ours, theirs = _built('ckks').scheme, _built('ckks', **hyper).scheme
+    ours, theirs = _build('ckks').scheme, _build('ckks', **hyper).scheme
     ciphertexts = ours.encrypt(np.ones(1), (1, 1))
     wrong = np.frombuffer(theirs.decrypt(ciphertexts, (1, 1)), '<f8')
     self.assertGreater(abs(wrong[0]), 1e3)  # no error, and no ones
-    frame = exchange.pack(ours.identity, ciphertexts)
+    frame = frames.pack(ours.identity, ciphertexts)
     with self.assertRaisesRegex(InputError, 'would decrypt them wrongly'):
-      exchange.unpack(theirs.identity, frame)
+      frames.unpack(theirs.identity, frame)
 
   def test_a_wrong_key_is_an_error_in_paillier(self):
     one, two = (
@@ -371,9 +380,9 @@ class TransportTest(parameterized.TestCase):
       for _ in range(2)
     )
     mixed = two._replace(encrypt=one.encrypt, identity=one.identity)
-    frame = exchange.pack(one.identity, mixed.encrypt(np.ones(1), (1, 1)))
+    frame = frames.pack(one.identity, mixed.encrypt(np.ones(1), (1, 1)))
     with self.assertRaisesRegex(InputError, 'would decrypt them wrongly'):
-      exchange.unpack(two.identity, frame)
+      frames.unpack(two.identity, frame)
 
   @parameterized.parameters(*SCHEMES)
   def test_keys_are_new_every_time(self, name):
@@ -404,7 +413,7 @@ class RefusalTest(parameterized.TestCase):
   def test_larger_degrees_allow_more(self):
     big = dict(poly_modulus_degree=16384, coeff_mod_bit_sizes=(60,) * 4)
     done = exchange.exchange(
-      _built('ckks', **{k: v for k, v in big.items()}).scheme,
+      _build('ckks', **{k: v for k, v in big.items()}).scheme,
       np.eye(2),
       np.array([0.5, -0.25]),
     )
@@ -413,7 +422,9 @@ class RefusalTest(parameterized.TestCase):
   @parameterized.product(name=SCHEMES, value=(np.nan, np.inf, -np.inf, 2.0**40))
   def test_messages_that_do_not_fit(self, name, value):
     linear, cut = _party()
-    run = jax.jit(lambda cut: _quick(name)(jax.random.key(0), linear, cut))
+    run = jax.jit(
+      lambda cut: _quick(name).reveal(jax.random.key(0), linear, cut)
+    )
     says = 'beyond bound' if np.isfinite(value) else 'not finite'
     with self.assertRaisesRegex(Exception, says):
       jax.block_until_ready(run(cut.at[1, 2].set(value)))
@@ -421,7 +432,7 @@ class RefusalTest(parameterized.TestCase):
   @parameterized.parameters(3, 7, 100, 1000)
   def test_a_bound_admits_itself_in_float32(self, batch):
     extreme = np.array([np.float32(1.0) / np.float32(batch)], np.float32)
-    scheme = _built('ckks', bound=1.0 / batch).scheme
+    scheme = _build('ckks', bound=1.0 / batch).scheme
     scheme.encrypt(extreme, (1, 1))
     with self.assertRaisesRegex(InputError, 'beyond bound'):
       scheme.encrypt(1.00001 * extreme, (1, 1))
@@ -437,12 +448,12 @@ class RefusalTest(parameterized.TestCase):
     ):
       with self.assertRaisesRegex(Exception, 'not linear, or not finite'):
         jax.block_until_ready(
-          _quick(name)(jax.random.key(0), wrong, cut).result
+          _quick(name).reveal(jax.random.key(0), wrong, cut).result
         )
 
   def test_the_ring_is_used_up_to_its_edge_and_not_beyond(self):
     short = dict(key_bits=128, bound=2.0**30, insecure_for_tests=True)
-    scheme = _built('paillier', **short).scheme
+    scheme = _build('paillier', **short).scheme
     # Products carry 2^64, so results up to n / 2^65, which is 2^62 to 2^63.
     n = scheme.evaluate.args[0].n
     most = n / 2.0**65 / 2.0**30 * (1 - 1e-6)
@@ -459,16 +470,16 @@ class RefusalTest(parameterized.TestCase):
     big = jax.ShapeDtypeStruct((2**14,), jnp.float32)
     with self.assertRaisesRegex(InputError, 'too large to materialise'):
       jax.eval_shape(
-        lambda m: _quick(name)(jax.random.key(0), lambda m: m, m), big
+        lambda m: _quick(name).reveal(jax.random.key(0), lambda m: m, m), big
       )
 
   def test_a_library_that_is_absent(self):
     with self.assertRaisesRegex(InputError, r"pip install 'labelleak\[he\]'"):
-      exchange.library('labelleak_absent_library')
+      checks.import_library('labelleak_absent_library')
 
   def test_constructors_are_what_the_package_offers(self):
     self.assertEqual(
-      registry.names('he'), ['ckks', 'clear', 'paillier', 'sealed']
+      registry.names('he'), ['ckks', 'ideal', 'paillier', 'plaintext']
     )
 
 
@@ -477,7 +488,7 @@ class CostTest(parameterized.TestCase):
   def test_bytes_are_those_of_a_real_exchange(self, name, shape):
     aggregate = _quick(name)
     matrix, message = _uniform(1, *shape), _uniform(2, shape[1])
-    cost = he.estimate(aggregate, shape[1], shape[0])
+    cost = he.estimate(aggregate, num_inputs=shape[1], num_outputs=shape[0])
     done = exchange.exchange(aggregate.scheme, matrix, message)
     self.assertLen(done.sealed, cost.sealed_bytes)
     self.assertLen(done.masked, cost.masked_bytes)
@@ -495,29 +506,35 @@ class CostTest(parameterized.TestCase):
     self.assertGreaterEqual(count.multiply, count.encrypt)
 
   def test_a_cost_is_the_sum_of_its_roles(self):
-    cost = he.estimate(_quick('paillier'), 100, 50, 700)
+    cost = he.estimate(
+      _quick('paillier'), num_inputs=100, num_outputs=50, num_nonzeros=700
+    )
     self.assertAlmostEqual(
       cost.seconds, cost.active + cost.passive + cost.third
     )
     self.assertGreater(min(cost.active, cost.passive, cost.third), 0.0)
 
   def test_a_scheme_for_small_messages_can_be_estimated(self):
-    cost = he.estimate(_built('ckks', bound=1.0 / 7), 10, 10)
+    cost = he.estimate(
+      _build('ckks', bound=1.0 / 7), num_inputs=10, num_outputs=10
+    )
     self.assertGreater(cost.seconds, 0.0)
 
-  @parameterized.parameters('clear', 'sealed')
+  @parameterized.parameters('plaintext', 'ideal')
   def test_what_is_not_encrypted_takes_no_time(self, name):
-    cost = he.estimate(registry.load('he', name), 100, 50)
+    cost = he.estimate(
+      registry.load('he', name), num_inputs=100, num_outputs=50
+    )
     self.assertEqual((cost.seconds, cost.sealed_bytes), (0.0, 400))
-    he.check(cost, 10**9, 0.0)
+    he.check_hours(cost, steps=10**9, max_hours=0.0)
 
   def test_a_run_that_would_take_too_long_says_so(self):
     cost = he.Cost(36.0, 20.0, 10.0, 6.0, 10**6, 10**6, 10**6)
-    he.check(cost, 100, 1.0)
+    he.check_hours(cost, steps=100, max_hours=1.0)
     with self.assertRaisesRegex(
       InputError, '101 encrypted steps of 36 s and 3 MB would take 1.01 h'
     ):
-      he.check(cost, 101, 1.0)
+      he.check_hours(cost, steps=101, max_hours=1.0)
 
 
 if __name__ == '__main__':

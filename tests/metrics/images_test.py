@@ -74,21 +74,23 @@ class PixelMetricsTest(parameterized.TestCase):
     np.testing.assert_allclose(found['mse'], (high - low) ** 2, rtol=1e-5)
 
   def test_pixels_invert_a_sources_normalisation(self):
-    for name in ('embedded.digits', 'synthetic.images'):
+    for name in ('digits', 'synthetic'):
       for options in ({}, dict(normalise=False)):
-        if name == 'synthetic.images' and options:
+        if name == 'synthetic' and options:
           continue
         source = data.load(name, **options)
-        black, white = (np.broadcast_to(b, source.shape) for b in source.box)
+        black, white = (
+          np.broadcast_to(b, source.shape) for b in source.pixel_range
+        )
         half = (black + white) / 2
         ends = np.stack([black, white, half, 3 * white - black])
-        x = images.pixels(jnp.array(ends), source.box)
+        x = images.pixels(jnp.array(ends), source.pixel_range)
         for row, value in zip(x, (0, 1, 0.5, 1)):
           np.testing.assert_allclose(row, np.full(row.shape, value), atol=1e-6)
-    raw = data.load('embedded.digits', normalise=False)
-    scaled = data.load('embedded.digits')
+    raw = data.load('digits', normalise=False)
+    scaled = data.load('digits')
     np.testing.assert_allclose(
-      images.pixels(jnp.array(scaled.take(np.arange(5))), scaled.box),
+      images.pixels(jnp.array(scaled.take(np.arange(5))), scaled.pixel_range),
       raw.take(np.arange(5)),
       atol=1e-6,
     )

@@ -141,7 +141,7 @@ class F1Test(parameterized.TestCase):
 class ChosenTest(parameterized.TestCase):
   def test_columns_by_number(self):
     split = registry.load(
-      'data', 'vertical.chosen', shape=(6,), columns=((4, 1), (0, 2, 5))
+      'data', 'splits.assignment', shape=(6,), columns=((4, 1), (0, 2, 5))
     )
     x = np.arange(12.0).reshape(2, 6)
     one, other = split(x)
@@ -156,7 +156,7 @@ class ChosenTest(parameterized.TestCase):
   )
   def test_what_does_not_fit(self, columns):
     with self.assertRaisesRegex(InputError, 'different columns 0 to 5'):
-      registry.load('data', 'vertical.chosen', shape=(6,), columns=columns)
+      registry.load('data', 'splits.assignment', shape=(6,), columns=columns)
 
 
 class GainTest(parameterized.TestCase):

@@ -9,7 +9,7 @@ import re
 from absl.testing import parameterized
 import pytest
 
-from labelleak import experiments, sweep
+from labelleak import experiments, spec, sweep
 from labelleak.base import InputError
 from labelleak.report import published
 
@@ -101,30 +101,24 @@ class PublishedSettingsTest(parameterized.TestCase):
   )
   def test_configs_run_the_published_settings(self, name, arg, number):
     """Each printed setting is a point of its config (weights aside)."""
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith(f'LLBG Table {number}:')
-    ]
+    table = published.table(f'llbg Table {number}')
     points = [
       full for _, full in sweep.grid(_get(ROOT / f'configs/{name}.py', arg))
     ]
     models = {full.model.name for full in points}
     for cell in table.cells.values():
-      model = cell.setting['model'].partition('(')[0]
+      model = cell.setting['model']['name']
       if number in (5, 6) or cell.setting['trained']:
         continue  # one model at a time, with its weights file
       self.assertIn(model, models)
       fits = [
         full
         for full in points
-        if sweep.describe(full.model) == cell.setting['model']
+        if spec.plain(full.model) == cell.setting['model']
         and full.batch_size == cell.setting['batch_size']
         and full.partition == cell.setting['partition']
         and full.local_steps == cell.setting['local_steps']
-        and any(
-          spec['name'] == cell.attack
-          and all(spec.get(k) == v for k, v in cell.attack_args.items())
-          for spec in full.attacks
-        )
+        and any(cell.attack.items() <= a.items() for a in full.attacks)
       ]
       self.assertLen(fits, 1, cell)
 
@@ -137,16 +131,14 @@ class PublishedSettingsTest(parameterized.TestCase):
     ('histopathology', 'BHI'),
   )
   def test_completions_are_the_published_ones(self, data, name):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith('Fu Tables 2 and 4')
-    ]
+    table = published.table('fu Table 2')
     config = _get(ROOT / 'configs/completion.py', f'data={data}')
-    specs = [dict(spec) for spec in config.attacks if 'r_max' not in spec]
-    args = {spec.pop('name'): spec for spec in specs}
+    attacks = [dict(a) for a in config.attacks if 'r_max' not in a]
+    by_name = {a['name']: a for a in attacks}
     for (row, _), cell in table.cells.items():
       if row == name:
-        self.assertEqual(cell.setting['model'], sweep.describe(config.model))
-        self.assertEqual(cell.attack_args, args[cell.attack])
+        self.assertEqual(cell.setting['model'], spec.plain(config.model))
+        self.assertEqual(cell.attack, by_name[cell.attack['name']])
 
   @parameterized.parameters(
     ('cifar10', 'CIFAR-10', 'cifar10'),
@@ -154,9 +146,7 @@ class PublishedSettingsTest(parameterized.TestCase):
     ('histopathology', 'BHI', 'breast_histopathology x2'),
   )
   def test_depths_are_the_published_ones(self, data, prefix, name):
-    (table,) = [
-      t for t in published.TABLES if t.title.startswith('Fu supplement')
-    ]
+    table = published.table('fu supplement Figure 2')
     config = _get(ROOT / 'configs/completion_depth.py', f'data={data}')
     points = [full for _, full in sweep.grid(config)]
     asked = [c for (k, _), c in table.cells.items() if k.startswith(prefix)]
@@ -165,22 +155,20 @@ class PublishedSettingsTest(parameterized.TestCase):
       (full,) = [p for p in points if p.depth == cell.setting['depth']]
       setting = dict(
         data=name,
-        model=sweep.describe(full.model),
+        model=spec.plain(full.model),
         depth=full.depth,
         labelled=full.aux.per_class * (10 if data == 'cifar10' else 2),
       )
       self.assertEqual(cell.setting, setting)
-      args = [{k: v for k, v in a.items() if k != 'name'} for a in full.attacks]
-      names = [a['name'] for a in full.attacks]
-      self.assertIn((cell.attack, cell.attack_args), list(zip(names, args)))
+      self.assertIn(cell.attack, [dict(a) for a in full.attacks])
 
   @parameterized.parameters(('resnet20', 'cifar10, '), ('mnist', 'mnist, B'))
   def test_vertical_settings_are_the_published_ones(self, part, prefix):
     cells = {
       label: cell
-      for table in published.bli.TABLES
-      for (label, column), cell in table.cells.items()
-      if label.startswith(prefix) and column == 'inversion'
+      for name in ('bli Table 2', 'bli MNIST record')
+      for (label, _), cell in published.table(name).cells.items()
+      if label.startswith(prefix)
     }
     self.assertNotEmpty(cells)
     config = _get(ROOT / 'configs/bli.py', f'part={part}')
@@ -189,7 +177,7 @@ class PublishedSettingsTest(parameterized.TestCase):
       fits = [
         full
         for full in points
-        if sweep.describe(full.model) == cell.setting['model']
+        if spec.plain(full.model) == cell.setting['model']
         and full.dataset.name == cell.setting['data']
         and full.batch_size == cell.setting['batch_size']
         and full.split.name == cell.setting['split']
@@ -200,7 +188,8 @@ class PublishedSettingsTest(parameterized.TestCase):
 
   def test_trained_attacks_are_the_published_ones(self):
     config = _get(ROOT / 'configs/llbg_imagenet.py', 'table=5')
-    asked = {(spec['name'], spec.get('confidence')) for spec in config.attacks}
-    for table in published.TABLES[4:6]:
-      for cell in table.cells.values():
-        self.assertIn((cell.attack, cell.attack_args.get('confidence')), asked)
+    asked = {(a['name'], a.get('confidence')) for a in config.attacks}
+    for number in (5, 6):
+      for cell in published.table(f'llbg Table {number}').cells.values():
+        attack = cell.attack
+        self.assertIn((attack['name'], attack.get('confidence')), asked)

@@ -9,13 +9,13 @@ import time
 
 from absl.testing import parameterized
 
-from labelleak import report
+from labelleak import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _CONFIG = '--config=configs/llbg_cifar.py:runlocal'
 _SMALL = (
   _CONFIG,
-  "--config.dataset={'name': 'embedded.digits'}",
+  "--config.dataset={'name': 'digits'}",
   "--config.attacks=({'name': 'counts.llbg'}, {'name': 'counts.ebi'})",
   "--config.sweep=(('batch_size', (50, 60, 70, 80)),)",
 )
@@ -66,7 +66,7 @@ class KillTest(parameterized.TestCase):
       time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    left = report.read(killed)
+    left = runs.read(killed)
     self.assertBetween(len(left), 3, 9)  # of 12: stopped in mid-sweep
     for workdir in (killed, whole):
       process = _launch(*_SMALL, f'--workdir={workdir}')
@@ -74,12 +74,12 @@ class KillTest(parameterized.TestCase):
       self.assertEqual(process.returncode, 0, err)
       self.assertIn('random', out)
     comparable = [
-      [report.comparable(row) for row in report.read(workdir)]
+      [runs.comparable(row) for row in runs.read(workdir)]
       for workdir in (killed, whole)
     ]
     self.assertLen(comparable[0], 12)
     self.assertEqual(*comparable)
-    ours, theirs = report.trials(killed), report.trials(whole)
+    ours, theirs = runs.trials(killed), runs.trials(whole)
     self.assertEqual(ours.keys(), theirs.keys())
     for name, values in ours.items():
       self.assertEqual(values.tolist(), theirs[name].tolist())

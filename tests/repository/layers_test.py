@@ -23,7 +23,8 @@ ORDER = (
   ('he', 'defenses'),
   ('models', 'train'),
   ('data',),
-  ('registry',),
+  ('registry', 'runs'),
+  ('spec',),
   ('base',),
 )
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}

@@ -9,7 +9,7 @@ import sys
 from absl.testing import absltest
 import numpy as np
 
-from labelleak import hfl, report
+from labelleak import hfl, runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _STRANGER = ('configs/proportional.py', '')  # the reader's own
@@ -79,7 +79,7 @@ class StrangersAttackTest(absltest.TestCase):
     )
     self.assertEqual(process.returncode, 0, process.stderr)
     self.assertIn('proportional', process.stdout)
-    rows = {row['attack']: row for row in report.read(root / 'run')}
+    rows = {row['attack']['name']: row for row in runs.read(root / 'run')}
     accuracy = {
       name: row['metrics']['count_accuracy']['mean']
       for name, row in rows.items()

@@ -69,7 +69,7 @@ def _joint_grads(state, batch, each, top):
 
 class CodeTest(parameterized.TestCase):
   def test_a_renaming_changes_messages_and_not_predictions(self):
-    code = label_codes.permutation(num_classes=K, seed=1)
+    code = label_codes.permutation(num_classes=K, seed=1).labels
     batch, links = _batch(), [vfl.link(), vfl.link()]
     parties = [_party(), _party()]
     coded = vfl.protocol(parties, None, links, code=code)
@@ -91,7 +91,8 @@ class CodeTest(parameterized.TestCase):
     self.assertAlmostEqual(float(metrics['accuracy']), float(hits), places=6)
 
   def test_a_row_keeps_its_random_label(self):
-    code = label_codes.randomized_response(num_classes=K, epsilon=0.5)
+    make = label_codes.randomized_response
+    code = make(num_classes=K, epsilon=0.5).labels
     seen = optax.GradientTransformationExtraArgs(
       lambda params: jnp.zeros((B, K)),
       lambda updates, state, params=None, *, labels, **extra: (updates, labels),
@@ -154,7 +155,7 @@ class ProtocolTest(parameterized.TestCase):
   )
   def test_gradients_are_those_of_the_joint_loss(self, parties, with_top, seal):
     top = _top() if with_top else None
-    aggregate = he.sealed() if seal else he.clear()
+    aggregate = he.ideal() if seal else he.plaintext()
     protocol = _protocol(parties, top, aggregate)
     batch = _batch(parties)
     state = protocol.init(jax.random.key(0), batch.xs)
@@ -179,7 +180,7 @@ class ProtocolTest(parameterized.TestCase):
   def test_a_sealed_view_has_no_gradient_of_an_example(self):
     batch = _batch()
     for top in (None, _top()):
-      protocol = _protocol(top=top, aggregate=he.sealed())
+      protocol = _protocol(top=top, aggregate=he.ideal())
       state = protocol.init(jax.random.key(0), batch.xs)
       _, (views, _) = jax.eval_shape(protocol.step, state, batch)
       for view in views:
@@ -191,7 +192,7 @@ class ProtocolTest(parameterized.TestCase):
     self.assertEqual(views[0].cut_grads.shape, (B, K))  # the check can fail
 
   def test_scan_trains_and_stacks_views(self):
-    protocol = _protocol(aggregate=he.sealed())
+    protocol = _protocol(aggregate=he.ideal())
     batches = [_batch(seed=s) for s in range(4)]
     state = protocol.init(jax.random.key(0), batches[0].xs)
     stacked = jax.tree.map(lambda *a: np.stack(a), *batches)
@@ -359,7 +360,7 @@ class InputErrorTest(absltest.TestCase):
 
   def test_a_sealed_batch_of_one_row_is_refused(self):
     batch = _batch(size=1)
-    protocol = _protocol(aggregate=he.sealed())
+    protocol = _protocol(aggregate=he.ideal())
     state = protocol.init(jax.random.key(0), batch.xs)
     with self.assertRaisesRegex(InputError, 'at least 2 rows'):
       jax.eval_shape(protocol.step, state, batch)

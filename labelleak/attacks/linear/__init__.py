@@ -18,9 +18,9 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 
+from labelleak import defenses
 from labelleak.attacks.linear import equations, propagation
 from labelleak.base import Attack, InputError, attack
-from labelleak.defenses import label_codes
 
 _HEAD = 'head'  # name of every classifier of `models`
 _CUT = 1e-5  # singular values of the head's input below this share are zero
@@ -98,7 +98,7 @@ def full(
   def infer(key, view, known):
     with jax.ensure_compile_time_eval():
       eye = jnp.eye(known.num_classes)
-      assumed = label_codes.build(code, known.num_classes)
+      assumed = defenses.build(code, known.num_classes, only='labels').labels
       rows = assumed.encode(jax.random.key(0), eye)
     options = rounds, steps, ridge, damping, excess
     return solve(key, view, known, *options, rows).y

@@ -138,8 +138,8 @@ def _cut(view, name) -> chex.Array:
   if view.cut_grads is None:
     raise InputError(
       f'{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='clear'), or an attack on view.param_grads such as"
-      " 'linear.full'."
+      " aggregate=dict(name='plaintext'), or an attack on view.param_grads"
+      " such as 'linear.full'."
     )
   return view.cut_grads
 

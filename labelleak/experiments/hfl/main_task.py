@@ -10,24 +10,92 @@ clipped, noised and compressed (FedSGD). With one client, FedAVG is the same but
 for compression, which then acts once in S steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
+import itertools
 import json
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import defenses, models, sweep, train
+from labelleak import defenses, models, spec, sweep, train
 from labelleak.base import InputError
 from labelleak.defenses import accounting
-from labelleak.experiments import inputs
+from labelleak.experiments import sources
+from labelleak.spec import Spec
 
 _DELTA = 1e-5  # of differential privacy
 
 
-def check(field: str, options: dict) -> None:
+class MainTask(NamedTuple):
+  """Trainings that tell what defenses cost, one a seed.
+
+  Attributes:
+    defended: each as JSON; empty where none was asked for.
+    plain: the same without a defense.
+    facts: what identifies them: `main_task`, the model and data where they are
+      not the attack's, and `epsilon`.
+  """
+
+  defended: tuple[str, ...] = ()
+  plain: tuple[str, ...] = ()
+  facts: Mapping[str, Any] = {}
+
+  def accuracy(self) -> dict[str, np.ndarray]:
+    """Returns `main_accuracy` and `relative_accuracy` over seeds, if any."""
+    if not self.defended:
+      return {}
+    defended = np.array([_accuracy(training) for training in self.defended])
+    plain = np.array([_accuracy(training) for training in self.plain])
+    return dict(main_accuracy=defended, relative_accuracy=defended - plain)
+
+
+def build(
+  options: Optional[Mapping[str, Any]],
+  *,
+  dataset: Spec,
+  model: Spec,
+  data_dir: Optional[str],
+  defense: Sequence[Spec],
+  seed: int,
+) -> MainTask:
+  """Reads `config.main_task`, and refuses what cannot run.
+
+  Args:
+    options: of `train.classifier`, `seeds` to repeat it with, and the `dataset`
+      and `model` to train where they are not those of the attack. None: no main
+      task.
+    dataset: of the attack.
+    model: of the attack.
+    data_dir: where prepared data sets live.
+    defense: of the clients.
+    seed: the first one.
+
+  Raises:
+    InputError: an option that is missing or wrong.
+  """
+  options = dict(options or {})
+  if not options:
+    return MainTask()
+  check('main_task', options)
+  seeds = range(seed, seed + options.pop('seeds', 1))
+  other = {k: options.pop(k) for k in ('model', 'dataset') if k in options}
+  shared = dict(dataset=dataset, model=model, data_dir=data_dir) | other
+  dump = lambda **own: json.dumps(spec.plain(shared | own))
+  links = [*itertools.chain(*defenses.split(defense))]
+  defended, plain = (
+    tuple(dump(options=options, links=chain, seed=s) for s in seeds)
+    for chain in (links, ())
+  )
+  dry = functools.partial(_train, defended[0], steps=0, progress=False)
+  jax.eval_shape(dry)
+  name = ' on '.join(spec.describe(v) for v in other.values())
+  facts = dict(main_task=name) if name else {}
+  return MainTask(defended, plain, facts | privacy(links, options['steps']))
+
+
+def check(field: str, options: Mapping[str, Any]) -> None:
   """Refuses options of a training that lack what has no default.
 
   Raises:
@@ -38,102 +106,49 @@ def check(field: str, options: dict) -> None:
       raise InputError(f'config.{field} lacks {option!r}; add it.')
 
 
-def validate(config: ConfigDict, links: Sequence[dict]) -> None:
-  """Refuses, before a run, a `config.main_task` that cannot run.
-
-  Raises:
-    InputError: what is wrong with it.
-  """
-  for spec in _specs(config, links)[:1]:
-    jax.eval_shape(functools.partial(_trained, spec, steps=0, progress=False))
-
-
-def accuracy(
-  config: ConfigDict, links: Sequence[dict]
-) -> dict[str, np.ndarray]:
-  """`main_accuracy` and `relative_accuracy` over seeds; {} where not asked for.
-
-  `config.main_task` holds options of `train.classifier`, `seeds` to repeat it
-  with (the first is `config.seed`), and the `dataset` and `model` to train
-  where they are not those of the attack.
-
-  Args:
-    config: of the point.
-    links: its defenses, in the order in which a gradient meets them.
-  """
-  defended, plain = (
-    np.array([_accuracy(spec) for spec in _specs(config, chain)])
-    for chain in (links, ())
-  )
-  if not len(defended):
-    return {}
-  return dict(main_accuracy=defended, relative_accuracy=defended - plain)
-
-
-def describe(config: ConfigDict) -> Optional[str]:
-  """The model and data of the main task, None where they are the attack's."""
-  own = config.get('main_task') or {}
-  parts = [sweep.describe(own[k]) for k in ('model', 'dataset') if k in own]
-  return ' on '.join(parts) or None
-
-
-def privacy(config: ConfigDict, links: Sequence[dict]) -> dict[str, float]:
-  """`epsilon` at delta 1e-5 of the messages of one training; {} without any.
+def privacy(links: Sequence[Spec], steps: int) -> dict[str, float]:
+  """Returns `epsilon` at delta 1e-5 of the messages of a training, if bounded.
 
   Of the client, not of an example: clipping acts on the mean of a mini-batch,
   so that replacing its examples moves a message by up to twice the clip, and
   nothing is gained by the size of the batch. Steps of a Gaussian compose to one
   of stddev / sqrt(steps), exactly.
   """
-  release = accounting.release(links)
-  if not (config.get('main_task') and release and release[0]):
+  release = accounting.release(defenses.build(links).strengths)
+  if not (release and release[0]):
     return {}
   import dp_accounting  # seconds, which only such a run should pay
 
   stddev, max_norm = release
-  multiplier = stddev / (2 * max_norm * config.main_task.steps**0.5)
+  multiplier = stddev / (2 * max_norm * steps**0.5)
   spent = dp_accounting.get_epsilon_gaussian(multiplier, _DELTA)
   return dict(epsilon=float(f'{spent:.3g}'))
 
 
-def _specs(config, links):
-  """One training for each seed, as JSON; none without a `config.main_task`."""
-  options = dict(config.get('main_task') or {})
-  if not options:
-    return []
-  check('main_task', options)
-  own = {
-    field: dict(options.pop(field, None) or config[field])
-    for field in ('dataset', 'model')
-  }
-  seeds = range(config.seed, config.seed + options.pop('seeds', 1))
-  own |= dict(data_dir=config.data_dir, options=options, links=links)
-  return [json.dumps(dict(own, seed=seed)) for seed in seeds]
+@functools.cache
+def _accuracy(training: str) -> float:
+  """Returns test accuracy after a training; points share the undefended one."""
+  variables, options = _train(training), json.loads(training)
+  return train.accuracy(_model(options), variables, _source(options))
 
 
-def _trained(spec, **override):
-  """Variables after the training that a spec describes."""
-  spec = json.loads(spec)
+def _train(training: str, **override: Any):
+  """Returns the variables after a training that is told as JSON."""
+  options = json.loads(training)
   return train.classifier(
-    _model(spec),
-    _source(spec, 'train'),
-    seed=spec['seed'],
-    defense=defenses.build(spec['links']),
-    **spec['options'] | override,
+    _model(options),
+    _source(options, 'train'),
+    seed=options['seed'],
+    key=sweep.key(options['seed'], 'main_task'),
+    defense=defenses.build(options['links']).gradient,
+    **options['options'] | override,
   )
 
 
-@functools.cache
-def _accuracy(spec):
-  """Test accuracy after `_trained`; all points share the undefended one."""
-  variables, spec = _trained(spec), json.loads(spec)
-  return train.accuracy(_model(spec), variables, _source(spec))
+def _source(options, split: Optional[str] = None):
+  return sources.load(options['dataset'], options['data_dir'], split)
 
 
-def _source(spec, split=None):
-  data = {field: spec[field] for field in ('dataset', 'data_dir')}
-  return inputs.source(ConfigDict(data), split)
-
-
-def _model(spec):
-  return models.load(num_classes=_source(spec).num_classes, **spec['model'])
+def _model(options):
+  num_classes = _source(options).num_classes
+  return models.load(num_classes=num_classes, **options['model'])

@@ -1,6 +1,5 @@
 """Horizontal FL: images of a client's batch, restored with extracted labels."""
 
-from collections.abc import Callable
 import functools
 
 import jax.numpy as jnp
@@ -8,35 +7,33 @@ from ml_collections import ConfigDict
 
 from labelleak import metrics
 from labelleak.base import InputError, Reconstruction
-from labelleak.experiments import inputs
+from labelleak.experiments import Measure, grants
 from labelleak.experiments.hfl import label_counts
+from labelleak.experiments.hfl.build import GRANTS, build
 from labelleak.metrics import images, perceptual
 
 _METRICS = ('count_accuracy', 'mse', 'psnr', 'ssim', 'cw_ssim')
 
 
-def experiment(*, config: ConfigDict) -> Callable:
-  """One client's round and every reconstruction from the same view.
+def experiment(*, config: ConfigDict) -> Measure:
+  """Prepares one client's round and all reconstructions from the same view.
 
   Attacks share batches, updates and first guesses, so that rows with other
-  labels differ by the labels alone. A row whose `labels` are 'granted' is
-  given the batch's own, an upper bound and no attack; its `known` says so.
+  labels differ by the labels alone. A row whose `labels` are 'granted' has the
+  batch's own, an upper bound and no attack; its `known` says so. The images are
+  in the results' `arrays`.
 
   Args:
     config: fields as in `configs/common.py: hfl`, and `lpips`, the path of its
       weights or None, and `shown`, trials whose images are kept.
 
-  Returns:
-    measure(progress) -> results, with the images in `arrays`; see
-    `labelleak.experiments`.
-
   Raises:
     InputError: as the experiment `label_counts`; the data are no images, an
       attack restores none, or LPIPS cannot run.
   """
-  config = config.copy_and_resolve_references()
-  source = inputs.source(config)
-  if source.box is None or len(source.shape) != 3:
+  setup = build(config)
+  source, shown = setup.source, config.shown
+  if source.pixel_range is None or len(source.shape) != 3:
     raise InputError(
       f'{source.name} holds no images, examples of shape {source.shape};'
       ' reconstruct other data.'
@@ -45,44 +42,52 @@ def experiment(*, config: ConfigDict) -> Callable:
   if config.lpips:
     perceptual.check(source.shape)
     weights = perceptual.load(config.lpips)
-  names = (*_METRICS, *(('lpips',) if config.lpips else ()), 'objective')
-  measure = label_counts.observed(
-    config,
+  attackers = grants.load(
+    config.attacks,
+    config.known,
+    fields=(*GRANTS, 'labels'),
+    baseline='reconstruction.random',
+  )
+  measure = label_counts.prepare(
+    setup,
+    attackers,
     label_counts.Scoring(
-      baseline='reconstruction.random',
-      score=functools.partial(_scored, source.box),
-      metrics=lambda clients: names,
+      score=functools.partial(_score, source.pixel_range),
+      metrics=(*_METRICS, *(('lpips',) if weights else ()), 'objective'),
       shared=weights,
-      grants=(*label_counts.GRANTS, 'labels'),
     ),
+    trials=config.trials,
+    per_device=config.per_device,
   )
 
   def restore(progress):
-    results = measure(progress)
-    for result in results:
-      arrays = result['arrays']
-      result['arrays'] = {k: a[: config.shown] for k, a in arrays.items()}
-    return results
+    return [_crop(result, shown) for result in measure(progress)]
 
   return restore
 
 
-def _scored(box, found, batches, known, weights):
-  """Metrics of a `Reconstruction`, and the images as bytes."""
+def _crop(result, shown):
+  """Keeps the images of the first trials."""
+  arrays = {k: a[:shown] for k, a in result.arrays.items()}
+  return result._replace(arrays=arrays)
+
+
+def _score(pixel_range, found, batches, known, weights):
+  """Returns metrics of a `Reconstruction`, and the images as bytes."""
   if not isinstance(found, Reconstruction):
     raise InputError(
       'an attack of this config restores no images; use those of'
       ' attacks.reconstruction, whose `labels` name an attack of counts.'
     )
   truth = batches.y.sum((0, 1)).astype(jnp.int32)
-  named = jnp.bincount(found.labels, length=known.num_classes)
+  counts = jnp.bincount(found.labels, length=known.num_classes)
   x = batches.xs[0]
-  originals = images.pixels(x.reshape(-1, *x.shape[2:]), box)
-  restored = images.pixels(found.x, box)
-  close, restored = images.similarity(restored, originals, weights)
+  originals = images.pixels(x.reshape(-1, *x.shape[2:]), pixel_range)
+  restored = images.pixels(found.x, pixel_range)
+  values, restored = images.similarity(restored, originals, weights)
   return dict(
-    close,
-    count_accuracy=metrics.count_accuracy(named, truth),
+    values,
+    count_accuracy=metrics.count_accuracy(counts, truth),
     objective=found.objective,
     originals=_bytes(originals),
     restored=_bytes(restored),

@@ -6,7 +6,6 @@ the labels apart (t-SNE), after an honest training and after one with a
 malicious optimizer.
 """
 
-from collections.abc import Callable
 import functools
 
 import jax
@@ -14,95 +13,90 @@ from ml_collections import ConfigDict
 import numpy as np
 from sklearn import manifold
 
-from labelleak.experiments.vfl import fitting, model_completion
+from labelleak import sweep
+from labelleak.experiments import Measure
+from labelleak.experiments.vfl import model_completion
 from labelleak.metrics import attribution
 
 _DIGITS = 3  # of what a row keeps for pictures
 
 
-def experiment(*, config: ConfigDict) -> Callable:
-  """Trains the joint model as each attack would have it, and looks at it.
+def experiment(*, config: ConfigDict) -> Measure:
+  """Prepares trainings as each attack would have them, and a look at each.
+
+  Values are the `reliance` on the attacker, a share, and the `main_accuracy`;
+  figures are the first trial's `points` [n, 3] (two coordinates and the label)
+  and `maps` (image and map).
 
   Args:
     config: fields as in `configs/common.py: completion`, and `figures` with
       `rows` of the test split that reliance is measured on, `points` of the
       t-SNE, `images` of Grad-CAM (0: none) and its `layer`.
 
-  Returns:
-    measure(progress) -> results, whose values are the `reliance` on the
-    attacker, a share, and the `main_accuracy`; the first trial's `points`
-    [n, 3] (two coordinates and the label) and `maps` (image and map). See
-    `labelleak.experiments`.
-
   Raises:
     InputError: anything in the config that cannot run.
   """
-  config = config.copy_and_resolve_references()
   setup = model_completion.prepare(config)
+  figures = config.figures.to_dict()
 
   def measure(progress):
-    values = [[] for _ in setup.specs]
+    values = [[] for _ in setup.attackers]
     pictures = {}
     for trial in range(config.trials):
-      for optimizer, model in setup.runs.items():
-        found, state = _run(setup, model, trial, str(bool(optimizer)))
+      for optimizer, joint in setup.joints.items():
+        state = joint.fit(config.seed + trial, name=str(bool(optimizer)))
+        reliance = _reliance(joint, state, config.seed + trial, figures['rows'])
+        scores = model_completion.score_main(joint, state)
         if not trial:
-          pictures[optimizer] = _pictures(setup, model, state)
-        for each, attack in zip(values, setup.attacks):
-          if model_completion.optimizer(attack) is optimizer:
-            each.append(found)
+          pictures[optimizer] = _pictures(joint, state, config.seed, **figures)
+        for own, attacker in zip(values, setup.attackers):
+          if model_completion.optimizer_of(attacker) is optimizer:
+            own.append(dict(reliance=reliance, **scores))
       progress(1)
     results = model_completion.results(setup, values)
     return [
-      dict(result, **pictures[model_completion.optimizer(attack)])
-      for result, attack in zip(results, setup.attacks)
+      result._replace(figures=pictures[model_completion.optimizer_of(attacker)])
+      for result, attacker in zip(results, setup.attackers)
     ]
 
   return measure
 
 
-def _run(setup, model, trial, name):
-  """Metrics of one training, and its state."""
-  config, source = setup.config, setup.tested
-  seed = config.seed + trial
-  state = fitting.fit(config, model, setup.source, seed, name=name)
-  rows = _some(len(source.y), config.figures.rows)
-  xs = model.split(source.take(rows))
+def _reliance(joint, state, seed, rows) -> float:
+  """Returns how far the joint model relies on the attacker, a share."""
+  source = joint.tested
+  rows = _spread(len(source.y), rows)
   y = np.eye(source.num_classes, dtype=np.float32)[source.y[rows]]
-  predict = functools.partial(jax.jit(model.protocol.predict), state)
-  shares = attribution.reliance(jax.random.key(seed), predict, xs, y)
-  found = dict(reliance=float(shares[config.attacker]))
-  return found | model_completion.main(setup, model, state), state
+  predict = functools.partial(jax.jit(joint.protocol.predict), state)
+  xs = joint.split(source.take(rows))
+  shares = attribution.reliance(sweep.key(seed, 'reliance'), predict, xs, y)
+  return float(shares[joint.attacker])
 
 
-def _pictures(setup, model, state):
-  """What the row of an attack keeps for `report.explained`."""
-  config, source = setup.config, setup.source
-  rows = _some(len(source.y), config.figures.points)
-  party = model.parties[config.attacker]
-  x = model.split(source.take(rows))[config.attacker]
-  variables = state.variables[config.attacker]
+def _pictures(joint, state, seed, *, points, images, layer, rows):
+  """Returns what the row of an attack keeps for its pictures."""
+  del rows
+  source, party = joint.source, joint.party
+  rows = _spread(len(source.y), points)
+  variables = state.variables[joint.attacker]
+  x = joint.part(source.take(rows))
   h, _ = party.apply(variables, x, train=False, key=None)
-  near = min(30.0, (len(rows) - 1) / 3)
-  flat = manifold.TSNE(perplexity=near, random_state=config.seed)
-  points = np.column_stack([flat.fit_transform(np.asarray(h)), source.y[rows]])
-  found = dict(points=points.round(_DIGITS).tolist())
-  if not config.figures.images:
-    return found
-  images = source.take(_some(len(source.y), config.figures.images))
-  predict = functools.partial(model.protocol.predict, state)
-  maps = attribution.gradcam(
-    predict, model.split(images), layer=config.figures.layer
-  )
-  pairs = zip(np.asarray(images), np.asarray(maps))
-  return found | dict(
-    maps=[
-      dict(image=image.round(_DIGITS).tolist(), map=seen.round(3).tolist())
-      for image, seen in pairs
-    ]
-  )
+  perplexity = min(30.0, (len(rows) - 1) / 3)
+  flat = manifold.TSNE(perplexity=perplexity, random_state=seed)
+  flat = np.column_stack([flat.fit_transform(np.asarray(h)), source.y[rows]])
+  pictures = dict(points=flat.round(_DIGITS).tolist())
+  if not images:
+    return pictures
+  x = source.take(_spread(len(source.y), images))
+  predict = functools.partial(joint.protocol.predict, state)
+  maps = attribution.gradcam(predict, joint.split(x), layer=layer)
+  pictures['maps'] = [
+    dict(image=image.round(_DIGITS).tolist(), map=each.round(3).tolist())
+    for image, each in zip(np.asarray(x), np.asarray(maps))
+  ]
+  return pictures
 
 
-def _some(size, num):
-  """`num` rows, evenly spread, the same for all."""
+def _spread(size, num):
+  """Returns `num` rows, evenly spread, the same for all."""
   return np.unique(np.linspace(0, size - 1, min(num, size)).astype(int))

@@ -1,51 +1,71 @@
 """Vertical FL: passive parties that change what is learnt, not only look.
 
-Backdoors and relabelling (`attacks.backdoor`): each attack of each trial is
+Backdoors and relabelling (`attacks.replacement`): each attack of each trial is
 a training of its own, beside one that is not attacked.
 """
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import attacks, data, metrics, registry, sweep
+from labelleak import attacks, metrics, registry, spec, sweep, vfl
 from labelleak.attacks.backdoor import Notes
-from labelleak.base import InputError, Tampering
+from labelleak.base import InputError
+from labelleak.data import batches as data_batches
 from labelleak.data import poison, triggers
-from labelleak.experiments import grants
-from labelleak.experiments.vfl import batch_inference as attacked
-from labelleak.experiments.vfl import fitting, inferred, joint
+from labelleak.experiments import Measure
+from labelleak.experiments.result import NO_ATTACK, Result, Setting
+from labelleak.experiments.vfl import inferred
+from labelleak.experiments.vfl.build import build
+from labelleak.experiments.vfl.joint import Joint
+from labelleak.spec import Spec
 
-_CLEAN = 'none'  # the attack of a training that nobody attacks
 _SHOWN = 4  # examples in a row
 
 
 class Trial(NamedTuple):
-  """One target class, rows to poison, and a seed for all else."""
+  """One target class, rows to poison, and a seed for all else.
+
+  Attributes:
+    seed: of the trainings.
+    target: class.
+    poison: rows that bear the trigger, and those of the target class.
+    extra: rows appended to a batch.
+  """
 
   seed: int
   target: int
   poison: poison.Poison
-  extra: int  # rows appended to a batch
+  extra: int
 
 
 class World(NamedTuple):
-  """What the trainings of a point share."""
+  """What the trainings of a point share.
 
-  config: ConfigDict
-  source: data.Source
-  tested: data.Source
+  Attributes:
+    build: (tampering=, attackers=) -> the joint model under an attack.
+    joint: the joint model that nobody attacks.
+    trigger: what opens the backdoor.
+    bearers: [N] test rows whose triggered form is tested.
+    attackers: parties that collude.
+    setting: identifies the point.
+  """
+
+  build: Callable[..., Joint]
+  joint: Joint
   trigger: triggers.Trigger
-  bearers: np.ndarray  # [N] of `tested`, rows whose triggered form is tested
+  bearers: np.ndarray
+  attackers: tuple[int, ...]
+  setting: Setting
 
 
-def experiment(*, config: ConfigDict) -> Callable:
-  """Trains the joint model under each attack, and once without.
+def experiment(*, config: ConfigDict) -> Measure:
+  """Prepares trainings of the joint model under each attack, and without one.
 
   A trial has a seed, `seed` + t, that all its trainings share, and a target
   class: `poison.target`, or t modulo K where that is None. `poison` also holds
@@ -55,201 +75,219 @@ def experiment(*, config: ConfigDict) -> Callable:
   an attack that finds labels, they first watch an epoch of another training and
   know the poisoned rows' labels as far as it finds them.
 
+  Values, all after the last step: `backdoor_rate` of triggered test rows, of
+  other classes than the target; the published `backdoor_count`; `main_accuracy`
+  on test rows without trigger; `norm_shift`, by how many deviations the trigger
+  moves the norm of the attackers' embeddings, on average; and, with an
+  inference, `label_accuracy` on the poisoned rows.
+
   Args:
     config: fields as in `configs/common.py: vfl`, with `poisoned`.
-
-  Returns:
-    measure(progress) -> results; see `labelleak.experiments`. Values, all after
-    the last step: `backdoor_rate` of triggered test rows, of other classes than
-    the target; the published `backdoor_count`; `main_accuracy` on test rows
-    without trigger; `norm_shift`, by how many deviations the trigger moves the
-    norm of the attackers' embeddings, on average; and, with an inference,
-    `label_accuracy` on the poisoned rows.
 
   Raises:
     InputError: anything in the config that cannot run; a trigger in an honest
       party's part, tampering that a sealed link does not allow, no training.
   """
-  config = config.copy_and_resolve_references()
-  if not joint.trained(config):
-    raise InputError(
-      f'train.steps={config.train.steps} trains nothing; raise it.'
-    )
-  world = _world(config)
-  specs = grants.specs(
-    config, attacked.GRANTS, links=config.defense, baseline=_CLEAN
+  trigger, options = config.trigger.to_dict(), config.poison.to_dict()
+  world = _world(functools.partial(build, config), trigger, options)
+  specs = _specs(config.attacks)
+  joints = [_joint(world, entry) for entry in specs]
+  seeds = range(config.seed, config.seed + config.trials)
+  trials = _draw(world, seeds, **options)
+  _check_trigger(world)
+  training = world.joint.training
+  steps = config.trials * len(specs) * training.steps
+  world.joint.check_cost(training.batch_size + trials[0].extra, steps)
+  observe = inferred.observer(
+    world.joint,
+    options['inference'],
+    config.known,
+    per_class=config.aux.per_class,
   )
-  joints = [_joint(world, spec) for spec in specs]
-  trials = [_draw(world, t) for t in range(config.trials)]
-  widest = max(trial.extra for trial in trials)  # one shape, one compilation
-  trials = [trial._replace(extra=widest) for trial in trials]
-  _check_trigger(world, joints[0])
-  size = config.train.batch_size + widest
-  steps = config.trials * len(specs) * config.train.steps
-  joint.check_cost(config, joints[0], world.source, size, steps)
-  observe = inferred.observer(config, joints[-1], world.source)
-  unknown = np.full(len(world.source.y), -1)
-  for spec, model in zip(specs, joints):
-    _trace(world, spec, model, trials[0], unknown)
+  unknown = np.full(len(world.joint.source.y), -1)
+  for entry, joint in zip(specs, joints):
+    _trace(world, entry, joint, trials[0], unknown)
 
   def measure(progress):
-    values, shown = [], None
+    values, examples = [[] for _ in specs], {}
     for trial in trials:
       labels, known = unknown, {}
       if observe:
-        rows, y = trial.poison.rows, world.source.y
-        labels = inferred.labels(
-          config, joints[-1], world.source, observe, rows, trial.seed
-        )
+        rows, y = trial.poison.rows, world.joint.source.y
+        labels = inferred.labels(world.joint, observe, rows, trial.seed)
         known = dict(label_accuracy=float((labels[rows] == y[rows]).mean()))
-      for i, (spec, model) in enumerate(zip(specs, joints)):
-        batches = _batches(world, spec, model, trial, labels)
-        state = fitting.fit(
-          config,
-          model,
-          world.source,
-          trial.seed,
-          batches=batches,
-          name=f'{sweep.describe(spec)} of {trial.target}' if batches else '',
-        )
-        values.append((i, _judge(world, model, state, trial) | known))
-        if shown is None:
-          shown = _examples(world, model, state, trial)
+      for own, entry, joint in zip(values, specs, joints):
+        state = _fit(world, entry, joint, trial, labels)
+        own.append(_judge(world, joint, state, trial) | known)
+        examples = examples or _examples(world, joint, state, trial)
       progress(1)
-    return [
-      _result(world, spec, [v for i, v in values if i == place], trials)
-      | (dict(examples=shown) if place == 0 and shown else {})
-      for place, spec in enumerate(specs)
+    results = [
+      _result(world, entry, own, trials) for entry, own in zip(specs, values)
     ]
+    shown = dict(examples=examples) if examples else {}
+    first = results[0]._replace(figures=dict(results[0].figures, **shown))
+    return [first, *results[1:]]
 
   return measure
 
 
-def _world(config):
-  source = joint.source(config)
-  tested = joint.source(config, config.train.tested)
-  trigger = registry.load(
-    'data', shape=source.shape, **config.trigger.to_dict()
+def _world(build, trigger, options) -> World:
+  """Returns what all trainings share."""
+  joint = build()
+  joint.check_training()
+  facts = dict(trigger=spec.plain(trigger), poison=spec.plain(options))
+  trigger = registry.load('data', shape=joint.source.shape, **trigger)
+  setting = joint.setting._replace(
+    batch_size=joint.training.batch_size,
+    extra=dict(joint.setting.extra, **facts),
   )
-  bearers = triggers.bearers(tested, trigger)
-  return World(config, source, tested, trigger, bearers)
+  return World(
+    build=build,
+    joint=joint,
+    trigger=trigger,
+    bearers=triggers.bearers(joint.tested, trigger),
+    attackers=tuple(options['attackers']),
+    setting=setting,
+  )
 
 
-def _joint(world, spec):
-  """The joint model under an attack."""
-  name, attackers = spec['name'], tuple(world.config.poison.attackers)
-  if name == _CLEAN:
-    return joint.build(world.config, world.source)
-  tampering = attacks.load(name, **grants.hyper(spec))
-  if not (attackers and isinstance(tampering, Tampering)):
+def _specs(entries) -> list[Spec]:
+  """Returns the attacks of a config, a training without one among them."""
+  for entry in entries:
+    if not isinstance(entry, dict) or 'name' not in entry:
+      raise InputError(
+        f'{entry!r} is no attack; write dicts with a name, such as'
+        " {'name': 'backdoor.backdoor'}."
+      )
+  specs = [dict(entry) for entry in entries]
+  clean = any(entry['name'] == NO_ATTACK['name'] for entry in specs)
+  return specs if clean else [*specs, NO_ATTACK]
+
+
+def _joint(world, entry) -> Joint:
+  """Returns the joint model under an attack."""
+  if entry == NO_ATTACK:
+    return world.joint
+  attack = attacks.load(entry['name'], **spec.arguments(entry))
+  changes = [getattr(attack, part, None) for part in ('send', 'tamper')]
+  if not (world.attackers and any(changes)):
     raise InputError(
-      f'{name} with poison.attackers={attackers} changes no message; name an'
-      ' attack such as backdoor.backdoor, and one party at least.'
+      f'{entry["name"]} with poison.attackers={world.attackers} changes no'
+      ' message; name an attack such as backdoor.backdoor, and one party at'
+      ' least.'
     )
-  return joint.build(
-    world.config, world.source, attackers=attackers, tampering=tampering
-  )
+  return world.build(tampering=attack, attackers=world.attackers)
 
 
-def _draw(world, t):
-  """The trial `t`."""
-  config, source = world.config, world.source
-  options = config.poison.to_dict()
-  target, most = options.pop('target'), source.num_classes
-  target = t % most if target is None else target
-  if not 0 <= target < most:
+def _draw(
+  world, seeds, *, target, attackers, inference, **options
+) -> list[Trial]:
+  """Returns the trials, their batches of one width: one compilation."""
+  del attackers, inference
+  source, training = world.joint.source, world.joint.training
+  most = source.num_classes
+  if target is not None and not 0 <= target < most:
     raise InputError(
       f'poison.target={target} must be a class, 0..{most - 1}, or None.'
     )
-  del options['attackers'], options['inference']
-  seed = config.seed + t
   borne = world.trigger.borne and triggers.bearers(source, world.trigger)
-  chosen = poison.choose(source.y, target, **options, seed=seed, borne=borne)
-  order = seed if config.train.shuffle else None
-  extra = poison.width(
-    chosen, config.train.batch_size, config.train.steps, seed=order
-  )
-  return Trial(seed, target, chosen, extra)
+  trials = []
+  for t, seed in enumerate(seeds):
+    own = t % most if target is None else target
+    chosen = poison.choose(source.y, own, **options, seed=seed, borne=borne)
+    extra = poison.width(
+      chosen,
+      training.batch_size,
+      training.steps,
+      seed=seed if training.shuffle else None,
+    )
+    trials.append(Trial(seed, own, chosen, extra))
+  widest = max(trial.extra for trial in trials)
+  return [trial._replace(extra=widest) for trial in trials]
 
 
-def _batches(world, spec, model, trial, labels):
-  """Numbers of steps to their poisoned batches; None of a clean training."""
-  if spec['name'] == _CLEAN:
+def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
+  """Returns the poisoned batches of steps; None of a clean training."""
+  if entry == NO_ATTACK:
     return None
-  config = world.config
-  source = triggers.marked(world.source, world.trigger, trial.poison.rows)
-  order = trial.seed if config.train.shuffle else None
+  training = joint.training
+  source = triggers.marked(joint.source, world.trigger, trial.poison.rows)
+  order = trial.seed if training.shuffle else None
 
   def batches(numbers):
     plan = poison.batches(
-      trial.poison, config.train.batch_size, numbers, trial.extra, seed=order
+      trial.poison, training.batch_size, numbers, trial.extra, seed=order
     )
     notes = Notes(
       pairs=plan.pairs,
       inferred=np.where(plan.mask > 0, labels[plan.index], -1),
       target=np.full(len(numbers), trial.target),
     )
-    batch = joint.batch_of(source, model.split, plan.index, plan.mask)
+    batch = data_batches.batch(source, joint.split, plan.index, plan.mask)
     return batch._replace(notes=notes)
 
   return batches
 
 
-def _trace(world, spec, model, trial, labels):
+def _fit(world, entry, joint, trial, labels) -> vfl.State:
+  """Returns the joint model after a training under an attack."""
+  batches = _batches(world, entry, joint, trial, labels)
+  name = f'{spec.describe(entry)} of {trial.target}' if batches else ''
+  return joint.fit(trial.seed, batches=batches, name=name)
+
+
+def _trace(world, entry, joint, trial, labels):
   """Finds what cannot run before anything does."""
-  batches = _batches(world, spec, model, trial, labels)
+  batches = _batches(world, entry, joint, trial, labels)
   if not batches:
     return
   batch = jax.tree.map(lambda a: a[0], batches(np.arange(1) + 1))
-  state = jax.eval_shape(model.protocol.init, jax.random.key(0), batch.xs)
-  jax.eval_shape(model.protocol.step, state, batch)
+  state = jax.eval_shape(joint.protocol.init, sweep.key(0, 'trace'), batch.xs)
+  jax.eval_shape(joint.protocol.step, state, batch)
 
 
-def _check_trigger(world, model):
+def _check_trigger(world):
   """Refuses a trigger in what an honest party holds."""
-  unset = np.full((1, *world.source.shape), np.nan, np.float32)
-  parts = model.split(world.trigger.place(unset))
-  attackers = set(world.config.poison.attackers)
+  unset = np.full((1, *world.joint.source.shape), np.nan, np.float32)
+  parts = world.joint.split(world.trigger.place(unset))
   for p, part in enumerate(parts):
-    if p not in attackers and not np.isnan(part).all():
+    if p not in world.attackers and not np.isnan(part).all():
       raise InputError(
         f'the trigger reaches into the part of party {p}, which is none of'
-        f' poison.attackers={tuple(sorted(attackers))}; move it or add the'
-        ' party.'
+        f' poison.attackers={world.attackers}; move it or add the party.'
       )
 
 
-def _judge(world, model, state, trial):
-  """Metrics of a model at the end."""
-  tested = world.tested
+def _judge(world, joint, state, trial) -> dict[str, float]:
+  """Returns metrics of a model at the end; truth meets it here."""
+  tested = joint.tested
   rows = np.flatnonzero(world.bearers)
   marked = triggers.marked(tested, world.trigger, rows)
   y = np.eye(tested.num_classes, dtype=np.float32)[tested.y[rows]]
-  p = joint.on_rows(model, model.protocol.predict, state, marked)[rows]
-  plain, moved = (_norms(world, model, state, s) for s in (tested, marked))
+  p = joint.score(joint.protocol.predict, state, marked)[rows]
+  plain, moved = (_norms(world, joint, state, s) for s in (tested, marked))
   without = ~world.bearers if world.trigger.borne else world.bearers
   shift = moved[rows].mean() - plain[without].mean()
   return dict(
     backdoor_rate=float(metrics.backdoor_rate(p, y, trial.target)),
     backdoor_count=float(metrics.backdoor_count(p, y, trial.target)),
-    main_accuracy=joint.accuracy(model, state, tested),
+    main_accuracy=joint.accuracy(state),
     norm_shift=float(shift / plain[without].std()),
   )
 
 
-def _norms(world, model, state, source):
-  """Norms of what the attackers send of each row together, [N]."""
-  attackers = tuple(world.config.poison.attackers)
-  return joint.on_rows(model, _norm(model, attackers), state, source)
+def _norms(world, joint, state, source) -> np.ndarray:
+  """Returns norms of what the attackers send of each row together, [N]."""
+  return joint.score(_norm(joint.parties, world.attackers), state, source)
 
 
 @functools.lru_cache(maxsize=16)  # one function, one compilation
-def _norm(model, attackers):
-  """(state, xs) -> [B]."""
+def _norm(parties, attackers):
+  """Returns (state, xs) -> [B]."""
 
   def norm(state, xs):
     hs = [
-      model.parties[p].apply(state.variables[p], xs[p], train=False, key=None)
+      parties[p].apply(state.variables[p], xs[p], train=False, key=None)
       for p in attackers
     ]
     return jnp.linalg.norm(jnp.concatenate([h for h, _ in hs], -1), axis=-1)
@@ -257,40 +295,37 @@ def _norm(model, attackers):
   return norm
 
 
-def _examples(world, model, state, trial):
-  """Test images without and with the trigger, and what they are taken for."""
-  tested = world.tested
+def _examples(world, joint, state, trial) -> dict[str, Any]:
+  """Returns test images with and without trigger, and what they pass for."""
+  tested = joint.tested
   if len(tested.shape) != 3 or world.trigger.borne:
-    return None
+    return {}
   rows = np.flatnonzero(tested.y != trial.target)[:_SHOWN]
   plain = tested.take(rows)
-  pictures = dict(plain=plain, triggered=world.trigger.place(plain))
-  predict = jax.jit(model.protocol.predict)
+  images = dict(plain=plain, triggered=world.trigger.place(plain))
+  predict = jax.jit(joint.protocol.predict)
   return dict(
     label=tested.y[rows].tolist(),
     target=trial.target,
-    **{k: np.round(x, 3).tolist() for k, x in pictures.items()},
+    **{k: np.round(x, 3).tolist() for k, x in images.items()},
     taken_for={
-      k: np.asarray(predict(state, model.split(x))).argmax(-1).tolist()
-      for k, x in pictures.items()
+      k: np.asarray(predict(state, joint.split(x))).argmax(-1).tolist()
+      for k, x in images.items()
     },
   )
 
 
-def _result(world, spec, values, trials):
-  """What an experiment returns for one attack."""
-  config = world.config
-  facts = joint.facts(config, world.source, config.train.batch_size)
-  facts['setting'].update(
-    trigger=sweep.describe(config.trigger),
-    poison=sweep.describe(config.poison),
-  )
-  return dict(
-    grants.identity(config, spec),
-    **facts,
-    per_trial=[
-      dict(target=trial.target, **{k: round(v, 4) for k, v in value.items()})
-      for trial, value in zip(trials, values)
-    ],
+def _result(world, entry, values, trials) -> Result:
+  """Returns the result of one attack."""
+  return Result(
+    {k: v for k, v in entry.items() if k != 'known'},
+    (),
+    world.setting,
     values={k: np.array([v[k] for v in values]) for k in values[0]},
+    figures=dict(
+      per_trial=[
+        dict(target=trial.target, **{k: round(v, 4) for k, v in value.items()})
+        for trial, value in zip(trials, values)
+      ]
+    ),
   )

@@ -1,77 +1,92 @@
 """Labels that attackers infer before they replace them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Optional
 
+import chex
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import data
-from labelleak.base import InputError
-from labelleak.experiments.vfl import batch_inference as attacked
-from labelleak.experiments.vfl import fitting, joint
+from labelleak import sweep, vfl
+from labelleak.base import Batch, InputError
+from labelleak.experiments import grants
+from labelleak.experiments.vfl import batch_inference
+from labelleak.experiments.vfl.joint import Joint
+from labelleak.spec import Spec
 
 _OTHER = 10**6  # seeds of trainings that are watched, not attacked
 
+# (key, state, batch) -> (state after the step, classes [B] that it showed)
+Observer = Callable[
+  [chex.PRNGKey, vfl.State, Batch], tuple[vfl.State, chex.Array]
+]
+
 
 def observer(
-  config: ConfigDict, model: joint.Joint, source: data.Source
-) -> Optional[Callable]:
-  """(key, state, batch) -> (state after the step, classes [B] that it showed).
+  joint: Joint,
+  inference: Optional[Spec],
+  known: Sequence[str],
+  *,
+  per_class: int,
+) -> Optional[Observer]:
+  """Returns what watches a training step by an attack; None without one.
 
-  By the attack on labels `poison.inference`; None without one.
+  Args:
+    joint: the joint model.
+    inference: an attack on labels.
+    known: what it is granted.
+    per_class: rows of each class whose labels may be granted.
 
   Raises:
-    InputError: it is no such attack, lacks a grant, or `batch_size` is not
+    InputError: it is no attack on labels, lacks a grant, or `batch_size` is not
       that of the training.
   """
-  if not config.poison.inference:
+  if not inference:
     return None
-  if config.batch_size != config.train.batch_size:
+  if joint.draws.batch_size != joint.training.batch_size:
     raise InputError(
-      f'batch_size={config.batch_size} must be that of the training,'
-      f' {config.train.batch_size}, whose steps are watched; change it.'
+      f'batch_size={joint.draws.batch_size} must be that of the training,'
+      f' {joint.training.batch_size}, whose steps are watched; change it.'
     )
-  spec = dict(config.poison.inference)
-  scores = attacked.scorer(config, model, [spec], source.num_classes)
+  attackers = grants.load(
+    [inference],
+    known,
+    fields=batch_inference.GRANTS,
+    baseline=inference.get('name'),
+  )
+  score = batch_inference.scorer(joint, attackers, per_class=per_class)
 
   def observe(key, state, batch):
-    (found,) = scores(key, batch, state)
-    return model.protocol.step(state, batch)[0], found.argmax(-1)
+    (scores,) = score(key, batch, state)
+    return joint.protocol.step(state, batch)[0], scores.argmax(-1)
 
-  batch = _batch(config, model, source, 1, config.seed)
-  state = jax.eval_shape(model.protocol.init, jax.random.key(0), batch.xs)
-  jax.eval_shape(observe, jax.random.key(0), state, batch)
+  key, batch = sweep.key(0, 'trace'), _batch(joint, 1, 0)
+  state = jax.eval_shape(joint.protocol.init, key, batch.xs)
+  jax.eval_shape(observe, key, state, batch)
   return jax.jit(observe)
 
 
 def labels(
-  config: ConfigDict,
-  model: joint.Joint,
-  source: data.Source,
-  observe: Callable,
-  rows: np.ndarray,
-  seed: int,
+  joint: Joint, observe: Observer, rows: np.ndarray, seed: int
 ) -> np.ndarray:
-  """Classes of `rows` as the first epoch of another training shows them, [N].
+  """Returns classes [N] of `rows`, as an epoch of another training shows them.
 
   That training is watched, not changed: it has an initialisation and an order
   of its own. Rows of a short last batch stay unknown. All others are -1.
   """
-  found = np.full(len(source.y), -1)
+  classes = np.full(len(joint.source.y), -1)
   seed += _OTHER
-  state = fitting.start(config, model, source, seed)
-  for number in range(1, len(source.y) // config.train.batch_size + 1):
-    batch = _batch(config, model, source, number, seed)
-    key = jax.random.fold_in(jax.random.key(seed), number)
-    state, named = observe(key, state, batch)
-    found[batch.index] = np.asarray(named)
-  known = np.full(len(source.y), -1)
-  known[rows] = found[rows]
-  return known
+  state = joint.init(seed)
+  for number in range(1, len(classes) // joint.training.batch_size + 1):
+    batch = _batch(joint, number, seed)
+    key = jax.random.fold_in(sweep.key(seed, 'observer'), number)
+    state, seen = observe(key, state, batch)
+    classes[batch.index] = np.asarray(seen)
+  poisoned = np.full(len(classes), -1)
+  poisoned[rows] = classes[rows]
+  return poisoned
 
 
-def _batch(config, model, source, number, seed):
-  batch = fitting.epochs(config, model, source, np.array([number]), seed)
+def _batch(joint, number, seed):
+  batch = joint.epochs(np.array([number]), seed)
   return jax.tree.map(lambda a: a[0], batch)

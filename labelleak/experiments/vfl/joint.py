@@ -1,427 +1,314 @@
-"""The joint model of a vertical config: parties, links, batches, training."""
+"""A joint model with its data and its training: what experiments ask of it."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
+import hashlib
+import os
 from typing import NamedTuple, Optional
 
+import chex
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
-import optax
 
-from labelleak import (
-  base,
-  data,
-  defenses,
-  he,
-  models,
-  registry,
-  sweep,
-  train,
-  vfl,
-)
-from labelleak.base import Batch, InputError
-from labelleak.defenses import accounting, label_codes
-from labelleak.experiments import grants, inputs
-
-_EVALUATED = 2048  # rows of a batch when accuracy is measured
-_DELTA = 1e-5  # of differential privacy
+from labelleak import base, data, he, sweep, train, vfl
+from labelleak.base import Batch, InputError, Party
+from labelleak.data import batches as data_batches
+from labelleak.data.splits import Split
+from labelleak.experiments.result import Setting
+from labelleak.models import weights
 
 
-class Joint(NamedTuple):
-  """What a config's vertical model consists of."""
+class Training(NamedTuple):
+  """How a joint model is trained.
+
+  Attributes:
+    steps: of training; 0: none.
+    batch_size: of a step.
+    shuffle: whether every epoch has an order of its own.
+    workdir: where states are kept, to go on from; None: nowhere.
+    identity: tells apart what made a state.
+  """
+
+  steps: int
+  batch_size: int
+  shuffle: bool
+  workdir: Optional[str]
+  identity: str
+
+  def steps_per_epoch(self, rows: int) -> int:
+    """Returns the steps of an epoch over so many rows."""
+    return -(-rows // self.batch_size)
+
+  def folder(self, seed: int, name: str) -> Optional[str]:
+    """Returns where the state of a training is kept, by what made it."""
+    if not self.workdir:
+      return None
+    made_by = hashlib.sha256((self.identity + name).encode()).hexdigest()
+    return os.path.join(self.workdir, made_by[:16], str(seed))
+
+  def check(self, rows: int, sealed: bool) -> None:
+    """Refuses batches that are empty, or of one row under a sealed link."""
+    size = self.batch_size
+    if size < 1:
+      raise InputError(f'train.batch_size={size} must be at least 1; raise it.')
+    if self.steps and sealed and (size == 1 or rows % size == 1):
+      raise InputError(
+        f'train.batch_size={size} leaves a sealed batch of 1 of {rows} rows:'
+        ' its sum over the batch reveals that row; change it.'
+      )
+
+
+class Draws(NamedTuple):
+  """How each trial draws the batch that it attacks.
+
+  Attributes:
+    draw: 'random' draws classes and rows anew for every trial, as the BLI paper
+      does; 'first' takes the first of both, as VFLAIR does.
+    classes: how many of the data set's; None: all.
+    batch_size: B.
+    seed: of the draws.
+  """
+
+  draw: str
+  classes: Optional[int]
+  batch_size: int
+  seed: int
+
+  def rows(
+    self, source: data.Source, trial: int
+  ) -> tuple[data.Source, np.ndarray]:
+    """Returns the source of a trial's classes, and the rows of its batch [B].
+
+    Raises:
+      InputError: an unknown draw, or more rows than these classes hold.
+    """
+    rng = np.random.default_rng([self.seed, trial])
+    classes = np.arange(source.num_classes)
+    if self.draw == 'random':
+      classes = np.sort(rng.permutation(classes)[: self.classes])
+    elif self.draw == 'first':
+      classes = classes[: self.classes]
+    else:
+      raise InputError(
+        f"draw={self.draw!r} is unknown; use 'random' or 'first'."
+      )
+    part = data.of_classes(source, classes)
+    size, held = self.batch_size, len(part.y)
+    if not 2 <= size <= held:
+      raise InputError(
+        f'batch_size={size} must lie in 2..{held}, the rows of'
+        f' {len(classes)} classes of {source.name}; change it.'
+      )
+    if self.draw == 'random':
+      return part, rng.choice(held, size, replace=False)
+    return part, np.arange(size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+  """A joint model, its data and its training.
+
+  Attributes:
+    protocol: of its training.
+    parties: P; the last one is active.
+    links: P.
+    split: x [n, ...] -> P x [n, ...].
+    source: rows to train on, and to attack.
+    tested: rows that accuracy is of; None without a training.
+    num_classes: K.
+    attacker: a passive party.
+    training: how it is trained.
+    draws: how the trials of an experiment draw batches.
+    weights: file of the bottoms' pretrained weights; None: none.
+    max_hours: that encryption may take.
+    setting: identifies the point.
+  """
 
   protocol: vfl.Protocol
-  parties: tuple  # P x base.Party
-  links: tuple  # P x vfl.Link
-  split: Callable  # x [n, ...] -> P x [n, ...]
+  parties: tuple[Party, ...]
+  links: tuple[vfl.Link, ...]
+  split: Split
+  source: data.Source
+  tested: Optional[data.Source]
+  num_classes: int
+  attacker: int
+  training: Training
+  draws: Draws
+  weights: Optional[str]
+  max_hours: float
+  setting: Setting
 
+  @property
+  def party(self) -> Party:
+    """The attacker's own party."""
+    return self.parties[self.attacker]
 
-def source(config: ConfigDict, split: Optional[str] = None) -> data.Source:
-  """A split of the config's data, of the first `classes` where it is trained.
+  def part(self, x: chex.Array) -> chex.Array:
+    """Returns what the attacker holds of examples x [n, ...]."""
+    return self.split(x)[self.attacker]
 
-  Untrained models draw their classes anew for every trial (`attacked`).
-  """
-  found = inputs.source(config, split)
-  most, num = found.num_classes, config.classes
-  if num is not None and not 2 <= num <= most:
-    raise InputError(
-      f'classes={num} must lie in 2..{most}, the number of {found.name}; change'
-      ' it.'
+  def draw(self, index: np.ndarray) -> Batch:
+    """Returns the attacked batches of trials [n], leaves [n, B, ...]."""
+    batches = []
+    for trial in index.tolist():
+      source, rows = self.draws.rows(self.source, trial)
+      batches.append(data_batches.batch(source, self.split, rows))
+    return jax.tree.map(lambda *a: np.stack(a), *batches)
+
+  def epochs(self, numbers: np.ndarray, seed: Optional[int]) -> Batch:
+    """Returns the batches of training steps [n], from 1, leaves [n, B, ...]."""
+    return data_batches.epochs(
+      self.source,
+      self.split,
+      self.training.batch_size,
+      numbers,
+      seed=seed if self.training.shuffle else None,
     )
-  return (
-    data.of_classes(found, range(num or most)) if trained(config) else found
-  )
 
+  def init(self, seed: int, batches: Optional[vfl.Batches] = None) -> vfl.State:
+    """Returns what the training of a seed starts from.
 
-def trained(config: ConfigDict) -> bool:
-  """Whether the joint model is trained before it is attacked."""
-  return config.train.steps > 0
+    Parameters follow from the seed, those of bottoms but for their heads from
+    a file, if there is one; what a link keeps has the size of a batch.
+    """
+    batches = batches or (lambda numbers: self.epochs(numbers, None))
+    xs = jax.tree.map(lambda a: a[0], batches(np.arange(1) + 1).xs)
+    key = sweep.key(seed, 'training')
+    state = base.jit_once(self.protocol.init)(key, xs)
+    if not self.weights:
+      return state
+    load = lambda bottom: weights.load(self.weights, bottom, head='fresh')
+    return state._replace(variables=tuple(map(load, state.variables)))
 
+  def fit(
+    self,
+    seed: int,
+    *,
+    batches: Optional[vfl.Batches] = None,
+    name: str = '',
+    progress: Optional[bool] = None,
+  ) -> vfl.State:
+    """Returns the joint model after its training, epoch by epoch.
 
-def build(
-  config: ConfigDict,
-  source: data.Source,
-  *,
-  attackers: Sequence[int] = (),
-  tampering: Optional[base.Tampering] = None,
-  optimizer: Optional[base.MakeOptimizer] = None,
-) -> Joint:
-  """Parties with bottoms of one kind, passive links defended and aggregated.
+    With a workdir the state is kept there, by what made it, and a training that
+    was killed goes on from it.
 
-  The active party's own link is clear and carries no defense, unless
-  `defend_active` says so, as in the code of Fu et al.
+    Args:
+      seed: of the initialisation and of the order.
+      batches: of the steps, where they are not the epochs of `source`.
+      name: tells a training apart from others of the same config.
+      progress: whether to show a bar; None shows it on a terminal.
+    """
+    return vfl.fit(
+      self.protocol,
+      self.init(seed, batches),
+      batches or (lambda numbers: self.epochs(numbers, seed)),
+      steps=self.training.steps,
+      workdir=self.training.folder(seed, name),
+      progress=progress,
+    )
 
-  Args:
-    config: of the point.
-    source: gives the shape of an example and the number of classes.
-    attackers: parties that do not follow the protocol.
-    tampering: of their messages.
-    optimizer: of their bottoms, in the place of the config's.
+  def fit_all(
+    self, seeds: Sequence[int], stops: Sequence[int]
+  ) -> list[vfl.State]:
+    """Returns states [T, ...] of all seeds' trainings, one for each stop.
 
-  Raises:
-    InputError: a split, model, defense, aggregator or optimizer that does not
-      exist or does not fit, an attacker who is no passive party.
-  """
-  fields = ['dataset', 'split', 'model', 'aggregate', 'optimizer']
-  optional = ('top', 'top_optimizer', 'penalty')
-  for field in (*fields, *(f for f in optional if config[f])):
-    if 'name' not in config[field]:
-      raise InputError(f'config.{field} lacks a name; add it.')
-  split = registry.load('data', shape=source.shape, **config.split.to_dict())
-  num = len(split(np.zeros((1, *source.shape), np.float32)))
-  for each in (config.attacker, *attackers):
-    if not 0 <= each < num - 1:
+    As `fit`, vmapped and without checkpoints.
+
+    Args:
+      seeds: T.
+      stops: ascending steps; the states after each of them are returned.
+    """
+    shuffle = self.training.shuffle
+
+    def batches(numbers):
+      if not shuffle:  # the same for all
+        return self.epochs(numbers, None)
+      each = [self.epochs(numbers, seed) for seed in seeds]
+      return jax.tree.map(lambda *a: np.stack(a, 1), *each)
+
+    step = vfl.train_step(self.protocol)
+    step = jax.vmap(step, (0, 0 if shuffle else None))
+
+    def mean(states, batch):
+      states, metrics = step(states, batch)
+      return states, dict(loss=metrics['loss'].mean())  # decoding costs time
+
+    starts = [self.init(seed) for seed in seeds]
+    states = jax.tree.map(lambda *a: jnp.stack(a), *starts)
+    stopped, done = [], 0
+    for stop in stops:
+      following = lambda numbers, done=done: batches(numbers + done)
+      states = train.fit(mean, states, following, steps=stop - done)
+      stopped.append(states)
+      done = stop
+    return stopped
+
+  def accuracy(
+    self, state: vfl.State, source: Optional[data.Source] = None
+  ) -> float:
+    """Returns the share of rows, of the test rows by default, named right."""
+    return vfl.accuracy(self.protocol, state, source or self.tested, self.split)
+
+  def score(
+    self,
+    function: Callable[[vfl.State, tuple[chex.Array, ...]], chex.Array],
+    state: vfl.State,
+    source: data.Source,
+  ) -> np.ndarray:
+    """Returns (state, xs of a batch) -> [B, ...] for all rows, [N, ...]."""
+    run = functools.partial(jax.jit(function), state)
+    return vfl.score_rows(run, source, self.split)
+
+  def traffic(self, batch_size: int) -> tuple[vfl.Traffic, ...]:
+    """Returns bytes of a step's messages, for each passive party.
+
+    Raises:
+      InputError: a step that cannot be traced.
+    """
+    hs, variables = self._shapes(batch_size)
+    return tuple(
+      vfl.traffic(link.aggregate, h, v['params'])
+      for link, h, v in zip(self.links[:-1], hs, variables)
+    )
+
+  def check_cost(self, batch_size: int, steps: int) -> None:
+    """Refuses what encryption would draw out beyond `max_hours`."""
+    aggregate = self.links[0].aggregate
+    if aggregate.scheme is None:
+      return
+    hs, variables = self._shapes(batch_size)
+    outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
+    cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
+    he.check_hours(
+      cost,
+      steps=steps * (len(self.parties) - 1),
+      max_hours=self.max_hours,
+    )
+
+  def check_training(self) -> None:
+    """Refuses a config that trains nothing.
+
+    Raises:
+      InputError: names the number of steps.
+    """
+    if not self.training.steps:
       raise InputError(
-        f'attacker={each} must be a passive party, 0 to {num - 2} of'
-        f' {num} parties; the last one holds the labels.'
+        f'train.steps={self.training.steps} trains nothing; raise it.'
       )
-  aggregate = registry.load('he', **config.aggregate.to_dict())
-  steps_per_epoch = _epoch(config, len(source.y), he.hides(aggregate))
-  tx = _optimizer(config.optimizer.to_dict(), steps_per_epoch)
-  width = config.cut_width or source.num_classes
-  bottom = models.load(num_classes=width, **config.model.to_dict())
-  parties = [vfl.party(bottom, tx)] * num
-  if optimizer:
-    own = _optimizer(config.optimizer.to_dict(), steps_per_epoch, optimizer)
-    for p in attackers:
-      parties[p] = vfl.party(bottom, own)
-  parties = tuple(parties)
-  top = None
-  if config.top:
-    model = models.load(num_classes=source.num_classes, **dict(config.top))
-    if config.top_optimizer:
-      tx = _optimizer(dict(config.top_optimizer), steps_per_epoch)
-    top = vfl.party(model, tx)
-  defense = defenses.build(config.defense)
-  own = vfl.link(defense) if config.defend_active else vfl.link()
-  passive = [
-    vfl.link(
-      defense,
-      aggregate=aggregate,
-      tampering=tampering if p in attackers else None,
+
+  def _shapes(self, batch_size):
+    """Returns shapes of all embeddings and variables, from a step's trace.
+
+    Raises:
+      InputError: a model that the protocol cannot train.
+    """
+    source = data.of_classes(self.source, range(self.num_classes))
+    batch = data_batches.batch(
+      source, self.split, np.zeros(batch_size, np.int64)
     )
-    for p in range(num - 1)
-  ]
-  links = (*passive, own)
-  penalty = config.penalty and registry.load(
-    'defenses.penalties', **dict(config.penalty)
-  )
-  protocol = vfl.protocol(
-    parties,
-    top,
-    links,
-    code=label_codes.build(config.code, source.num_classes),
-    loss=_loss(config, source.num_classes),
-    penalty=penalty,
-    steps_per_epoch=steps_per_epoch,
-  )
-  return Joint(protocol, parties, links, split)
-
-
-def _epoch(config, held, sealed):
-  """Training steps of an epoch over `held` rows."""
-  size = config.train.batch_size
-  if size < 1:
-    raise InputError(f'train.batch_size={size} must be at least 1; raise it.')
-  if trained(config) and sealed and (size == 1 or held % size == 1):
-    raise InputError(
-      f'train.batch_size={size} leaves a sealed batch of 1 of {held} rows: its'
-      ' sum over the batch reveals that row; change it.'
-    )
-  return -(-held // size)
-
-
-def _loss(config, num_classes):
-  """Cross entropy, of weighted classes where the config weighs them."""
-  weights = config.get('class_weights', ())
-  if not weights:
-    return vfl.cross_entropy
-  if len(weights) != num_classes:
-    raise InputError(
-      f'class_weights={tuple(weights)} are not one for each of {num_classes}'
-      ' classes; change them.'
-    )
-  return vfl.weighted_cross_entropy(weights)
-
-
-def _optimizer(options, steps_per_epoch, make=None):
-  """An optimizer; `decay` 'epoch' is VFLAIR's schedule, a tuple Fu et al.'s.
-
-  Its name is one of optax or, dotted, of `attacks`; `make` takes its place.
-  `rates` has other rates for the modules whose names begin so, at any level:
-  {'head': 5e-4} where all else learns at `lr`.
-  """
-  lr, decay = options.pop('lr', None), options.pop('decay', None)
-  rates = options.pop('rates', {})
-  name = options.pop('name')
-  for field, rate in (
-    ('lr', lr),
-    *((f'rates.{k}', v) for k, v in rates.items()),
-  ):
-    if rate is None or rate <= 0:
-      raise InputError(f'optimizer.{field}={rate} must be a positive number.')
-
-  def built(rate):
-    schedule = _schedule(rate, decay, steps_per_epoch)
-    if make:
-      return make(name=name, learning_rate=schedule, **options)
-    if '.' in name:
-      return registry.load('attacks', name, learning_rate=schedule, **options)
-    return train.transformation(name, schedule, **options)
-
-  if not rates:
-    return built(lr)
-  groups = {'': built(lr)} | {k: built(rate) for k, rate in rates.items()}
-  return optax.multi_transform(groups, functools.partial(_groups, tuple(rates)))
-
-
-def _groups(prefixes, params):
-  """The longest prefix of a module on the path of each leaf, or ''."""
-
-  def group(path, _):
-    found = [p for p in prefixes if any(k.key.startswith(p) for k in path[:-1])]
-    return max(found, key=len, default='')
-
-  found = jax.tree.map_with_path(group, params)
-  for prefix in {*prefixes} - {*jax.tree.leaves(found)}:
-    raise InputError(
-      f'optimizer.rates.{prefix} is of no module; those of the model are'
-      f' {", ".join(params)}.'
-    )
-  return found
-
-
-def _schedule(lr, decay, steps_per_epoch):
-  """A rate, or its schedule over the steps."""
-  if decay is None:
-    return lr
-  if decay == 'epoch':
-    epoch = lambda step: jnp.maximum(step // steps_per_epoch, 1)
-    return lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
-  if isinstance(decay, tuple):
-    drops = {epoch * steps_per_epoch: 0.1 for epoch in decay}
-    return optax.piecewise_constant_schedule(lr, drops)
-  raise InputError(
-    f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
-    ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
-    ' None.'
-  )
-
-
-def attacked(config: ConfigDict, source: data.Source, trial: int) -> tuple:
-  """(source of the trial's classes, rows of its batch [B]).
-
-  `config.draw` 'random' draws classes and rows anew for every trial, as the
-  BLI paper does; 'first' takes the first of both, as VFLAIR does.
-
-  Raises:
-    InputError: an unknown draw, or more rows than these classes hold.
-  """
-  rng = np.random.default_rng([config.seed, trial])
-  classes = np.arange(source.num_classes)
-  if config.draw == 'random':
-    classes = np.sort(rng.permutation(classes)[: config.classes])
-  elif config.draw == 'first':
-    classes = classes[: config.classes]
-  else:
-    raise InputError(
-      f"draw={config.draw!r} is unknown; use 'random' or 'first'."
-    )
-  part = data.of_classes(source, classes)
-  size, held = config.batch_size, len(part.y)
-  if not 2 <= size <= held:
-    raise InputError(
-      f'batch_size={size} must lie in 2..{held}, the rows of'
-      f' {len(classes)} classes of {source.name}; change it.'
-    )
-  rows = np.arange(size)
-  if config.draw == 'random':
-    rows = rng.choice(held, size, replace=False)
-  return part, rows
-
-
-def batches(
-  config: ConfigDict, source: data.Source, split: Callable, index: np.ndarray
-) -> Batch:
-  """Batches of the trials `index` [n], leaves [n, B, ...]."""
-  each = []
-  for trial in index:
-    part, rows = attacked(config, source, int(trial))
-    each.append(batch_of(part, split, rows, np.ones(len(rows), np.float32)))
-  return jax.tree.map(lambda *a: np.stack(a), *each)
-
-
-def batch_of(
-  source: data.Source, split: Callable, index: np.ndarray, mask: np.ndarray
-) -> Batch:
-  """Rows `index` [..., B] of the data."""
-  x = source.take(index.reshape(-1))
-  xs = tuple(a.reshape(*index.shape, *a.shape[1:]) for a in split(x))
-  y = np.eye(source.num_classes, dtype=np.float32)[source.y[index]]
-  return Batch(xs, y, index, mask)
-
-
-def accuracy(joint: Joint, state: vfl.State, source: data.Source) -> float:
-  """Share of `source` that the joint model classifies right."""
-  p = on_rows(joint, joint.protocol.predict, state, source)
-  return int((p.argmax(-1) == source.y).sum()) / len(source.y)
-
-
-def on_rows(
-  joint: Joint, function: Callable, state: vfl.State, source: data.Source
-) -> np.ndarray:
-  """(state, xs of a batch) -> [B, ...], for all rows of `source`, [N, ...]."""
-  run = jax.jit(function)
-  return scores(joint.split, lambda xs: run(state, xs), source)
-
-
-def scores(
-  split: Callable,
-  predict: Callable,
-  source: data.Source,
-  rows: Optional[np.ndarray] = None,
-) -> np.ndarray:
-  """What `predict` says of rows of the data, [n, ...].
-
-  Args:
-    split: x [B, ...] -> what `predict` takes.
-    predict: that of a batch -> [B, ...].
-    source: the data.
-    rows: [n]; None: all.
-  """
-  rows = np.arange(len(source.y)) if rows is None else rows
-  found, size = [], len(rows)
-  for start in range(0, size, _EVALUATED):
-    # The last batch wraps around, so that all of them have one shape.
-    index = rows[np.arange(start, start + min(_EVALUATED, size)) % size]
-    found.append(np.asarray(predict(split(source.take(index)))))
-  return np.concatenate(found)[:size]
-
-
-def traffic(
-  joint: Joint, source: data.Source, batch_size: int
-) -> tuple[vfl.Traffic, ...]:
-  """Bytes of a step's messages, for each passive party.
-
-  Raises:
-    InputError: a step that cannot be traced.
-  """
-  hs, variables = _shapes(joint, source, batch_size)
-  return tuple(
-    vfl.traffic(link.aggregate, h, v['params'])
-    for link, h, v in zip(joint.links[:-1], hs, variables)
-  )
-
-
-def check_cost(
-  config: ConfigDict, joint: Joint, source: data.Source, size: int, steps: int
-) -> Optional[he.Cost]:
-  """Refuses what encryption would draw out beyond `he.max_hours`.
-
-  Returns:
-    what one step of batch size `size` costs the first party; None where
-    nothing is encrypted.
-  """
-  aggregate = joint.links[0].aggregate
-  if not hasattr(aggregate, 'scheme'):
-    return None
-  hs, variables = _shapes(joint, source, size)
-  outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
-  cost = he.estimate(aggregate, hs[0].size, outputs)
-  he.check(cost, steps * (len(joint.parties) - 1), config.he.max_hours)
-  return cost
-
-
-def _shapes(joint, source, batch_size):
-  """Shapes of every party's embedding and variables, from a step's trace.
-
-  Raises:
-    InputError: a model that the protocol cannot train.
-  """
-  key, index = jax.random.key(0), np.zeros(batch_size, np.int64)
-  batch = batch_of(source, joint.split, index, np.ones(batch_size, np.float32))
-  state = jax.eval_shape(joint.protocol.init, key, batch.xs)
-  _, (views, _) = jax.eval_shape(joint.protocol.step, state, batch)
-  return [view.h for view in views], state.variables
-
-
-def facts(
-  config: ConfigDict,
-  source: data.Source,
-  batch_size: int,
-  accuracy: Optional[float] = None,
-) -> dict:
-  """Row fields that all attacks of a point share."""
-  model = sweep.describe(config.model)
-  full, _ = grants.chain(config.defense)
-  return dict(
-    setting=dict(
-      data=config.stands_for.data or source.name,
-      model=config.stands_for.model or model,
-      top=sweep.describe(config.top) if config.top else 'sum',
-      split=sweep.describe(config.split),
-      attacker=config.attacker,
-      num_classes=source.num_classes,
-      batch_size=batch_size,
-      draw=config.draw,
-      step=config.train.steps,
-      trained=trained(config),
-      accuracy=accuracy,
-      aggregate=sweep.describe(config.aggregate),
-      defense=full,
-      code=grants.chain(config.code)[0],
-      penalty=sweep.describe(config.penalty) if config.penalty else 'none',
-      **_privacy(config, len(source.y)),
-    ),
-    data=source.name,
-    model=model,
-    defense=_defenses(config),
-    trials=config.trials,
-  )
-
-
-def _privacy(config, rows):
-  """Epsilon of a clipped and noised link over the training, at delta `_DELTA`.
-
-  Each row's gradient is sent once an epoch. What else the labels reach, the
-  active party's own model, is not counted; see `defenses.accounting`.
-  """
-  release = accounting.release(config.defense)
-  if not release or not trained(config):
-    return {}
-  steps_per_epoch = -(-rows // config.train.batch_size)
-  epochs = -(-config.train.steps // steps_per_epoch)
-  spent = accounting.epsilon(*release, steps=epochs, delta=_DELTA)
-  return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}
-
-
-def _defenses(config):
-  """Names of all that defends, a bottleneck at the top included."""
-  links = [*config.code, *config.defense]
-  if config.penalty:
-    links.append(config.penalty)
-  if config.top and config.top['name'].startswith('bottleneck.'):
-    links.append(config.top)
-  return grants.chain(links)[1]
+    state = jax.eval_shape(self.protocol.init, sweep.key(0, 'trace'), batch.xs)
+    _, (views, _) = jax.eval_shape(self.protocol.step, state, batch)
+    return [view.h for view in views], state.variables

@@ -1,30 +1,24 @@
 """Label codes: what each makes of the classes, no model and no data."""
 
-from collections.abc import Callable
-
-import jax
 from ml_collections import ConfigDict
 import numpy as np
 
+from labelleak import defenses, spec, sweep
 from labelleak.base import InputError
 from labelleak.defenses import label_codes
-from labelleak.experiments import grants
+from labelleak.experiments import Measure
+from labelleak.experiments.result import NO_ATTACK, Result, Setting
 
-_FITTED = 'labelleak.defenses.coae.fitted'
 
-
-def experiment(*, config: ConfigDict) -> Callable:
-  """Statistics of the config's label code; a trial is another seed.
+def experiment(*, config: ConfigDict) -> Measure:
+  """Prepares statistics of the config's label code; a trial is another seed.
 
   A CoAE that cannot decode all classes is measured, too: rows are to say how
-  often that happens, where a training would be refused.
+  often that happens, where a training would be refused. Values are
+  `label_codes.statistics`.
 
   Args:
-    config: `code`, `classes`, `trials`, `seed`.
-
-  Returns:
-    measure(progress) -> one result, whose values are `label_codes.statistics`;
-    see `labelleak.experiments`.
+    config: `defense`, `classes`, `trials`, `seed`.
 
   Raises:
     InputError: a code that does not exist or does not fit.
@@ -33,44 +27,37 @@ def experiment(*, config: ConfigDict) -> Callable:
   num_classes = config.classes
   if num_classes is None or num_classes < 2:
     raise InputError(f'classes={num_classes} must be at least 2; set it.')
-  label_codes.build(
-    [_seeded(link, steps=1) for link in config.code], num_classes
+  links = defenses.canonical(config.defense)
+  build = lambda **options: defenses.build(
+    [_seed(link, **options) for link in links], num_classes, only='labels'
   )
+  build(steps=1)
 
   def measure(progress):
-    found = []
+    statistics = []
     for seed in range(config.seed, config.seed + config.trials):
-      links = [_seeded(link, seed=seed) for link in config.code]
-      code = label_codes.build(links, num_classes)
-      each = label_codes.statistics(jax.random.key(seed), code, num_classes)
-      found.append({name: float(value) for name, value in each.items()})
+      code = build(seed=seed).labels
+      key = sweep.key(seed, 'code')
+      each = label_codes.statistics(key, code, num_classes)
+      statistics.append({name: float(value) for name, value in each.items()})
       progress(1)
-    name = grants.chain(config.code)[0]
-    facts = dict(data=f'{num_classes} classes', model=name)
-    return [
-      dict(
-        attack='none',
-        attack_args={},
-        known=[],
-        setting=dict(
-          facts,
-          num_classes=num_classes,
-          code=name,
-          trained=False,
-          defense='none',
-        ),
-        **facts,
-        defense=grants.chain(config.code)[1],
-        trials=config.trials,
-        values={name: np.array([f[name] for f in found]) for name in found[0]},
-      )
-    ]
+    setting = Setting(
+      data=f'{num_classes} classes',
+      model=dict(name='none'),
+      num_classes=num_classes,
+      batch_size=None,
+      trained=False,
+      defense=spec.plain(links),
+    )
+    names = statistics[0]
+    values = {n: np.array([s[n] for s in statistics]) for n in names}
+    return [Result(NO_ATTACK, (), setting, values)]
 
   return measure
 
 
-def _seeded(link, **options):
-  """CoAE with other options, lossy or not; any other code as it is."""
-  if isinstance(link, dict) and link.get('name') == _FITTED:
+def _seed(link, **options):
+  """Returns CoAE with other options, lossy or not; other codes as they are."""
+  if link['name'] == 'coae':
     return dict(link, lossless=False, **options)
   return link

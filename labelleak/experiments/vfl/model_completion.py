@@ -1,43 +1,59 @@
 """Vertical FL: the labels of all rows, from a trained bottom and few labels."""
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
 import functools
 from typing import NamedTuple, Optional
 
-import chex
 import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import attacks, data, metrics, sweep, vfl
+from labelleak import metrics, spec, sweep, vfl
 from labelleak.base import (
   Attack,
-  Completion,
   InputError,
   Labelled,
   MakeOptimizer,
   Pool,
+  Predict,
 )
-from labelleak.experiments import grants
-from labelleak.experiments.vfl import fitting, joint
+from labelleak.experiments import Measure, grants
+from labelleak.experiments.grants import Attacker
+from labelleak.experiments.result import Result
+from labelleak.experiments.vfl.build import build
+from labelleak.experiments.vfl.joint import Joint
 from labelleak.metrics import significance
 
 GRANTS = ('party', 'pool', 'labelled', 'labels')
 
 
 class Setup(NamedTuple):
-  """What a point consists of."""
+  """What a point consists of.
 
-  config: ConfigDict
-  source: data.Source
-  tested: data.Source
-  specs: list
-  attacks: list  # one for each spec
-  runs: dict  # optimizer of the attacker, None: its own -> joint.Joint
+  Attributes:
+    attackers: of the config.
+    joints: by the optimizer of the attacker, None of an honest one.
+    per_class: labelled examples of each class.
+    scored_rows: of each split, that choose the best epoch; None: all.
+    facts: that identify the point, beside those of its joint model.
+    seed: of the first trial.
+  """
+
+  attackers: Sequence[Attacker]
+  joints: Mapping[Optional[MakeOptimizer], Joint]
+  per_class: int
+  scored_rows: Optional[int]
+  facts: Mapping[str, object]
+  seed: int
+
+  @property
+  def joint(self) -> Joint:
+    """A joint model; all of them share their data."""
+    return next(iter(self.joints.values()))
 
 
-def experiment(*, config: ConfigDict) -> Callable:
-  """Trains the joint model, completes the attacker's bottom, names all rows.
+def experiment(*, config: ConfigDict) -> Measure:
+  """Prepares trainings of the joint model whose bottoms attackers complete.
 
   A trial is a training with a seed of its own and labelled examples of its own,
   `aux.per_class` of each class, drawn from the training rows. Attacks that have
@@ -48,197 +64,205 @@ def experiment(*, config: ConfigDict) -> Callable:
   training rows without those whose labels it was given, `test_accuracy` on the
   test rows. `best_accuracy` and `best_test_accuracy` are of the epoch that the
   true labels of the training rows choose, as in the released code: no attacker
-  could. With `scored_rows` that choice rests on so many rows of each split.
+  could. With `scored_rows` that choice rests on so many rows of each split. The
+  `main_accuracy` is that of the model that each attack met.
 
   Args:
     config: fields as in `configs/common.py: completion`.
 
-  Returns:
-    measure(progress) -> results, with the `main_accuracy` of the model that
-    each attack met; see `labelleak.experiments`.
-
   Raises:
     InputError: anything in the config that cannot run.
   """
-  config = config.copy_and_resolve_references()
   setup = prepare(config)
 
   def measure(progress):
-    values = [[] for _ in setup.specs]
+    values = [[] for _ in setup.attackers]
     for trial in range(config.trials):
-      for index, found in _trial(setup, trial):
-        values[index].append(found)
+      for place, scores in _trial(setup, trial):
+        values[place].append(scores)
       progress(1)
-    return _judged(setup, results(setup, values))
+    return _with_gains(setup, results(setup, values))
 
   return measure
 
 
-def results(setup: Setup, values: list[list[dict]]) -> list[dict]:
-  """What an experiment returns, from metrics of each attack and trial."""
-  config = setup.config
-  facts = joint.facts(config, setup.source, config.train.batch_size)
-  labelled = config.aux.per_class * setup.source.num_classes
-  facts['setting'].update(labelled=labelled, **_held(setup))
-  if depth := config.get('depth'):
-    facts['setting'].update(depth=depth)
-  if weights := config.get('class_weights'):
-    facts['setting'].update(class_weights=list(weights))
-  return [
-    dict(
-      grants.identity(config, spec),
-      **facts,
-      values={name: np.array([f[name] for f in each]) for name in each[0]},
-    )
-    for spec, each in zip(setup.specs, values)
-  ]
-
-
-def _held(setup):
-  """What the attacker has of an example: its share, and among how many."""
-  config, model = setup.config, next(iter(setup.runs.values()))
-  xs = model.split(setup.source.take(np.arange(1)))
-  size = setup.source.take(np.arange(1)).size
-  return dict(
-    parties=len(xs),
-    share=round(xs[config.attacker].size / size, 4),
-    shared=config.split.get('shared', 0),  # parts that others hold, too
-  )
-
-
-def _judged(setup, found):
-  """Adds what attacks with an optimizer gain over the first without one."""
-  plain = next(
-    (
-      result
-      for result, attack in zip(found, setup.attacks)
-      if isinstance(attack, Completion) and not attack.optimizer
-    ),
-    None,
-  )
-  for result, attack in zip(found, setup.attacks):
-    if plain and optimizer(attack):
-      name = 'label_accuracy'
-      off = result['values'][name] - plain['values'][name]
-      result['gain'] = dict(significance.gain(off), over=plain['attack'])
-  return found
-
-
 def prepare(config: ConfigDict) -> Setup:
-  """Everything that a point needs, checked.
+  """Returns everything that a point needs, checked.
 
   Every training is traced, and every attack sees what it will be granted.
 
   Raises:
     InputError: anything in the config that cannot run.
   """
-  if not joint.trained(config):
-    raise InputError(
-      f'train.steps={config.train.steps} trains no bottom; raise it.'
-    )
-  source = joint.source(config)
-  specs = grants.specs(
-    config, GRANTS, links=config.defense, baseline='scores.random'
+  attackers = grants.load(
+    config.attacks, config.known, fields=GRANTS, baseline='scores.random'
   )
-  loaded = [attacks.load(s['name'], **grants.hyper(s)) for s in specs]
-  own = (config.attacker,)
-  runs = {
-    make: joint.build(config, source, attackers=own, optimizer=make)
-    for make in map(optimizer, loaded)
+  joints = {
+    optimizer: build(config, optimizer=optimizer, attackers=(config.attacker,))
+    for optimizer in map(optimizer_of, attackers)
   }
-  tested = joint.source(config, config.train.tested)
-  setup = Setup(config, source, tested, specs, loaded, runs)
-  size, steps = config.train.batch_size, config.train.steps
-  for model in runs.values():
-    joint.traffic(model, source, size)
-    joint.check_cost(config, model, source, size, config.trials * steps)
-  for attack, spec in zip(loaded, specs):
-    grants.check(config, spec, attack)
-    if isinstance(attack, Completion):
-      attack.check(_known(setup, spec, runs[attack.optimizer], 0))
+  joint = next(iter(joints.values()))
+  facts = dict(labelled=config.aux.per_class * joint.num_classes)
+  facts |= _share(joint, config.split.get('shared', 0))
+  facts |= {k: config[k] for k in ('depth', 'class_weights') if config.get(k)}
+  setup = Setup(
+    attackers,
+    joints,
+    config.aux.per_class,
+    config.scored_rows,
+    facts,
+    config.seed,
+  )
+  for joint in joints.values():
+    joint.check_training()
+    size, steps = joint.training.batch_size, joint.training.steps
+    joint.traffic(size)
+    joint.check_cost(size, config.trials * steps)
+  for attacker in attackers:
+    if not isinstance(attacker.attack, Attack):
+      attacker.attack.check(_known(setup, attacker, 0))
   return setup
 
 
-def optimizer(attack: Attack | Completion) -> Optional[MakeOptimizer]:
-  """Returns what replaces the attacker's own optimizer; None keeps it."""
-  return attack.optimizer if isinstance(attack, Completion) else None
+def optimizer_of(attacker: Attacker) -> Optional[MakeOptimizer]:
+  """Returns the malicious optimizer of an attack; None of an honest one."""
+  return getattr(attacker.attack, 'optimizer', None)
 
 
-def _trial(setup, trial):
-  """(number of the attack, its metrics), training by training."""
-  config, seed = setup.config, setup.config.seed + trial
-  key = sweep.trial_keys(jax.random.key(config.seed), trial + 1)[trial]
-  for make, model in setup.runs.items():
-    mine = [i for i, a in enumerate(setup.attacks) if optimizer(a) is make]
-    name = sweep.describe(setup.specs[mine[0]]) if make else ''
+def _share(joint, shared) -> dict[str, object]:
+  """Returns what the attacker has of an example, among how many parties.
+
+  Args:
+    joint: the joint model.
+    shared: parts of an example that others hold, too.
+  """
+  example = joint.source.take(np.arange(1))
+  xs = joint.split(example)
+  share = round(xs[joint.attacker].size / example.size, 4)
+  return dict(parties=len(xs), share=share, shared=shared)
+
+
+def results(
+  setup: Setup, values: Sequence[Sequence[Mapping[str, float]]]
+) -> list[Result]:
+  """Returns a result for each attack, from its metrics in each trial."""
+  setting = setup.joint.setting
+  setting = setting._replace(
+    batch_size=setup.joint.training.batch_size,
+    extra=dict(setting.extra, **setup.facts),
+  )
+  return [
+    Result(
+      attacker.spec,
+      attacker.known,
+      setting,
+      values={k: np.array([trial[k] for trial in own]) for k in own[0]},
+    )
+    for attacker, own in zip(setup.attackers, values)
+  ]
+
+
+def _with_gains(setup, results):
+  """Adds what attacks with an optimizer gain over the first without one."""
+  pairs = list(zip(setup.attackers, results))
+  passive = [
+    result
+    for attacker, result in pairs
+    if not isinstance(attacker.attack, Attack) and not optimizer_of(attacker)
+  ]
+  if not passive:
+    return results
+  return [
+    _with_gain(result, passive[0]) if optimizer_of(attacker) else result
+    for attacker, result in pairs
+  ]
+
+
+def _with_gain(result, plain):
+  """Adds the paired differences of two attacks."""
+  name = 'label_accuracy'
+  gain = significance.gain(result.values[name] - plain.values[name])
+  figures = dict(result.figures, gain=dict(gain, over=plain.attack['name']))
+  return result._replace(figures=figures)
+
+
+def _trial(setup, trial) -> Iterator[tuple[int, dict[str, float]]]:
+  """Yields the place of each attack and its metrics, training by training."""
+  for optimizer, joint in setup.joints.items():
+    places = [
+      i for i, a in enumerate(setup.attackers) if optimizer_of(a) is optimizer
+    ]
+    name = spec.describe(setup.attackers[places[0]].spec) if optimizer else ''
     try:
-      state = fitting.fit(config, model, setup.source, seed, name=name)
+      state = joint.fit(setup.seed + trial, name=name)
     except FloatingPointError as e:
       raise FloatingPointError(f'{name}: {e}' if name else str(e)) from e
-    own = main(setup, model, state)
-    view = vfl.final(state, config.attacker)
-    for i in mine:
-      found, _ = attacked(setup, i, trial, view, jax.random.fold_in(key, i))
-      yield i, found | own
+    own = score_main(joint, state)
+    view = vfl.final(state, joint.attacker)
+    for place in places:
+      scores, _ = complete(setup, place, trial, view)
+      yield place, scores | own
 
 
-def attacked(
-  setup: Setup, i: int, trial: int, view: vfl.View, key: chex.PRNGKey
-) -> tuple[dict, Callable]:
-  """Metrics of attack i on a view, and what predicts: x [n, F] -> [n, K].
+def complete(
+  setup: Setup, place: int, trial: int, view: vfl.View
+) -> tuple[dict[str, float], Predict]:
+  """Returns metrics of an attack on a view, and what it predicts with.
 
-  Truth meets its scores in `_scored`.
+  Truth meets its scores in `_score`.
   """
-  attack = setup.attacks[i]
-  model = setup.runs[optimizer(attack)]
-  known = _known(setup, setup.specs[i], model, trial)
-  scored = functools.partial(_scored, setup, model, trial)
-  if not isinstance(attack, Completion):  # it guesses
-    predict = lambda x: attack.infer(key, view._replace(x=x), known)
-    return scored(predict), predict
+  attacker = setup.attackers[place]
+  key = sweep.key(setup.seed + trial, f'attack {place}')
+  known = _known(setup, attacker, trial)
+  score = functools.partial(_score, setup, joint_of(setup, attacker), trial)
+  if isinstance(attacker.attack, Attack):  # it guesses
+    predict = lambda x: attacker.attack.infer(key, view._replace(x=x), known)
+    return score(predict), predict
   history = []
-  keep = lambda epoch, predict: history.append(scored(predict, quick=True))
-  predict = attack.fit(key, view, known, keep)
-  best = max(history, key=lambda found: found['label_accuracy'])
-  found = dict(
-    scored(predict),
+  keep = lambda epoch, predict: history.append(score(predict, quick=True))
+  predict = attacker.attack.fit(key, view, known, keep)
+  best = max(history, key=lambda scores: scores['label_accuracy'])
+  scores = dict(
+    score(predict),
     best_accuracy=best['label_accuracy'],
     best_test_accuracy=best['test_accuracy'],
   )
-  return found, predict
+  return scores, predict
 
 
-def _scored(setup, model, trial, predict, quick=False):
-  """Metrics of scores on training rows and on test rows.
+def joint_of(setup: Setup, attacker: Attacker) -> Joint:
+  """Returns the joint model that an attack meets."""
+  return setup.joints[optimizer_of(attacker)]
+
+
+def _score(setup, joint, trial, predict, quick=False):
+  """Returns metrics of scores on training rows and on test rows.
 
   `quick` looks at accuracy alone, and at `scored_rows` rows.
   """
-  config = setup.config
-  mine = lambda x: model.split(x)[config.attacker]
-  found = {}
+  values = {}
   for prefix, source, rows in (
-    ('', setup.source, _rest(setup, trial)),
-    ('test_', setup.tested, np.arange(len(setup.tested.y))),
+    ('', joint.source, _unlabelled(setup, trial)),
+    ('test_', joint.tested, np.arange(len(joint.tested.y))),
   ):
-    if quick and config.scored_rows and config.scored_rows < len(rows):
-      rng = np.random.default_rng([config.seed, trial])
-      rows = rng.choice(rows, config.scored_rows, replace=False)
-    scores = joint.scores(mine, predict, source, rows)
-    for name, value in _measured(scores, source.y[rows], quick).items():
-      found[prefix + name.removeprefix('label_' if prefix else '')] = value
-  return found
+    if quick and setup.scored_rows and setup.scored_rows < len(rows):
+      rng = np.random.default_rng([setup.seed, trial])
+      rows = rng.choice(rows, setup.scored_rows, replace=False)
+    scores = vfl.score_rows(predict, source, joint.part, rows)
+    for name, value in _measure(scores, source.y[rows], quick).items():
+      values[prefix + name.removeprefix('label_' if prefix else '')] = value
+  return values
 
 
-def main(setup: Setup, model: joint.Joint, state: vfl.State) -> dict:
-  """What the joint model itself has on the test rows."""
-  source = setup.tested
-  scores = joint.on_rows(model, model.protocol.predict, state, source)
-  found = _measured(scores, source.y)
-  return {f'main_{k.removeprefix("label_")}': v for k, v in found.items()}
+def score_main(joint: Joint, state: vfl.State) -> dict[str, float]:
+  """Returns what the joint model itself has on the test rows."""
+  scores = joint.score(joint.protocol.predict, state, joint.tested)
+  values = _measure(scores, joint.tested.y)
+  return {f'main_{k.removeprefix("label_")}': v for k, v in values.items()}
 
 
-def _measured(scores, labels, quick=False):
-  """What scores [n, K] are worth, the headline first; `quick`: it alone."""
+def _measure(scores, labels, quick=False) -> dict[str, float]:
+  """Returns what scores [n, K] are worth, the headline first or alone."""
   return {k: float(v) for k, v in _metrics(scores, labels, quick).items()}
 
 
@@ -251,44 +275,46 @@ def _metrics(scores, labels, quick):
   return {name: getattr(metrics, name)(scores, y) for name in names}
 
 
-def _known(setup, spec, model, trial) -> vfl.Known:
-  """What an attack is granted."""
-  config, source = setup.config, setup.source
-  rows, rest = _labelled(setup, trial), _rest(setup, trial)
-  mine = lambda rows: model.split(source.take(rows))[config.attacker]
+def _known(setup, attacker, trial) -> vfl.Known:
+  """Returns what an attack is granted; `labels` are those of the whole pool."""
+  joint = joint_of(setup, attacker)
+  source = joint.source
+  rows, pool = _labelled(setup, trial), _unlabelled(setup, trial)
   one_hot = np.eye(source.num_classes, dtype=np.float32)
-  take = lambda index: mine(rest[np.asarray(index)])
+  part = lambda rows: joint.part(source.take(rows))
   given = dict(
-    party=model.parties[config.attacker],
-    pool=Pool(take, len(rest)),
-    labelled=Labelled(mine(rows), one_hot[source.y[rows]]),
-    labels=one_hot[source.y[rest]],
+    party=joint.party,
+    pool=Pool(lambda index: part(pool[np.asarray(index)]), len(pool)),
+    labelled=Labelled(part(rows), one_hot[source.y[rows]]),
+    labels=one_hot[source.y[pool]],
   )
   return vfl.Known(
     num_classes=source.num_classes,
-    batch_size=config.batch_size,
-    **grants.granted(config, spec, given),
+    batch_size=joint.draws.batch_size,
+    **grants.granted(attacker, given),
   )
 
 
-def _labelled(setup, trial):
-  """Training rows whose labels the attacker knows, some of each class.
+def _labelled(setup, trial) -> np.ndarray:
+  """Returns training rows whose labels the attacker knows, of each class.
 
   Raises:
     InputError: a class has no more than that.
   """
-  per_class, y = setup.config.aux.per_class, setup.source.y
-  fewest = np.bincount(y, minlength=setup.source.num_classes).min()
+  per_class, source = setup.per_class, setup.joint.source
+  y, num_classes = source.y, source.num_classes
+  fewest = np.bincount(y, minlength=num_classes).min()
   if not 1 <= per_class < fewest:
     raise InputError(
       f'aux.per_class={per_class} must lie in 1..{fewest - 1}: the rarest class'
-      f' of {setup.source.name} has {fewest} rows; change it.'
+      f' of {source.name} has {fewest} rows; change it.'
     )
-  order = np.random.default_rng([setup.config.seed, trial]).permutation(len(y))
-  classes = range(setup.source.num_classes)
+  order = np.random.default_rng([setup.seed, trial]).permutation(len(y))
+  classes = range(num_classes)
   return np.concatenate([order[y[order] == k][:per_class] for k in classes])
 
 
-def _rest(setup, trial):
-  """Training rows whose labels the attacker does not know."""
-  return np.setdiff1d(np.arange(len(setup.source.y)), _labelled(setup, trial))
+def _unlabelled(setup, trial) -> np.ndarray:
+  """Returns training rows whose labels the attacker does not know."""
+  rows = np.arange(len(setup.joint.source.y))
+  return np.setdiff1d(rows, _labelled(setup, trial))

@@ -9,7 +9,6 @@ rows, with the extra feature blank, inferred, and true. The attack that guesses
 is the placebo.
 """
 
-from collections.abc import Callable
 import functools
 
 import jax
@@ -18,79 +17,74 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from labelleak import data, models, sweep, vfl
+from labelleak import models, sweep, vfl
 from labelleak.base import InputError
 from labelleak.data import plans
-from labelleak.experiments.vfl import fitting, joint, model_completion
+from labelleak.experiments import Measure
+from labelleak.experiments.vfl import model_completion
 from labelleak.metrics import significance
 
 
-def experiment(*, config: ConfigDict) -> Callable:
-  """Completes the attacker's bottom, and learns a property with its labels.
+def experiment(*, config: ConfigDict) -> Measure:
+  """Prepares completed bottoms, and a property learned with their labels.
 
   The property is whether column `exploit.column` of the data exceeds its median
   over the training rows; no party holds it. The attacker knows it for
   `exploit.per_class` rows of either side, drawn independently of the rows whose
-  label it knows, and is scored on the others of the training rows.
+  label it knows, and is scored on the others of the training rows. Values are
+  `property_accuracy` with the inferred labels, `property_without` and
+  `property_true`; a row's `gain` judges the paired differences of the first
+  two.
 
   Args:
     config: fields as in `configs/common.py: completion`, and `exploit` with
       `column`, `per_class` and the training's `lr`, `epochs`, `batch_size`.
 
-  Returns:
-    measure(progress) -> results: `property_accuracy` with the inferred labels,
-    `property_without` and `property_true`; see `labelleak.experiments`. A row's
-    `gain` judges the paired differences of the first two.
-
   Raises:
     InputError: anything in the config that cannot run.
   """
-  config = config.copy_and_resolve_references()
   setup = model_completion.prepare(config)
-  if list(setup.runs) != [None]:
+  if list(setup.joints) != [None]:
     raise InputError(
-      'exploit trains all seeds at once, without an optimizer of the attacker;'
-      ' leave active attacks out.'
+      'property_inference trains all seeds at once, without an optimizer of the'
+      ' attacker; leave active attacks out.'
     )
-  z = _property(config, setup.source)
+  joint, options = setup.joint, config.exploit.to_dict()
+  z = _property(joint.source, options.pop('column'), options['per_class'])
   seeds = [config.seed + t for t in range(config.trials)]
 
   def measure(progress):
-    model = setup.runs[None]
-    states = fitting.fit_all(
-      config, model, setup.source, seeds, (config.train.steps,)
-    )[-1]
-    keys = sweep.trial_keys(jax.random.key(config.seed), config.trials)
-    values = [[] for _ in setup.specs]
+    states = joint.fit_all(seeds, (joint.training.steps,))[-1]
+    values = [[] for _ in setup.attackers]
     for trial in range(config.trials):
       state = jax.tree.map(lambda a, t=trial: a[t], states)
-      main = model_completion.main(setup, model, state)
-      view = vfl.final(state, config.attacker)
-      for i in range(len(setup.specs)):
-        learned = _exploited(setup, i, trial, view, keys[trial], z)
-        values[i].append(learned | main)
+      main = model_completion.score_main(joint, state)
+      view = vfl.final(state, joint.attacker)
+      for place, own in enumerate(values):
+        scores, predict = model_completion.complete(setup, place, trial, view)
+        learned = _exploit(joint, predict, z, config.seed, trial, **options)
+        own.append(learned | scores | main)
       progress(1)
     return [
-      dict(result, gain=_judged(result['values']))
+      result._replace(figures=dict(gain=_gain(result.values)))
       for result in model_completion.results(setup, values)
     ]
 
   return measure
 
 
-def _judged(values):
-  """The paired gain by inferred labels."""
-  found = values['property_accuracy'] - values['property_without']
-  return dict(significance.gain(found), over='without labels')
+def _gain(values):
+  """Returns the paired gain by inferred labels."""
+  gain = values['property_accuracy'] - values['property_without']
+  return dict(significance.gain(gain), over='without labels')
 
 
-def _property(config, source: data.Source):
-  """Whether the column exceeds its median, [N] int.
+def _property(source, column, per_class):
+  """Returns whether the column exceeds its median, [N] int.
 
   Raises:
     InputError: no such column, or too few rows on a side.
   """
-  column, per_class = config.exploit.column, config.exploit.per_class
   if len(source.shape) != 1 or not 0 <= column < source.shape[0]:
     raise InputError(
       f'exploit.column={column} is no column of {source.name}, whose examples'
@@ -106,45 +100,42 @@ def _property(config, source: data.Source):
   return z
 
 
-def _exploited(setup, i, trial, view, key, z):
-  """Accuracy on the property without, with inferred and with true labels."""
-  config, source = setup.config, setup.source
-  fit_key, net_key = jax.random.split(key)  # one network for all attacks
-  fit_key = jax.random.fold_in(fit_key, i)
-  found, predict = model_completion.attacked(setup, i, trial, view, fit_key)
-  model = setup.runs[None]
-  mine = lambda x: model.split(x)[config.attacker]
-  logits = joint.scores(mine, predict, source)
+def _exploit(
+  joint,
+  predict,
+  z,
+  seed,
+  trial,
+  *,
+  per_class,
+  epochs,
+  batch_size,
+  lr,
+  momentum,
+):
+  """Returns accuracy on z without, with inferred and with true labels."""
+  source = joint.source
+  logits = vfl.score_rows(predict, source, joint.part)
   inferred = np.asarray(jax.nn.softmax(logits))[:, 0]
-  x = mine(source.take(np.arange(len(source.y))))
+  x = joint.part(source.take(np.arange(len(source.y))))
   extra = np.stack([0 * inferred, _standard(inferred), _standard(source.y)])
-  rng = np.random.default_rng([config.seed, trial, 1])
+  rng = np.random.default_rng([seed, trial, 1])
   order = rng.permutation(len(z))
-  per_class = config.exploit.per_class
   rows = np.concatenate([order[z[order] == k][:per_class] for k in (0, 1)])
-  batches = _batches(config, len(rows), trial)
-  options = config.exploit.lr, config.exploit.momentum
-  named = _learn(*options, net_key, x, extra, z, rows, *batches)
-  rest = np.setdiff1d(np.arange(len(z)), rows)
-  without, with_inferred, with_true = (np.asarray(named) == z)[:, rest].mean(1)
-  return dict(
-    property_accuracy=float(with_inferred),
-    property_without=float(without),
-    property_true=float(with_true),
-    **found,
-  )
+  numbers = np.arange(-(-len(rows) // batch_size) * epochs) + 1
+  index, mask = plans.epochs(len(rows), batch_size, numbers, seed=(seed, trial))
+  key = sweep.key(seed + trial, 'property')  # one network for all attacks
+  sides = _learn(lr, momentum, key, x, extra, z, rows, index, mask)
+  others = np.setdiff1d(np.arange(len(z)), rows)
+  hits = (np.asarray(sides) == z)[:, others].mean(1)
+  names = 'property_without', 'property_accuracy', 'property_true'
+  scores = dict(zip(names, map(float, hits)))
+  return dict(property_accuracy=scores.pop('property_accuracy'), **scores)
 
 
 def _standard(values):
-  """Mean 0 and deviation 1; a constant stays 0."""
+  """Returns values of mean 0 and deviation 1; a constant becomes 0."""
   return (values - values.mean()) / max(values.std(), 1e-6)
-
-
-def _batches(config, num, trial):
-  """Rows [n, B] among the known ones, and masks, of all steps."""
-  size, epochs = config.exploit.batch_size, config.exploit.epochs
-  numbers = np.arange(-(-num // size) * epochs) + 1
-  return plans.epochs(num, size, numbers, seed=(config.seed, trial))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -1,16 +1,7 @@
 """CKKS, by TenSEAL's binding of SEAL: N / 2 approximate numbers a ciphertext.
 
-Layout. With width w, ciphertext k holds the message entries k w ... k w + w - 1
-side by side, the block repeated for r = N / 2w results. The passive party
-multiplies it by the r x w block of its map and adds up over k: one plaintext
-product deep, no rotation, no relinearisation, no rescaling. Slot (j, i) is then
-a share of result j, and the third party adds the w shares of each result after
-it has decrypted. Width 1 leaves it nothing to add, as in Algorithm 1, but takes
-a ciphertext for each entry of the message.
-
-Scales. The message is divided by `bound`, a row of the map by a power of two c
-which bounds what it can reach in a slot, so that every slot stays within 1
-whatever the data, and a mask within 2^mask_bits.
+Scales. The message is divided by `bound` and the map as `packing` says, so that
+every slot stays within 1 whatever the data, and a mask within 2^mask_bits.
 
 Masks. They fill the real and the imaginary part of all slots, uniformly, so
 that the rounding noise of the scheme is hidden with the values. A double holds
@@ -26,99 +17,68 @@ precaution, not a proof.
 import functools
 import math
 import secrets
-from typing import Any, NamedTuple, Optional
+from typing import Any
 
 import numpy as np
 
-from labelleak.he import exchange
-from labelleak.he.exchange import Count, Scheme
-from labelleak.he.schemes import seal
-from labelleak.he.schemes.seal import Public
+from labelleak.he import checks, frames
+from labelleak.he.exchange import Count, Masks, Scheme, Shape, Sums
+from labelleak.he.schemes import packing, seal
+from labelleak.he.schemes.seal import Parameters, Public
 
 
-def scheme(
-  degree: int,
-  bits: tuple[int, ...],
-  fraction_bits: int,
-  mask_bits: int,
-  bound: float,
-  width: Optional[int],
-) -> Scheme:
-  """The roles under a new key pair; see `he.ckks`."""
-  public, decryptor, identity = seal.keys(
-    degree, bits, fraction_bits, mask_bits, bound, width
-  )
+def scheme(parameters: Parameters) -> Scheme:
+  """Builds the roles under a new key pair; see `he.ckks`."""
+  public, decryptor, identity = seal.generate_keys(parameters)
   part = functools.partial
+  length = len(seal.save(seal.encrypt(public, [0.0])))
   return Scheme(
     identity=identity,
-    bound=public.bound,
-    check=lambda matrix: exchange.bounded('the map', matrix, np.inf),
+    bound=public.parameters.bound,
+    check=check,
     encrypt=part(encrypt, public),
     evaluate=part(evaluate, public),
     blind=part(blind, public),
     decrypt=part(decrypt, decryptor, public),
     unmask=part(unmask, public),
     error_bound=part(error_bound, public),
-    count=part(count, public, len(seal.save(seal.encrypted(public, [0.0])))),
-    probe=_probe(public),
+    count=part(count, public, length),
+    probe=packing.probe(public.parameters),
   )
 
 
-class Layout(NamedTuple):
-  """How a map of a given shape lies in ciphertexts."""
-
-  width: int  # w, message entries to a ciphertext
-  rows: int  # r, results to a ciphertext
-  sent: int  # ciphertexts of the message
-  returned: int  # ciphertexts of the result
+def check(matrix: np.ndarray) -> None:
+  """Refuses a map that is not finite."""
+  checks.validate('the map', matrix, np.inf)
 
 
-def layout(public: Public, shape: tuple[int, int]) -> Layout:
-  """The width with the fewest ciphertexts, unless it is given; shape (O, I)."""
-  outputs, inputs = shape
-  slots = public.degree // 2
-  widths = [2**i for i in range(slots.bit_length())]
-
-  def place(width):
-    rows = slots // width
-    return Layout(width, rows, -(-inputs // width), -(-outputs // rows))
-
-  if public.width:
-    return place(public.width)
-  return min(map(place, widths), key=lambda at: at.sent + at.returned)
-
-
-def _probe(public: Public) -> tuple[int, int]:
-  """A shape of ten ciphertexts each way."""
-  slots = public.degree // 2
-  width = public.width or 2 ** (slots.bit_length() // 2)
-  return 10 * slots // width, 10 * width
-
-
-def encrypt(public: Public, message, shape) -> list[bytes]:
-  """Active party: message [I] -> ciphertexts of w entries, repeated r times."""
-  at = layout(public, shape)
-  message = exchange.bounded('the message', message, public.bound)
-  blocks = _pad(message / public.bound, at.sent * at.width)
+def encrypt(public: Public, message: np.ndarray, shape: Shape) -> list[bytes]:
+  """Encrypts a message [I] (active): w entries a ciphertext, r times each."""
+  at = packing.layout(public.parameters, shape)
+  bound = public.parameters.bound
+  message = checks.validate('the message', message, bound)
+  blocks = packing.pad(message / bound, at.sent * at.width)
   return [
-    seal.save(seal.encrypted(public, np.tile(block, at.rows)))
+    seal.save(seal.encrypt(public, np.tile(block, at.rows)))
     for block in blocks.reshape(at.sent, at.width)
   ]
 
 
-def evaluate(public: Public, ciphertexts: list[bytes], matrix) -> list:
-  """Passive party: [[A m]] in the units of `unmask`, None where A is zero."""
-  at = layout(public, matrix.shape)
-  blocks, _ = _blocks(at, matrix)
+def evaluate(
+  public: Public, ciphertexts: list[bytes], matrix: np.ndarray
+) -> Sums:
+  """Multiplies by A, in the units of `unmask`; None where A is 0 (passive)."""
+  at = packing.layout(public.parameters, matrix.shape)
+  blocks, _ = packing.split(at, matrix)
   messages = [seal.load(public, c) for c in ciphertexts]
-  scale = 2.0**public.fraction_bits
+  scale = 2.0**public.parameters.fraction_bits
   sums = []
   for row in blocks:
     total = None
     for message, block in zip(messages, row):
       if not block.any():
         continue
-      weights = seal.encoded(public, block.ravel(), scale)
+      weights = seal.encode(public, block.ravel(), scale)
       if weights.is_zero():  # rounded to it; SEAL refuses a product with zero
         continue
       product = public.seal.Ciphertext()
@@ -131,49 +91,55 @@ def evaluate(public: Public, ciphertexts: list[bytes], matrix) -> list:
   return sums
 
 
-def blind(public: Public, sums: list) -> tuple[list[bytes], list]:
-  """Passive party: [[A m + r]] and r, complex [N / 2] for each ciphertext.
+def blind(public: Public, sums: Sums) -> tuple[list[bytes], Masks]:
+  """Adds masks r: [[A m + r]] and r, complex [N / 2] each (passive).
 
-  The mask is encrypted afresh, so that the ciphertext which the third party
+  A mask is encrypted afresh, so that the ciphertext which the third party
   gets is freshly random whatever the sum is.
   """
-  masked, masks = [], []
+  ciphertexts, masks = [], []
   for total in sums:
-    blinded, mask = _encrypted_mask(public)
+    ciphertext, mask = _encrypt_mask(public)
     if total is not None:
-      public.evaluator.add_inplace(blinded, total)
-    masked.append(seal.save(blinded))
+      public.evaluator.add_inplace(ciphertext, total)
+    ciphertexts.append(seal.save(ciphertext))
     masks.append(mask)
-  return masked, masks
+  return ciphertexts, masks
 
 
-def decrypt(decryptor, public: Public, ciphertexts: list[bytes], shape):
-  """Third party: the masked results [O], float64 as bytes.
+def decrypt(
+  decryptor: Any, public: Public, ciphertexts: list[bytes], shape: Shape
+) -> bytes:
+  """Decrypts the masked results [O], float64 as bytes (third).
 
   It adds the shares of each result, so that the passive party learns no share.
   """
-  at = layout(public, shape)
-  grain = 2.0 ** (public.mask_bits - 50)
+  at = packing.layout(public.parameters, shape)
+  grain = 2.0 ** (public.parameters.mask_bits - 50)
   results = []
   for ciphertext in ciphertexts:
     plain = public.seal.Plaintext()
     decryptor.decrypt(seal.load(public, ciphertext), plain)
     slots = np.array(public.encoder.decode_complex(plain)).real
-    results.append(_sums(at, np.rint(slots / grain) * grain))
+    results.append(packing.sum_shares(at, np.rint(slots / grain) * grain))
   return np.concatenate(results)[: shape[0]].astype('<f8').tobytes()
 
 
-def unmask(public: Public, opened: bytes, masks: list, matrix) -> np.ndarray:
-  """Passive party: result [O], float64."""
-  at = layout(public, matrix.shape)
-  _, ranges = _blocks(at, matrix)
+def unmask(
+  public: Public, opened: bytes, masks: Masks, matrix: np.ndarray
+) -> np.ndarray:
+  """Takes the masks off: the result [O], float64 (passive)."""
+  at = packing.layout(public.parameters, matrix.shape)
+  _, ranges = packing.split(at, matrix)
   masked = np.frombuffer(opened, '<f8')
-  mask = np.concatenate([_sums(at, m.real) for m in masks])[: masked.size]
-  return (masked - mask) * ranges * public.bound
+  mask = np.concatenate([packing.sum_shares(at, m.real) for m in masks])
+  return (masked - mask[: masked.size]) * ranges * public.parameters.bound
 
 
-def error_bound(public: Public, matrix, message) -> np.ndarray:
-  """Largest |result - A m| to be expected, for A [O, I] and m [I] -> [O].
+def error_bound(
+  public: Public, matrix: np.ndarray, message: np.ndarray
+) -> np.ndarray:
+  """Bounds |result - A m| to be expected, for A [O, I] and m [I] -> [O].
 
   With c the power of two above the largest share of a row, in units of
   w c bound, where e = 2^-fraction_bits:
@@ -186,63 +152,52 @@ def error_bound(public: Public, matrix, message) -> np.ndarray:
   is four times what was measured. The result is rounded to float32.
   """
   matrix = np.asarray(matrix, np.float64)
-  at = layout(public, matrix.shape)
-  _, ranges = _blocks(at, matrix)
-  n = public.degree
+  at = packing.layout(public.parameters, matrix.shape)
+  _, ranges = packing.split(at, matrix)
+  n, bound = public.parameters.degree, public.parameters.bound
+  bits, mask_bits = public.parameters.fraction_bits, public.parameters.mask_bits
   noise = 8 * math.sqrt(n / 12) * (math.sqrt(1 + 2 * n / 3) + 1 + at.sent)
-  slot = noise * 2.0**-public.fraction_bits + 2.0 ** (public.mask_bits - 48)
-  error = at.width * ranges * public.bound * slot
+  slot = noise * 2.0**-bits + 2.0 ** (mask_bits - 48)
+  error = at.width * ranges * bound * slot
   exact = np.abs(matrix) @ np.abs(np.asarray(message, np.float64))
   return error + 2.0**-24 * (exact + error) + 2.0**-149
 
 
-def count(public: Public, length: int, shape, nonzeros: int) -> Count:
-  """Operations and bytes of one batch; blocks count as if none were zero."""
+def count(public: Public, length: int, shape: Shape, nonzeros: int) -> Count:
+  """Counts operations and bytes of one batch, as if no block were zero."""
   del nonzeros
-  at = layout(public, shape)
+  at = packing.layout(public.parameters, shape)
   return Count(
     encrypt=at.sent,
     multiply=at.sent * at.returned,
     mask=at.returned,
-    sealed_bytes=exchange.frame_bytes(at.sent, length),
-    masked_bytes=exchange.frame_bytes(at.returned, length),
+    sealed_bytes=frames.size(at.sent, length),
+    masked_bytes=frames.size(at.returned, length),
     opened_bytes=8 * shape[0],
   )
 
 
-def _blocks(at: Layout, matrix) -> tuple[np.ndarray, np.ndarray]:
-  """Blocks [returned, sent, r, w] of the scaled map, and the scales c [O]."""
-  outputs, _ = matrix.shape
-  wide = _pad(np.asarray(matrix, np.float64).T, at.sent * at.width).T
-  shares = np.abs(wide).reshape(outputs, at.sent, at.width).sum(1)
-  peaks = shares.max(1)
-  ranges = np.where(peaks > 0, np.exp2(np.ceil(np.log2(peaks + 1e-300))), 1.0)
-  scaled = _pad(wide / ranges[:, None], at.returned * at.rows)
-  blocks = scaled.reshape(at.returned, at.rows, at.sent, at.width)
-  return blocks.transpose(0, 2, 1, 3), ranges
-
-
-def mask_sizes(public: Public) -> list[float]:
-  """Magnitudes of a mask's terms, each 2^mask_bits grains of the one before.
+def mask_sizes(parameters: Parameters) -> list[float]:
+  """Returns the magnitudes of a mask's terms, 2^mask_bits grains of the last.
 
   A term of magnitude z has coefficients up to z times the scale of a product,
   of which a double keeps 53 bits; the last term's grain is a unit.
   """
-  sizes = [2.0**public.mask_bits]
-  while sizes[-1] * 4.0**public.fraction_bits > 2.0**53:
-    sizes.append(sizes[-1] * 2.0 ** (public.mask_bits - 53))
+  sizes = [2.0**parameters.mask_bits]
+  while sizes[-1] * 4.0**parameters.fraction_bits > 2.0**53:
+    sizes.append(sizes[-1] * 2.0 ** (parameters.mask_bits - 53))
   return sizes
 
 
-def _encrypted_mask(public: Public) -> tuple[Any, np.ndarray]:
-  """A random mask, encrypted, and in the clear, complex [N / 2]."""
+def _encrypt_mask(public: Public) -> tuple[Any, np.ndarray]:
+  """Draws a mask; returns it encrypted and in the clear, complex [N / 2]."""
   total = public.seal.Ciphertext()
   public.encryptor.encrypt_zero(total)
-  total.scale = scale = 4.0**public.fraction_bits
-  mask = np.zeros(public.degree // 2, complex)
-  for size in mask_sizes(public):
+  total.scale = scale = 4.0**public.parameters.fraction_bits
+  mask = np.zeros(public.parameters.degree // 2, complex)
+  for size in mask_sizes(public.parameters):
     term = size * _uniform(mask.size)
-    plain = seal.encoded(public, term, scale)
+    plain = seal.encode(public, term, scale)
     public.evaluator.add_plain_inplace(total, plain)
     mask += term
   return total, mask
@@ -253,15 +208,3 @@ def _uniform(size: int) -> np.ndarray:
   words = np.frombuffer(secrets.token_bytes(16 * size), np.uint64) >> 11
   parts = words.reshape(2, size) * 2.0**-52 - 1.0
   return parts[0] + 1j * parts[1]
-
-
-def _sums(at: Layout, slots: np.ndarray) -> np.ndarray:
-  """Shares [N / 2] -> results [r]."""
-  return slots[: at.rows * at.width].reshape(at.rows, at.width).sum(1)
-
-
-def _pad(values: np.ndarray, size: int) -> np.ndarray:
-  """The first axis filled up with zeros."""
-  return np.pad(
-    values, [(0, size - len(values))] + [(0, 0)] * (values.ndim - 1)
-  )

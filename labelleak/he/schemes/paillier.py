@@ -11,12 +11,13 @@ so that the ciphertext it gets is freshly random too.
 
 import functools
 import secrets
+from typing import Any
 
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.he import exchange
-from labelleak.he.exchange import Count, Scheme
+from labelleak.he import checks, frames
+from labelleak.he.exchange import Count, Masks, Scheme, Shape, Sums
 
 _SECURE_BITS = 2048
 _WINDOW = 4  # bits of an exponent that one multiplication handles
@@ -25,7 +26,7 @@ _WINDOW = 4  # bits of an exponent that one multiplication handles
 def scheme(
   key_bits: int, fraction_bits: int, bound: float, insecure_for_tests: bool
 ) -> Scheme:
-  """The roles under a new key pair; see `he.paillier`."""
+  """Builds the roles under a new key pair; see `he.paillier`."""
   if key_bits < _SECURE_BITS and not insecure_for_tests:
     raise InputError(
       f'key_bits={key_bits} is not secure, {_SECURE_BITS} is the least; tests'
@@ -35,13 +36,13 @@ def scheme(
     raise InputError(
       f'fraction_bits={fraction_bits} must be in 1..52; a float32 has 24.'
     )
-  bound = exchange.limit(bound)
-  exchange.library('gmpy2')  # without it phe is twenty times slower
-  phe = exchange.library('phe')
+  bound = checks.round_up(bound)
+  checks.import_library('gmpy2')  # without it phe is twenty times slower
+  phe = checks.import_library('phe')
   public, secret = phe.generate_paillier_keypair(n_length=key_bits)
   part = functools.partial
   return Scheme(
-    identity=exchange.digest(str(public.n).encode()),
+    identity=frames.digest(str(public.n).encode()),
     bound=bound,
     check=part(check, public, fraction_bits, bound),
     encrypt=part(encrypt, public, fraction_bits, bound),
@@ -55,9 +56,11 @@ def scheme(
   )
 
 
-def check(public, fraction_bits: int, bound: float, matrix: np.ndarray):
+def check(
+  public: Any, fraction_bits: int, bound: float, matrix: np.ndarray
+) -> None:
   """Refuses a map that could carry a result past n / 2, where signs turn."""
-  rows = exchange.bounded('the map', matrix, np.inf)
+  rows = checks.validate('the map', matrix, np.inf)
   largest = max(sum(map(abs, row)) for row in _encode(rows, fraction_bits))
   if 2 * largest * round(bound * 2**fraction_bits) >= public.n:
     raise InputError(
@@ -68,10 +71,16 @@ def check(public, fraction_bits: int, bound: float, matrix: np.ndarray):
     )
 
 
-def encrypt(public, fraction_bits: int, bound: float, message, shape):
-  """Active party: message [I] -> I ciphertexts, each freshly random."""
+def encrypt(
+  public: Any,
+  fraction_bits: int,
+  bound: float,
+  message: np.ndarray,
+  shape: Shape,
+) -> list[bytes]:
+  """Encrypts a message [I], I ciphertexts, each freshly random (active)."""
   del shape
-  message = exchange.bounded('the message', message, bound)
+  message = checks.validate('the message', message, bound)
   width = _width(public)
   return [
     public.raw_encrypt(value % public.n).to_bytes(width, 'big')
@@ -80,14 +89,17 @@ def encrypt(public, fraction_bits: int, bound: float, message, shape):
 
 
 def evaluate(
-  public, fraction_bits: int, ciphertexts: list[bytes], matrix
-) -> list:
-  """Passive party: [[A m]], by products of powers modulo n^2.
+  public: Any,
+  fraction_bits: int,
+  ciphertexts: list[bytes],
+  matrix: np.ndarray,
+) -> Sums:
+  """Multiplies by A: [[A m]], by products of powers modulo n^2 (passive).
 
   Exact zeros of A cost nothing. Negative entries are gathered apart, so that a
   row takes one modular inverse instead of exponents of the size of n.
   """
-  gmpy2 = exchange.library('gmpy2')
+  gmpy2 = checks.import_library('gmpy2')
   square = gmpy2.mpz(public.nsquare)
   tables = [_powers(_read(public, c), square) for c in ciphertexts]
   sums = []
@@ -98,18 +110,18 @@ def evaluate(
   return sums
 
 
-def blind(public, sums: list) -> tuple[list[bytes], list[int]]:
-  """Passive party: [[A m + r]] and r, uniform over Z_n."""
+def blind(public: Any, sums: Sums) -> tuple[list[bytes], Masks]:
+  """Adds masks: [[A m + r]] and r, uniform over Z_n (passive)."""
   masks = [secrets.randbelow(public.n) for _ in sums]
-  masked = [
+  products = [
     int(value * public.raw_encrypt(mask) % public.nsquare)
     for value, mask in zip(sums, masks)
   ]
-  return [value.to_bytes(_width(public), 'big') for value in masked], masks
+  return [value.to_bytes(_width(public), 'big') for value in products], masks
 
 
-def decrypt(secret, ciphertexts: list[bytes], shape) -> bytes:
-  """Third party: the masked result, uniform over Z_n, O integers as bytes."""
+def decrypt(secret: Any, ciphertexts: list[bytes], shape: Shape) -> bytes:
+  """Decrypts the masked result (third): O integers, uniform over Z_n."""
   del shape
   public = secret.public_key
   return b''.join(
@@ -121,9 +133,13 @@ def decrypt(secret, ciphertexts: list[bytes], shape) -> bytes:
 
 
 def unmask(
-  public, fraction_bits: int, opened: bytes, masks: list[int], matrix
+  public: Any,
+  fraction_bits: int,
+  opened: bytes,
+  masks: Masks,
+  matrix: np.ndarray,
 ) -> np.ndarray:
-  """Passive party: result [O], float64."""
+  """Takes the masks off: the result [O], float64 (passive)."""
   del matrix
   width = _width(public) // 2
   result = []
@@ -135,8 +151,10 @@ def unmask(
   return np.array(result)
 
 
-def error_bound(fraction_bits: int, matrix, message) -> np.ndarray:
-  """Largest |result - A m|, for A [O, I] and m [I] -> [O].
+def error_bound(
+  fraction_bits: int, matrix: np.ndarray, message: np.ndarray
+) -> np.ndarray:
+  """Bounds |result - A m|, for A [O, I] and m [I] -> [O].
 
   Rounding moves an entry by at most d = 2^-(f+1), so a product a m by at most
   d (|a| + |m|) + d^2; and the result is rounded to float32.
@@ -148,22 +166,22 @@ def error_bound(fraction_bits: int, matrix, message) -> np.ndarray:
   return fixed + 2.0**-24 * (matrix @ message + fixed) + 2.0**-149
 
 
-def count(key_bits: int, shape: tuple[int, int], nonzeros: int) -> Count:
-  """Operations and bytes of one batch."""
+def count(key_bits: int, shape: Shape, nonzeros: int) -> Count:
+  """Counts operations and bytes of one batch."""
   outputs, inputs = shape
   length = 2 * -(-key_bits // 8)  # of a residue modulo n^2
   return Count(
     encrypt=inputs,
     multiply=nonzeros,
     mask=outputs,
-    sealed_bytes=exchange.frame_bytes(inputs, length),
-    masked_bytes=exchange.frame_bytes(outputs, length),
+    sealed_bytes=frames.size(inputs, length),
+    masked_bytes=frames.size(outputs, length),
     opened_bytes=outputs * length // 2,
   )
 
 
 def _encode(values: np.ndarray, fraction_bits: int) -> list:
-  """Fixed point: the nearest multiples of 2^-fraction_bits, as integers."""
+  """Rounds to multiples of 2^-fraction_bits, as integers."""
   scaled = np.rint(values * 2.0**fraction_bits)
   return [
     [int(v) for v in row] if isinstance(row, list) else int(row)
@@ -171,13 +189,13 @@ def _encode(values: np.ndarray, fraction_bits: int) -> list:
   ]
 
 
-def _width(public) -> int:
-  """Bytes of a ciphertext, an even number."""
+def _width(public: Any) -> int:
+  """Counts the bytes of a ciphertext, an even number."""
   return 2 * -(-public.n.bit_length() // 8)
 
 
-def _read(public, ciphertext: bytes):
-  """A ciphertext as an integer modulo n^2."""
+def _read(public: Any, ciphertext: bytes) -> Any:
+  """Reads a ciphertext as an integer modulo n^2."""
   value = int.from_bytes(ciphertext, 'big')
   if len(ciphertext) != _width(public) or not 0 < value < public.nsquare:
     raise InputError(
@@ -185,19 +203,19 @@ def _read(public, ciphertext: bytes):
       f' {public.n.bit_length()} bits ({_width(public)} bytes); it was cut or'
       ' changed on the way, send it again.'
     )
-  return exchange.library('gmpy2').mpz(value)
+  return checks.import_library('gmpy2').mpz(value)
 
 
-def _powers(base, modulus) -> list:
-  """base^0 ... base^(2^_WINDOW - 1)."""
+def _powers(base: Any, modulus: Any) -> list:
+  """Returns base^0 ... base^(2^_WINDOW - 1)."""
   powers = [base**0]
   for _ in range(2**_WINDOW - 1):
     powers.append(powers[-1] * base % modulus)
   return powers
 
 
-def _product(tables: list, exponents: list[int], modulus):
-  """The product of base_i^exponent_i, with the squarings shared (Straus)."""
+def _product(tables: list, exponents: list[int], modulus: Any) -> Any:
+  """Multiplies base_i^exponent_i, with the squarings shared (Straus)."""
   terms = [(t, e) for t, e in zip(tables, exponents) if e]
   longest = max((e.bit_length() for _, e in terms), default=0)
   product = tables[0][0]

@@ -7,7 +7,27 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 
 from labelleak.base import InputError
-from labelleak.he import exchange
+from labelleak.he import checks, frames
+
+
+class Parameters(NamedTuple):
+  """Public parameters of CKKS; see `he.ckks`.
+
+  Attributes:
+    degree: N.
+    bits: of each prime of the modulus.
+    fraction_bits: of the scale of a factor.
+    mask_bits: a mask is 2^mask_bits times as large as what it hides.
+    bound: the largest magnitude of a message entry.
+    width: message entries to a ciphertext; None: what takes the fewest.
+  """
+
+  degree: int
+  bits: tuple[int, ...]
+  fraction_bits: int
+  mask_bits: int
+  bound: float
+  width: Optional[int]
 
 
 class Public(NamedTuple):
@@ -18,32 +38,22 @@ class Public(NamedTuple):
   encryptor: Any
   evaluator: Any
   encoder: Any
-  degree: int  # N
-  fraction_bits: int
-  mask_bits: int
-  bound: float
-  width: Optional[int]
+  parameters: Parameters
 
 
-def keys(
-  degree: int,
-  bits: tuple[int, ...],
-  fraction_bits: int,
-  mask_bits: int,
-  bound: float,
-  width: Optional[int],
-) -> tuple[Public, Any, bytes]:
-  """A new key pair: the public tools, the decryptor, the public key's digest.
+def generate_keys(parameters: Parameters) -> tuple[Public, Any, bytes]:
+  """Generates a key pair: public tools, decryptor, the public key's digest.
 
   Raises:
     InputError: see `he.ckks`.
   """
-  seal = exchange.library('tenseal.sealapi')
-  _validate(seal, degree, bits, fraction_bits, mask_bits, width)
-  parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
-  parameters.set_poly_modulus_degree(degree)
-  parameters.set_coeff_modulus(seal.CoeffModulus.Create(degree, list(bits)))
-  context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128)
+  seal = checks.import_library('tenseal.sealapi')
+  _validate(seal, parameters)
+  degree, bits = parameters.degree, parameters.bits
+  encryption = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
+  encryption.set_poly_modulus_degree(degree)
+  encryption.set_coeff_modulus(seal.CoeffModulus.Create(degree, list(bits)))
+  context = seal.SEALContext(encryption, True, seal.SEC_LEVEL_TYPE.TC128)
   if not context.parameters_set():
     raise InputError(
       f'coeff_mod_bit_sizes={bits} with poly_modulus_degree={degree}: SEAL'
@@ -58,33 +68,29 @@ def keys(
     encryptor=seal.Encryptor(context, key),
     evaluator=seal.Evaluator(context),
     encoder=seal.CKKSEncoder(context),
-    degree=degree,
-    fraction_bits=fraction_bits,
-    mask_bits=mask_bits,
-    bound=exchange.limit(bound),
-    width=width,
+    parameters=parameters._replace(bound=checks.round_up(parameters.bound)),
   )
   decryptor = seal.Decryptor(context, generator.secret_key())
-  return public, decryptor, exchange.digest(save(key))
+  return public, decryptor, frames.digest(save(key))
 
 
-def encoded(public: Public, values, scale: float) -> Any:
-  """Plaintext of up to N / 2 values, real or complex."""
+def encode(public: Public, values: np.ndarray, scale: float) -> Any:
+  """Encodes up to N / 2 values, real or complex, as a plaintext."""
   plain = public.seal.Plaintext()
   public.encoder.encode(np.asarray(values).tolist(), scale, plain)
   return plain
 
 
-def encrypted(public: Public, values) -> Any:
-  """Fresh encryption of up to N / 2 values at the scale of a factor."""
+def encrypt(public: Public, values: np.ndarray) -> Any:
+  """Encrypts up to N / 2 values afresh, at the scale of a factor."""
   ciphertext = public.seal.Ciphertext()
-  plain = encoded(public, values, 2.0**public.fraction_bits)
+  plain = encode(public, values, 2.0**public.parameters.fraction_bits)
   public.encryptor.encrypt(plain, ciphertext)
   return ciphertext
 
 
-def save(item) -> bytes:
-  """SEAL's serialisation, which the binding writes to files only."""
+def save(item: Any) -> bytes:
+  """Serialises an object of SEAL, which the binding writes to files only."""
   with tempfile.TemporaryDirectory() as folder:
     path = os.path.join(folder, 'item')
     item.save(path)
@@ -93,7 +99,7 @@ def save(item) -> bytes:
 
 
 def load(public: Public, data: bytes) -> Any:
-  """A ciphertext from bytes; SEAL checks that it fits the parameters.
+  """Reads a ciphertext from bytes; SEAL checks that it fits the parameters.
 
   Raises:
     InputError: it does not.
@@ -113,8 +119,9 @@ def load(public: Public, data: bytes) -> Any:
   return ciphertext
 
 
-def _validate(seal, degree, bits, fraction_bits, mask_bits, width):
+def _validate(seal: Any, parameters: Parameters) -> None:
   """Refuses what is insecure, and what leaves results or masks no room."""
+  degree, bits, fraction_bits, mask_bits, _, width = parameters
   if degree not in (1024, 2048, 4096, 8192, 16384, 32768):
     raise InputError(
       f'poly_modulus_degree={degree} must be a power of two in 1024..32768.'

@@ -358,7 +358,7 @@ class ExperimentTest(parameterized.TestCase):
 
   def test_everyone_may_be_malicious(self):
     config = _config()
-    config.optimizer.name = 'completion.malicious.sgd'
+    config.optimizer.name = 'labelleak.attacks.completion.malicious.sgd'
     config.top_optimizer = dict(name='sgd', lr=0.05)
     model = joint.build(config, joint.source(config))
     params = {'w': jnp.ones(3)}
@@ -374,8 +374,8 @@ class ExperimentTest(parameterized.TestCase):
 
   def test_weighted_classes(self):
     config = _config(
-      dataset=dict(name='embedded.breast_cancer', split='train'),
-      split=dict(name='vertical.features'),
+      dataset=dict(name='breast_cancer', split='train'),
+      split=dict(name='splits.features'),
       model=dict(name='mlp.fcnn', widths=(8,)),
       class_weights=(1.0, 0.3),
       train__steps=60,

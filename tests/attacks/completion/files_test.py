@@ -118,7 +118,7 @@ def _histopathology(root, test_seed):
         files.append(folder / name)
         _image(files[-1], color(i))
   if test_seed:
-    name = 'patches.breast_histopathology'
+    name = 'breast_histopathology'
     held_out = data.load(name, path=str(folder), split='test', normalise=False)
     x = held_out.take(np.arange(len(held_out.y)))[:, :, 0, 0]
     pixels = np.round(255 * x).astype(int).reshape(-1, 3)

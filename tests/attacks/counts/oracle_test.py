@@ -33,8 +33,9 @@ import numpy as np
 import optax
 import pytest
 
-from labelleak import attacks, base, data, defenses, hfl, metrics, models
+from labelleak import attacks, base, data, hfl, metrics, models
 from labelleak.data import plans
+from labelleak.defenses import sparsity
 
 STEPS = 10
 # Norm of a step's gradient over that of its bias part, of VGG19 at its
@@ -158,7 +159,7 @@ def observed(row, steps, init, ratio=None):
   beta = beta + noise * rng.standard_normal(beta.shape)
   if row.drop:
     beta = beta + DRIFT * rng.standard_normal(row.num_classes)
-  tx = defenses.compress(drop=row.drop)
+  tx = sparsity.compress(drop=row.drop).gradient
   send = lambda b: tx.update({'bias': b}, tx.init(None))[0]['bias']
   return jax.jit(jax.vmap(send))(jnp.asarray(beta, jnp.float32))
 

@@ -76,7 +76,7 @@ class BackdoorTest(parameterized.TestCase):
   def test_clear_and_sealed_are_the_same_training(self):
     ends = [
       _means(_config(trials=1, train__steps=40, aggregate=dict(name=name)))
-      for name in ('clear', 'sealed')
+      for name in ('plaintext', 'ideal')
     ]
     for one, other in zip(*ends):
       for name, value in one.items():
@@ -98,21 +98,19 @@ class BackdoorTest(parameterized.TestCase):
 
   def test_four_parties_collude(self):
     config = _config(train__steps=20, trials=1)
-    config.split = dict(name='vertical.quarters')
+    config.split = dict(name='splits.quarters')
     config.trigger.at = ((3, 3), (3, 7), (7, 3))
     config.poison.attackers = (0, 1, 2)
     rows = experiments.run(config)
-    self.assertEqual(rows[0]['setting']['split'], 'vertical.quarters')
+    self.assertEqual(rows[0]['setting']['split'], 'splits.quarters')
     config.poison.attackers = (0, 2)
     with self.assertRaisesRegex(InputError, 'part of party 1, .*attackers='):
       experiments.run(config)
 
   def test_rows_of_a_table_that_bear_it_by_nature(self):
     config = _config(train__steps=20, trials=1)
-    config.dataset = dict(
-      name='embedded.breast_cancer', split='train', normalise=True
-    )
-    config.split = dict(name='vertical.features')
+    config.dataset = dict(name='breast_cancer', split='train', normalise=True)
+    config.split = dict(name='splits.features')
     config.trigger = dict(name='triggers.natural', at=3, above=1.5)
     config.poison.count = None
     config.poison.target = 1
@@ -181,7 +179,7 @@ class RelabelTest(parameterized.TestCase):
     """In the clear, direct inference names every row of the first epoch."""
     config = self._config()
     config.poison.inference = dict(name='scores.direct')
-    config.aggregate = dict(name='clear')
+    config.aggregate = dict(name='plaintext')
     source = joint.source(config)
     model = joint.build(config, source)
     rows = np.arange(len(source.y))

@@ -15,6 +15,7 @@ from labelleak import attacks, experiments, he, models, registry, report, vfl
 from labelleak.base import InputError
 from labelleak.data import plans
 from labelleak.experiments.vfl import fitting, joint
+from labelleak.he import exchange
 
 
 def _config(**fields):
@@ -221,15 +222,15 @@ class RatesTest(parameterized.TestCase):
 
 
 class CostTest(parameterized.TestCase):
-  @parameterized.parameters('clear', 'sealed', 'ckks')
+  @parameterized.parameters('plaintext', 'ideal', 'ckks')
   def test_traffic(self, name):
     config = _config(aggregate=dict(name=name))
     source, model = _built(config)
     (traffic,) = joint.traffic(model, source, 32)
     self.assertEqual(traffic.embedding, 32 * 10 * 4)
-    if name == 'clear':
+    if name == 'plaintext':
       self.assertEqual(traffic[1:], (32 * 10 * 4, 0, 0))
-    elif name == 'sealed':
+    elif name == 'ideal':
       params = 32 * 33 + 10 * 33
       self.assertEqual(traffic[1:], (32 * 10 * 4, 4 * params, 4 * params))
     else:
@@ -248,7 +249,7 @@ class CostTest(parameterized.TestCase):
     h = np.zeros((8, 2), np.float32)
     params = dict(w=np.zeros((3, 2), np.float32))
     matrix = np.ones((6, 16))
-    sent = he.protocol.exchange(aggregate.scheme, matrix, np.zeros(16))
+    sent = exchange.exchange(aggregate.scheme, matrix, np.zeros(16))
     traffic = vfl.traffic(aggregate, h, params)
     sizes = tuple(map(len, sent[:3]))
     self.assertEqual(traffic[1:], sizes)
@@ -259,8 +260,8 @@ class EncryptedTest(parameterized.TestCase):
 
   def _cancer(self, aggregate):
     return _config(
-      dataset=dict(name='embedded.breast_cancer', split='train'),
-      split=dict(name='vertical.features'),
+      dataset=dict(name='breast_cancer', split='train'),
+      split=dict(name='splits.features'),
       model=dict(name='mlp.linear'),
       aggregate=aggregate,
       optimizer__lr=0.05,
@@ -271,7 +272,7 @@ class EncryptedTest(parameterized.TestCase):
   @parameterized.parameters('paillier', 'ckks')
   def test_training_ends_where_the_ideal_scheme_does(self, name):
     accuracies, states = [], []
-    for aggregate in (dict(name='sealed'), dict(name=name)):
+    for aggregate in (dict(name='ideal'), dict(name=name)):
       config = self._cancer(aggregate)
       source, model = _built(config)
       state = fitting.fit(config, model, source, 0)
@@ -286,8 +287,8 @@ class EncryptedTest(parameterized.TestCase):
   def test_a_gradient_is_within_the_documented_bound(self, name):
     seen = []
     aggregate = registry.load('he', name)
-    for each in (he.clear(), aggregate):
-      config = self._cancer(dict(name='sealed'))
+    for each in (he.plaintext(), aggregate):
+      config = self._cancer(dict(name='ideal'))
       source, model = _built(config)
       links = (vfl.link(aggregate=each), vfl.link())
       protocol = vfl.protocol(model.parties, None, links)
@@ -336,7 +337,7 @@ class RunTest(parameterized.TestCase):
     config = _config(
       batch_size=128,
       attacks=(dict(name='scores.direct'),),
-      aggregate=dict(name='clear'),
+      aggregate=dict(name='plaintext'),
     )
     row = experiments.run(config)[0]
     for metric in ('label_accuracy', 'permuted_label_accuracy'):
@@ -350,9 +351,9 @@ class RunTest(parameterized.TestCase):
     (dict(draw='last'), "draw='last' is unknown"),
     (dict(optimizer__lr=-1.0), 'optimizer.lr=-1.0 must be a positive'),
     (dict(optimizer__name='addam'), "no optimizer 'addam'"),
-    (dict(aggregate=dict(name='seald')), "no 'seald'.*'sealed'"),
+    (dict(aggregate=dict(name='idael')), "no 'idael'.*'ideal'"),
     (dict(model=dict(name='mlp.mlp3')), "no 'mlp.mlp3'"),
-    (dict(split=dict(name='vertical.patches')), 'cuts examples of shape'),
+    (dict(split=dict(name='splits.patches')), 'cuts examples of shape'),
     (dict(attacks=(dict(name='scores.direct'),)), 'link is sealed'),
     (dict(attacks=(dict(name='linear.full', known=('labelled', 'z')),)), "'z'"),
     (dict(cut_width=4), 'one logit a class'),

@@ -15,7 +15,7 @@ from labelleak.experiments.vfl import fitting, joint
 def _config(**fields):
   config = common.vfl('test')
   config.experiment = 'vfl.privacy_utility'
-  config.aggregate = dict(name='clear')
+  config.aggregate = dict(name='plaintext')
   config.attacks = (dict(name='scores.direct'),)
   config.batch_size = config.train.batch_size = 64
   config.train.steps, config.trials = 5, 3
@@ -108,9 +108,7 @@ class TradeoffTest(parameterized.TestCase):
       top_optimizer=dict(name='adam', lr=1e-4),
     )
     row = experiments.run(config)[0]
-    self.assertEqual(
-      row['defense'], 'permutation+distance_correlation+bottleneck.mid'
-    )
+    self.assertEqual(row['defense'], 'permutation+distance_correlation+mid')
     self.assertEqual(row['setting']['code'], 'permutation(seed=3)')
     penalty = 'distance_correlation(weight=0.1)'
     self.assertEqual(row['setting']['penalty'], penalty)
@@ -141,7 +139,7 @@ class TradeoffTest(parameterized.TestCase):
     (dict(observed__epochs=2, train__steps=30), 'train.shuffle=False'),
     (dict(code=(dict(alpha=0.1),)), 'has no name'),
     (dict(code=(dict(name='smoothing', alpha=2.0),)), 'alpha=2.0'),
-    (dict(penalty=dict(name='dcor')), 'penalties has no'),
+    (dict(penalty=dict(name='dcor')), 'defenses has no'),
     (dict(penalty=dict(weight=1.0)), 'penalty lacks a name'),
     (dict(top_optimizer=dict(lr=1.0), top=dict(name='mlp.linear')), 'name'),
   )

@@ -1,0 +1,1 @@
+"""What sources share: arrays, files, images in them, and prepared records."""

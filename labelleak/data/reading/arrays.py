@@ -1,0 +1,43 @@
+"""Data sets that fit in memory."""
+
+from typing import Optional
+
+import numpy as np
+
+from labelleak.base import InputError
+from labelleak.data import Source
+
+
+def source(
+  name: str,
+  x: np.ndarray,
+  y: np.ndarray,
+  test: np.ndarray,
+  split: Optional[str],
+) -> Source:
+  """Builds the source of one split.
+
+  Args:
+    name: what a row of results shows.
+    x: [N, ...] examples.
+    y: [N] labels.
+    test: [N] bool, the rows of the test split.
+    split: 'train', 'test' (None) or 'all'.
+
+  Raises:
+    InputError: no such split.
+  """
+  rows = dict(train=~test, test=test, all=np.ones_like(test))
+  split = split or 'test'
+  if split not in rows:
+    raise InputError(
+      f'{name} has no split {split!r}; use one of: {", ".join(rows)}.'
+    )
+  x, y = x[rows[split]].astype(np.float32), y[rows[split]].astype(np.int32)
+  return Source(
+    take=lambda index: x[np.asarray(index)],
+    y=y,
+    num_classes=int(y.max()) + 1,
+    shape=x.shape[1:],
+    name=name,
+  )

@@ -1,0 +1,55 @@
+"""Files that were fetched by hand: where they are, and which split is meant.
+
+Nothing is downloaded: a source names the layout of the original distribution
+and, where a file is missing, the place to get it.
+"""
+
+import pathlib
+from typing import Optional, Protocol
+
+from labelleak.base import InputError
+
+
+class Find(Protocol):
+  """Finds files of a distribution."""
+
+  def __call__(self, *parts: str) -> pathlib.Path:
+    """Returns the file or directory of these path parts.
+
+    Raises:
+      InputError: there is no such file.
+    """
+
+
+def finder(path: str, data_dir: Optional[str], home: str) -> Find:
+  """Returns what finds files below `path`.
+
+  Args:
+    path: directory of the distribution; relative to `data_dir`, if given.
+    data_dir: see `data.load`.
+    home: where the distribution is to be had.
+  """
+  root = pathlib.Path(data_dir or '').expanduser()
+  root /= pathlib.Path(path).expanduser()
+
+  def find(*parts):
+    file = root.joinpath(*parts)
+    if not file.exists():
+      raise InputError(
+        f'{file.absolute()} does not exist; fetch the data from {home}, or'
+        f' change path={path!r}.'
+      )
+    return file
+
+  return find
+
+
+def is_test(name: str, split: Optional[str]) -> bool:
+  """Whether `split` is the test split, as None is, or the training split.
+
+  Raises:
+    InputError: it is neither.
+  """
+  if split not in (None, 'train', 'test'):
+    raise InputError(f'{name} has no split {split!r}; use one of: train, test.')
+  return split != 'train'

@@ -1,0 +1,269 @@
+"""The horizontal round of a config; the one reader of its fields."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any, Optional
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+import numpy as np
+import optax
+
+from labelleak import base, data, defenses, hfl, models, registry, spec, train
+from labelleak import sweep as sweeps
+from labelleak.base import Batch, InputError, Model
+from labelleak.data import plans
+from labelleak.experiments import sources
+from labelleak.experiments.hfl import main_task
+from labelleak.experiments.result import Setting
+from labelleak.he import Aggregate
+from labelleak.models import weights
+
+# What a config may grant beyond the class count and the batch size.
+GRANTS = (
+  *('lr', 'steps', 'clients', 'defense', 'model'),
+  *('labelled', 'unlabelled'),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+  """One round of horizontal FL, and what comes before it.
+
+  Attributes:
+    source: the split that clients draw from.
+    rows: of it, those that clients hold.
+    model: the classifier.
+    client: what each client does.
+    defense: acts on each client's update.
+    aggregate: of the clients' updates.
+    queries: answers of each client to one request.
+    plan: how a client draws its batch; see `plans.draw`.
+    num_clients: C.
+    training: options of `train.classifier`, run before; None: untrained.
+    weights: file of pretrained weights; None: none.
+    known: what can be granted, by field of `hfl.Known`.
+    setting: identifies the point.
+    main_task: what the defenses cost.
+    seed: of initialisation, training and batches.
+  """
+
+  source: data.Source
+  rows: np.ndarray
+  model: nn.Module
+  client: hfl.Client
+  defense: optax.GradientTransformation
+  aggregate: Aggregate
+  queries: int
+  plan: Mapping[str, Any]
+  num_clients: int
+  training: Optional[Mapping[str, Any]]
+  weights: Optional[str]
+  known: Mapping[str, Any]
+  setting: Setting
+  main_task: main_task.MainTask
+  seed: int
+
+  def draw(self, index: np.ndarray) -> Batch:
+    """Returns the batches of trials [n], leaves [n, C, B, ...].
+
+    They depend on (seed, trial) alone, hence are the same for every attack.
+    """
+    source, clients = self.source, range(self.num_clients)
+    y = source.y[self.rows]
+    drawn = np.stack(
+      [
+        plans.draw(self.seed, trial * len(clients) + c, y, **self.plan)
+        for trial in index.tolist()
+        for c in clients
+      ]
+    ).reshape(len(index), len(clients), -1)
+    drawn = self.rows[drawn]
+    x = source.take(drawn.reshape(-1)).reshape(*drawn.shape, *source.shape)
+    y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
+    return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
+
+  def observe(
+    self, key: chex.PRNGKey, variables: chex.ArrayTree, batches: Batch
+  ) -> hfl.View:
+    """Returns what the server sees of a round, batches [C, B, ...]."""
+    return hfl.observe(
+      key,
+      self.client,
+      variables,
+      batches,
+      defense=self.defense,
+      aggregate=self.aggregate,
+      queries=self.queries,
+    )
+
+  def shapes(self) -> chex.ArrayTree:
+    """Returns the shapes of the model's variables, once all of it was traced.
+
+    Raises:
+      InputError: the model does not run on examples of this data set, weights
+        do not fit it, or it cannot be trained.
+    """
+    try:
+      shapes = jax.eval_shape(self._init)
+    except InputError:
+      raise
+    except Exception as e:  # flax and jax raise many kinds on shapes
+      reason = (str(e).splitlines() or [repr(e)])[0]
+      raise InputError(
+        f'model {spec.describe(self.setting.model)} does not run on'
+        f' {self.source.name}, examples of shape {self.source.shape}: {reason};'
+        ' choose another model or size.'
+      ) from e
+    if self.weights:
+      weights.load(self.weights, shapes)
+    if self.training:
+      dry = functools.partial(self._train, steps=0, progress=False)
+      jax.eval_shape(dry, shapes)
+    return shapes
+
+  def fit(self) -> tuple[chex.ArrayTree, Setting]:
+    """Returns the variables to attack, and the setting with their accuracy.
+
+    All trials share one initialisation, as in the published runs.
+    """
+    variables = base.jit_once(self._init)()
+    if self.weights:
+      variables = weights.load(self.weights, variables)
+    if self.training:
+      variables = self._train(variables)
+    if not self.setting.trained:
+      return variables, self.setting
+    accuracy = round(train.accuracy(self.model, variables, self.source), 4)
+    extra = dict(self.setting.extra, accuracy=accuracy)
+    return variables, self.setting._replace(extra=extra)
+
+  def _init(self):
+    example = jnp.zeros((1, *self.source.shape))
+    return self.model.init(sweeps.key(self.seed, 'init'), example)
+
+  def _train(self, variables, **override):
+    """A defense is part of the training's own state: it starts anew with it."""
+    return train.classifier(
+      self.model, variables=variables, **self.training | override
+    )
+
+
+def build(config: ConfigDict) -> Round:
+  """Returns the round of a horizontal config.
+
+  Raises:
+    InputError: a field that is missing or out of range, a name that does not
+      exist, data that are not there.
+  """
+  for field in ('dataset', 'model', 'aggregate'):
+    if 'name' not in config[field]:
+      raise InputError(f'config.{field} lacks a name; add it.')
+  for field in ('clients', 'queries', 'per_device'):
+    if config[field] is not None and config[field] < 1:
+      raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
+  load = functools.partial(sources.load, config.dataset, config.data_dir)
+  source = load()
+  model = models.load(num_classes=source.num_classes, **config.model.to_dict())
+  apply = lambda variables, x: model.apply(variables, x)
+  specs = defenses.canonical(config.defense)
+  at_step, at_update = defenses.split(specs)
+  step = defenses.build(at_step, only='gradient')
+  update = defenses.build(at_update, only='gradient')
+  hfl.step_sizes(config.batch_size, config.local_steps)
+  client = hfl.fedsgd(hfl.cross_entropy(apply))
+  if config.local_steps > 1 or at_step:
+    client = hfl.fedavg(
+      hfl.cross_entropy(apply),
+      lr=config.lr,
+      steps=config.local_steps,
+      step_defense=step.gradient,
+    )
+  labelled, rows = None, np.arange(len(source.y))
+  granted = {*config.known}.union(*(a.get('known', ()) for a in config.attacks))
+  if granted & {'labelled', 'unlabelled'}:
+    labelled, rows = sources.auxiliary(
+      source,
+      load(config.aux.split) if config.aux.split else None,
+      per_class=config.aux.per_class,
+      overlap=config.aux.overlap,
+      batch_size=config.batch_size,
+      seed=config.seed,
+    )
+  task = main_task.build(
+    config.get('main_task'),
+    dataset=config.dataset,
+    model=config.model,
+    data_dir=config.data_dir,
+    defense=specs,
+    seed=config.seed,
+  )
+  setting = Setting(
+    data=source.name,
+    model=spec.plain(config.model),
+    num_classes=source.num_classes,
+    batch_size=config.batch_size,
+    trained=bool(config.train or config.weights),
+    defense=spec.plain(specs),
+    stands_for={k: v for k, v in config.stands_for.items() if v},
+    extra=dict(
+      local_steps=config.local_steps,
+      clients=config.clients,
+      partition=config.partition,
+      **(dict(queries=config.queries) if config.queries > 1 else {}),
+      **task.facts,
+    ),
+  )
+  return Round(
+    source=source,
+    rows=rows,
+    model=model,
+    client=client,
+    defense=update.gradient,
+    aggregate=registry.load('he', **config.aggregate.to_dict()),
+    queries=config.queries,
+    plan=dict(
+      num_classes=source.num_classes,
+      partition=config.partition,
+      batch_size=config.batch_size,
+      per_class_cap=config.per_class_cap,
+    ),
+    num_clients=config.clients,
+    training=_training(config.train, (*at_step, *at_update), load, config.seed),
+    weights=config.weights,
+    known=dict(
+      steps=config.local_steps,
+      clients=config.clients,
+      lr=config.lr,
+      defense=defenses.view_strengths(
+        step.strengths,
+        update.strengths,
+        steps=config.local_steps,
+        queries=config.queries,
+      ),
+      model=Model(apply, source.shape, source.pixel_range),
+      labelled=labelled,
+      unlabelled=labelled and labelled.x,
+    ),
+    setting=setting,
+    main_task=task,
+    seed=config.seed,
+  )
+
+
+def _training(options, specs, load, seed) -> Optional[dict[str, Any]]:
+  """Returns the arguments of the training before the attack, if any."""
+  if not options:
+    return None
+  options = dict(options)
+  main_task.check('train', options)
+  options['source'] = load(options.pop('split', 'train'))
+  seed = options.setdefault('seed', seed)
+  options['key'] = sweeps.key(seed, 'train')
+  if options.pop('defended', False):
+    options['defense'] = defenses.build(specs).gradient
+  return options

@@ -1,0 +1,201 @@
+"""The joint model of a vertical config; the one reader of its fields."""
+
+from collections.abc import Sequence
+import functools
+from typing import Any, Optional
+
+from flax import linen as nn
+from ml_collections import ConfigDict
+import numpy as np
+
+from labelleak import data, defenses, models, registry, spec, vfl
+from labelleak.base import InputError, MakeOptimizer, Tampering
+from labelleak.defenses import accounting
+from labelleak.experiments import sources
+from labelleak.experiments.result import Setting
+from labelleak.experiments.vfl import optimizers
+from labelleak.experiments.vfl.joint import Draws, Joint, Training
+from labelleak.spec import Spec
+
+_DELTA = 1e-5  # of differential privacy
+
+
+def build(
+  config: ConfigDict,
+  *,
+  optimizer: Optional[MakeOptimizer] = None,
+  tampering: Optional[Tampering] = None,
+  attackers: Sequence[int] = (),
+) -> Joint:
+  """Returns the joint model of a config, its data and its training.
+
+  Bottoms are of one kind; passive links are defended and aggregated. The active
+  party's own link is clear and carries no defense, unless `defend_active` says
+  so, as in the code of Fu et al.
+
+  Args:
+    config: of the point.
+    optimizer: what the `attackers` train with in the place of their own.
+    tampering: what the `attackers` do to messages.
+    attackers: parties that do not follow the protocol.
+
+  Raises:
+    InputError: a split, model, defense, aggregator or optimizer that does not
+      exist or does not fit; an attacker who is no passive party; data that are
+      not there.
+  """
+  fields = ['dataset', 'split', 'model', 'aggregate', 'optimizer']
+  fields += [field for field in ('top', 'top_optimizer') if config[field]]
+  for field in fields:
+    if 'name' not in config[field]:
+      raise InputError(f'config.{field} lacks a name; add it.')
+  load = functools.partial(sources.load, config.dataset, config.data_dir)
+  source = load()
+  num_classes = _num_classes(source, config.classes)
+  training = Training(
+    steps=config.train.steps,
+    batch_size=config.train.batch_size,
+    shuffle=config.train.shuffle,
+    workdir=config.train.workdir,
+    identity=config.to_json(),
+  )
+  tested = None
+  if training.steps:  # untrained models draw classes anew for every trial
+    source, tested = (
+      data.of_classes(each, range(num_classes))
+      for each in (source, load(config.train.tested))
+    )
+  split = registry.load('data', shape=source.shape, **config.split.to_dict())
+  num = len(split(np.zeros((1, *source.shape), np.float32)))
+  _check_attackers((config.attacker, *attackers), num)
+  aggregate = registry.load('he', **config.aggregate.to_dict())
+  training.check(len(source.y), aggregate.sealed)
+  specs = defenses.canonical(config.defense)
+  defense = defenses.build(specs, num_classes)
+  per_epoch = training.steps_per_epoch(len(source.y))
+  make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
+  width = config.cut_width or num_classes
+  bottom = models.load(num_classes=width, **config.model.to_dict())
+  honest = vfl.party(bottom, make(config.optimizer))
+  other = honest
+  if optimizer:
+    other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
+  parties = tuple(other if p in attackers else honest for p in range(num))
+  passive = functools.partial(vfl.link, defense.gradient, aggregate=aggregate)
+  active = vfl.link(*([defense.gradient] if config.defend_active else []))
+  links = (
+    *(
+      passive(tampering=tampering if p in attackers else None)
+      for p in range(num - 1)
+    ),
+    active,
+  )
+  top = _top(config.top, defense.top, num_classes)
+  protocol = vfl.protocol(
+    parties,
+    top and vfl.party(top, make(config.top_optimizer or config.optimizer)),
+    links,
+    code=defense.labels,
+    loss=_loss(config.get('class_weights'), num_classes),
+    penalty=defense.penalty,
+    steps_per_epoch=per_epoch,
+  )
+  setting = Setting(
+    data=source.name,
+    model=spec.plain(config.model),
+    num_classes=num_classes,
+    batch_size=config.batch_size,
+    trained=training.steps > 0,
+    defense=spec.plain(specs),
+    stands_for={k: v for k, v in config.stands_for.items() if v},
+    extra=dict(
+      top=spec.plain(config.top) if config.top else 'sum',
+      split=spec.plain(config.split),
+      attacker=config.attacker,
+      draw=config.draw,
+      step=training.steps,
+      aggregate=spec.plain(config.aggregate),
+      **_privacy(defense.strengths, training, len(source.y)),
+    ),
+  )
+  return Joint(
+    protocol=protocol,
+    parties=parties,
+    links=links,
+    split=split,
+    source=source,
+    tested=tested,
+    num_classes=num_classes,
+    attacker=config.attacker,
+    training=training,
+    draws=Draws(config.draw, config.classes, config.batch_size, config.seed),
+    weights=config.get('weights'),
+    max_hours=config.he.max_hours,
+    setting=setting,
+  )
+
+
+def _num_classes(source: data.Source, classes: Optional[int]) -> int:
+  """Returns K, all classes of the data or so many."""
+  most = source.num_classes
+  if classes is not None and not 2 <= classes <= most:
+    raise InputError(
+      f'classes={classes} must lie in 2..{most}, the number of {source.name};'
+      ' change it.'
+    )
+  return classes or most
+
+
+def _check_attackers(attackers: Sequence[int], num: int):
+  """Refuses an attacker who is no passive party of `num` parties."""
+  for attacker in attackers:
+    if not 0 <= attacker < num - 1:
+      raise InputError(
+        f'attacker={attacker} must be a passive party, 0 to {num - 2} of'
+        f' {num} parties; the last one holds the labels.'
+      )
+
+
+def _top(
+  top: Optional[Spec], defense: Optional[nn.Module], num_classes: int
+) -> Optional[nn.Module]:
+  """Returns the top: the config's, a defense's, or none that is trained."""
+  if not top:
+    return defense
+  if defense:
+    raise InputError(
+      f'config.top={spec.describe(top)} and a defense that is a top: one model'
+      ' cannot have two; drop one.'
+    )
+  return models.load(num_classes=num_classes, **dict(top))
+
+
+def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:
+  """Returns cross entropy, of weighted classes where they are weighed."""
+  if not weights:
+    return vfl.cross_entropy
+  if len(weights) != num_classes:
+    raise InputError(
+      f'class_weights={tuple(weights)} are not one for each of {num_classes}'
+      ' classes; change them.'
+    )
+  return vfl.weighted_cross_entropy(weights)
+
+
+def _privacy(
+  strengths: Optional[Sequence[defenses.Strength]],
+  training: Training,
+  rows: int,
+) -> dict[str, Any]:
+  """Returns epsilon of a clipped and noised link over the training.
+
+  At delta `_DELTA`; each row's gradient is sent once an epoch. What else the
+  labels reach, the active party's own model, is not counted; see
+  `defenses.accounting`.
+  """
+  release = accounting.release(strengths)
+  if not release or not training.steps:
+    return {}
+  epochs = -(-training.steps // training.steps_per_epoch(rows))
+  spent = accounting.epsilon(*release, steps=epochs, delta=_DELTA)
+  return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}

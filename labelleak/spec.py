@@ -1,0 +1,62 @@
+"""Specs: a name and its arguments, as configs and rows write them.
+
+`{'name': 'clip', 'max_norm': 0.1}` names a constructor (see `registry`) and
+what it is called with. A spec stays a structure from the config to the row;
+text is made here, where it is shown, and never read back.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Optional
+
+from ml_collections import ConfigDict
+
+Spec = Mapping[str, Any]
+
+
+def plain(value: Any) -> Any:
+  """Returns a config value as JSON holds it: dicts and lists, no ConfigDict.
+
+  >>> plain((ConfigDict(dict(name='clip')), 1))
+  [{'name': 'clip'}, 1]
+  """
+  if isinstance(value, Mapping | ConfigDict):
+    return {k: plain(v) for k, v in value.items()}
+  if isinstance(value, tuple | list):
+    return [plain(v) for v in value]
+  return value
+
+
+def arguments(spec: Spec) -> dict[str, Any]:
+  """Returns the keyword arguments of a spec's constructor."""
+  return {k: v for k, v in spec.items() if k not in ('name', 'known', 'at')}
+
+
+def describe(value: Any) -> Any:
+  """Returns a config value as a table shows it.
+
+  >>> describe(dict(name='vit.tiny', depth=4))
+  'vit.tiny(depth=4)'
+  """
+  if isinstance(value, tuple | list):
+    return [describe(v) for v in value]
+  if not isinstance(value, Mapping | ConfigDict):
+    return value
+  name = value.get('name', '')
+  listed = ', '.join(
+    f'{k}={describe(v)}' for k, v in sorted(value.items()) if k != 'name'
+  )
+  return f'{name}({listed})' if name and listed else name or listed
+
+
+def chain(specs: Sequence[Spec]) -> Optional[str]:
+  """Returns several specs in order, such as 'clip(max_norm=0.1)+gaussian'."""
+  return '+'.join(describe(spec) for spec in specs) or None
+
+
+def label(point: Mapping[str, Any]) -> str:
+  """Returns a sweep point in one line.
+
+  >>> label({'batch_size': 64, 'lr': 0.1})
+  'batch_size=64, lr=0.1'
+  """
+  return ', '.join(f'{k}={describe(v)}' for k, v in point.items()) or 'default'

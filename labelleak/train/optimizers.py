@@ -1,0 +1,49 @@
+"""Optimizers by their name in optax."""
+
+import inspect
+from typing import Any
+
+import optax
+
+from labelleak.base import InputError
+
+
+def optimizer(
+  name: str,
+  lr: optax.ScalarOrSchedule,
+  *,
+  weight_decay: float = 0.0,
+  **hyper: Any,
+) -> optax.GradientTransformation:
+  """Builds `optax.<name>`, with L2 decay where it has none of its own.
+
+  Args:
+    name: such as 'adam', 'adamw' or 'sgd'.
+    lr: learning rate, or a schedule of it.
+    weight_decay: the optimizer's own, else added to the gradient (L2).
+    **hyper: the optimizer's own, such as momentum.
+
+  Raises:
+    InputError: unknown optimizer or hyperparameter.
+  """
+  known = sorted(
+    key
+    for key, value in vars(optax).items()
+    if inspect.isfunction(value)
+    and 'learning_rate' in inspect.signature(value).parameters
+  )
+  if name not in known:
+    raise InputError(
+      f'optax has no optimizer {name!r}; known: {", ".join(known)}.'
+    )
+  make = getattr(optax, name)
+  accepted = inspect.signature(make).parameters
+  for argument in hyper:
+    if argument not in accepted:
+      raise InputError(
+        f'optimizer {name} takes no {argument!r}; it takes:'
+        f' {", ".join(accepted)}.'
+      )
+  if 'weight_decay' in accepted:
+    return make(lr, weight_decay=weight_decay, **hyper)
+  return optax.chain(optax.add_decayed_weights(weight_decay), make(lr, **hyper))

@@ -1,0 +1,67 @@
+"""What a party observes of a step, and what it is granted beside."""
+
+import dataclasses
+import functools
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+
+from labelleak.base import Bottom, Labelled, Party, Pool
+
+
+class View(NamedTuple):
+  """All that one party observes of a step.
+
+  Attributes:
+    x: [B, F] its features.
+    h: [B, D] its embedding as it was sent.
+    variables: of this very forward pass.
+    key: of this very forward pass.
+    param_grads: like variables['params'], of the mean loss.
+    cut_grads: [B, D] of the mean loss; None where the link is sealed.
+    index: [B] rows of the data set, which all parties share; None where no
+      batch is observed.
+  """
+
+  x: chex.Array
+  h: chex.Array
+  variables: chex.ArrayTree
+  key: chex.PRNGKey
+  param_grads: chex.ArrayTree
+  cut_grads: Optional[chex.Array]
+  index: Optional[chex.Array] = None
+
+
+@functools.partial(
+  jax.tree_util.register_dataclass,
+  data_fields=('step', 'labelled', 'pool', 'labels'),
+  meta_fields=('num_classes', 'batch_size', 'bottom', 'party'),
+)
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """All that a party's attack is granted beside its view.
+
+  Sizes and functions are static, arrays are leaves, so a `Known` passes through
+  jit and vmap. A field that is None was not granted.
+
+  Attributes:
+    num_classes: K.
+    batch_size: B.
+    bottom: the attacker's own bottom model, exactly the training-mode pass
+      behind its view: (variables, x [B, F], key) -> h [B, D].
+    step: [] training step of the view, from 0.
+    labelled: examples of the attacker's own, with labels.
+    party: the attacker's own party, which it can train.
+    pool: the attacker's own rows without labels.
+    labels: [N, K] of the whole pool, for upper bounds alone: no attack.
+  """
+
+  num_classes: int
+  batch_size: int
+  bottom: Optional[Bottom] = None
+  step: Optional[chex.Array] = None
+  labelled: Optional[Labelled] = None
+  party: Optional[Party] = None
+  pool: Optional[Pool] = None
+  labels: Optional[chex.Array] = None

@@ -1,0 +1,80 @@
+"""Defense capability scores, and leaks below chance."""
+
+from absl.testing import absltest, parameterized
+import numpy as np
+
+from labelleak.base import InputError
+from labelleak.metrics import significance
+
+
+class ScoreTest(parameterized.TestCase):
+  def test_score_by_the_formula(self):
+    rng = np.random.default_rng(0)
+    for attack, main, best, beta, ideal in rng.random((50, 5)):
+      distance = np.sqrt(
+        (1 - beta) * (attack - ideal) ** 2 + beta * (main - best) ** 2
+      )
+      got = significance.dcs(attack, main, best, beta=beta, attack_ideal=ideal)
+      np.testing.assert_allclose(got, 1 / (1 + distance), rtol=1e-12)
+
+  def test_score_at_the_corners(self):
+    self.assertEqual(significance.dcs(0.0, 0.9, 0.9), 1.0)
+    self.assertEqual(
+      significance.dcs(-0.3, 0.9, 0.9), 1.0
+    )  # no attack is negative
+    self.assertAlmostEqual(significance.dcs(1.0, 0.9, 0.9), 0.585786, 6)
+    self.assertEqual(
+      significance.dcs(0.0, 0.8, 0.9), significance.dcs(0.0, 1.0, 0.9)
+    )
+    self.assertEqual(significance.dcs(1.0, 0.1, 0.9, beta=0.0), 0.5)
+    self.assertEqual(significance.dcs(1.0, 0.0, 1.0, beta=1.0), 0.5)
+    falling = significance.dcs(np.linspace(0, 1, 9), 0.8, 0.9)
+    self.assertTrue((np.diff(falling) < 0).all())
+    with self.assertRaisesRegex(InputError, 'beta=1.5'):
+      significance.dcs(0.0, 1.0, 1.0, beta=1.5)
+
+  def test_means_over_attacks_and_types(self):
+    self.assertAlmostEqual(significance.t_dcs([0.5, 0.7]), 0.6)
+    types = dict(label=0.6, backdoor=0.9, feature=None)
+    self.assertAlmostEqual(significance.c_dcs(types), 0.75)
+    weights = dict(label=2.0, backdoor=1.0, feature=7.0)
+    self.assertAlmostEqual(significance.c_dcs(types, weights), 0.7)
+    for call in (
+      lambda: significance.t_dcs([]),
+      lambda: significance.c_dcs(dict(label=None)),
+      lambda: significance.c_dcs(types, dict(label=1.0)),
+    ):
+      with self.assertRaises(InputError):
+        call()
+
+
+class LeakTest(parameterized.TestCase):
+  @parameterized.parameters(2, 5, 10, 100)
+  def test_guesses_are_seldom_called_leaks(self, num_classes):
+    rng = np.random.default_rng(num_classes)
+    trials, size = 10, 64
+    flagged = []
+    for _ in range(400):
+      hits = rng.binomial(size, 1 / num_classes, trials) / size
+      stderr = hits.std(ddof=1) / np.sqrt(trials)
+      flagged.append(
+        significance.below_chance(
+          hits.mean(), stderr, num_classes, rows=trials * size
+        )
+      )
+    self.assertLess(np.mean(flagged), 0.01)
+
+  def test_avoiding_the_label_is_a_leak_and_the_rarest_class_is_none(self):
+    leak = significance.below_chance
+    self.assertTrue(leak(0.0, 0.0, 10, rows=1024))
+    self.assertTrue(leak(0.05, 0.005, 10, rows=1024))
+    self.assertTrue(leak(0.2, 0.01, 2, rows=128))
+    self.assertFalse(leak(0.37, 0.0, 2, rows=10**6))  # of an uneven data set
+    self.assertFalse(leak(0.0902, 0.0, 10, rows=10**6))
+    self.assertFalse(leak(0.0, 0.0, 10, rows=62))  # too few to tell
+    self.assertTrue(leak(0.0, 0.0, 10, rows=63))  # .9^63 = .00131
+    self.assertFalse(leak(0.0, 0.04, 10, rows=1024))
+
+
+if __name__ == '__main__':
+  absltest.main()
