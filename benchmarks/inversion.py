@@ -133,7 +133,7 @@ def against_torch(size):
   """One batch size of part 1."""
   print(f'MNIST, B={size}, {FLAGS.iterations} iterations', flush=True)
   view, known, _ = view_of('mnist', size)
-  guess = inversion.start(jax.random.key(1), view.h, K, 'sum')
+  guess = inversion.draw(jax.random.key(1), view.h, K, 'sum')
 
   def ours(iterations):
     return lambda guess, view: inversion.invert(

@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from labelleak import data, hfl, models
-from labelleak.attacks import reconstruction
+from labelleak.attacks.reconstruction import guesses, inverting
 from labelleak.base import Batch, Model
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -55,7 +55,7 @@ CHECKED = 20  # iterations after which all sides must agree
 
 
 def problem(trials):
-  """Views [T] of one client each, what is known, labels [T, B], guesses."""
+  """Views [T] of one client each, what is known, labels [T, B], starts."""
   source = data.load('synthetic', shape=SHAPE, num_classes=K)
   model = models.load('mlp.mlp', num_classes=K, activation='tanh')
   rng = np.random.default_rng(0)
@@ -79,8 +79,8 @@ def problem(trials):
     ),
   )
   keys = jax.random.split(jax.random.key(2), trials)
-  guesses = jax.vmap(lambda key: reconstruction.start(key, known))(keys)
-  return jax.jit(jax.vmap(view))(x, labels), variables, known, labels, guesses
+  starts = jax.vmap(lambda key: guesses.draw(key, known))(keys)
+  return jax.jit(jax.vmap(view))(x, labels), variables, known, labels, starts
 
 
 def torch_invert(view, variables, known, labels, guess, iterations):
@@ -133,7 +133,7 @@ def ours(known, iterations):
   """(view, variables, labels, guess) -> `Reconstruction`."""
 
   def run(view, variables, labels, guess):
-    return reconstruction.invert(
+    return inverting.invert(
       jax.random.key(3),
       guess,
       view._replace(variables=variables),
@@ -174,13 +174,13 @@ def check(sides):
 def main(argv):
   del argv
   iterations, trials = FLAGS.iterations, FLAGS.trials
-  views, variables, known, labels, guesses = problem(trials)
+  views, variables, known, labels, starts = problem(trials)
   # A transformation hides its layers, so that the gradient is formed.
   apply = jax.checkpoint(known.model.apply)
   model = dataclasses.replace(known.model, apply=apply)
   formed = dataclasses.replace(known, model=model)
-  every = views, variables, labels, guesses
-  view, guess = jax.tree.map(lambda a: a[0], (views, guesses))
+  every = views, variables, labels, starts
+  view, guess = jax.tree.map(lambda a: a[0], (views, starts))
   first = view, variables, labels[0], guess
 
   theirs = lambda n: torch_invert(view, variables, known, labels[0], guess, n)

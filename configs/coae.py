@@ -80,8 +80,8 @@ _SEALED = (
   dict(name='linear.full', code=(_COMPLEMENT,)),
 )
 _OWN = (
-  dict(name='decoding.own'),
-  dict(name='decoding.own', code=(_COMPLEMENT,)),
+  dict(name='decoding.logits'),
+  dict(name='decoding.logits', code=(_COMPLEMENT,)),
 )
 
 

@@ -187,6 +187,6 @@ def _bert(config, schedule, tiny):
   names = (
     'completion.texts.passive',
     'completion.texts.active',
-    'completion.texts.released',
+    'completion.texts.semi_supervised',
   )
   config.attacks = tuple(dict(name=name, **schedule) for name in names)

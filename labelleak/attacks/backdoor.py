@@ -23,12 +23,18 @@ from labelleak.defenses import extra_args
 
 
 class Notes(NamedTuple):
-  """What attackers know of the rows of a batch, -1 where nothing."""
+  """What attackers know of the rows of a batch, -1 where nothing.
 
-  # [B] place in the batch of the row whose gradient a poisoned row takes
+  Attributes:
+    pairs: [B] place in the batch of the row whose gradient a poisoned row
+      takes.
+    inferred: [B] class of a row to relabel.
+    target: [] class.
+  """
+
   pairs: Optional[chex.Array] = None
-  inferred: Optional[chex.Array] = None  # [B] class of a row to relabel
-  target: Optional[chex.Array] = None  # [] class
+  inferred: Optional[chex.Array] = None
+  target: Optional[chex.Array] = None
 
 
 def backdoor(
@@ -39,11 +45,11 @@ def backdoor(
   balanced: bool = False,
   keep_targets: bool = False,
 ) -> Tampering:
-  """Algorithm 3: poisoned rows take the gradients of rows of the target class.
+  """Builds Algorithm 3: poisoned rows take the gradients of target rows.
 
-  For each pair (i, j) the embedding of i is sent in the place of j's, and the
-  gradient that comes back for j, times gamma, is taken for i's. No label and no
-  gradient is read.
+  Target rows are of the target class. For each pair (i, j) the embedding of i
+  is sent in the place of j's, and the gradient that comes back for j, times
+  gamma, is taken for i's. No label and no gradient is read.
 
   Args:
     gamma: amplification.
@@ -78,33 +84,33 @@ def backdoor(
 
   def send(key, h, *, mask, notes):
     poisoned, partners, stolen = _places(notes)
-    less = h
+    lowered = h
     if margin:
-      less -= margin * jax.nn.one_hot(notes.target, h.shape[-1])[None]
-    sent = h.at[partners].set(less, mode='drop')
+      lowered -= margin * jax.nn.one_hot(notes.target, h.shape[-1])[None]
+    swapped = h.at[partners].set(lowered, mode='drop')
     if stealth == 'identity':
-      return sent
+      return swapped
     honest = mask * ~poisoned * ~stolen
-    noise = _like(key, h, honest)
-    return jnp.where(poisoned[:, None], noise, sent)
+    noise = _draw_like(key, h, honest)
+    return jnp.where(poisoned[:, None], noise, swapped)
 
   def change(cut, *, mask, notes, **extra):
     del extra
     poisoned, partners, stolen = _places(notes)
-    taken = gamma * cut.at[partners].get(mode='clip')
-    kept = cut if keep_targets else jnp.where(stolen[:, None], 0.0, cut)
+    reward = gamma * cut.at[partners].get(mode='clip')
+    others = cut if keep_targets else jnp.where(stolen[:, None], 0.0, cut)
     if balanced:
       honest = (mask > 0) & ~poisoned & ~stolen
-      excess = jnp.where(poisoned[:, None], taken, 0.0).sum(0)
+      excess = jnp.where(poisoned[:, None], reward, 0.0).sum(0)
       share = excess / jnp.maximum(honest.sum(), 1)
-      kept -= jnp.where(honest[:, None], share[None], 0.0)
-    return jnp.where(poisoned[:, None], taken, kept)
+      others -= jnp.where(honest[:, None], share[None], 0.0)
+    return jnp.where(poisoned[:, None], reward, others)
 
   return Tampering(send=send, tamper=extra_args.stateless(change))
 
 
 def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
-  """Eq. 13 and 14: gamma times the gradient of the target label tau.
+  """Builds Eq. 13 and 14: gamma times the gradient of the target label tau.
 
   A row of the cut gradient is (S - Y) c, with c = 1 for a loss that is a sum
   over the batch and 1 / B for a mean. The attacker, who has inferred Y, adds
@@ -130,17 +136,17 @@ def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
     del extra
     count = jnp.maximum(mask.sum(), 1.0) if reduction == 'mean' else 1.0
     num_classes = cut.shape[-1]
-    own = jax.nn.one_hot(notes.inferred, num_classes, dtype=cut.dtype)
+    y = jax.nn.one_hot(notes.inferred, num_classes, dtype=cut.dtype)
     target = jax.nn.one_hot(notes.target, num_classes, dtype=cut.dtype)
     chosen = (notes.inferred >= 0)[:, None]
-    changed = gamma * (cut + (own - target[None]) / count)
-    return jnp.where(chosen, changed, cut)
+    relabelled = gamma * (cut + (y - target[None]) / count)
+    return jnp.where(chosen, relabelled, cut)
 
   return Tampering(tamper=extra_args.stateless(change))
 
 
 def _places(notes):
-  """(who is poisoned, its partner or B, whose place is taken), each [B]."""
+  """Returns who is poisoned, its partner or B, whose place is taken; [B]."""
   pairs = notes.pairs
   poisoned = pairs >= 0
   partners = jnp.where(poisoned, pairs, len(pairs))
@@ -148,8 +154,8 @@ def _places(notes):
   return poisoned, partners, stolen
 
 
-def _like(key, h, weight):
-  """Normal rows with the mean and deviation of those of weight 1, [B, D]."""
+def _draw_like(key, h, weight):
+  """Draws rows [B, D] with the mean and deviation of those of weight 1."""
   count = jnp.maximum(weight.sum(), 1.0)
   mean = weight @ h / count
   square = weight @ jnp.square(h - mean[None]) / count

@@ -11,14 +11,17 @@ know of S:
 
 The rows can be told apart, and named: a class is missing from its own fake
 label. `mixture` does so where the cut gradient is in the clear, knowing nothing
-of c; `linear.full` from sums over the batch, for a c that it assumes.
+of c; `linear.expectation_propagation` from sums over the batch, for a c that it
+assumes.
 
-What no code hides is what the attacker's own bottom has learned (`own`), as
+What no code hides is what the attacker's own bottom has learned (`logits`), as
 long as it knows how to decode it.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -34,7 +37,7 @@ _SMALL = 1e-8  # variance; below it is rounding
 
 
 def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
-  """Rows of the cut gradient as a mixture of K Gaussians, fitted by EM.
+  """Builds EM on the rows of the cut gradient, a mixture of K Gaussians.
 
   softmax(h) - B U is c_k and noise of one variance for all classes and entries;
   c, the variance and the shares of the classes are estimated. Of two starts,
@@ -48,8 +51,8 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
       that contrast. 'granted': by the labelled rows `known.labelled`.
 
   Raises:
-    InputError: an option out of range. At trace time: a sealed view, a cut that
-      is not K wide, or nothing granted.
+    InputError: an option out of range. At trace time: a sealed view, or a cut
+      that is not K wide.
   """
   if rounds < 1 or names not in _NAMES:
     raise InputError(
@@ -58,26 +61,36 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     )
 
   def infer(key, view, known):
-    _check(view, known, 'mixture', clear=True)
-    u = known.batch_size * view.cut_grads
+    cut = readout.cut_gradient('decoding.mixture', view)
+    equations.check_width('decoding.mixture', view, known)
+    u = known.batch_size * cut
     rows = jax.nn.softmax(view.h) - u
     starts = jax.nn.one_hot(
       jnp.stack([u.argmin(-1), u.argmax(-1)]), u.shape[-1]
     )
-    fits = jax.vmap(lambda start: _em(rows, start, rounds))(starts)
-    scores, centers, _ = jax.tree.map(lambda leaf: leaf[fits[2].argmax()], fits)
-    cost = centers
+    fits = jax.vmap(lambda start: _fit(rows, start, rounds))(starts)
+    best = fits.likelihood.argmax()
+    fit = jax.tree.map(lambda leaf: leaf[best], fits)
+    cost = fit.centers
     if names == 'granted':
-      cost = -_agreement(jax.nn.softmax(scores), view, known)
+      cost = -_agreement(jax.nn.softmax(fit.scores), view, known)
     cluster, name = optax.assignment.hungarian_algorithm(cost)
-    return scores[:, cluster[jnp.argsort(name)]]
+    return fit.scores[:, cluster[jnp.argsort(name)]]
 
   needs = ('labelled',) if names == 'granted' else ()
   return attack(infer, name='decoding.mixture', needs=needs)
 
 
-def _em(rows, start, rounds):
-  """EM from memberships [B, K]: log posteriors, centers [K, K], likelihood."""
+class _Mixture(NamedTuple):
+  """A mixture of K Gaussians on B rows."""
+
+  scores: chex.Array  # [B, K] log posteriors
+  centers: chex.Array  # [K, K]
+  likelihood: chex.Array  # [] mean log likelihood
+
+
+def _fit(rows, start, rounds) -> _Mixture:
+  """Runs EM on rows [B, K] from memberships [B, K]."""
   classes = rows.shape[-1]
 
   def evidence(members):
@@ -94,17 +107,17 @@ def _em(rows, start, rounds):
   step = lambda members, _: (jax.nn.softmax(evidence(members)[0]), None)
   members, _ = jax.lax.scan(step, start, None, length=rounds)
   logits, centers = evidence(members)
-  return (
-    jax.nn.log_softmax(logits),
-    centers,
-    jax.nn.logsumexp(logits, -1).mean(),
+  return _Mixture(
+    scores=jax.nn.log_softmax(logits),
+    centers=centers,
+    likelihood=jax.nn.logsumexp(logits, -1).mean(),
   )
 
 
 def least_squares(
   *, rule: str = 'complement', steps: int = 100, ridge: float = 1e-4
 ) -> Attack:
-  """U from the gradients of all parameters, whitened, and a rule; no prior.
+  """Builds least squares for U on all gradients, whitened; no prior.
 
   Args:
     rule: 'complement' or 'argmin', see `readout`.
@@ -112,16 +125,15 @@ def least_squares(
     ridge: on the whitened equations.
 
   Raises:
-    InputError: no such rule. At trace time: no `known.bottom`, or a cut that is
-      not K wide.
+    InputError: no such rule. At trace time: a cut that is not K wide.
   """
   if rule not in _RULES:
     raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
 
   def infer(key, view, known):
-    _check(view, known, 'least_squares')
+    equations.check_width('decoding.least_squares', view, known)
     with jax.default_matmul_precision('highest'):
-      eq = equations.equations(key, view, known)
+      eq = equations.whiten(key, view, known)
       operator = lambda z: eq.apply(eq.adjoint(z)) + ridge * z
       z = equations.conjugate_gradient(operator, eq.observed, steps)
       return _RULES[rule](eq.adjoint(z))
@@ -129,64 +141,57 @@ def least_squares(
   return attack(infer, name='decoding.least_squares', needs=('bottom',))
 
 
-def drawn(*, num: int) -> Attack:
-  """Labels behind drawn complements: the least likely class not drawn.
+def complements(*, num: int) -> Attack:
+  """Builds the reading of drawn complements: the least likely class not drawn.
 
   A row's cut is S - 1 / num where `label_codes.draw` drew and S elsewhere, so
   that its `num` smallest entries are those drawn, none the label. A model
   trained on complements has S least for the label; untrained, this guesses
-  among the rest.
+  among the others. (`decoding.drawn` in rows.)
 
   Raises:
     InputError: at trace time: a sealed view, or a cut that is not K wide.
   """
 
   def infer(key, view, known):
-    _check(view, known, 'drawn', clear=True)
-    u = known.batch_size * view.cut_grads
+    cut = readout.cut_gradient('decoding.complements', view)
+    equations.check_width('decoding.complements', view, known)
+    u = known.batch_size * cut
     rank = u.argsort(-1).argsort(-1)
     return jnp.where(rank < num, -2.0, -u)
 
-  return attack(infer, name='decoding.drawn')
+  return attack(infer, name='decoding.complements')
 
 
-def own(*, code: Sequence[dict] = ()) -> Attack:
-  """The attacker's own logits, decoded: what its bottom has been taught.
+drawn = complements  # its name in rows
 
-  No gradient is read. Untrained it is at chance; a code that serves the main
+
+def logits(*, code: Sequence[dict] = ()) -> Attack:
+  """Builds the reading of the attacker's own logits, decoded.
+
+  That is what its bottom has been taught; no gradient is read. Untrained it is
+  at chance; a code that serves the main
   task cannot keep a trained bottom from it, but for what decoding needs.
 
   Args:
-    code: what the attacker takes for the code, see `linear.full`.
+    code: what the attacker takes for the code; see
+      `linear.expectation_propagation`.
 
   Raises:
     InputError: at trace time: a cut that is not K wide.
   """
 
   def infer(key, view, known):
-    _check(view, known, 'own')
+    equations.check_width('decoding.logits', view, known)
     assumed = defenses.build(code, known.num_classes, only='labels').labels
     return assumed.decode(jax.nn.softmax(view.h))
 
-  return attack(infer, name='decoding.own')
+  return attack(infer, name='decoding.logits')
 
 
 def _agreement(members, view, known):
-  """Labelled rows of class j in cluster k, [K, K]."""
+  """Counts labelled rows of class j in cluster k, [K, K]."""
   rows = view.x.reshape(len(view.x), -1)
   examples = known.labelled.x.reshape(len(known.labelled.x), -1)
   same = (rows[:, None] == examples[None]).all(-1).astype(members.dtype)
   return members.T @ (same @ known.labelled.y)
-
-
-def _check(view, known, name, clear=False):
-  if clear and view.cut_grads is None:
-    raise InputError(
-      f'decoding.{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='plaintext') or 'linear.full'."
-    )
-  if view.h.shape[-1] != known.num_classes:
-    raise InputError(
-      f'decoding.{name} reads logits of K={known.num_classes}, the cut is'
-      f' {view.h.shape[-1]} wide; use the sum top.'
-    )

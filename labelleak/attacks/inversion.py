@@ -21,20 +21,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.attacks.linear import equations
+from labelleak.attacks.linear.jacobian import Pull, jacobian
 from labelleak.base import Attack, InputError, attack
-from labelleak.vfl import Known
+from labelleak.vfl import Known, View
 
 _POWER_ITERATIONS = 30
 
 
 class Form(NamedTuple):
-  """One published shape of the attack."""
+  """One published shape of the attack.
 
-  soft: Callable  # label variable [B, K] -> labels of the cross entropy
-  reduce: Callable  # losses [B] -> []
-  optimizer: Callable  # learning rate -> optax
-  lr: Optional[float]  # None: one over the curvature at the start
+  Attributes:
+    soft: label variable [B, K] -> labels of the cross entropy [B, K].
+    reduce: losses [B] -> [].
+    optimizer: learning rate -> optax.
+    lr: its default; None: one over the curvature at the start.
+  """
+
+  soft: Callable[[chex.Array], chex.Array]
+  reduce: Callable[[chex.Array], chex.Array]
+  optimizer: Callable[[float | chex.Array], optax.GradientTransformation]
+  lr: Optional[float]
 
 
 FORMS = {
@@ -46,24 +53,35 @@ FORMS = {
 
 
 class Dummies(NamedTuple):
-  """What the attacker guesses."""
+  """What the attacker guesses.
 
-  z: chex.Array  # [B, K] logits of the other parties
-  labels: chex.Array  # [B, K] label variable
-  top: dict  # {} for the sum; kernel [D + K, K], bias [K] of a linear top
+  Attributes:
+    z: [B, K] logits of the other parties.
+    labels: [B, K] label variable.
+    top: {} for the sum; kernel [D + K, K] and bias [K] of a linear top.
+  """
+
+  z: chex.Array
+  labels: chex.Array
+  top: dict[str, chex.Array]
 
 
 class Inversion(NamedTuple):
-  """Where the optimisation ended."""
+  """Where the optimisation ended.
 
-  scores: chex.Array  # [B, K] labels of the cross entropy
-  residual: chex.Array  # [] D in the scale of the mean loss
+  Attributes:
+    scores: [B, K] labels of the cross entropy.
+    residual: [] D in the scale of the mean loss.
+  """
+
+  scores: chex.Array
+  residual: chex.Array
 
 
 def matching_loss(
-  pullback: Callable, cut: chex.Array, grads: chex.ArrayTree
+  pullback: Pull, cut: chex.Array, grads: chex.ArrayTree
 ) -> chex.Array:
-  """|| J^T U - g ||^2 over all parameters, unweighted (Eq. 11), [].
+  """Returns || J^T U - g ||^2 over all parameters, unweighted (Eq. 11), [].
 
   Args:
     pullback: J^T, linear: cut gradient [B, D] -> gradient of the parameters.
@@ -75,7 +93,7 @@ def matching_loss(
 
 
 def dummy_cut(form: Form, h: chex.Array, dummies: Dummies) -> chex.Array:
-  """Gradient of the guessed loss (Eq. 10) with respect to h, [B, D]."""
+  """Returns the gradient of the guessed loss (Eq. 10) by h, [B, D]."""
 
   def loss(h):
     if dummies.top:
@@ -97,10 +115,10 @@ def batch(
   restarts: int = 1,
   top: str = 'sum',
 ) -> Attack:
-  """BLI; scores are the guessed labels of the restart of least residual.
+  """Builds BLI; scores are the labels of the restart of least residual.
 
-  Needs `known.bottom`. The two tops are two attacks: VFLAIR runs both and
-  reports the one that is closer to the truth, which no attacker could.
+  The two tops are two attacks: VFLAIR runs both and reports the one that is
+  closer to the truth, which no attacker could.
 
   Args:
     steps: iterations.
@@ -114,8 +132,7 @@ def batch(
       linear layer joins them, whose weights are guessed too.
 
   Raises:
-    InputError: a value out of range. At trace time: no `known.bottom`, or
-      D != K under 'sum'.
+    InputError: a value out of range. At trace time: D != K under 'sum'.
   """
   if form not in FORMS:
     raise InputError(f'form={form!r}; use one of {", ".join(FORMS)}.')
@@ -127,27 +144,38 @@ def batch(
     )
   if lr is not None and not lr > 0:
     raise InputError(f'lr={lr} must be positive; None takes the default.')
-  setting = FORMS[form]
+  shape = FORMS[form]
   if lr is not None:
-    setting = setting._replace(lr=lr)
+    shape = shape._replace(lr=lr)
 
-  def one(key, view, known):
-    guess = start(key, view.h, known.num_classes, top)
-    return invert(guess, view, known, setting, steps)
+  def restart(key, view, known):
+    guess = draw(key, view.h, known.num_classes, top)
+    return invert(guess, view, known, shape, steps)
 
   def infer(key, view, known):
     if restarts == 1:  # spares XLA the batched form of every layer
-      return one(key, view, known).scores
+      return restart(key, view, known).scores
     keys = jax.random.split(key, restarts)
-    return closest(jax.vmap(one, (0, None, None))(keys, view, known)).scores
+    ends = jax.vmap(restart, (0, None, None))(keys, view, known)
+    return closest(ends).scores
 
   return attack(infer, name='inversion.batch', needs=('bottom',))
 
 
-def start(
+def draw(
   key: chex.PRNGKey, h: chex.Array, num_classes: int, top: str
 ) -> Dummies:
-  """Standard normal guesses; a linear top as PyTorch would initialise it."""
+  """Draws standard normal guesses; a linear top as PyTorch initialises it.
+
+  Args:
+    key: of the draw.
+    h: [B, D] own embedding.
+    num_classes: K.
+    top: 'sum' or 'linear'.
+
+  Raises:
+    InputError: D != K under 'sum'.
+  """
   key, kernel_key, bias_key = jax.random.split(key, 3)
   (size, width), layer = h.shape, {}
   if top == 'linear':
@@ -168,9 +196,9 @@ def start(
 
 
 def invert(
-  guess: Dummies, view, known: Known, form: Form, steps: int
+  guess: Dummies, view: View, known: Known, form: Form, steps: int
 ) -> Inversion:
-  """One restart: `steps` iterations from a guess, `start`."""
+  """Runs `steps` iterations from a guess: one restart."""
   # At 1e-9, where D ends, nothing would be left of it in TF32.
   with jax.default_matmul_precision('highest'):
     pullback = transposed_jacobian(view, known)
@@ -194,14 +222,14 @@ def invert(
   return Inversion(form.soft(dummies.labels), residual)
 
 
-def closest(found: Inversion) -> Inversion:
-  """The restart of least residual; leaves [R, ...] -> [...]."""
-  residual = jnp.where(jnp.isnan(found.residual), jnp.inf, found.residual)
-  return jax.tree.map(lambda a: a[residual.argmin()], found)
+def closest(ends: Inversion) -> Inversion:
+  """Returns the restart of least residual; leaves [R, ...] -> [...]."""
+  residual = jnp.where(jnp.isnan(ends.residual), jnp.inf, ends.residual)
+  return jax.tree.map(lambda a: a[residual.argmin()], ends)
 
 
-def transposed_jacobian(view, known: Known) -> Callable:
-  """J^T, cut gradient [B, D] -> gradient of the attacker's parameters.
+def transposed_jacobian(view: View, known: Known) -> Pull:
+  """Returns J^T, cut gradient [B, D] -> gradient of the attacker's parameters.
 
   J is that of the very pass behind the view. Being linear, the map is its own
   derivative and J its transpose.
@@ -210,7 +238,7 @@ def transposed_jacobian(view, known: Known) -> Callable:
   def forward(params):
     return known.bottom({**view.variables, 'params': params}, view.x, view.key)
 
-  push, pull = equations.jacobian(forward, view.variables['params'])
+  push, pull = jacobian(forward, view.variables['params'])
   transposed = jax.custom_vjp(pull)
   transposed.defvjp(
     lambda cut: (pull(cut), None), lambda _, tree: (push(tree),)
@@ -219,7 +247,10 @@ def transposed_jacobian(view, known: Known) -> Callable:
 
 
 def _curvature(loss, at):
-  """Largest eigenvalue, in magnitude, of the Hessian: power iteration, []."""
+  """Returns the largest eigenvalue of the Hessian in magnitude, [].
+
+  By power iteration.
+  """
   slope = jax.grad(loss)
 
   def step(_, vector):

@@ -114,13 +114,13 @@ class MixtureTest(parameterized.TestCase):
     """Untrained, the rest is a guess; trained, the model's own answer."""
     code = defenses.build((COMPLEMENT, dict(name='draw', num=num)), 10).labels
     size = 2000
-    accuracy, _ = rates(code, 'decoding.drawn', size=size, num=num)
+    accuracy, _ = rates(code, 'decoding.complements', size=size, num=num)
     left = 1 / (10 - num)
     error = 4 * np.sqrt(left * (1 - left) / size)
     self.assertAlmostEqual(accuracy, left, delta=error)
     view, known, y = observe(code, size=size)
     learned = view.cut_grads * (1 - y)  # S is 0 for the label
-    infer = attacks.load('decoding.drawn', num=num).infer
+    infer = attacks.load('decoding.complements', num=num).infer
     found = infer(KEY, view._replace(cut_grads=learned), known)
     self.assertGreater(float(metrics.label_accuracy(found, y)), 0.97)
 
@@ -198,7 +198,9 @@ PLAIN = LabelCode()
 class SealedTest(parameterized.TestCase):
   def test_fake_labels_are_bits_past_the_reach_of_least_squares(self):
     _, _, y = sealed(OTHERS, 300)
-    found = scores('linear.full', OTHERS, 300, code=(COMPLEMENT,))
+    found = scores(
+      'linear.expectation_propagation', OTHERS, 300, code=(COMPLEMENT,)
+    )
     accuracy = float(metrics.label_accuracy(found, y))
     linear = scores('decoding.least_squares', OTHERS, 300)
     least = float(metrics.label_accuracy(linear, y))
@@ -215,7 +217,7 @@ class SealedTest(parameterized.TestCase):
   def test_a_code_that_is_known_hides_nothing(self, code):
     _, _, y = sealed(PLAIN, 300)
     victim = defenses.build(code, 6).labels
-    found = scores('linear.full', victim, 300, code=code)
+    found = scores('linear.expectation_propagation', victim, 300, code=code)
     self.assertGreater(float(metrics.label_accuracy(found, y)), 0.99)
     self.assertGreater(found.max(-1).mean(), 0.9)
 
@@ -225,7 +227,7 @@ class SealedTest(parameterized.TestCase):
 
     def shape(**options):
       assumed = (dict(name='coae', steps=7, **options),)
-      infer = attacks.load('linear.full', code=assumed).infer
+      infer = attacks.load('linear.expectation_propagation', code=assumed).infer
       return jax.eval_shape(lambda v: infer(KEY, v, known), view).shape
 
     self.assertEqual(shape(lossless=False), (300, 6))
@@ -234,9 +236,9 @@ class SealedTest(parameterized.TestCase):
 
   def test_own_logits_are_decoded(self):
     view, known, _ = observe(LabelCode())
-    plain = attacks.load('decoding.own').infer(KEY, view, known)
+    plain = attacks.load('decoding.logits').infer(KEY, view, known)
     chex.assert_trees_all_close(plain, jax.nn.softmax(view.h))
-    decoded = attacks.load('decoding.own', code=(COMPLEMENT,))
+    decoded = attacks.load('decoding.logits', code=(COMPLEMENT,))
     found = decoded.infer(KEY, view, known)
     np.testing.assert_array_equal(found.argmax(-1), view.h.argmin(-1))
 

@@ -98,7 +98,7 @@ def _loss(view, known):
 _invert = jax.jit(inversion.invert, static_argnums=(3, 4))
 
 
-_start = jax.jit(inversion.start, static_argnums=(2, 3))
+_start = jax.jit(inversion.draw, static_argnums=(2, 3))
 
 
 def _guess(seed, view, top='sum'):

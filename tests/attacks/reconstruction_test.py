@@ -13,8 +13,12 @@ import optax
 import pytest
 
 from labelleak import attacks, data, he, hfl, models
-from labelleak.attacks import reconstruction
-from labelleak.attacks.reconstruction import factored, matching
+from labelleak.attacks.reconstruction import (
+  factored,
+  guesses,
+  inverting,
+  matching,
+)
 from labelleak.base import Batch, InputError, Model, Reconstruction
 from labelleak.hfl import Known
 from labelleak.models import layers
@@ -107,9 +111,7 @@ def _distance(x, y, view, known, name='cosine_distance'):
 
 @functools.partial(jax.jit, static_argnames=('steps', 'lr', 'tv'))
 def _invert(x, view, known, labels, **options):
-  return reconstruction.invert(
-    jax.random.key(1), x, view, known, labels, **options
-  )
+  return inverting.invert(jax.random.key(1), x, view, known, labels, **options)
 
 
 def _infer(name, **hyper):
@@ -124,7 +126,7 @@ class FactoredTest(parameterized.TestCase):
     view, _ = _observed(model, batch)
     gradient = functools.partial(factored.gradient, model.apply)
     found = jax.jit(gradient)(view.variables, batch)
-    dense = factored.layered(view.grads)
+    dense = factored.by_layer(view.grads)
     self.assertEqual(found.keys(), dense.keys())
     for path, (inputs, cut) in found.items():
       own = {'kernel': inputs.T @ cut, 'bias': cut.sum(0)}
@@ -135,7 +137,7 @@ class FactoredTest(parameterized.TestCase):
       view.grads,
     )
     np.testing.assert_allclose(
-      factored.inner(found, factored.layered(other)),
+      factored.inner(found, factored.by_layer(other)),
       optax.tree.vdot(view.grads, other),
       rtol=1e-4,
     )
@@ -271,7 +273,7 @@ class MatchingTest(parameterized.TestCase):
 
 class InvertingGradientsTest(parameterized.TestCase):
   def test_schedule_is_the_published_one(self):
-    rate = reconstruction.schedule(0.1, 24_000)
+    rate = inverting.schedule(0.1, 24_000)
     for count, expected in (
       (0, 0.1), (8997, 0.1), (8998, 0.01), (14_998, 0.01), (14_999, 1e-3),
       (21_014, 1e-3), (21_015, 1e-4), (23_999, 1e-4),
@@ -280,9 +282,7 @@ class InvertingGradientsTest(parameterized.TestCase):
 
   def test_assign_repeats_classes(self):
     counts = jnp.array([0, 2, 0, 1, 1])
-    np.testing.assert_array_equal(
-      reconstruction.assign(counts, 4), [1, 1, 3, 4]
-    )
+    np.testing.assert_array_equal(inverting.assign(counts, 4), [1, 1, 3, 4])
 
   @parameterized.parameters(1, 3)
   def test_restores_images(self, steps):
@@ -291,7 +291,7 @@ class InvertingGradientsTest(parameterized.TestCase):
     view, known = _observed(_model(**MODELS[0]), batch, steps=steps)
     labels = batch.y.argmax(-1)
     wrong = (labels + 1) % K
-    x = reconstruction.start(jax.random.key(0), known)
+    x = guesses.draw(jax.random.key(0), known)
     right, other = (
       _invert(x, view, known, guess, steps=300, tv=0.01)
       for guess in (labels, wrong)
@@ -327,7 +327,7 @@ class InvertingGradientsTest(parameterized.TestCase):
     _, key = jax.random.split(jax.random.key(0))
     each = []
     for start_key in [jax.random.split(k)[0] for k in jax.random.split(key, 3)]:
-      x = reconstruction.start(start_key, known)
+      x = guesses.draw(start_key, known)
       each.append(_invert(x, view, known, found.labels, steps=3))
     best = min(each, key=lambda found: found.objective)
     np.testing.assert_allclose(found.objective, best.objective, rtol=1e-4)
@@ -337,7 +337,7 @@ class InvertingGradientsTest(parameterized.TestCase):
     batch = _batch(2)
     view, known = _observed(_model(**MODELS[0]), batch)
     labels = batch.y.argmax(-1)
-    x = reconstruction.start(jax.random.key(0), known)
+    x = guesses.draw(jax.random.key(0), known)
     found = _invert(x, view, known, labels, steps=30, lr=5.0)
     value, _ = _distance(found.x, batch.y, view, known)
     value += 0.2 * matching.total_variation(found.x)

@@ -40,7 +40,7 @@ UNSAFE = {
   'torchvision',
 }
 # Modules of `attacks` with an upper bound, which is given the true labels.
-BOUNDS = {'completion/__init__.py', 'reconstruction/__init__.py'}
+BOUNDS = {'completion/bound.py', 'reconstruction/inverting.py'}
 LABELS = {'counts', 'label', 'labels', 'target', 'targets', 'truth', 'y'}
 
 

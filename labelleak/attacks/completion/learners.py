@@ -9,52 +9,68 @@ from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
-from flax import linen as nn
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from labelleak import base
-from labelleak.attacks.completion import mixmatch
+from labelleak.attacks.completion import halves, mixmatch
+from labelleak.attacks.completion.halves import Variables
 from labelleak.base import InputError
 from labelleak.models import mlp
 
+State = chex.ArrayTree  # what a training carries
+
 
 class Learner(NamedTuple):
-  """Pure functions of one completion."""
+  """Pure functions of one completion.
 
-  # (key, bottom variables, x [B, ...]) -> state
-  init: Callable
-  step: Callable  # (state, batch) -> (state, {'loss': []})
-  # (state, bottom variables as given to init, x [n, ...]) -> logits [n, K]
-  predict: Callable
+  Attributes:
+    init: (key, bottom variables, x [B, ...]) -> state.
+    step: (state, batch) -> (state, {'loss': []}).
+    predict: (state, bottom variables as given to init, x [n, ...]) -> logits
+      [n, K].
+  """
+
+  init: Callable[[chex.PRNGKey, Variables, chex.Array], State]
+  step: Callable[[State, chex.ArrayTree], tuple[State, dict[str, chex.Array]]]
+  predict: Callable[[State, Variables, chex.Array], chex.Array]
 
 
 class Options(NamedTuple):
-  """Hyperparameters; the defaults are those published for CIFAR-10."""
+  """Hyperparameters; the defaults are those published for CIFAR-10.
 
-  tune: str = 'head'  # or 'all'
-  # The head, see `mlp.inference_head`.
+  Attributes:
+    tune: 'head' or 'all'.
+    layers, activation, batch_norm, init: of the head; see `mlp.inference_head`.
+    temperature, alpha, weight, ema, per_pair: see `mixmatch.mixmatch`.
+    weight_decay: times `lr`, its decay.
+    lr: of Adam, constant.
+    batch_size: B, of labelled examples and of unlabelled ones.
+    epochs: how many.
+    iterations: steps of an epoch.
+  """
+
+  tune: str = 'head'
   layers: int = 1
   activation: str = 'relu'
   batch_norm: bool = True
   init: str = 'ones'
-  # See `mixmatch.mixmatch`, whose decay is `weight_decay` * lr.
   temperature: float = 0.8
   alpha: float = 0.75
   weight: float = 50.0
   ema: float = 0.999
   weight_decay: float = 0.02
   per_pair: bool = False
-  # Adam at a constant rate.
   lr: float = 2e-3
-  batch_size: int = 16  # of labelled examples, and of unlabelled ones
+  batch_size: int = 16
   epochs: int = 25
-  iterations: int = 1024  # steps of an epoch
+  iterations: int = 1024
 
 
 def options(**given) -> Options:
-  """`Options` of valid values.
+  """Returns `Options` of valid values.
 
   Raises:
     InputError: an option that is unknown or out of its range.
@@ -64,39 +80,43 @@ def options(**given) -> Options:
       raise InputError(
         f'completion takes no {name!r}; it takes: {", ".join(Options._fields)}.'
       )
-  found = Options(**given)
-  if found.tune not in ('head', 'all'):
-    raise InputError(f"tune={found.tune!r}; use 'head' or 'all'.")
+  values = Options(**given)
+  if values.tune not in ('head', 'all'):
+    raise InputError(f"tune={values.tune!r}; use 'head' or 'all'.")
   for name in ('lr', 'batch_size', 'epochs', 'iterations'):
-    if not getattr(found, name) > 0:
-      raise InputError(f'{name}={getattr(found, name)} must be positive.')
-  _head(found, 2)
-  _core(found, None)
-  return found
+    if not getattr(values, name) > 0:
+      raise InputError(f'{name}={getattr(values, name)} must be positive.')
+  _head(values, 2)
+  _mixmatch(values, None)
+  return values
 
 
 @functools.lru_cache(maxsize=16)  # seeds share what is compiled
 def semi_supervised(
   party: base.Party, num_classes: int, options: Options
 ) -> Learner:
-  """MixMatch of head or all; steps take a `mixmatch.Batch`."""
+  """Builds MixMatch of head or all; steps take a `mixmatch.Batch`."""
   head = _head(options, num_classes)
   split, join = _HALVES[options.tune]
 
   def apply(own, rest, x, key):
-    logits, *both = forward(party, head, *join(own, rest), x, key)
-    return logits, *split(*both)
+    bottom, top = join(own, rest)
+    logits, bottom, top = halves.forward(party, head, bottom, top, x, key)
+    own, rest = split(bottom, top)
+    return logits, own, rest
 
-  core = _core(options, apply)
+  core = _mixmatch(options, apply)
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
-    top = start(party, head, head_key, variables, x)
-    return core.init(key, *split(variables, top))
+    top = halves.init_head(party, head, head_key, variables, x)
+    own, rest = split(variables, top)
+    return core.init(key, own, rest)
 
   def predict(state, variables, x):
-    rest = split(variables, {})[1]
-    return infer(party, head, *join(state.average, rest), x)
+    _, rest = split(variables, {})
+    bottom, top = join(state.average, rest)
+    return halves.logits_of(party, head, bottom, top, x)
 
   return Learner(base.jit_once(init), core.step, jax.jit(predict))
 
@@ -105,7 +125,7 @@ def semi_supervised(
 def supervised(
   party: base.Party, num_classes: int, options: Options
 ) -> Learner:
-  """Cross entropy of all, with the party's optimizer.
+  """Builds the cross entropy of all, with the party's optimizer.
 
   Steps take (x [B, ...], y [B, K]).
   """
@@ -113,8 +133,8 @@ def supervised(
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
-    top = start(party, head, head_key, variables, x)
-    own, _ = together(variables, top)
+    top = halves.init_head(party, head, head_key, variables, x)
+    own, _ = halves.join_trees(variables, top)
     opt_state = party.tx.init(own['params'])
     return own, opt_state, key, jnp.zeros((), jnp.int32)
 
@@ -123,11 +143,13 @@ def supervised(
     x, y = batch
 
     def loss_fn(params):
-      both = apart({**own, 'params': params}, {})
+      bottom, top = halves.split_tree({**own, 'params': params}, {})
       step_key = jax.random.fold_in(key, count)
-      logits, *both = forward(party, head, *both, x, step_key)
+      logits, bottom, top = halves.forward(
+        party, head, bottom, top, x, step_key
+      )
       loss = optax.softmax_cross_entropy(logits, y).mean()
-      return loss, together(*both)[0]
+      return loss, halves.join_trees(bottom, top)[0]
 
     grad = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, updated), grads = grad(own['params'])
@@ -138,12 +160,13 @@ def supervised(
 
   def predict(state, variables, x):
     del variables
-    return infer(party, head, *apart(state[0], {}), x)
+    bottom, top = halves.split_tree(state[0], {})
+    return halves.logits_of(party, head, bottom, top, x)
 
   return Learner(base.jit_once(init), step, jax.jit(predict))
 
 
-def _core(options, apply):
+def _mixmatch(options, apply):
   return mixmatch.mixmatch(
     apply,
     optax.adam(options.lr),
@@ -167,47 +190,9 @@ def _head(options, num_classes):
   )
 
 
-def start(party, head, key, variables, x):
-  """Variables of a fresh head on this bottom."""
-  h, _ = party.apply(variables, x, train=False, key=None)
-  return head.init(key, h)
-
-
-def forward(party, head: nn.Module, bottom, top, x, key, **inputs):
-  """(logits, new variables of bottom and head), in training mode."""
-  h, bottom = party.apply(bottom, x, train=True, key=key, **inputs)
-  rest = [name for name in top if name != 'params']
-  logits, updated = head.apply(top, h, train=True, mutable=rest)
-  return logits, bottom, {**top, **updated}
-
-
-def infer(party, head, bottom, top, x):
-  h, _ = party.apply(bottom, x, train=False, key=None)
-  return head.apply(top, h, train=False)
-
-
-def together(bottom, top):
-  """Variables of bottom and head as one dict of collections, nothing left."""
-  names = dict.fromkeys([*bottom, *top])
-  own = {
-    name: dict(bottom=bottom.get(name, {}), head=top.get(name, {}))
-    for name in names
-  }
-  return own, {}
-
-
-def apart(own, rest):
-  """(bottom, head) of `together`."""
-  del rest
-  return tuple(
-    {name: both[part] for name, both in own.items() if both[part]}
-    for part in ('bottom', 'head')
-  )
-
-
 # How (bottom, head) becomes `mixmatch`'s (own, rest), and back.
 _HALVES = {
-  'all': (together, apart),
+  'all': (halves.join_trees, halves.split_tree),
   'head': (
     lambda bottom, top: (top, bottom),
     lambda own, rest: (rest, own),

@@ -24,7 +24,6 @@ acceleration, is r_max=1: the ablation that tells both apart. VFLAIR scales the
 steps of Adam in the same way (`adam`).
 """
 
-from collections.abc import Callable
 import functools
 import inspect
 from typing import Any, NamedTuple
@@ -34,18 +33,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.base import InputError
+from labelleak.base import InputError, MakeOptimizer
 
 READINGS = ('printed', 'release', 'release_torch2', 'clean')
 _TINY = 1e-7  # the release adds it to the signed divisor
 
 
 class State(NamedTuple):
-  """What the optimizer remembers of every element."""
+  """What the optimizer remembers of every element.
 
-  count: chex.Array  # [] steps done
-  last: chex.ArrayTree  # u of the previous step, like the parameters
-  momentum: chex.ArrayTree  # m of `clean`; () otherwise
+  Attributes:
+    count: [] steps done.
+    last: u of the previous step, like the parameters.
+    momentum: m of `clean`; () otherwise.
+  """
+
+  count: chex.Array
+  last: chex.ArrayTree
+  momentum: chex.ArrayTree
 
 
 def accelerate(
@@ -56,7 +61,7 @@ def accelerate(
   r_min: float = 1.0,
   r_max: float = 5.0,
 ) -> optax.GradientTransformation:
-  """The steps u, before the learning rate; elementwise on any pytree.
+  """Builds the steps u, before the learning rate; elementwise on any pytree.
 
   The first step is not scaled. Where 0 is divided by 0, r = 1; in `printed`,
   whose step is a multiple of the last one, an element whose last step was 0
@@ -84,7 +89,7 @@ def accelerate(
     ratio = jnp.where((v == 0) & (divisor == 0), 0.0, v / divisor)
     return jnp.clip(1.0 + gamma * ratio, r_min, r_max)
 
-  def first(g):
+  def start(g):
     return (1 - momentum) * g if reading == 'printed' else g
 
   def later(g, last, m):
@@ -100,60 +105,60 @@ def accelerate(
 
   def init(params):
     zeros = optax.tree.zeros_like(params)
-    held = zeros if reading == 'clean' else ()
-    return State(jnp.zeros((), jnp.int32), zeros, held)
+    first = zeros if reading == 'clean' else ()
+    return State(jnp.zeros((), jnp.int32), zeros, first)
 
   def update(updates, state, params=None):
     del params
-    held, ms = state.momentum, updates
+    m, ms = state.momentum, updates
     if reading == 'clean':
-      held = jax.tree.map(lambda g, m: momentum * m + g, updates, held)
-      ms = held
+      m = jax.tree.map(lambda g, m: momentum * m + g, updates, m)
+      ms = m
     starts = state.count == 0
     steps = jax.tree.map(
-      lambda g, last, m: jnp.where(starts, first(g), later(g, last, m)),
+      lambda g, last, m: jnp.where(starts, start(g), later(g, last, m)),
       updates,
       state.last,
       ms,
     )
-    return steps, State(state.count + 1, steps, held)
+    return steps, State(state.count + 1, steps, m)
 
   return optax.GradientTransformation(init, update)
 
 
-def replacing(
+def substitute(
   *, name: str, learning_rate: optax.ScalarOrSchedule, **hyper
 ) -> optax.GradientTransformation:
-  """What takes the place of optax's sgd or adam, as `Completion.optimizer`.
+  """Builds what takes the place of optax's sgd or adam.
 
   Raises:
     InputError: another optimizer, or an argument that does not fit.
   """
-  known = dict(sgd=sgd, adam=adam)
-  if name not in known:
+  forms = dict(sgd=sgd, adam=adam)
+  if name not in forms:
     raise InputError(
       f'optimizer.name={name!r} has no malicious form; use'
-      f' {" or ".join(known)}.'
+      f' {" or ".join(forms)}.'
     )
-  accepted = inspect.signature(known[name]).parameters
+  accepted = inspect.signature(forms[name]).parameters
   scale = inspect.signature(accelerate).parameters
   for argument in hyper:
     if argument not in {**accepted, **scale}:
       raise InputError(f'malicious.{name} takes no {argument!r}; drop it.')
-  return known[name](learning_rate=learning_rate, **hyper)
+  return forms[name](learning_rate=learning_rate, **hyper)
 
 
 @functools.cache
-def shared(**scale: Any) -> Callable:
-  """`replacing` with arguments of `accelerate`: one object for one optimizer.
+def substitution(**scale: Any) -> MakeOptimizer:
+  """Returns `substitute` with arguments of `accelerate`.
 
-  Attacks that share it share a training.
+  One object for one optimizer, so that attacks that share it share a training.
 
   Raises:
     InputError: an argument that `accelerate` refuses.
   """
   accelerate(**scale)
-  return functools.partial(replacing, **scale)
+  return functools.partial(substitute, **scale)
 
 
 def sgd(
@@ -163,7 +168,7 @@ def sgd(
   weight_decay: float = 0.0,
   **acceleration,
 ) -> optax.GradientTransformation:
-  """SGD with L2 decay whose momentum is replaced by `accelerate`.
+  """Builds SGD with L2 decay whose momentum is replaced by `accelerate`.
 
   Args:
     learning_rate: a number or an optax schedule.
@@ -190,7 +195,7 @@ def adam(
   r_max: float = 5.0,
   reading: str = 'release',
 ) -> optax.GradientTransformation:
-  """Adam whose steps are scaled by r, as in VFLAIR; arguments as in `sgd`.
+  """Builds Adam whose steps are scaled by r, as in VFLAIR; arguments of `sgd`.
 
   s = r adam(g), r of s_last. The readings differ in a momentum that Adam does
   not have: there is only one.

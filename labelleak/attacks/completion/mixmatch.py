@@ -21,7 +21,7 @@ use the `rest` that training began with.
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import chex
 import jax
@@ -32,33 +32,66 @@ from labelleak.base import InputError
 
 
 class Batch(NamedTuple):
-  """Labelled and unlabelled examples of one step."""
+  """Labelled and unlabelled examples of one step.
 
-  x: chex.Array  # [B, ...] real-valued
-  y: chex.Array  # [B, K] one-hot or soft
-  u: chex.Array  # [B, ...]
+  Attributes:
+    x: [B, ...] real-valued.
+    y: [B, K] one-hot or soft.
+    u: [B, ...] without labels.
+  """
+
+  x: chex.Array
+  y: chex.Array
+  u: chex.Array
 
 
 class State(NamedTuple):
-  """What training carries from step to step."""
+  """What training carries from step to step.
 
-  own: chex.ArrayTree  # {'params': ..., 'batch_stats': ...}
+  Attributes:
+    own: {'params': ..., 'batch_stats': ...}, trained and averaged.
+    rest: what only drifts.
+    average: like own.
+    opt_state: of own['params'].
+    key: constant; steps fold in their number.
+    count: [] steps done.
+  """
+
+  own: chex.ArrayTree
   rest: chex.ArrayTree
-  average: chex.ArrayTree  # like own
+  average: chex.ArrayTree
   opt_state: chex.ArrayTree
-  key: chex.PRNGKey  # constant; steps fold in their number
-  count: chex.Array  # [] steps done
+  key: chex.PRNGKey
+  count: chex.Array
+
+
+class Apply(Protocol):
+  """A model in training mode."""
+
+  def __call__(
+    self,
+    own: chex.ArrayTree,
+    rest: chex.ArrayTree,
+    x: chex.Array,
+    key: chex.PRNGKey,
+  ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
+    """Returns logits [B, K] of x [B, ...], own and rest with new statistics."""
 
 
 class MixMatch(NamedTuple):
-  """Pure functions, in the order of `lax.scan`."""
+  """Pure functions, in the order of `lax.scan`.
 
-  init: Callable  # (key, own, rest) -> State
-  step: Callable  # (State, Batch) -> (State, {'loss': []})
+  Attributes:
+    init: (key, own, rest) -> State.
+    step: (State, Batch) -> (State, {'loss': []}).
+  """
+
+  init: Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], State]
+  step: Callable[[State, Batch], tuple[State, dict[str, chex.Array]]]
 
 
 def sharpen(p: chex.Array, temperature: float) -> chex.Array:
-  """p_i^(1/T) / sum_j p_j^(1/T), [..., K] -> [..., K] (Appendix B)."""
+  """Returns p_i^(1/T) / sum_j p_j^(1/T), [..., K] (Appendix B)."""
   p = p ** (1 / temperature)
   return p / p.sum(-1, keepdims=True)
 
@@ -66,7 +99,7 @@ def sharpen(p: chex.Array, temperature: float) -> chex.Array:
 def mix(
   key: chex.PRNGKey, tree: chex.ArrayTree, alpha: float, per_pair: bool = False
 ) -> chex.ArrayTree:
-  """MixUp of the rows of a tree with a random permutation of themselves.
+  """Mixes the rows of a tree with a random permutation of themselves.
 
   lambda ~ Beta(alpha, alpha), then max(lambda, 1 - lambda): each row stays the
   larger part of its mixture (Algorithm 5). One lambda for all rows, as in the
@@ -79,15 +112,17 @@ def mix(
   lam = jnp.maximum(lam, 1 - lam)
   order = jax.random.permutation(order_key, num)
 
-  def mixed(a):
+  def mix_leaf(a):
     share = jnp.broadcast_to(lam, (num,)).reshape(-1, *[1] * (a.ndim - 1))
     return share * a + (1 - share) * a[order]
 
-  return jax.tree.map(mixed, tree)
+  return jax.tree.map(mix_leaf, tree)
 
 
-def interleave(one: chex.Array, other: chex.Array) -> tuple:
-  """Two groups [B, ...] with their second halves exchanged; its own inverse.
+def interleave(
+  one: chex.Array, other: chex.Array
+) -> tuple[chex.Array, chex.Array]:
+  """Exchanges the second halves of two groups [B, ...]; its own inverse.
 
   Each then holds labelled and unlabelled examples: batch norm sees both.
   """
@@ -100,8 +135,8 @@ def interleave(one: chex.Array, other: chex.Array) -> tuple:
 
 def losses(
   logits: chex.Array, p: chex.Array, guesses: chex.Array, q: chex.Array
-) -> tuple:
-  """(cross entropy of the labelled, squared error of the unlabelled), all [].
+) -> tuple[chex.Array, chex.Array]:
+  """Returns cross entropy of the labelled, squared error of the others, [].
 
   Means over the rows of soft labels p, q [B, K], the second over classes, too
   (eq. 5 and 6).
@@ -111,7 +146,7 @@ def losses(
 
 
 def mixmatch(
-  apply: Callable,
+  apply: Apply,
   tx: optax.GradientTransformation,
   *,
   steps: int,
@@ -122,7 +157,7 @@ def mixmatch(
   decay: float = 4e-5,
   per_pair: bool = False,
 ) -> MixMatch:
-  """The training step of a model; defaults are the published ones.
+  """Builds the training step of a model; defaults are the published ones.
 
   Args:
     apply: (own, rest, x [B, ...], key) -> (logits [B, K], own, rest), in
@@ -132,7 +167,7 @@ def mixmatch(
     temperature: T of the guesses.
     alpha: of the Beta distribution.
     weight: lambda_u, of the unlabelled loss at the end.
-    ema: what the average keeps of itself in a step.
+    ema: share of itself that the average keeps in a step.
     decay: share of `own` that a step takes away; the release has .02 lr.
     per_pair: see `mix`.
 
@@ -185,7 +220,7 @@ def mixmatch(
 
 
 def _loss(apply, own, rest, x, p, keys, weight, params):
-  """Loss of mixed examples x [2B, ...] and labels p, and the new trees."""
+  """Returns the loss of mixed x [2B, ...] and labels p, and the new trees."""
   own = {**own, 'params': params}
   one, other = interleave(*jnp.split(x, 2))
   one, own, rest = apply(own, rest, one, keys[0])

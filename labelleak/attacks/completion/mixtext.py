@@ -19,7 +19,7 @@ shows the attacker the other party's half. Ours has none: V is 1.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Protocol
 
 import chex
 import jax
@@ -32,22 +32,49 @@ from labelleak.models import bert
 
 
 class Batch(NamedTuple):
-  """Labelled texts and views of unlabelled ones, as tokens."""
+  """Labelled texts and views of unlabelled ones, as tokens.
 
-  x: chex.Array  # [B, L]
-  y: chex.Array  # [B, K] one-hot or soft
-  u: chex.Array  # [V, U, L]; the last view is the text itself
+  Attributes:
+    x: [B, L].
+    y: [B, K] one-hot or soft.
+    u: [V, U, L]; the last view is the text itself.
+  """
+
+  x: chex.Array
+  y: chex.Array
+  u: chex.Array
+
+
+class Apply(Protocol):
+  """A model in training mode."""
+
+  def __call__(
+    self,
+    own: chex.ArrayTree,
+    rest: chex.ArrayTree,
+    x: chex.Array,
+    key: chex.PRNGKey,
+    mix: Optional[bert.Mix],
+  ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
+    """Returns logits [B, K] of tokens [B, L], own and rest; see `mixmatch`."""
 
 
 class MixText(NamedTuple):
-  """Pure functions, in the order of `lax.scan`; the states of `mixmatch`."""
+  """Pure functions, in the order of `lax.scan`; the states of `mixmatch`.
 
-  init: Callable  # (key, own, rest) -> mixmatch.State
-  step: Callable  # (State, Batch) -> (State, {'loss': []})
+  Attributes:
+    init: (key, own, rest) -> mixmatch.State.
+    step: (State, Batch) -> (State, {'loss': []}).
+  """
+
+  init: Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], mixmatch.State]
+  step: Callable[
+    [mixmatch.State, Batch], tuple[mixmatch.State, dict[str, chex.Array]]
+  ]
 
 
 def mixtext(
-  apply: Callable,
+  apply: Apply,
   tx: optax.GradientTransformation,
   *,
   steps: int,
@@ -59,7 +86,7 @@ def mixtext(
   hinge: float = 0.0,
   margin: float = 0.7,
 ) -> MixText:
-  """The training step of a model; defaults are the published ones.
+  """Builds the training step of a model; defaults are the published ones.
 
   The model that predicts is the trained one: `average` follows it exactly.
 
@@ -146,10 +173,12 @@ def mixtext(
   return MixText(init, step)
 
 
-def losses(logits: chex.Array, p: chex.Array, num: int) -> tuple:
-  """(cross entropy of the first `num` rows, KL(p || prediction) of the rest).
+def losses(
+  logits: chex.Array, p: chex.Array, num: int
+) -> tuple[chex.Array, chex.Array]:
+  """Returns cross entropy of the first `num` rows, KL(p || q) of the others.
 
-  Means over rows of soft labels p [N, K], both [].
+  Means over rows of soft labels p [N, K], both []; q is the prediction.
   """
   labelled = optax.softmax_cross_entropy(logits[:num], p[:num]).mean()
   log_p = jax.nn.log_softmax(logits[num:])
@@ -159,18 +188,18 @@ def losses(logits: chex.Array, p: chex.Array, num: int) -> tuple:
 def optimizer(
   encoder: float = 5e-6, head: float = 5e-4
 ) -> optax.GradientTransformation:
-  """Adam with one rate for BERT and one for all that is called head...
+  """Builds Adam with one rate for BERT and one for all that is called head...
 
   As released: eps 1e-6, bias correction, no weight decay, no schedule.
 
   Args:
     encoder: learning rate of the pretrained part.
-    head: of the rest.
+    head: of all else.
   """
 
   def groups(params):
-    named = lambda path: any(key.key.startswith('head') for key in path)
-    return jax.tree.map_with_path(lambda path, _: named(path), params)
+    is_head = lambda path: any(key.key.startswith('head') for key in path)
+    return jax.tree.map_with_path(lambda path, _: is_head(path), params)
 
   rates = {False: encoder, True: head}
   return optax.partition(
@@ -179,7 +208,7 @@ def optimizer(
 
 
 def _draw(key, texts, mix_layers, alpha):
-  """(partner of each row [N], what to mix with what, and where)."""
+  """Draws the partner of each row [N], what to mix with what, and where."""
   beta_key, order_key, layer_key = jax.random.split(key, 3)
   share = jax.random.beta(beta_key, alpha, alpha)
   share = jnp.maximum(share, 1 - share)

@@ -15,7 +15,6 @@ whose parameters are not those of its dense layers, each called once, has no
 such form.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple, Optional
 
 import chex
@@ -26,30 +25,46 @@ import jax
 import jax.numpy as jnp
 
 from labelleak import hfl
-from labelleak.base import Batch
+from labelleak.base import Apply, Batch
 from labelleak.models import layers
 
 _MARGIN = 4  # directions beyond the rank, so that the small ones are found
 
 
 class Factors(NamedTuple):
-  """Gradient of one layer: kernel A^T D, bias 1^T D."""
+  """Gradient of one layer: kernel A^T D, bias 1^T D.
 
-  inputs: chex.Array  # A [R, in]
-  cut: chex.Array  # D [R, out]
+  Attributes:
+    inputs: A [R, in].
+    cut: D [R, out].
+  """
+
+  inputs: chex.Array
+  cut: chex.Array
 
 
 class Thin(NamedTuple):
-  """A kernel [in, out] of low rank, left @ right^T."""
+  """A kernel [in, out] of low rank, left @ right^T.
 
-  left: chex.Array  # [in, r], orthonormal
-  right: chex.Array  # [out, r]
+  Attributes:
+    left: [in, r], orthonormal.
+    right: [out, r].
+  """
+
+  left: chex.Array
+  right: chex.Array
+
+
+# Of a whole model: path of a layer in 'params' -> its factors, or its leaves
+# {'kernel': [in, out] or `Thin`, 'bias': [out]}.
+LayerFactors = dict[tuple[str, ...], Factors]
+LayerGradients = dict[tuple[str, ...], dict[str, chex.Array | Thin]]
 
 
 def gradient(
-  apply: Callable, variables: chex.ArrayTree, batch: Batch
-) -> Optional[dict[tuple, Factors]]:
-  """Gradient of the mean cross entropy by layer, None where it has no factors.
+  apply: Apply, variables: chex.ArrayTree, batch: Batch
+) -> Optional[LayerFactors]:
+  """Returns the gradient of the mean cross entropy by layer.
 
   Args:
     apply: (variables, x [B, ...]) -> logits [B, K].
@@ -57,7 +72,7 @@ def gradient(
     batch: examples and their labels.
 
   Returns:
-    path of the layer in 'params' -> `Factors`.
+    factors by layer; None where the model has none.
   """
   modules = _modules(variables['params'])
   if modules is None:
@@ -101,13 +116,12 @@ def gradient(
   return {k: Factors(rows(inputs[k]), rows(cuts[k])) for k in cuts}
 
 
-def inner(factors: dict[tuple, Factors], grads: dict) -> chex.Array:
-  """<factors, grads> over all parameters, [].
+def inner(factors: LayerFactors, grads: LayerGradients) -> chex.Array:
+  """Returns <factors, grads> over all parameters, [].
 
   Args:
     factors: from `gradient`.
-    grads: path -> {'kernel': [in, out] or `Thin`, 'bias': [out]}, see `layered`
-      and `thin`.
+    grads: from `by_layer` or `thin`.
   """
   total = 0.0
   for path, (inputs, cut) in factors.items():
@@ -121,10 +135,8 @@ def inner(factors: dict[tuple, Factors], grads: dict) -> chex.Array:
   return total
 
 
-def squared_norm(
-  factors: dict[tuple, Factors], grads: dict[tuple, dict]
-) -> chex.Array:
-  """|factors|^2 over the parameters that `grads` has, []."""
+def squared_norm(factors: LayerFactors, grads: LayerGradients) -> chex.Array:
+  """Returns |factors|^2 over the parameters that `grads` has, []."""
   total = 0.0
   for path, (inputs, cut) in factors.items():
     gram = inputs @ inputs.T + ('bias' in grads[path])
@@ -132,45 +144,43 @@ def squared_norm(
   return total
 
 
-def layered(grads: chex.ArrayTree) -> dict[tuple, dict]:
-  """A tree like 'params' as path of the layer -> its leaves."""
-  layers_ = {}
+def by_layer(grads: chex.ArrayTree) -> LayerGradients:
+  """Groups the leaves of a tree like 'params' by layer."""
+  grouped = {}
   for path, leaf in traverse_util.flatten_dict(grads).items():
-    layers_.setdefault(path[:-1], {})[path[-1]] = leaf
-  return layers_
+    grouped.setdefault(path[:-1], {})[path[-1]] = leaf
+  return grouped
 
 
-def thin(
-  key: chex.PRNGKey, grads: dict[tuple, dict], rank: int
-) -> dict[tuple, dict]:
-  """`layered` gradients of known rank with their kernels as `Thin`.
+def thin(key: chex.PRNGKey, grads: LayerGradients, rank: int) -> LayerGradients:
+  """Thins the kernels of gradients of known rank.
 
   A randomised range finder: exact up to rounding if no kernel's rank exceeds
   `rank`; of one that does, the part outside of it is dropped.
   """
-  found = {}
+  thinned = {}
   for path, layer in grads.items():
-    key, own = jax.random.split(key)
+    key, sketch_key = jax.random.split(key)
     kernel = layer['kernel']
     width = rank + _MARGIN
     if 2 * width < min(kernel.shape):
-      sketch = kernel @ jax.random.normal(own, (kernel.shape[1], width))
+      sketch = kernel @ jax.random.normal(sketch_key, (kernel.shape[1], width))
       left, _ = jnp.linalg.qr(sketch)
       kernel = Thin(left, kernel.T @ left)
-    found[path] = dict(layer, kernel=kernel)
-  return found
+    thinned[path] = dict(layer, kernel=kernel)
+  return thinned
 
 
 def _modules(params):
-  """Paths of the layers, None if a leaf is not of a dense layer."""
-  found = layered(params)
-  for layer in found.values():
+  """Returns paths of the layers, None if a leaf is not of a dense layer."""
+  grouped = by_layer(params)
+  for layer in grouped.values():
     ranks = {name: jnp.ndim(leaf) for name, leaf in layer.items()}
     if ranks not in (dict(kernel=2), dict(kernel=2, bias=1)):
       return None
-  return list(found)
+  return list(grouped)
 
 
 def _is_dense(context):
-  own = isinstance(context.module, layers.Dense | nn.Dense)
-  return own and context.method_name == '__call__'
+  dense = isinstance(context.module, layers.Dense | nn.Dense)
+  return dense and context.method_name == '__call__'

@@ -1,4 +1,4 @@
-"""What a guessed batch is judged by: its update against the observed one.
+"""Distances of a guessed batch: its update against the observed one.
 
 An update has the sign of a gradient, as `hfl` sends it: (server - local) / lr
 in FedAVG, whose local steps are replayed on the guess.
@@ -18,11 +18,14 @@ from labelleak.hfl import Known
 
 _TV_EPS = 1e-8
 
+# (x [B, ...], y [B, K]) -> [], of their update and the view's
+Distance = Callable[[chex.Array, chex.Array], chex.Array]
+
 
 def cosine_distance(
   key: chex.PRNGKey, view: hfl.View, known: Known
-) -> Callable[[chex.Array, chex.Array], chex.Array]:
-  """(x [B, ...], y [B, K]) -> 1 - cos of their update and the view's, [].
+) -> Distance:
+  """Returns the distance 1 - cos of updates.
 
   One gradient of a dense model is compared by its factors (`factored`); with
   `known.defense` granted as () the observed one has factors, too. Otherwise the
@@ -36,13 +39,13 @@ def cosine_distance(
 
   def by_factors(x, y):
     batch = _batch(x, y)
-    own = factored.gradient(known.model.apply, view.variables, batch)
-    norm = jnp.sqrt(factored.squared_norm(own, observed))
-    return 1 - factored.inner(own, observed) / (norm * size)
+    factors = factored.gradient(known.model.apply, view.variables, batch)
+    norm = jnp.sqrt(factored.squared_norm(factors, observed))
+    return 1 - factored.inner(factors, observed) / (norm * size)
 
   def formed(x, y):
-    own = update(x, y)
-    cosine = optax.tree.vdot(own, view.grads) / (optax.tree.norm(own) * size)
+    u = update(x, y)
+    cosine = optax.tree.vdot(u, view.grads) / (optax.tree.norm(u) * size)
     return 1 - cosine
 
   return formed if observed is None else by_factors
@@ -50,8 +53,8 @@ def cosine_distance(
 
 def squared_distance(
   key: chex.PRNGKey, view: hfl.View, known: Known
-) -> Callable[[chex.Array, chex.Array], chex.Array]:
-  """(x [B, ...], y [B, K]) -> |u - g|^2 of their update and the view's, []."""
+) -> Distance:
+  """Returns the distance |u - g|^2 of updates."""
   update = _update(key, view, known)
 
   def distance(x, y):
@@ -62,7 +65,7 @@ def squared_distance(
 
 
 def total_variation(x: chex.Array) -> chex.Array:
-  """Mean of |dx| + |dy| over images [B, H, W, C], [].
+  """Returns the mean of |dx| + |dy| over images [B, H, W, C], [].
 
   As released: the last row and column are compared with 0, the mean pixel.
   """
@@ -73,7 +76,7 @@ def total_variation(x: chex.Array) -> chex.Array:
 
 
 def _update(key, view, known):
-  """(x [B, ...], y [B, K]) -> what a client with these examples would send."""
+  """Returns (x [B, ...], y [B, K]) -> what their client would send."""
   loss_fn = hfl.cross_entropy(jax.checkpoint(known.model.apply))
   client = hfl.fedsgd(loss_fn)
   if known.steps > 1:
@@ -82,23 +85,24 @@ def _update(key, view, known):
 
 
 def _factored(key, view, known):
-  """The observed gradient by layer; None if guesses have no factors."""
+  """Returns the observed gradient by layer; None if guesses lack factors."""
   if known.steps > 1:
     return None
   shape = (known.num_examples, *known.model.shape)
-  own = jax.eval_shape(
+  factors = jax.eval_shape(
     lambda x, y: factored.gradient(
       known.model.apply, view.variables, _batch(x, y)
     ),
     jnp.zeros(shape),
     jnp.zeros((shape[0], known.num_classes)),
   )
-  if own is None:
+  if factors is None:
     return None
-  observed = factored.layered(view.grads)
+  observed = factored.by_layer(view.grads)
   if known.defense != ():
     return observed  # noise, or what may be, has full rank
-  return factored.thin(key, observed, max(f.cut.shape[0] for f in own.values()))
+  rank = max(f.cut.shape[0] for f in factors.values())
+  return factored.thin(key, observed, rank)
 
 
 def _batch(x, y):

@@ -9,7 +9,6 @@ Sources: DLI in Liu, Zou et al. ("Batch Label Inference", Lemma 1) and Fu et al.
 in Two-party Split Learning"), with the thresholds of VFLAIR.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
@@ -26,7 +25,7 @@ _RULES = {
 
 
 def random() -> Attack:
-  """Guesses uniformly: the baseline of attacks that name each row's label."""
+  """Builds the attack that guesses each row's label uniformly: the baseline."""
 
   def infer(key, view, known):
     return jax.random.uniform(key, (view.x.shape[0], known.num_classes))
@@ -35,7 +34,7 @@ def random() -> Attack:
 
 
 def direct(*, rule: str = 'argmin') -> Attack:
-  """DLI: the sign of a cut gradient's entries names the label; needs D = K.
+  """Builds DLI: the sign of an entry names the label; needs D = K.
 
   Args:
     rule: 'argmin'; 'first_negative' or 'first_or_any', as published by Fu et
@@ -49,7 +48,7 @@ def direct(*, rule: str = 'argmin') -> Attack:
     raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
 
   def infer(key, view, known):
-    cut = _cut(view, 'scores.direct')
+    cut = readout.cut_gradient('scores.direct', view)
     if cut.shape[-1] != known.num_classes:
       raise InputError(
         f'cut gradients of width {cut.shape[-1]} for {known.num_classes}'
@@ -62,7 +61,7 @@ def direct(*, rule: str = 'argmin') -> Attack:
 
 
 def norm(*, across: bool = False) -> Attack:
-  """NS: positives (class 1) are the rows of large norm; two classes.
+  """Builds NS: positives (class 1) are the rows of large norm; two classes.
 
   The norm, scaled to [0, 1] over the batch, against .5. That positives have
   the larger gradients is an assumption on imbalanced data (few positives, of
@@ -80,8 +79,8 @@ def norm(*, across: bool = False) -> Attack:
   """
 
   def infer(key, view, known):
-    cut = _cut(view, 'scores.norm')
-    _binary(known, 'scores.norm')
+    cut = readout.cut_gradient('scores.norm', view)
+    _check_binary('scores.norm', known)
     size = jnp.linalg.norm(cut, axis=-1)
     if across:
       size = jnp.abs(cut.sum(-1))
@@ -92,7 +91,7 @@ def norm(*, across: bool = False) -> Attack:
 
 
 def cosine() -> Attack:
-  """DS: positives point where a known positive points; two classes.
+  """Builds DS: positives point where a known positive points; two classes.
 
   The threat model grants examples, `known.labelled` with y [M, 2]; one positive
   is enough. The attacker finds them among the rows of its
@@ -102,12 +101,12 @@ def cosine() -> Attack:
   batch without a known positive scores 0 throughout, which is chance.
 
   Raises:
-    InputError: at trace time: a sealed view, K != 2, or nothing granted.
+    InputError: at trace time: a sealed view, or K != 2.
   """
 
   def infer(key, view, known):
-    cut = _cut(view, 'scores.cosine')
-    _binary(known, 'scores.cosine')
+    cut = readout.cut_gradient('scores.cosine', view)
+    _check_binary('scores.cosine', known)
     unit = _unit(cut)
     weight = _known_positives(view.x, *known.labelled)
     return _two_sided(unit @ _unit(weight @ unit))
@@ -116,7 +115,7 @@ def cosine() -> Attack:
 
 
 def _known_positives(x, examples, y):
-  """1 for rows of x [B, ...] that are a positive example, else 0, [B]."""
+  """Returns 1 for rows of x [B, ...] that are a positive example, else 0."""
   rows = x.reshape(x.shape[0], -1)
   examples = examples.reshape(examples.shape[0], -1)
   same = (rows[:, None] == examples[None]).all(-1)  # [B, M]
@@ -124,27 +123,17 @@ def _known_positives(x, examples, y):
 
 
 def _unit(vectors):
-  """Vectors of length 1; zeros stay zeros."""
+  """Scales vectors to length 1; zeros stay zeros."""
   size = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
   return vectors / jnp.where(size > 0, size, 1.0)
 
 
 def _two_sided(margin):
-  """Scores [B, 2] that name class 1 where the margin [B] is positive."""
+  """Returns scores [B, 2], of class 1 where the margin [B] is positive."""
   return jnp.stack([-margin, margin], -1)
 
 
-def _cut(view, name) -> chex.Array:
-  if view.cut_grads is None:
-    raise InputError(
-      f'{name} reads view.cut_grads, but this link is sealed; use'
-      " aggregate=dict(name='plaintext'), or an attack on view.param_grads"
-      " such as 'linear.full'."
-    )
-  return view.cut_grads
-
-
-def _binary(known, name):
+def _check_binary(name, known):
   if known.num_classes != 2:
     raise InputError(
       f'{name} tells two classes apart, not {known.num_classes}; use'

@@ -10,14 +10,36 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from labelleak import vfl
+from labelleak.base import InputError
+
+
+def cut_gradient(name: str, view: vfl.View) -> chex.Array:
+  """Returns the cut gradients [B, D] that an attack reads.
+
+  Args:
+    name: of the attack.
+    view: of the step.
+
+  Raises:
+    InputError: the link is sealed.
+  """
+  if view.cut_grads is None:
+    raise InputError(
+      f'{name} reads view.cut_grads, but this link is sealed; use'
+      " aggregate=dict(name='plaintext'), or an attack on view.param_grads"
+      " such as 'linear.expectation_propagation'."
+    )
+  return view.cut_grads
+
 
 def argmin(cut: chex.Array) -> chex.Array:
-  """The label is the most negative entry."""
+  """Scores the most negative entry highest."""
   return -cut
 
 
 def complement(cut: chex.Array) -> chex.Array:
-  """The label is the largest entry: the softmax less a confused label.
+  """Scores the largest entry highest: the softmax less a confused label.
 
   A code such as CoAE spreads a label over the other classes, so that its own
   entry is the only one from which nothing was taken.
@@ -26,16 +48,16 @@ def complement(cut: chex.Array) -> chex.Array:
 
 
 def first_negative(cut: chex.Array) -> chex.Array:
-  """The label is the first negative entry, as in the released code.
+  """Scores the first negative entry, as in the released code.
 
   Fu et al. (USENIX Security 2022). A row without one is skipped there and
   counts as a miss: its scores are NaN.
   """
   negative = cut < 0
-  found = jax.nn.one_hot(negative.argmax(-1), cut.shape[-1], dtype=cut.dtype)
-  return jnp.where(negative.any(-1, keepdims=True), found, jnp.nan)
+  first = jax.nn.one_hot(negative.argmax(-1), cut.shape[-1], dtype=cut.dtype)
+  return jnp.where(negative.any(-1, keepdims=True), first, jnp.nan)
 
 
 def first_or_any(cut: chex.Array) -> chex.Array:
-  """The first negative entry; a row without one is a guess, as in VFLAIR."""
+  """Scores the first negative entry; a row without one is a guess (VFLAIR)."""
   return jnp.nan_to_num(first_negative(cut))

@@ -231,7 +231,7 @@ class StepsTest(parameterized.TestCase):
         s = s * np.clip(1 + s / (last + 1e-7), 1, 5)
       last = s
       expected.append(-0.1 * s)
-    tx = malicious.replacing(name='adam', learning_rate=0.1)
+    tx = malicious.substitute(name='adam', learning_rate=0.1)
     update = lambda state, g: tx.update(g, state, grads[0])[::-1]
     _, steps = jax.lax.scan(update, tx.init(grads[0]), grads)
     np.testing.assert_allclose(steps, expected, rtol=1e-4, atol=1e-6)

@@ -51,7 +51,7 @@ def view(bert, seed=3):
 
 class TextsTest(parameterized.TestCase):
   @parameterized.parameters(
-    'completion.texts.passive', 'completion.texts.released'
+    'completion.texts.passive', 'completion.texts.semi_supervised'
   )
   def test_classes_of_separate_words_are_told_apart(self, name):
     bert = party()
@@ -69,7 +69,7 @@ class TextsTest(parameterized.TestCase):
     granted, (x, _) = known(bert)
     quick = dict(_QUICK, epochs=1, iterations=1)
     for name, same in (
-      ('completion.texts.released', True),
+      ('completion.texts.semi_supervised', True),
       ('completion.texts.passive', False),
     ):
       logits = []

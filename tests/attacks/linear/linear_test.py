@@ -12,8 +12,7 @@ import numpy as np
 import optax
 
 from labelleak import attacks, vfl
-from labelleak.attacks import linear
-from labelleak.attacks.linear import equations
+from labelleak.attacks.linear import closed_form, equations, solver
 from labelleak.base import InputError
 from labelleak.vfl import Known
 
@@ -104,7 +103,7 @@ def accuracy(scores, labels):
 def _solve(view, bottom, rounds=30):
   num, classes = view.h.shape
   known = Known(classes, num, bottom=bottom)
-  return linear.solve(KEY, view, known, rounds)
+  return solver.solve(KEY, view, known, rounds=rounds)
 
 
 # Model, B, features.
@@ -117,13 +116,13 @@ SIZES = (
 
 
 @functools.partial(jax.jit, static_argnames=('model', 'num', 'features'))
-def closed_form(seed, model, num, features):
-  """((U, labels), what `closed_form` finds, scores of `last_layer`)."""
+def solved_last_layer(seed, model, num, features):
+  """((U, labels), what `closed_form.solve` finds, scores of `last_layer`)."""
   view, known, (u, _, labels) = observe(
     model, num, features=features, seed=seed
   )
   scores = attacks.load('linear.last_layer').infer(KEY, view, known)
-  return (u, labels), linear.closed_form(view, known), scores
+  return (u, labels), closed_form.solve(view, known), scores
 
 
 def solve(view, known, **kwargs):
@@ -134,7 +133,7 @@ class EquationsTest(parameterized.TestCase):
   @parameterized.named_parameters(*MODELS)
   def test_truth_solves_them(self, model):
     view, known, (u, _, _) = observe(model(5, 8), 32)
-    eq = equations.equations(KEY, view, known, excess=100.0)
+    eq = equations.whiten(KEY, view, known, excess=100.0)
     np.testing.assert_allclose(
       eq.apply(32 * u),
       eq.observed,
@@ -145,7 +144,7 @@ class EquationsTest(parameterized.TestCase):
   @parameterized.named_parameters(*MODELS)
   def test_adjoint(self, model):
     view, known, _ = observe(model(5, 8), 32)
-    eq = equations.equations(KEY, view, known)
+    eq = equations.whiten(KEY, view, known)
     u = jax.random.normal(jax.random.key(1), view.h.shape)
     z = jax.random.normal(jax.random.key(2), eq.observed.shape)
     left, right = jnp.vdot(eq.apply(u), z), jnp.vdot(u, eq.adjoint(z))
@@ -155,7 +154,7 @@ class EquationsTest(parameterized.TestCase):
   @parameterized.named_parameters(*MODELS)
   def test_whitening_gives_each_equation_unit_power(self, model):
     view, known, _ = observe(model(5, 8), 64)
-    eq = equations.equations(KEY, view, known, excess=100.0)
+    eq = equations.whiten(KEY, view, known, excess=100.0)
     keys = jax.random.split(jax.random.key(1), 200)
     draw = lambda key: eq.apply(jax.random.normal(key, view.h.shape)) ** 2
     power = jax.lax.map(draw, keys).sum(-1).mean()
@@ -166,8 +165,8 @@ class EquationsTest(parameterized.TestCase):
 
   def test_last_leaves_suffice(self):
     view, known, (_, _, labels) = observe(Mlp(5, 40), 16)
-    few = equations.equations(KEY, view, known, excess=1.0)
-    every = equations.equations(KEY, view, known, excess=100.0)
+    few = equations.whiten(KEY, view, known, excess=1.0)
+    every = equations.whiten(KEY, view, known, excess=100.0)
     self.assertLessEqual(int(few.rank), 41 * 4)  # of the head alone
     self.assertGreater(int(every.rank), 41 * 4)
     # Nothing is read of the leaves before: they may hold anything.
@@ -179,8 +178,8 @@ class EquationsTest(parameterized.TestCase):
   def test_order_of_leaves_is_seen_through_jit(self):
     view, known, _ = observe(Mlp(5, 40), 16)
     jitted = Known(5, 16, bottom=jax.jit(known.bottom))
-    plain = equations.equations(KEY, view, known)
-    inner = equations.equations(KEY, view, jitted)
+    plain = equations.whiten(KEY, view, known)
+    inner = equations.whiten(KEY, view, jitted)
     np.testing.assert_array_equal(plain.rank, inner.rank)
     np.testing.assert_allclose(plain.observed, inner.observed, atol=1e-3)
 
@@ -206,7 +205,7 @@ class LastLayerTest(parameterized.TestCase):
   @given(st.integers(0, 2**31 - 1), st.sampled_from(SIZES))
   @settings(deadline=None, max_examples=25)
   def test_theorem_1(self, seed, size):
-    (u, labels), found, scores = closed_form(seed, *size)
+    (u, labels), found, scores = solved_last_layer(seed, *size)
     num = labels.size
     self.assertLessEqual(int(found.rank), num)
     if int(found.rank) == num:
@@ -216,7 +215,7 @@ class LastLayerTest(parameterized.TestCase):
   def test_theorem_1_is_met(self):
     for seed in range(5):  # so that the property above is not void
       for size in SIZES:
-        self.assertEqual(int(closed_form(seed, *size)[1].rank), size[1])
+        self.assertEqual(int(solved_last_layer(seed, *size)[1].rank), size[1])
 
   def test_inputs_of_the_head_against_numpy(self):
     view, known, (u, _, _) = observe(Mlp(5, 6), 50)
@@ -224,20 +223,20 @@ class LastLayerTest(parameterized.TestCase):
     first = params['linear0']
     a = np.maximum(np.asarray(view.x) @ first['kernel'] + first['bias'], 0)
     a = np.concatenate([a, np.ones((50, 1))], 1)
-    found = linear.closed_form(view, known)
+    found = closed_form.solve(view, known)
     self.assertEqual(int(found.rank), np.linalg.matrix_rank(a))
     best = np.linalg.pinv(a.T) @ (a.T @ np.asarray(u))
     np.testing.assert_allclose(50 * found.u, 50 * best, atol=2e-3)
 
   def test_batch_norm(self):
     view, known, (_, _, labels) = observe(Conv(4, 24), 12)
-    self.assertEqual(int(linear.closed_form(view, known).rank), 12)
+    self.assertEqual(int(closed_form.solve(view, known).rank), 12)
     scores = attacks.load('linear.last_layer').infer(KEY, view, known)
     self.assertEqual(accuracy(scores, labels), 1.0)
 
   def test_beyond_the_rank_labels_are_lost(self):
     view, known, (_, _, labels) = observe(Mlp(10, 8), 200)
-    self.assertLessEqual(int(linear.closed_form(view, known).rank), 9)
+    self.assertLessEqual(int(closed_form.solve(view, known).rank), 9)
     scores = attacks.load('linear.last_layer').infer(KEY, view, known)
     self.assertLess(accuracy(scores, labels), 0.6)
 
@@ -246,7 +245,7 @@ class LastLayerTest(parameterized.TestCase):
     params = {'fc': view.variables['params']['head']}
     view = view._replace(variables={'params': params})
     with self.assertRaisesRegex(InputError, "0 classifiers named 'head'"):
-      linear.closed_form(view, known)
+      closed_form.solve(view, known)
 
 
 class FullTest(parameterized.TestCase):
@@ -341,7 +340,7 @@ class FullTest(parameterized.TestCase):
 
   def test_attack_is_solve(self):
     view, known, (_, _, labels) = observe(Mlp(5, 16), 64)
-    infer = attacks.load('linear.full').infer
+    infer = attacks.load('linear.expectation_propagation').infer
     plain = jax.jit(infer)(KEY, view, known)
     np.testing.assert_allclose(plain, solve(view, known).y, atol=1e-3)
     self.assertEqual(accuracy(plain, labels), 1.0)
@@ -353,9 +352,9 @@ class FullTest(parameterized.TestCase):
   )
   def test_options_out_of_range(self, options, message):
     with self.assertRaisesRegex(InputError, message):
-      attacks.load('linear.full', **options)
+      attacks.load('linear.expectation_propagation', **options)
 
-  @parameterized.parameters('full', 'last_layer')
+  @parameterized.parameters('full', 'expectation_propagation', 'last_layer')
   def test_what_they_need(self, name):
     infer = attacks.load(f'linear.{name}').infer
     view, known, _ = observe(Mlp(5, 8), 4)

@@ -1,0 +1,80 @@
+"""A bottom and the head on it: run together, or as one tree."""
+
+import chex
+from flax import linen as nn
+
+from labelleak import base
+
+Variables = chex.ArrayTree  # Flax's collections
+
+
+def init_head(
+  party: base.Party,
+  head: nn.Module,
+  key: chex.PRNGKey,
+  variables: Variables,
+  x: chex.Array,
+) -> Variables:
+  """Draws variables of a head on this bottom, for examples x [B, ...]."""
+  h, _ = party.apply(variables, x, train=False, key=None)
+  return head.init(key, h)
+
+
+def forward(
+  party: base.Party,
+  head: nn.Module,
+  bottom: Variables,
+  top: Variables,
+  x: chex.Array,
+  key: chex.PRNGKey,
+  **inputs: chex.ArrayTree,
+) -> tuple[chex.Array, Variables, Variables]:
+  """Runs bottom and head in training mode.
+
+  Args:
+    party: of the bottom.
+    head: on it.
+    bottom: its variables.
+    top: those of the head.
+    x: [B, ...] examples.
+    key: of this pass.
+    **inputs: what else the bottom takes, such as `bert.Mix`.
+
+  Returns:
+    logits [B, K], new variables of bottom and head.
+  """
+  h, bottom = party.apply(bottom, x, train=True, key=key, **inputs)
+  rest = [name for name in top if name != 'params']
+  logits, updated = head.apply(top, h, train=True, mutable=rest)
+  return logits, bottom, {**top, **updated}
+
+
+def logits_of(
+  party: base.Party,
+  head: nn.Module,
+  bottom: Variables,
+  top: Variables,
+  x: chex.Array,
+) -> chex.Array:
+  """Returns the logits of x [n, ...] in evaluation mode, [n, K]."""
+  h, _ = party.apply(bottom, x, train=False, key=None)
+  return head.apply(top, h, train=False)
+
+
+def join_trees(bottom: Variables, top: Variables) -> tuple[Variables, dict]:
+  """Joins variables of bottom and head to one dict of collections, and {}."""
+  names = dict.fromkeys([*bottom, *top])
+  own = {
+    name: dict(bottom=bottom.get(name, {}), head=top.get(name, {}))
+    for name in names
+  }
+  return own, {}
+
+
+def split_tree(own: Variables, rest: dict) -> tuple[Variables, Variables]:
+  """Splits what `join_trees` joined into bottom and head."""
+  del rest
+  return tuple(
+    {name: both[part] for name, both in own.items() if both[part]}
+    for part in ('bottom', 'head')
+  )

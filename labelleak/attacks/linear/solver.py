@@ -1,0 +1,161 @@
+"""Labels from every gradient, by expectation propagation.
+
+`solve` sets up the equations (`equations`) and runs rounds of beliefs on the
+labels (`propagation`) until they stand still.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from labelleak import defenses, vfl
+from labelleak.attacks.linear import equations, propagation, shifts
+from labelleak.base import Attack, InputError, attack
+
+_NAME = 'linear.expectation_propagation'
+
+
+class Solution(NamedTuple):
+  """What `solve` finds.
+
+  Attributes:
+    y: [B, K] posterior probability of each label.
+    s: [B, K] softmax of the summed logits.
+    residual: [] RMS of the equations that (s - y) / B leaves.
+    rank: [] equations used, after whitening.
+    share: [] share of the unknowns that they determine, in [0, 1].
+    rounds: [] rounds until the labels stood still.
+  """
+
+  y: chex.Array
+  s: chex.Array
+  residual: chex.Array
+  rank: chex.Array
+  share: chex.Array
+  rounds: chex.Array
+
+
+def expectation_propagation(
+  *,
+  rounds: int = 30,
+  steps: int = 25,
+  ridge: float = 0.03,
+  damping: float = 0.7,
+  excess: float = 1.0,
+  code: Sequence[dict] = (),
+) -> Attack:
+  """Builds the attack that solves every gradient for labels; see `solve`.
+
+  Scores are posterior label probabilities [B, K]. Nothing need be known of the
+  bottom but that it can be differentiated: batch norm, which lets the rows of a
+  batch see each other, included. (`linear.full` in rows.)
+
+  Args:
+    rounds: of expectation propagation, at most; it stops when labels do. The
+      more there are, the slower beliefs may sharpen.
+    steps: of conjugate gradients in a round.
+    ridge: on the whitened equations, as a share of their mean variance.
+    damping: how far a round moves, in (0, 1].
+    excess: equations for each unknown; leaves of the model are read from the
+      output backwards until there are as many, or none is left.
+    code: what the attacker takes for the active party's label code, as in a
+      config: how one is made is no secret, what it drew is. Rows of a CoAE with
+      confusion come to dict(name='complement').
+
+  Raises:
+    InputError: an option out of range.
+  """
+  if min(rounds, steps) < 1 or not (ridge > 0 and excess > 0):
+    raise InputError(
+      f'rounds={rounds}, steps={steps}, ridge={ridge}, excess={excess}: all'
+      ' must be positive.'
+    )
+  if not 0 < damping <= 1:
+    raise InputError(f'damping={damping} must lie in (0, 1]; use 0.7.')
+
+  def infer(key, view, known):
+    with jax.ensure_compile_time_eval():
+      eye = jnp.eye(known.num_classes)
+      assumed = defenses.build(code, known.num_classes, only='labels').labels
+      rows = assumed.encode(jax.random.key(0), eye)
+    solution = solve(
+      key,
+      view,
+      known,
+      rounds=rounds,
+      steps=steps,
+      ridge=ridge,
+      damping=damping,
+      excess=excess,
+      rows=rows,
+    )
+    return solution.y
+
+  return attack(infer, name=_NAME, needs=('bottom',))
+
+
+def solve(
+  key: chex.PRNGKey,
+  view: vfl.View,
+  known: vfl.Known,
+  *,
+  rounds: int = 30,
+  steps: int = 25,
+  ridge: float = 0.03,
+  damping: float = 0.7,
+  excess: float = 1.0,
+  rows: Optional[chex.Array] = None,
+) -> Solution:
+  """Propagates expectations between the equations and labels.
+
+  The equations A(S + E - Y) = B g, whitened, hold S = softmax(h + c): own
+  logits h and the constant c [K] by which the other parties' differ, learned
+  along the way. What is left of those, E, is Gaussian; its variance follows by
+  EM. Rows of Y are among `rows`, all labels alike beforehand. A round
+
+  1. solves the equations under Gaussian beliefs N(m_b, v_b) on the rows of Y,
+     by a few steps of conjugate gradients;
+  2. takes from each row its own belief (a division by the share of the row that
+     the equations determine, found from one random probe), which leaves what
+     all else says of it: Y_b + N(0, tau_b);
+  3. multiplies that by the prior of K labels, a softmax, with tau enlarged by a
+     doubt of at least 2 that falls to 1 until the last round, and turns the
+     result into the row's next belief: slow decisions are better ones.
+
+  Undecided rows are thereby told by equations that decided rows no longer
+  occupy, which carries the attack past the rank: at (K - 1) B unknowns about a
+  quarter as many effective equations suffice.
+
+  Args:
+    key: randomness of probes.
+    view: of the step.
+    known: with `bottom`.
+    rounds, steps, ridge, damping, excess: see `expectation_propagation`.
+    rows: [K, K] what a label of each class looks like; None: one-hot.
+
+  Raises:
+    InputError: logits that are not K wide.
+  """
+  equations.check_width(_NAME, view, known)
+  equation_key, probe_key = jax.random.split(key)
+  with jax.default_matmul_precision('highest'):
+    eq = equations.whiten(equation_key, view, known, excess=excess)
+    shift = shifts.find(eq, view.h)
+    problem = propagation.Problem(
+      eq=eq,
+      shift=shift,
+      rows=jnp.eye(known.num_classes) if rows is None else rows,
+      key=probe_key,
+      rounds=rounds,
+      steps=steps,
+      ridge=ridge,
+      damping=damping,
+    )
+    end = propagation.run(problem)
+    s = shifts.softmax(shift, end.shift)
+    misfit = eq.observed - eq.apply(s - end.y)
+  residual = jnp.sqrt(jnp.mean(misfit**2))
+  return Solution(end.y, s, residual, eq.rank, end.share, end.round)
