@@ -80,6 +80,11 @@ class Known:
   unlabelled: Optional[chex.Array] = None
   labels: Optional[chex.Array] = None
 
+  @property
+  def num_examples(self) -> int:
+    """Examples behind one round's update: C * B."""
+    return self.clients * self.batch_size
+
 
 def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
   """Examples in each local step: slices of ceil(B/S), the last one ragged.

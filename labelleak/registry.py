@@ -6,6 +6,11 @@ a model or a data set needs: 'counts.llbg' of 'attacks' is
 package is an absolute import path, so that extensions may live elsewhere. The
 module may be left out where one module alone defines the name: 'gaussian' of
 'defenses' is 'noise.gaussian'.
+
+A package that declares `KINDS`, such as `attacks.KINDS = (Attack, ...)`, lists
+and loads constructors that are annotated to return one of them, and nothing
+else: a name in a config is code. What a package re-exports from modules below
+it goes by the shorter name.
 """
 
 from collections.abc import Iterator
@@ -52,8 +57,9 @@ def find(package: str, name: str) -> Any:
   """Returns the constructor that a name stands for, without calling it.
 
   Raises:
-    InputError: no such name (lists the names that exist), or a name without its
-      module that several modules define (lists those).
+    InputError: no such name (lists the names that exist), a name without its
+      module that several modules define (lists those), or what is no
+      constructor of the package's kinds.
   """
   root = f'labelleak.{package}'
   full = name if '.' in name else _qualify(package, name)
@@ -61,6 +67,12 @@ def find(package: str, name: str) -> Any:
   for path in (f'{root}.{module}' if module else root, module):
     constructor = getattr(_import(path), attribute, None)
     if callable(constructor) and not attribute.startswith('_'):
+      if not _makes(constructor, kinds(package)):
+        raise InputError(
+          f'{name} must be annotated to return'
+          f' {" or ".join(kind.__name__ for kind in kinds(package))} to be one'
+          f' of {package}; annotate it, or use another.'
+        )
       return constructor
   raise _unknown(package, name)
 
@@ -114,12 +126,19 @@ def _unknown(package, name):
 def names(package: str) -> list[str]:
   """Lists the constructors that `load(package, ...)` accepts, by module."""
   root = importlib.import_module(f'labelleak.{package}')
+  paths = {}  # a package comes before its modules, so that its name counts
+  for module in _modules(root):
+    for name, value in vars(module).items():
+      if _is_constructor(name, value, module) and _makes(value, kinds(package)):
+        paths.setdefault(value, f'{module.__name__}.{name}')
   return sorted(
-    f'{module.__name__}.{name}'.removeprefix(f'{root.__name__}.')
-    for module in _modules(root)
-    for name, value in vars(module).items()
-    if _is_constructor(value, module)
+    path.removeprefix(f'{root.__name__}.') for path in paths.values()
   )
+
+
+def kinds(package: str) -> tuple[type, ...]:
+  """Returns what constructors of a package make; () where it does not say."""
+  return getattr(importlib.import_module(f'labelleak.{package}'), 'KINDS', ())
 
 
 def _import(path: str) -> types.ModuleType | None:
@@ -143,9 +162,23 @@ def _modules(root: types.ModuleType) -> Iterator[types.ModuleType]:
     yield from _modules(importlib.import_module(path))
 
 
-def _is_constructor(value: Any, module: types.ModuleType) -> bool:
-  """Whether a module itself defines a public function of keywords alone."""
-  if not inspect.isfunction(value) or value.__module__ != module.__name__:
+def _is_constructor(name: str, value: Any, module: types.ModuleType) -> bool:
+  """Whether a module, or one below it, defines a function of keywords alone.
+
+  Public, and under its own name: aliases load, and are not listed.
+  """
+  if not inspect.isfunction(value) or name != value.__name__:
     return False
-  kinds = {p.kind for p in inspect.signature(value).parameters.values()}
-  return not value.__name__.startswith('_') and kinds <= {_KEYWORD, _KEYWORDS}
+  inside = f'{value.__module__}.'.startswith(f'{module.__name__}.')
+  modes = {p.kind for p in inspect.signature(value).parameters.values()}
+  return inside and name[0] != '_' and modes <= {_KEYWORD, _KEYWORDS}
+
+
+def _makes(constructor: Any, kinds: tuple[type, ...]) -> bool:
+  """Whether a constructor is annotated to return one of `kinds`, if any."""
+  if not kinds:
+    return True
+  if not inspect.isfunction(constructor):
+    return False
+  made = inspect.get_annotations(constructor, eval_str=True).get('return')
+  return inspect.isclass(made) and issubclass(made, kinds)

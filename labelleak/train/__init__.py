@@ -3,9 +3,13 @@
 `fit` runs any pure step; `classifier` trains a model of `models` with it.
 """
 
+import optax
+
 from labelleak.train.classifiers import accuracy, classifier
 from labelleak.train.loop import fit
 from labelleak.train.optimizers import optimizer
 from labelleak.train.order import whole_batches
+
+KINDS = (optax.GradientTransformation,)
 
 __all__ = ['accuracy', 'classifier', 'fit', 'optimizer', 'whole_batches']

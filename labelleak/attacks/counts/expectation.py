@@ -1,4 +1,4 @@
-"""What softmax does the victim's model give, over the local steps of a round?
+"""The softmax that the victim's model gives, over the local steps of a round.
 
 The bias gradient is the mean softmax minus the label counts. An attacker who
 holds the model can predict the first term: on labelled auxiliary examples by
@@ -12,21 +12,27 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import hfl
-from labelleak.hfl import Known
+from labelleak.hfl import Known, View
 
 
 class Softmax(NamedTuple):
-  """Moments of an example's softmax, by its class."""
+  """Moments of an example's softmax, by its class.
 
-  mean: chex.Array  # [K, K] row j: E[p | class j], averaged over the steps
-  var: chex.Array  # [K, K] row j: Var[p | class j] of one example
-  num: chex.Array  # [K] examples behind row j
-  moved: chex.Array | float = 0.0  # [] by how much the steps moved the mean
+  Attributes:
+    mean: [K, K] row j: E[p | class j], averaged over the steps.
+    var: [K, K] row j: Var[p | class j] of one example.
+    num: [K] examples behind row j.
+    shift: [] by how much the steps moved the mean.
+  """
+
+  mean: chex.Array
+  var: chex.Array
+  num: chex.Array
+  shift: chex.Array | float = 0.0
 
 
 def uniform(num_classes: int) -> Softmax:
-  """An untrained model as the LLBG paper assumes it: p = 1/K."""
+  """Returns an untrained model as the LLBG paper assumes it: p = 1/K."""
   square = (num_classes, num_classes)
   return Softmax(
     jnp.full(square, 1 / num_classes),
@@ -35,14 +41,14 @@ def uniform(num_classes: int) -> Softmax:
   )
 
 
-def measured(view, known: Known, x: chex.Array) -> Softmax:
-  """Softmax of x before and after the client's local steps, by class.
+def measure(view: View, known: Known, x: chex.Array) -> Softmax:
+  """Measures the softmax of x before and after the local steps, by class.
 
   The server sees where the steps ended, theta - lr * update; between them
   the softmax is taken to move evenly. Without `known.lr` it stays at the start.
 
   Args:
-    view: `hfl.View`.
+    view: of the round.
     known: with `model`; `labelled` says the classes of x, its own examples
       then; else all rows are equal.
     x: [M, ...] inputs.
@@ -53,14 +59,14 @@ def measured(view, known: Known, x: chex.Array) -> Softmax:
     return moments(probs, y)
   after = jax.nn.softmax(known.model.apply(_after(view, known), x))
   pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
-  found = moments((1 - pull) * probs + pull * after, y)
-  return found._replace(moved=jnp.abs((after - probs).mean(0)).max())
+  softmax = moments((1 - pull) * probs + pull * after, y)
+  return softmax._replace(shift=jnp.abs((after - probs).mean(0)).max())
 
 
-def replayed(
-  view, known: Known, x: chex.Array, counts: chex.Array
+def replay(
+  view: View, known: Known, x: chex.Array, counts: chex.Array
 ) -> chex.Array:
-  """Mean softmax over the local steps, had the batch been x with these counts.
+  """Returns the mean softmax over the steps, had the batch been x, counts; [K].
 
   Where activations are large one step throws the softmax from class to class,
   so that neither end of the training nor a line between them is close to the
@@ -69,13 +75,10 @@ def replayed(
   client's did.
 
   Args:
-    view: `hfl.View`.
+    view: of the round.
     known: with `model` and `lr`.
     x: [M, ...] inputs; a handful is enough.
     counts: [K] estimated label counts.
-
-  Returns:
-    [K].
   """
   labels = jnp.broadcast_to(counts / counts.sum(), (x.shape[0], counts.size))
 
@@ -92,100 +95,14 @@ def replayed(
   local, probs = jax.lax.scan(step, params, length=known.steps)
   end = jax.nn.softmax(known.model.apply(_after(view, known), x)).mean(0)
   pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
-  moved = probs.mean(0) + pull * (end - loss(local)[1])
-  return jnp.maximum(moved, 0.0)
+  path = probs.mean(0) + pull * (end - loss(local)[1])
+  return jnp.maximum(path, 0.0)
 
 
-def head_input(view, known: Known, x: chex.Array) -> chex.Array:
-  """Mean input of the head over x [M, ...], [H]: d logit_0 / d kernel[:, 0]."""
-  params = view.variables['params']
-  kernel, _ = hfl.head(params)
-
-  def logit(column):
-    head = {**params['head'], 'kernel': kernel.at[:, 0].set(column)}
-    variables = {**view.variables, 'params': {**params, 'head': head}}
-    return known.model.apply(variables, x)[:, 0].mean()
-
-  return jax.grad(logit)(kernel[:, 0])
-
-
-def heard(bias: chex.Array, kernel: chex.Array, h: chex.Array) -> chex.Array:
-  """`h` at the length that the update shows, [H].
-
-  Model inputs other than the client's tell the direction of the head's input
-  better than its length. Along a true h of length t the kernel's update reads t
-  times the bias's, both with the same noise, so t is the slope of the line
-  through the origin that lies closest to the K pairs (orthogonal regression).
-  It is held within a factor of 2 of |h|.
-
-  Args:
-    bias: [K] update.
-    kernel: [H, K] update.
-    h: [H] mean head input, as the model's own inputs tell it.
-  """
-  length = jnp.linalg.norm(h)
-  along = h @ kernel / length
-  both = 2.0 * (bias @ along)
-  excess = along @ along - bias @ bias
-  slope = (excess + jnp.hypot(excess, both)) / jnp.where(both > 0, both, 1.0)
-  slope = jnp.where(both > 0, slope, length)
-  return h / length * jnp.clip(slope, length / 2, 2 * length)
-
-
-def fused(
-  bias: chex.Array, kernel: chex.Array, h: chex.Array
-) -> tuple[chex.Array, chex.Array]:
-  """The bias update as bias and kernel together tell it.
-
-  An example with head input h_k adds (p - y) to the bias update and the outer
-  product of h_k with it to the kernel's. Where all h_k are h and each entry
-  carries the same independent noise, (bias + h^T kernel) / (1 + |h|^2) is the
-  least-squares estimate of the summed p - y: it has the bias's mean, and its
-  noise over sqrt(1 + |h|^2). Other h_k scale it by (1 + h^T h_k) / (1 + |h|^2).
-
-  Args:
-    bias: [K] update.
-    kernel: [H, K] update.
-    h: [H] typical head input.
-
-  Returns:
-    estimate [K], and its noise [] over that of an entry.
-  """
-  gain = 1.0 + h @ h
-  return (bias + h @ kernel) / gain, gain**-0.5
-
-
-def norm_ratio(
-  view, known: Known, x: chex.Array, louder: chex.Array
+def draw_dummies(
+  key: chex.PRNGKey, num: int, shape: tuple[int, ...]
 ) -> chex.Array:
-  """Norm of a step's gradient over that of its bias part, [].
-
-  Taken from the gradient on x, with soft labels as the bias update suggests
-  them. What exceeds the bias part grows with the square of activations.
-
-  Args:
-    view: `hfl.View`.
-    known: with `model`.
-    x: [M, ...] inputs.
-    louder: [] activations of the client's inputs over those of x.
-  """
-  _, bias = hfl.head(view.grads)
-  labels = jnp.maximum(-bias, 0.0)
-  labels = labels / jnp.maximum(labels.sum(), 1e-12)
-
-  def loss(params):
-    logits = known.model.apply({**view.variables, 'params': params}, x)
-    return optax.softmax_cross_entropy(logits, labels[None]).mean()
-
-  grads = jax.grad(loss)(view.variables['params'])
-  _, part = hfl.head(grads)
-  square = sum(jnp.vdot(g, g) for g in jax.tree.leaves(grads))
-  excess = square / jnp.maximum(part @ part, 1e-30) - 1.0
-  return jnp.sqrt(1.0 + louder**2 * excess)
-
-
-def dummies(key: chex.PRNGKey, num: int, shape: tuple[int, ...]) -> chex.Array:
-  """Inputs of unit variance, [num, *shape], in place of data.
+  """Draws inputs of unit variance, [num, *shape], in place of data.
 
   Images [H, W, C] get a falling spectrum as natural images do and mostly
   grey content, since models answer white noise differently; other shapes are
@@ -213,9 +130,13 @@ def _after(view, known):
 
 
 def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
-  """Mean and variance by class, probs [M, K] and one-hot y [M, K] or None.
+  """Returns mean and variance by class.
 
   A class without examples gets the moments of all examples.
+
+  Args:
+    probs: [M, K].
+    y: [M, K] one-hot; None takes all examples for every class.
   """
   everyone = jnp.ones((probs.shape[0], 1))
   total, total_var = _weighted(everyone, probs)

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import optax
 
 from labelleak import attacks, hfl
-from labelleak.attacks import counts
 from labelleak.attacks.reconstruction import matching
 from labelleak.base import (
   Attack,
@@ -72,7 +71,7 @@ def inverting_gradients(
   def infer(key, view, known):
     _check(known, name)
     label_key, key = jax.random.split(key)
-    slots = assign(extract(label_key, view, known), counts.total(known))
+    slots = assign(extract(label_key, view, known), known.num_examples)
 
     def one(key):
       start_key, key = jax.random.split(key)
@@ -117,7 +116,7 @@ def random() -> Attack:
 
   def infer(key, view, known):
     x_key, label_key = jax.random.split(key)
-    num = counts.total(known)
+    num = known.num_examples
     labels = jax.random.randint(label_key, (num,), 0, known.num_classes)
     x = _boxed(start(x_key, known), known)
     return Reconstruction(x, jnp.sort(labels), jnp.zeros(()))
@@ -134,7 +133,7 @@ def assign(named: chex.Array, num: int) -> chex.Array:
 
 def start(key: chex.PRNGKey, known: Known) -> chex.Array:
   """Standard normal images [B, H, W, C] in the model's input space."""
-  return jax.random.normal(key, (counts.total(known), *known.model.shape))
+  return jax.random.normal(key, (known.num_examples, *known.model.shape))
 
 
 def schedule(lr: float, steps: int) -> optax.Schedule:
@@ -185,7 +184,7 @@ def _leak(key, view, known, steps):
   """One restart of DLG."""
   x_key, label_key, key = jax.random.split(key, 3)
   distance = matching.squared_distance(key, view, known)
-  num = counts.total(known)
+  num = known.num_examples
   logits = jax.random.normal(label_key, (num, known.num_classes))
 
   objective = lambda guess: distance(guess[0], jax.nn.softmax(guess[1]))

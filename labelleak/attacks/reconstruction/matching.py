@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 
 from labelleak import hfl
-from labelleak.attacks import counts
 from labelleak.attacks.reconstruction import factored
 from labelleak.base import Batch
 from labelleak.hfl import Known
@@ -86,7 +85,7 @@ def _factored(key, view, known):
   """The observed gradient by layer; None if guesses have no factors."""
   if known.steps > 1:
     return None
-  shape = (counts.total(known), *known.model.shape)
+  shape = (known.num_examples, *known.model.shape)
   own = jax.eval_shape(
     lambda x, y: factored.gradient(
       known.model.apply, view.variables, _batch(x, y)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import data, defenses, models, registry, spec, vfl
-from labelleak.base import InputError, Tampering
+from labelleak.base import InputError, MakeOptimizer, Tampering
 from labelleak.defenses import accounting
 from labelleak.experiments import sources
 from labelleak.experiments.result import Setting
@@ -23,7 +23,7 @@ _DELTA = 1e-5  # of differential privacy
 def build(
   config: ConfigDict,
   *,
-  optimizer: Optional[optimizers.Malicious] = None,
+  optimizer: Optional[MakeOptimizer] = None,
   tampering: Optional[Tampering] = None,
   attackers: Sequence[int] = (),
 ) -> Joint:

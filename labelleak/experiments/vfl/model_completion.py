@@ -9,13 +9,19 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import metrics, spec, sweep, vfl
-from labelleak.base import Attack, InputError, Labelled, Pool, Predict
+from labelleak.base import (
+  Attack,
+  InputError,
+  Labelled,
+  MakeOptimizer,
+  Pool,
+  Predict,
+)
 from labelleak.experiments import Measure, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.result import Result
 from labelleak.experiments.vfl.build import build
 from labelleak.experiments.vfl.joint import Joint
-from labelleak.experiments.vfl.optimizers import Malicious
 from labelleak.metrics import significance
 
 GRANTS = ('party', 'pool', 'labelled', 'labels')
@@ -34,7 +40,7 @@ class Setup(NamedTuple):
   """
 
   attackers: Sequence[Attacker]
-  joints: Mapping[Optional[Malicious], Joint]
+  joints: Mapping[Optional[MakeOptimizer], Joint]
   per_class: int
   scored_rows: Optional[int]
   facts: Mapping[str, object]
@@ -118,7 +124,7 @@ def prepare(config: ConfigDict) -> Setup:
   return setup
 
 
-def optimizer_of(attacker: Attacker) -> Optional[Malicious]:
+def optimizer_of(attacker: Attacker) -> Optional[MakeOptimizer]:
   """Returns the malicious optimizer of an attack; None of an honest one."""
   return getattr(attacker.attack, 'optimizer', None)
 

@@ -1,6 +1,6 @@
 """Optimizers of vertical configs: schedules by epoch, rates by part."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 import functools
 from typing import Any, Optional
 
@@ -10,18 +10,15 @@ import jax.numpy as jnp
 import optax
 
 from labelleak import registry, train
-from labelleak.base import InputError
-
-# (name, learning_rate, **hyper) -> the optimizer of a party that is malicious
-Malicious = Callable[..., optax.GradientTransformation]
+from labelleak.base import InputError, MakeOptimizer
 
 
 def build(
   options: Mapping[str, Any],
   steps_per_epoch: int,
-  malicious: Optional[Malicious] = None,
+  malicious: Optional[MakeOptimizer] = None,
 ) -> optax.GradientTransformation:
-  """Returns an optimizer of optax or, by a dotted name, of `attacks`.
+  """Returns an optimizer of optax or, by its import path, of any module.
 
   Args:
     options: its `name`, `lr` and hyperparameters. `decay` 'epoch' is VFLAIR's
@@ -47,7 +44,7 @@ def build(
     if malicious:
       return malicious(name=name, learning_rate=schedule, **options)
     if '.' in name:
-      return registry.load('attacks', name, learning_rate=schedule, **options)
+      return registry.load('train', name, learning_rate=schedule, **options)
     return train.optimizer(name, schedule, **options)
 
   if not rates:

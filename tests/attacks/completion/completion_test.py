@@ -358,7 +358,7 @@ class ExperimentTest(parameterized.TestCase):
 
   def test_everyone_may_be_malicious(self):
     config = _config()
-    config.optimizer.name = 'completion.malicious.sgd'
+    config.optimizer.name = 'labelleak.attacks.completion.malicious.sgd'
     config.top_optimizer = dict(name='sgd', lr=0.05)
     model = joint.build(config, joint.source(config))
     params = {'w': jnp.ones(3)}

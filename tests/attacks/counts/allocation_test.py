@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import attacks, hfl
-from labelleak.attacks.counts import allocation, expectation
+from labelleak.attacks.counts import (
+  allocation,
+  expectation,
+  likelihood,
+  posterior,
+)
 from labelleak.data import plans
 
 KEY = jax.random.key(0)
@@ -67,7 +72,7 @@ class WeightsTest(parameterized.TestCase):
   )
   def test_table_is_the_hypergeometric_mixture(self, b, steps, clients):
     places = clients * [w / clients for w in position_weights(b, steps)]
-    table = allocation.weights(b, steps, clients)
+    table = likelihood.weights(b, steps, clients)
     self.assertEqual(table.total.shape[0], clients * b + 1)
     for k, expected in subset_weights(places).items():
       found = table_row(table, k)
@@ -89,7 +94,7 @@ class AllocateTest(parameterized.TestCase):
   @parameterized.parameters((2, 3), (3, 4), (4, 5), (5, 2), (3, 1))
   def test_optimum_by_brute_force(self, k, n):
     rng = np.random.default_rng(k)
-    allocate = jax.jit(allocation.allocate)
+    allocate = jax.jit(posterior.allocate)
     for concentration in (0.1, 1.0, 5.0):
       for _ in range(5):
         probs = rng.dirichlet(np.full(n + 1, concentration), size=k)
@@ -109,7 +114,7 @@ class AllocateTest(parameterized.TestCase):
 
   def test_certain_counts_are_named(self):
     truth = np.array([4, 0, 1, 3, 0])
-    np.testing.assert_array_equal(allocation.allocate(jnp.eye(9)[truth]), truth)
+    np.testing.assert_array_equal(posterior.allocate(jnp.eye(9)[truth]), truth)
 
 
 class PosteriorTest(parameterized.TestCase):
@@ -120,7 +125,7 @@ class PosteriorTest(parameterized.TestCase):
       centre = rng.multinomial(n, rng.dirichlet(np.ones(k)))
       seen = centre + spread * rng.normal(size=k)
       log_lik = -0.5 * ((seen[:, None] - np.arange(n + 1)) / spread) ** 2
-      post = allocation.posterior(jnp.asarray(log_lik, jnp.float32))
+      post = posterior.infer(jnp.asarray(log_lik, jnp.float32))
       np.testing.assert_allclose(post.probs.sum(1), 1.0, atol=1e-5)
       expected = (post.probs @ jnp.arange(n + 1.0)).sum()
       np.testing.assert_allclose(expected, n, atol=0.05)
@@ -140,7 +145,9 @@ class PosteriorTest(parameterized.TestCase):
         for row in joint:
           terms = [exact[: m + 1] + row[m::-1] for m in range(n + 1)]
           exact = np.array([np.logaddexp.reduce(t) for t in terms])
-        found = allocation._given_total(jnp.asarray(joint, jnp.float32), 10)
+        found = posterior._condition_on_total(
+          jnp.asarray(joint, jnp.float32), 10
+        )
         # The formula leaves out sqrt(2 pi), the same for all.
         miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
         self.assertLess(abs(miss), 0.5, (sharp, wrong))
@@ -153,7 +160,7 @@ class PosteriorTest(parameterized.TestCase):
     log_lik[1] = -np.inf
     log_lik[1, 3] = 0.0
     log_lik = jnp.maximum(jnp.asarray(log_lik, jnp.float32), -1e4)
-    probs = allocation.posterior(log_lik).probs
+    probs = posterior.infer(log_lik).probs
     expected = probs @ jnp.arange(n + 1.0)
     np.testing.assert_allclose(expected[:2], [12, 3], atol=1e-3)
     np.testing.assert_allclose(expected[2:], 5 / 8, atol=1e-2)
@@ -174,7 +181,7 @@ class ClippingTest(parameterized.TestCase):
     expected = min(1.0, clip / (ratio * np.mean(squares) ** 0.5))
     known = hfl.Known(k, b, steps, defense=(('clip', clip),))
     probs, q = jnp.eye(b + 1)[counts], jnp.full(k, 1 / k)
-    found = allocation._left(probs, q, ratio, known)
+    found = allocation._clip_scale(probs, q, ratio, known, clip)
     np.testing.assert_allclose(found, expected, rtol=0.01)
 
   def test_an_update_that_no_clip_touched(self):
@@ -281,7 +288,7 @@ class CalibratedTest(parameterized.TestCase):
         softmax = expectation.uniform(K)
         rows = jnp.broadcast_to(mean, (K, K))
         known = hfl.Known(K, b, steps=steps, defense=())
-        return allocation.infer(
+        return allocation.count_labels(
           beta, softmax._replace(mean=rows), known, error=error
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak import base, hfl
 from labelleak.attacks import counts as counts_attacks
-from labelleak.attacks.counts import expectation
+from labelleak.attacks.counts import expectation, head_input
 
 KEY = jax.random.key(0)
 K, H, M, S, LR = 5, 3, 12, 4, 0.3
@@ -74,7 +74,7 @@ class ExpectationTest(parameterized.TestCase):
 
   def test_bias_and_kernel_fused_have_the_mean_and_less_noise(self):
     h, sums, bias, kernel = self.planted(noise=0.3)
-    fused = jax.vmap(expectation.fused, (0, 0, None))
+    fused = jax.vmap(head_input.fuse, (0, 0, None))
     found, quiet = fused(bias, kernel, jnp.float32(h))
     error = np.asarray(found) - sums
     expected = 0.3 / np.sqrt(1 + h @ h)
@@ -88,8 +88,8 @@ class ExpectationTest(parameterized.TestCase):
   def test_length_of_the_head_input_is_read_from_the_update(self, louder):
     for noise in (0.0, 0.1):
       h, _, bias, kernel = self.planted(noise, louder)
-      heard = jax.vmap(expectation.heard, (0, 0, None))
-      found = heard(bias[:100], kernel[:100], jnp.float32(h))
+      rescale = jax.vmap(head_input.rescale, (0, 0, None))
+      found = rescale(bias[:100], kernel[:100], jnp.float32(h))
       np.testing.assert_allclose(
         found.mean(0), louder * h, rtol=0.1 * noise + 1e-4
       )
@@ -98,20 +98,20 @@ class ExpectationTest(parameterized.TestCase):
     h, zero = jnp.float32(self.rng.normal(size=H)), jnp.zeros(K)
     for kernel in (jnp.zeros((H, K)), jnp.ones((H, K)), -jnp.ones((H, K))):
       for bias in (zero, zero + 1.0):
-        found = expectation.heard(bias, kernel, h)
+        found = head_input.rescale(bias, kernel, h)
         ratio = jnp.linalg.norm(found) / jnp.linalg.norm(h)
         self.assertBetween(float(ratio), 0.499, 2.001)
 
   def test_head_input_and_norm_ratio_of_a_linear_model(self):
     view = self.view(self.kernel, self.bias)
     x = jnp.float32(self.x)
-    found = expectation.head_input(view, self.known(), x)
+    found = head_input.mean_input(view, self.known(), x)
     np.testing.assert_allclose(found, self.x.mean(0), rtol=1e-5)
     # The same input throughout: the kernel's gradient is h times the bias's.
     grads = self.tree(np.zeros((H, K)), np.linspace(-1, 1, K))
     view, same = view._replace(grads=grads), jnp.broadcast_to(x[:1], x.shape)
     for louder in (1.0, 0.5):
-      ratio = expectation.norm_ratio(view, self.known(), same, louder)
+      ratio = head_input.norm_ratio(view, self.known(), same, louder)
       square = louder**2 * self.x[0] @ self.x[0]
       np.testing.assert_allclose(ratio, np.sqrt(1 + square), rtol=1e-4)
 
@@ -144,7 +144,7 @@ class ExpectationTest(parameterized.TestCase):
   def test_measured_at_the_start_without_learning_rate(self):
     view = self.view(self.kernel + 1, self.bias - self.rng.normal(size=K))
     x = jnp.float32(self.x)
-    model = expectation.measured(view, self.known(lr=None), x)
+    model = expectation.measure(view, self.known(lr=None), x)
     want = np.broadcast_to(self.start.mean(0), (K, K))
     np.testing.assert_allclose(model.mean, want, rtol=1e-5)
 
@@ -152,7 +152,7 @@ class ExpectationTest(parameterized.TestCase):
     """Step s = 0 ... S-1 sees the share s/S of the way."""
     kernel = self.kernel + 0.3 * self.rng.normal(size=(H, K))
     x = jnp.float32(self.x)
-    model = expectation.measured(self.view(kernel, self.bias), self.known(), x)
+    model = expectation.measure(self.view(kernel, self.bias), self.known(), x)
     end = softmax(self.x @ kernel + self.bias)
     path = [self.start + s / S * (end - self.start) for s in range(S)]
     want = np.broadcast_to(np.mean(path, axis=(0, 1)), (K, K))
@@ -162,7 +162,7 @@ class ExpectationTest(parameterized.TestCase):
     labels = np.broadcast_to(self.counts / self.counts.sum(), (M, K))
     args = self.kernel, self.bias, self.x, labels, S, LR
     kernel, bias, path = descend(*args)
-    mean = expectation.replayed(
+    mean = expectation.replay(
       self.view(kernel, bias),
       self.known(),
       jnp.float32(self.x),
@@ -180,7 +180,7 @@ class ExpectationTest(parameterized.TestCase):
     args = self.kernel, self.bias, self.x, labels, S, LR
     kernel, bias, path = descend(*args)
     moved = bias + np.array([0.1, -0.1, 0.0, 0.2, 0.0])
-    mean = expectation.replayed(
+    mean = expectation.replay(
       self.view(kernel, moved),
       self.known(),
       jnp.float32(self.x),
@@ -208,15 +208,15 @@ class ExpectationTest(parameterized.TestCase):
     known = hfl.Known(
       num_classes, int(size), steps, lr=LR, model=model, defense=()
     )
-    start = expectation.uniform(num_classes)._replace(moved=1.0)
+    start = expectation.uniform(num_classes)._replace(shift=1.0)
 
     def error(replays):
       found = counts_attacks.calibrated(replays=replays).infer(KEY, view, known)
       return np.abs(found - counts).sum() / 2
 
     with (
-      mock.patch.object(expectation, 'measured', lambda *a: start),
-      mock.patch.object(expectation, 'replayed', lambda v, k, x, c: path(c)),
+      mock.patch.object(expectation, 'measure', lambda *a: start),
+      mock.patch.object(expectation, 'replay', lambda v, k, x, c: path(c)),
     ):
       errors = [error(replays) for replays in (1, 2, 8)]
     self.assertGreater(errors[0], errors[1])
@@ -229,13 +229,13 @@ class ExpectationTest(parameterized.TestCase):
 
   @parameterized.parameters(((32, 32, 3),), ((16, 16, 1),), ((64,),))
   def test_dummies_have_unit_variance(self, shape):
-    x = expectation.dummies(KEY, 24, shape)
+    x = expectation.draw_dummies(KEY, 24, shape)
     self.assertEqual(x.shape, (24, *shape))
     np.testing.assert_allclose(x.std(), 1.0, atol=0.05)
     self.assertGreater(np.abs(np.asarray(x[0] - x[1])).max(), 0.1)
 
   def test_dummy_images_have_a_falling_spectrum(self):
-    x = np.asarray(expectation.dummies(KEY, 16, (32, 32, 3)))
+    x = np.asarray(expectation.draw_dummies(KEY, 16, (32, 32, 3)))
     power = (np.abs(np.fft.fft2(x, axes=(1, 2))) ** 2).mean((0, 3))
     f = np.hypot(np.fft.fftfreq(32)[:, None], np.fft.fftfreq(32)[None])
     edges = (0.03, 0.06, 0.12, 0.25, 0.5)
@@ -247,7 +247,7 @@ class ExpectationTest(parameterized.TestCase):
       self.assertGreater(wide, 2 * fine)
 
   def test_dummy_images_are_mostly_grey(self):
-    x = np.asarray(expectation.dummies(KEY, 16, (32, 32, 3)))
+    x = np.asarray(expectation.draw_dummies(KEY, 16, (32, 32, 3)))
     red, green = x[..., 0].ravel(), x[..., 1].ravel()
     self.assertGreater(np.corrcoef(red, green)[0, 1], 0.7)
 

@@ -1,0 +1,150 @@
+"""The Bayes allocation under a model of the update: the attack of this package.
+
+Where the published attacks subtract a fixed impact greedily, this one predicts
+what each class would show with k examples (`likelihood`) and names the B labels
+of highest expected count accuracy (`posterior`). `expectation` is the model of
+the mean softmax, `head_input` reads the kernel along with the bias, and
+`allocation` puts all of it together.
+"""
+
+import functools
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from labelleak import hfl
+from labelleak.attacks.counts import (
+  allocation,
+  evidence,
+  expectation,
+  head_input,
+)
+from labelleak.base import Attack, InputError, attack
+
+_PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
+
+
+def calibrated(
+  *, examples: int = 32, replay: int = 4, replays: int = 3
+) -> Attack:
+  """Builds the calibrated attack: names labels by their expected accuracy.
+
+  The prediction knows the ragged last step; takes the mean softmax and its
+  spread from the model's own outputs and from replaying the local steps; and
+  infers, from the update itself, what clipping left of its scale, how noisy it
+  is, and how many examples an ordinary class holds. Where steps are clipped and
+  noisy, the model also tells how to read the kernel along with the bias, and
+  the norm that the clip acted on.
+
+  It uses what is granted of `known.model` (else the softmax is taken as
+  uniform), `labelled` or `unlabelled` examples (else it draws dummies; without
+  labels there is one softmax for all classes), `lr`, and `defense` (None:
+  unknown scale and noise; else exactly these transforms).
+
+  Args:
+    examples: dummy inputs drawn where no auxiliary examples are granted.
+    replay: inputs that the local steps are replayed on.
+    replays: how often they are at most, each time with the latest counts.
+
+  Raises:
+    InputError: an argument below 1. (infer) A head without bias.
+  """
+  if min(examples, replay, replays) < 1:
+    raise InputError(
+      f'counts.calibrated: examples={examples}, replay={replay} and'
+      f' replays={replays} must be at least 1.'
+    )
+
+  def infer(key, view, known):
+    beta = evidence.bias('counts.calibrated', view)
+    if known.model is None:
+      softmax = expectation.uniform(known.num_classes)
+      return allocation.count_labels(beta, softmax, known)
+    x = _inputs(key, known, examples)
+    softmax = expectation.measure(view, known, x)
+    reading = _read_head(view, known, x, beta)
+    allocate = functools.partial(
+      allocation.count_labels,
+      reading.beta,
+      known=known,
+      quiet=reading.quiet,
+      ratio=reading.ratio,
+    )
+    if known.labelled or not known.lr or known.steps == 1:
+      return allocate(softmax)
+    replayed = lambda: _replay_counts(
+      view, known, x[:replay], softmax, allocate, replays
+    )
+    # Replaying pays where the softmax moved by a part of what an example adds.
+    large = softmax.shift > 0.05 / known.batch_size
+    return jax.lax.cond(large, replayed, lambda: allocate(softmax))
+
+  return attack(infer, name='counts.calibrated')
+
+
+def _inputs(key, known, num):
+  """Inputs of the model, [M, ...]: those granted, else `num` dummies."""
+  if known.labelled:
+    return known.labelled.x
+  if known.unlabelled is not None:
+    return known.unlabelled
+  return expectation.draw_dummies(key, num, known.model.shape)
+
+
+class Reading(NamedTuple):
+  """What the head's update says of the summed softmax errors.
+
+  Attributes:
+    beta: [K] their sum.
+    quiet: [] granted noise on `beta` over that on one entry of the update.
+    ratio: [] norm of a step's gradient over that of its bias part; None where
+      the model does not tell it.
+  """
+
+  beta: chex.Array
+  quiet: chex.Array | float = 1.0
+  ratio: Optional[chex.Array] = None
+
+
+def _read_head(view, known, x, beta) -> Reading:
+  """Reads bias and kernel together where steps are clipped and noisy."""
+  noise, clip = allocation.granted_defense(known)
+  kernel, _ = hfl.head(view.grads)
+  if not (noise and clip) or kernel is None or known.clients > 1:
+    return Reading(beta)
+  kernel = evidence.finite(kernel)
+  mean = head_input.mean_input(view, known, x)
+  h = head_input.rescale(beta, kernel, mean)
+  louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)
+  ratio = head_input.norm_ratio(view, known, x, louder)
+  return Reading(*head_input.fuse(beta, kernel, h), ratio)
+
+
+def _replay_counts(view, known, x, softmax, allocate, replays):
+  """Alternates between the counts and the path that they make, -> [K].
+
+  An error of the counts moves the path, and that the counts, often past the
+  truth: the mean of the paths so far damps it.
+  """
+  # A path errs most on the classes that it gives most.
+  allot = functools.partial(allocate, error=_PATH_ERROR)
+
+  def refine(state):
+    num, _, counts, mean = state
+    path = expectation.replay(view, known, x, counts)
+    mean = mean + (path - mean) / num
+    rows = jnp.broadcast_to(mean, softmax.mean.shape)
+    refined = allot(softmax._replace(mean=rows))
+    return num + 1, (refined != counts).any(), refined, mean
+
+  def unsettled(state):
+    num, changed, *_ = state
+    return changed & (num <= replays)
+
+  counts = allot(softmax)
+  mean = jnp.zeros_like(softmax.mean[0])
+  start = jnp.asarray(1), jnp.asarray(True), counts, mean
+  # The first stands outside the loop: matmuls in loops are slow on CPUs.
+  return jax.lax.while_loop(unsettled, refine, refine(start))[2]

@@ -1,0 +1,92 @@
+"""The likelihood of a class's entry in the update, for every count of it.
+
+One example of class i, in a local step of b_s examples, adds w = 1/b_s times
+(p - [i = label]) to the head's bias update. All but the last step weigh the
+same, so a class with k examples, r of them in the odd group, shows
+
+  beta_i ~ Normal(c * (offset_i - keep_i * ((k - r) w_1 + r w_2)), noise_i^2)
+
+with r hypergeometric.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from labelleak import hfl
+
+_NODES = 25  # terms of the sum over r: about 3 sd either side at B = 1024
+
+
+class Weights(NamedTuple):
+  """Weights of k examples of one class, N = C * B; host constants.
+
+  Attributes:
+    total: [N + 1, R] summed weight (k - r) w_1 + r w_2.
+    log_prob: [N + 1, R] of r given k; -inf where impossible.
+  """
+
+  total: np.ndarray
+  log_prob: np.ndarray
+
+
+def weights(batch_size: int, steps: int, clients: int = 1) -> Weights:
+  """Tabulates the weights of k examples drawn from N without replacement.
+
+  Steps of `hfl.step_sizes` form at most two groups: the full slices and the
+  ragged last one; or, for B < S, examples visited once more than the others.
+  """
+  sizes = hfl.step_sizes(batch_size, steps)
+  if batch_size < steps:
+    few, extra = divmod(steps, batch_size)
+    groups = (batch_size - extra, float(few)), (extra, few + 1.0)
+  else:
+    odd = sizes[-1]
+    groups = (batch_size - odd, 1.0 / sizes[0]), (odd, 1.0 / odd)
+  (num, w1), (num_odd, w2) = groups
+  num, num_odd = num * clients, num_odd * clients
+  k = np.arange(num + num_odd + 1)[:, None]
+  if w1 == w2 or num == 0:
+    return Weights(k * w2 / clients, np.zeros(k.shape))
+  middle = np.floor(k * num_odd / (num + num_odd)).astype(int)
+  width = min(_NODES, num_odd + 1)
+  first = np.clip(middle - width // 2, 0, num_odd + 1 - width)
+  r = first + np.arange(width)
+  with np.errstate(divide='ignore'):
+    log_prob = stats.hypergeom.logpmf(r, num + num_odd, k, num_odd)
+  return Weights(((k - r) * w1 + r * w2) / clients, log_prob)
+
+
+def log_likelihood(
+  beta: chex.Array,
+  offset: chex.Array,
+  keep: chex.Array,
+  scale: chex.Array,
+  noise: chex.Array,
+  table: Weights,
+) -> chex.Array:
+  """Returns log P(beta_i | class i has k examples), [K, N + 1].
+
+  Args:
+    beta: [K] bias update.
+    offset: [K] summed softmax that all other examples give to the class.
+    keep: [K] one minus the softmax that an example gives to its own class.
+    scale: [] what clipping left of the update, c.
+    noise: [K, N + 1] standard deviation, given the count.
+    table: from `weights`.
+  """
+  chex.assert_rank([beta, offset, keep, noise], [1, 1, 1, 2])
+  expand = lambda a: a[:, None, None]
+  sd = noise[:, :, None]
+  mean = scale * (expand(offset) - expand(keep) * table.total[None])
+  density = -0.5 * ((expand(beta) - mean) / sd) ** 2
+  # An exact zero is no measurement: sparsification dropped the entry because
+  # its magnitude lay below that of all others.
+  least = jnp.where(beta == 0, jnp.inf, jnp.abs(beta)).min()
+  mass = jax.scipy.special.log_ndtr((least - jnp.abs(mean)) / sd)
+  density = jnp.where(expand(beta) == 0, mass, density - jnp.log(sd))
+  return jax.nn.logsumexp(table.log_prob[None] + density, axis=-1)
