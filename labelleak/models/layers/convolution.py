@@ -52,9 +52,7 @@ def _live_taps(size, kernel, stride, padding):
 
 def _shifts(x, kernel_size, strides, padding):
   """Slices [B, H', W', C] that each tap (i, j) of a kernel meets, by rows i."""
-  sizes = [
-    out_size(*a) for a in zip(x.shape[1:3], kernel_size, strides, padding)
-  ]
+  sizes = map(out_size, x.shape[1:3], kernel_size, strides, padding)
   x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
   (h, w), (dh, dw) = sizes, strides
   ends = (h - 1) * dh + 1, (w - 1) * dw + 1
@@ -161,9 +159,7 @@ def convolve(
   """Convolves x [B, H, W, C] with w [kh, kw, C / groups, features]."""
   if jax.default_backend() != 'cpu':
     return _xla(x, w, strides, padding, groups)
-  live = [
-    _live_taps(*a) for a in zip(x.shape[1:3], w.shape[:2], strides, padding)
-  ]
+  live = list(map(_live_taps, x.shape[1:3], w.shape[:2], strides, padding))
   w = w[live[0][0], live[1][0]]
   padding = tuple(left for _, left in live)
   if groups > 1:
