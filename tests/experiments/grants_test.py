@@ -39,7 +39,7 @@ class GrantsTest(parameterized.TestCase):
 
   def test_only_what_is_granted(self):
     noise = (dict(name='clip', max_norm=0.5), dict(name='gaussian', stddev=0.1))
-    seen = self._seen('labelled', step_defense=noise)
+    seen = self._seen('labelled', defense=samples.at_step(*noise))
     self.assertIsNone(seen['model'])
     self.assertIsNone(seen['lr'])
     self.assertEqual(seen['steps'], 1)

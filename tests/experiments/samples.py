@@ -33,6 +33,11 @@ def _set(config, fields):
   return config
 
 
+def at_step(*defenses) -> tuple[dict, ...]:
+  """Returns defenses that act on the gradient of every local step."""
+  return tuple(dict(defense, at='step') for defense in defenses)
+
+
 def by_attack(rows, metric='count_accuracy') -> dict[str, dict[str, float]]:
   """Returns one metric of each attack by its name."""
   return {row['attack']['name']: row['metrics'][metric] for row in rows}
