@@ -78,7 +78,7 @@ class Vgg(nn.Module):
         x = BatchNorm(not train, name=f'features_{index}')(x)
       x = nn.relu(x)
       index += 2
-    x = x.mean((1, 2)) if cifar else self._hidden(x, train)
+    x = x.mean((1, 2)) if cifar else self._hidden_layers(x, train)
     return Dense(
       self.num_classes,
       use_bias=self.head_bias,
@@ -87,7 +87,7 @@ class Vgg(nn.Module):
       name='head',
     )(x)
 
-  def _hidden(self, x, train):
+  def _hidden_layers(self, x, train):
     """Applies torchvision's classifier but its last layer, -> [B, H]."""
     h, w = x.shape[1:3]
     if (h, w) != (7, 7):

@@ -133,9 +133,7 @@ class ResultTest(parameterized.TestCase):
       return {'bias': grads['bias']}
 
     items = np.arange(1.0, 6.0, dtype=np.float32) / 5
-    rows = sweep.spread(
-      trial, jax.random.split(jax.random.key(0), 5), items, cut
-    )
+    rows = sweep.run_trials(trial, jax.random.key(0), 5, items, cut)
     exact = items[:, None] * np.asarray(linear(cut)['bias'])
     np.testing.assert_allclose(rows['bias'], exact, atol=1e-4)
 
