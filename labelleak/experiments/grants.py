@@ -41,8 +41,9 @@ def load(
 
   Raises:
     InputError: an entry without a name, an attack or an argument that does not
-      exist, an unknown grant, an attack that lacks one, or one that is granted
-      the victim's labels and is no upper bound, which would need them.
+      exist, what infers nothing, an unknown grant, an attack that lacks one, or
+      one that is granted the victim's labels and is no upper bound, which would
+      need them.
   """
   loaded = [_load(entry, known, fields) for entry in specs]
   if all(attacker.spec['name'] != baseline for attacker in loaded):
@@ -65,6 +66,8 @@ def _load(entry, known, fields):
       )
   name, hyper = entry['name'], spec.arguments(entry)
   attack = attacks.load(name, **hyper)
+  if isinstance(attack, base.Tampering):
+    raise InputError(f'{name} infers nothing; name an attack that does.')
   if 'labels' in grants and 'labels' not in attack.needs:
     raise InputError(
       f"{name} is granted 'labels', which are of upper bounds alone; remove"

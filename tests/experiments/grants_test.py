@@ -14,7 +14,7 @@ from tests.experiments import samples
 SEEN = []
 
 
-def probe(*, wants: str):
+def probe(*, wants: str) -> Attack:
   """An attack that checks what it is granted, then guesses."""
 
   def infer(key, view, known):
@@ -92,6 +92,11 @@ class LoadTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (('counts.llbg',), (), "'counts.llbg' is no attack"),
+    (
+      (dict(name='backdoor.backdoor'),),
+      (),
+      'backdoor.backdoor infers nothing; name an attack that does',
+    ),
     ((dict(),), (), 'is no attack; write dicts with a name'),
     ((dict(name='counts.llbgg'),), (), "llbgg.*'counts.llbg'"),
     ((dict(name='counts.llbg', gamma=1),), (), "takes no 'gamma'"),

@@ -103,7 +103,7 @@ class RowsTest(parameterized.TestCase):
     self.assertEqual(found['client_accuracy'], np.mean(rounded))
 
 
-def passes_once():
+def passes_once() -> optax.GradientTransformation:
   """A defense whose state lets one update through, and nothing after it."""
   return optax.GradientTransformation(
     lambda params: jnp.ones(()),
