@@ -68,8 +68,15 @@ class WorkdirTest(parameterized.TestCase):
     path = self.workdir / 'config.json'
     for contents in (dict(lr=0.1), dict(layout=1, config=dict(lr=0.1))):
       path.write_text(json.dumps(contents))
-      with self.assertRaisesRegex(InputError, 'earlier labelleak'):
+      with self.assertRaisesRegex(InputError, 'earlier labelleak') as caught:
         runs.start(self.workdir, self.config)
+      line = str(caught.exception)
+      self.assertNotIn('\n', line)
+      self.assertIn(str(self.workdir), line)
+      self.assertIn('choose another --workdir or remove this one', line)
+      # It is left as it was.
+      self.assertEqual(json.loads(path.read_text()), contents)
+      self.assertFalse((self.workdir / 'rows.jsonl').exists())
 
   def test_what_differs_in_a_long_sweep_is_named_in_a_line(self):
     self.config.sweep = (('lr', tuple(0.1 * i for i in range(1, 99))),)

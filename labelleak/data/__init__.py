@@ -5,19 +5,16 @@ A `Source` is a labelled data set on the host (NumPy). `data.load('digits')` is
 tensorflow_datasets prepared.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import importlib
 import pkgutil
 import re
 from typing import Any, NamedTuple, Optional
 
-import chex
 import numpy as np
 
 from labelleak import base, registry
-
-# index [n] int -> float32 [n, H, W, C] or [n, F], normalised; text int32
-Take = Callable[[chex.ArrayNumpy], np.ndarray]
+from labelleak.base import Take
 
 
 class Source(NamedTuple):

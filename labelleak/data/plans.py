@@ -119,7 +119,7 @@ def _check(seed, trial, y, num_classes, partition, batch_size, cap):
     )
 
 
-def _unbalanced(rng, y, num_classes, batch_size, cap):
+def _draw_unbalanced(rng, y, num_classes, batch_size, cap):
   a, b = rng.integers(num_classes, size=2)
   cap = batch_size if cap is None else cap
   heavy = _of_class(rng, y, a, min(batch_size // 2, cap))
@@ -128,11 +128,11 @@ def _unbalanced(rng, y, num_classes, batch_size, cap):
   return np.concatenate([heavy, light, other])
 
 
-def _iid(rng, y, num_classes, batch_size, cap):
+def _draw_iid(rng, y, num_classes, batch_size, cap):
   return rng.integers(len(y), size=batch_size)
 
 
-def _balanced(rng, y, num_classes, batch_size, cap):
+def _draw_balanced(rng, y, num_classes, batch_size, cap):
   per_class, remainder = divmod(batch_size, num_classes)
   if remainder:
     raise InputError(
@@ -145,7 +145,7 @@ def _balanced(rng, y, num_classes, batch_size, cap):
   )
 
 
-def _unique(rng, y, num_classes, batch_size, cap):
+def _draw_unique(rng, y, num_classes, batch_size, cap):
   if batch_size > num_classes:
     raise InputError(
       f'batch_size={batch_size} exceeds {num_classes} classes, and'
@@ -161,7 +161,10 @@ Partition = Callable[
   [np.random.Generator, np.ndarray, int, int, Optional[int]], np.ndarray
 ]
 PARTITIONS: dict[str, Partition] = dict(
-  unbalanced=_unbalanced, iid=_iid, balanced=_balanced, unique=_unique
+  unbalanced=_draw_unbalanced,
+  iid=_draw_iid,
+  balanced=_draw_balanced,
+  unique=_draw_unique,
 )
 
 

@@ -154,7 +154,7 @@ def batches(
   )
 
 
-def _paired(poison, index, mask, appended, number):
+def _pair_all(poison, index, mask, appended, number):
   places = np.flatnonzero(np.isin(index, poison.rows) & (mask > 0))
   rng = np.random.default_rng((poison.seed, _DRAW, number))
   drawn = rng.choice(poison.targets, len(places))
@@ -165,7 +165,7 @@ def _paired(poison, index, mask, appended, number):
   return Plan(index, mask, _pairs(len(index), places, partners))
 
 
-def _fallen(poison, index, mask, appended, number):
+def _pair_fallen(poison, index, mask, appended, number):
   locate = lambda rows: np.flatnonzero(np.isin(index, rows) & (mask > 0))
   places, partners = locate(poison.rows), locate(poison.targets)
   rng = np.random.default_rng((poison.seed, _DRAW, number))
@@ -175,7 +175,7 @@ def _fallen(poison, index, mask, appended, number):
   return Plan(index, mask, _pairs(len(index), places, partners))
 
 
-def _appended(poison, index, mask, appended, number):
+def _append_pair(poison, index, mask, appended, number):
   rng = np.random.default_rng((poison.seed, _DRAW, number))
   drawn = rng.choice(poison.rows), rng.choice(poison.targets)
   size = len(index)
@@ -184,7 +184,7 @@ def _appended(poison, index, mask, appended, number):
   return Plan(index, mask, _pairs(len(index), size, size + 1))
 
 
-def _alone(poison, index, mask, appended, number):
+def _pair_none(poison, index, mask, appended, number):
   return Plan(index, mask, _pairs(len(index), [], []))
 
 
@@ -195,4 +195,4 @@ def _pairs(size, places, partners):
   return pairs
 
 
-_FORMS = dict(zip(FORMS, (_paired, _fallen, _appended, _alone)))
+_FORMS = dict(zip(FORMS, (_pair_all, _pair_fallen, _append_pair, _pair_none)))

@@ -58,29 +58,21 @@ def synthetic(
   y = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
   stream = zlib.crc32((split or 'test').encode())
 
-  def example(i):
-    rng = np.random.default_rng([seed, 1, stream, i])
-    grain = rng.standard_normal(shape, dtype=np.float32)
-    return (_pattern(seed, y[i], shape) + noise * grain) / math.hypot(1, noise)
-
   def take(index):
     rows = np.arange(len(y))[np.asarray(index)]
     out = np.empty((len(rows), *shape), np.float32)
     for k, i in enumerate(rows):
-      out[k] = example(i)
+      rng = np.random.default_rng([seed, 1, stream, i])
+      grain = noise * rng.standard_normal(shape, dtype=np.float32)
+      out[k] = (_pattern(seed, y[i], shape) + grain) / math.hypot(1, noise)
     return out
 
-  size = 'x'.join(map(str, shape))
-  return Source(
-    take=take,
-    y=y,
-    num_classes=num_classes,
-    shape=shape,
-    name=f'synthetic {size}/{num_classes}',
-    pixel_range=pixels.pixel_range(0.5, 1 / (2 * _REACH))
-    if len(shape) == 3
-    else None,
-  )
+  name = f'synthetic {"x".join(map(str, shape))}/{num_classes}'
+  source = Source(take, y, num_classes, shape, name)
+  if len(shape) != 3:
+    return source
+  grey = pixels.pixel_range(0.5, 1 / (2 * _REACH))
+  return source._replace(pixel_range=grey)
 
 
 def _pattern(seed: int, label: int, shape: tuple[int, ...]) -> np.ndarray:

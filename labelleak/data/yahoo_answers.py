@@ -1,6 +1,6 @@
 """Yahoo Answers (Zhang et al., 2015), tokens of texts, fetched by hand."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import csv
 import functools
 import itertools
@@ -64,14 +64,8 @@ def yahoo_answers(
       `tokenizers` is not installed; no such split.
   """
   test = files.is_test('yahoo_answers', split)
-  for option, value, least in (
-    ('parts', parts, 1),
-    ('length', length, 1),
-    ('per_class', per_class, 1),
-    ('buckets', buckets, 2),
-  ):
-    if value is not None and value < least:
-      raise InputError(f'yahoo_answers: {option}={value} is below {least}.')
+  _check_least(1, parts=parts, length=length, per_class=per_class)
+  _check_least(2, buckets=buckets)
   if counts and vocab is not None:
     raise InputError(
       f'yahoo_answers: counts=True are of hashed words; leave vocab={vocab!r}'
@@ -87,27 +81,36 @@ def yahoo_answers(
   offsets, y = _index(file, per_class)
 
   def take(index):
-    pieces = []
-    with file.open('rb') as lines:
-      for offset in offsets[np.asarray(index)]:
-        lines.seek(offset)
-        _, text = _record(f'{file}, byte {offset}', lines.readline())
-        pieces += _cut(text, parts)
+    pieces = [
+      piece
+      for text in _texts(file, offsets[np.asarray(index)])
+      for piece in _cut(text, parts)
+    ]
     out = np.zeros((len(pieces), length), np.int32)
     for row, tokens in zip(out, tokenise(pieces)):
       row[: len(tokens)] = tokens[:length]
+    if counts:
+      return _bags(out, buckets).reshape(-1, parts * buckets)
     return out.reshape(-1, parts * length)
 
-  if not counts:
-    return Source(take, y, _CLASSES, (parts * length,), 'yahoo_answers')
-  bags = lambda index: _bags(take(index).reshape(-1, length), buckets)
-  return Source(
-    lambda index: bags(index).reshape(-1, parts * buckets),
-    y,
-    _CLASSES,
-    (parts * buckets,),
-    'yahoo_answers counts',
-  )
+  shape = (parts * (buckets if counts else length),)
+  name = 'yahoo_answers counts' if counts else 'yahoo_answers'
+  return Source(take, y, _CLASSES, shape, name)
+
+
+def _check_least(least: int, **options: Optional[int]) -> None:
+  """Refuses options below `least`."""
+  for name, value in options.items():
+    if value is not None and value < least:
+      raise InputError(f'yahoo_answers: {name}={value} is below {least}.')
+
+
+def _texts(file: pathlib.Path, offsets: np.ndarray) -> Iterator[str]:
+  """Yields the texts of the records at `offsets`."""
+  with file.open('rb') as lines:
+    for offset in offsets:
+      lines.seek(offset)
+      yield _record(f'{file}, byte {offset}', lines.readline())[1]
 
 
 def _bags(tokens: np.ndarray, buckets: int) -> np.ndarray:

@@ -41,7 +41,9 @@ def load(
 
   Raises:
     InputError: an entry without a name, an attack or an argument that does not
-      exist, an unknown grant, or an attack that lacks one.
+      exist, what infers nothing, an unknown grant, an attack that lacks one, or
+      one that is granted the victim's labels and is no upper bound, which would
+      need them.
   """
   loaded = [_load(entry, known, fields) for entry in specs]
   if all(attacker.spec['name'] != baseline for attacker in loaded):
@@ -64,6 +66,13 @@ def _load(entry, known, fields):
       )
   name, hyper = entry['name'], spec.arguments(entry)
   attack = attacks.load(name, **hyper)
+  if isinstance(attack, base.Tampering):
+    raise InputError(f'{name} infers nothing; name an attack that does.')
+  if 'labels' in grants and 'labels' not in attack.needs:
+    raise InputError(
+      f"{name} is granted 'labels', which are of upper bounds alone; remove"
+      ' them from known.'
+    )
   base.check_needs(name, attack.needs, grants)
   return Attacker(dict(name=name, **hyper), attack, grants)
 

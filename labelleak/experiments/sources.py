@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 import functools
 import json
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import numpy as np
 
@@ -34,9 +34,15 @@ def _load(options, data_dir):
   return data.load(**json.loads(options), data_dir=data_dir)
 
 
+class Load(Protocol):
+  """Loads a split of one data set; None: the one that clients draw from."""
+
+  def __call__(self, split: Optional[str] = None) -> data.Source: ...
+
+
 def auxiliary(
-  attacked: data.Source,
-  own: Optional[data.Source] = None,
+  load: Load,
+  split: Optional[str],
   *,
   per_class: int,
   overlap: bool,
@@ -50,8 +56,8 @@ def auxiliary(
   more confidence than the clients' do.
 
   Args:
-    attacked: the split that clients draw from.
-    own: another split of the same data; None holds examples out.
+    load: a split of the data, that of the clients where none is named.
+    split: another one, of the attacker's own; None holds examples out.
     per_class: examples of each class.
     overlap: takes the first ones of each class, which the clients hold, too, as
       in the published runs.
@@ -59,20 +65,21 @@ def auxiliary(
     seed: of the choice.
 
   Returns:
-    `Labelled`, x [M, ...] and one-hot y [M, K], and rows of `attacked`.
+    `Labelled`, x [M, ...] and one-hot y [M, K], and rows of the
+    clients' split.
 
   Raises:
-    InputError: none asked for, none left, or `own` is the attacked split.
+    InputError: none asked for, none left, or `split` is that of the clients.
   """
   if per_class < 1:
     raise InputError(f'aux.per_class={per_class} must be at least 1.')
-  if own and _same(attacked, own):
+  attacked = load()
+  own = load(split) if split else attacked
+  if split and _same(attacked, own):
     raise InputError(
-      f'aux.split is the attacked split of {attacked.name}; choose another, or'
-      ' leave it empty to hold examples out.'
+      f'aux.split={split!r} is the attacked split; choose another, or leave it'
+      ' empty to hold examples out.'
     )
-  held_out = own is None and not overlap
-  own = own or attacked
   order = np.arange(len(own.y))
   if not overlap:
     order = np.random.default_rng([seed, len(order)]).permutation(order)
@@ -80,7 +87,7 @@ def auxiliary(
     [order[own.y[order] == k][:per_class] for k in range(own.num_classes)]
   )
   clients = np.arange(len(attacked.y))
-  if held_out:
+  if not (split or overlap):
     clients = np.setdiff1d(clients, rows)
     if len(clients) < batch_size:
       raise InputError(

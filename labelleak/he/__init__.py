@@ -21,7 +21,7 @@ from labelleak.base import Revealed
 from labelleak.he import cost as costs
 from labelleak.he import products, schemes
 from labelleak.he.cost import Cost
-from labelleak.he.exchange import Scheme
+from labelleak.he.exchange import Bytes, Scheme
 from labelleak.he.products import Linear
 from labelleak.he.schemes.seal import Parameters
 
@@ -47,20 +47,6 @@ class Aggregate(NamedTuple):
   reveal: Reveal
   sealed: bool
   scheme: Optional[Scheme] = None
-
-
-class Bytes(NamedTuple):
-  """Sizes of what is sent for one batch.
-
-  Attributes:
-    message: active -> passive.
-    masked: passive -> third.
-    opened: third -> passive.
-  """
-
-  message: int
-  masked: int
-  opened: int
 
 
 def plaintext() -> Aggregate:
@@ -191,8 +177,7 @@ def traffic(
   """
   if aggregate.scheme:
     shape = num_outputs, num_inputs
-    count = aggregate.scheme.count(shape, num_inputs * num_outputs)
-    return Bytes(count.sealed_bytes, count.masked_bytes, count.opened_bytes)
+    return aggregate.scheme.count(shape, num_inputs * num_outputs).sent
   back = 4 * num_outputs if aggregate.sealed else 0
   return Bytes(4 * num_inputs, back, back)
 
@@ -205,10 +190,9 @@ def check_hours(cost: Cost, *, steps: int, max_hours: float) -> None:
   """
   hours = cost.seconds * steps / 3600
   if hours > max_hours:
-    total = cost.sealed_bytes + cost.masked_bytes + cost.opened_bytes
     raise base.InputError(
       f'{steps} encrypted steps of {cost.seconds:.3g} s and'
-      f' {total / 1e6:.3g} MB would take {hours:.3g} h (active party'
+      f' {sum(cost.sent) / 1e6:.3g} MB would take {hours:.3g} h (active party'
       f' {cost.active:.3g}, passive {cost.passive:.3g}, third'
       f' {cost.third:.3g} s a step), more than he.max_hours={max_hours:g};'
       ' train fewer or smaller steps, use aggregate ideal, or raise it.'

@@ -1,49 +1,40 @@
 """What an encrypted batch costs, from some ten operations of each kind."""
 
-from collections.abc import Callable
 import math
 import time
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 
-from labelleak.he.exchange import Scheme, Shape
+from labelleak.he.exchange import Bytes, Scheme, Shape
 
 
 class Cost(NamedTuple):
   """Of one batch and one passive party, on this machine.
 
   Attributes:
-    seconds: the sum of the three roles, which take turns.
     active: seconds of the active party.
     passive: seconds of the passive party.
     third: seconds of the third party.
-    sealed_bytes: active -> passive.
-    masked_bytes: passive -> third.
-    opened_bytes: third -> passive.
+    sent: bytes.
   """
 
-  seconds: float
   active: float
   passive: float
   third: float
-  sealed_bytes: int
-  masked_bytes: int
-  opened_bytes: int
+  sent: Bytes
+
+  @property
+  def seconds(self) -> float:
+    """Adds up the three roles, which take turns."""
+    return math.fsum((self.active, self.passive, self.third))
 
 
 class Rates(NamedTuple):
-  """Seconds of one operation, with reading and writing its ciphertext.
-
-  Attributes:
-    encrypt: by the active party.
-    multiply: a product, and adding it.
-    mask: encrypting a mask, and adding it.
-    decrypt: by the third party.
-  """
+  """Seconds of one operation, with reading and writing its ciphertext."""
 
   encrypt: float
-  multiply: float
+  multiply: float  # and add
   mask: float
   decrypt: float
 
@@ -67,8 +58,8 @@ def measure(scheme: Scheme) -> Rates:
   )
 
 
-def _time(role: Callable[..., Any], *inputs: Any) -> tuple[Any, float]:
-  """Runs a role; its output and seconds."""
+def _time(role, *inputs):
+  """Runs a role; returns its output and seconds."""
   start = time.perf_counter()
   output = role(*inputs)
   return output, time.perf_counter() - start
@@ -77,18 +68,12 @@ def _time(role: Callable[..., Any], *inputs: Any) -> tuple[Any, float]:
 def estimate(scheme: Optional[Scheme], shape: Shape, nonzeros: int) -> Cost:
   """See `he.estimate`; without a scheme, floats travel and take no time."""
   if scheme is None:
-    return Cost(0.0, 0.0, 0.0, 0.0, 4 * shape[1], 0, 0)
+    return Cost(0.0, 0.0, 0.0, Bytes(4 * shape[1], 0, 0))
   rates = measure(scheme)
   count = scheme.count(shape, nonzeros)
-  active = rates.encrypt * count.encrypt
-  passive = rates.multiply * count.multiply + rates.mask * count.mask
-  third = rates.decrypt * count.mask
   return Cost(
-    seconds=math.fsum((active, passive, third)),
-    active=active,
-    passive=passive,
-    third=third,
-    sealed_bytes=count.sealed_bytes,
-    masked_bytes=count.masked_bytes,
-    opened_bytes=count.opened_bytes,
+    active=rates.encrypt * count.encrypt,
+    passive=rates.multiply * count.multiply + rates.mask * count.mask,
+    third=rates.decrypt * count.mask,
+    sent=count.sent,
   )

@@ -25,24 +25,27 @@ Sums = list[Any]  # ciphertexts of [[A m]], objects of the scheme's library
 Masks = list[Any]  # in the clear, one for each ciphertext of the result
 
 
-class Count(NamedTuple):
-  """Operations and bytes of one batch.
+class Bytes(NamedTuple):
+  """Sizes of what is sent for one batch.
 
   Attributes:
-    encrypt: ciphertexts that the active party sends.
-    multiply: products that the passive party adds up.
-    mask: ciphertexts that the passive party sends.
-    sealed_bytes: active -> passive.
-    masked_bytes: passive -> third.
-    opened_bytes: third -> passive.
+    sealed: active -> passive.
+    masked: passive -> third.
+    opened: third -> passive.
   """
 
-  encrypt: int
-  multiply: int
-  mask: int
-  sealed_bytes: int
-  masked_bytes: int
-  opened_bytes: int
+  sealed: int
+  masked: int
+  opened: int
+
+
+class Count(NamedTuple):
+  """Operations and bytes of one batch."""
+
+  encrypt: int  # ciphertexts that the active party sends
+  multiply: int  # products that the passive party adds up
+  mask: int  # ciphertexts that the passive party sends
+  sent: Bytes
 
 
 class Scheme(NamedTuple):
@@ -76,19 +79,12 @@ class Scheme(NamedTuple):
 
 
 class Exchange(NamedTuple):
-  """What passed between the roles, and what came of it.
+  """What passed between the roles, and what came of it."""
 
-  Attributes:
-    sealed: frame, active -> passive.
-    masked: frame, passive -> third.
-    opened: bytes, third -> passive.
-    result: [O] float64.
-  """
-
-  sealed: bytes
-  masked: bytes
-  opened: bytes
-  result: np.ndarray
+  sealed: bytes  # frame, active -> passive
+  masked: bytes  # frame, passive -> third
+  opened: bytes  # third -> passive
+  result: np.ndarray  # [O] float64
 
 
 def exchange(

@@ -27,19 +27,14 @@ Linear = Callable[[chex.ArrayTree], chex.ArrayTree]
 
 
 class Product(NamedTuple):
-  """A linear map and its argument, as a matrix and a vector.
+  """A linear map and its argument, as a matrix and a vector."""
 
-  Attributes:
-    matrix: [O, I] float32.
-    vector: [I] float32, the message.
-    disagreement: [], the largest of matrix and map, relative to the sum of
-      magnitudes; of the order of 1 where the map is not linear.
-    restore: [O] -> the result, of the map's output structure.
-  """
-
-  matrix: chex.Array
-  vector: chex.Array
+  matrix: chex.Array  # [O, I] float32
+  vector: chex.Array  # [I] float32, the message
+  # The largest of matrix and map, relative to the sum of magnitudes, []: of the
+  # order of 1 where the map is not linear.
   disagreement: chex.Array
+  # [O] -> the result, of the map's output structure.
   restore: Callable[[chex.Array], chex.ArrayTree]
 
 

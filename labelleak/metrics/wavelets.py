@@ -97,8 +97,8 @@ def _matrices(size, decimate):
     rows = np.pad(rows, 1, 'edge') if size % 4 else rows
     low = np.array(_SHIFT)
     high = low * (-1) ** np.arange(1, len(low) + 1)
-    trees = (low[::-1], low), (high, high[::-1])
-    pair = [_decimate(np.eye(size)[rows], *tree) for tree in trees]
+    x = np.eye(size)[rows]
+    pair = _decimate(x, low[::-1], low), _decimate(x, high, high[::-1])
   return tuple(np.float32(matrix) for matrix in pair)
 
 

@@ -15,11 +15,13 @@ Conventions that the rest of the package relies on:
 - Constructors take `num_classes` and options as keywords and return a module.
 """
 
+from typing import Any
+
 from flax import linen as nn
 
 from labelleak import registry
 
 
-def load(name: str, **hyper) -> nn.Module:
-  """`load('vgg.vgg19', num_classes=100)`; see `registry.load`."""
+def load(name: str, **hyper: Any) -> nn.Module:
+  """Builds a model, `load('vgg.vgg19', num_classes=100)`: `registry.load`."""
   return registry.load('models', name, **hyper)

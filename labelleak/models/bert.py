@@ -199,7 +199,7 @@ def bert(
   vocab: int = 30522,
   drop: float = _DROP,
 ) -> Bert:
-  """BERT of any size.
+  """Builds a BERT of any size.
 
   Raises:
     InputError: heads do not divide the width, `drop` is outside [0, 1), or a
@@ -219,5 +219,5 @@ def bert(
 
 
 def base(*, num_classes: int, drop: float = _DROP) -> Bert:
-  """bert-base-uncased: 108,891,648 parameters before the head."""
+  """Builds bert-base-uncased: 108,891,648 parameters before the head."""
   return bert(num_classes=num_classes, width=768, heads=12, depth=12, drop=drop)

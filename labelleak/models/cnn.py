@@ -31,5 +31,5 @@ class Cnn(nn.Module):
 
 
 def cnn(*, num_classes: int, width: int = 256, head_bias: bool = True) -> Cnn:
-  """CNN of `width`, 2 `width`, 4 `width` and 4 `width` channels."""
+  """Builds a CNN of `width`, 2 `width`, 4 `width` and 4 `width` channels."""
   return Cnn(num_classes, width, head_bias)

@@ -123,5 +123,5 @@ class EfficientNet(nn.Module):
 
 
 def b0(*, num_classes: int) -> EfficientNet:
-  """EfficientNet-B0."""
+  """Builds EfficientNet-B0."""
   return EfficientNet(num_classes)

@@ -9,15 +9,21 @@ head. PyTorch's default initialisation, weights and biases.
 `inference_head` what completes a stolen bottom.
 """
 
-from collections.abc import Callable
 from typing import Optional
 
 import chex
 from flax import linen as nn
+from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
 from labelleak.base import InputError
-from labelleak.models.layers import BatchNorm, Dense, he_normal, torch_default
+from labelleak.models.layers import (
+  Activation,
+  BatchNorm,
+  Dense,
+  he_normal,
+  torch_default,
+)
 
 _ACTIVATIONS = {
   'relu': nn.relu,
@@ -41,8 +47,8 @@ class Mlp(nn.Module):
   depth: int
   activation: str  # of the last hidden layer; the others are ReLU
   head_bias: bool
-  kernel_init: Callable = torch_default  # of hidden layers
-  bias_init: Optional[Callable] = None  # of hidden layers; None: torch's
+  kernel_init: Initializer = torch_default  # of hidden layers
+  bias_init: Optional[Initializer] = None  # of hidden layers; None: torch's
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
@@ -63,7 +69,7 @@ def mlp(
   activation: str = 'relu',
   head_bias: bool = True,
 ) -> Mlp:
-  """MLP; `activation` of the last hidden layer: relu sigmoid leaky tanh.
+  """Builds an MLP; the last hidden `activation`: relu sigmoid leaky tanh.
 
   Raises:
     InputError: no such activation.
@@ -77,13 +83,13 @@ def mlp(
 
 
 def mlp2(*, num_classes: int, width: int = 32) -> Mlp:
-  """VFLAIR's MLP2: one hidden ReLU layer, Xavier-uniform with zero bias."""
+  """Builds VFLAIR's MLP2: one hidden ReLU layer, Xavier-uniform, zero bias."""
   xavier, zeros = nn.initializers.xavier_uniform(), nn.initializers.zeros
   return Mlp(num_classes, width, 1, 'relu', True, xavier, zeros)
 
 
 def linear(*, num_classes: int) -> Mlp:
-  """Logistic regression: the head alone."""
+  """Builds logistic regression: the head alone."""
   return Mlp(num_classes, 0, 0, 'relu', True)
 
 
@@ -97,17 +103,17 @@ class BnMlp(nn.Module):
 
   widths: tuple[Optional[int], ...]
   batch_norm: bool
-  activation: Callable = nn.relu
-  kernel_init: Callable = he_normal
+  activation: Activation = nn.relu
+  kernel_init: Initializer = he_normal
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
-    own = x.shape[-1]
+    default = x.shape[-1]
     for i, width in enumerate(self.widths):
       if self.batch_norm:
         x = BatchNorm(not train, name=f'bn{i}')(x)
       name = 'head' if i == len(self.widths) - 1 else f'linear{i}'
-      dense = Dense(width or own, kernel_init=self.kernel_init, name=name)
+      dense = Dense(width or default, kernel_init=self.kernel_init, name=name)
       x = dense(self.activation(x))
     return x
 
@@ -115,7 +121,7 @@ class BnMlp(nn.Module):
 def bn_mlp(
   *, num_classes: int, widths: tuple = (20, 10, 10), batch_norm: bool = True
 ) -> BnMlp:
-  """Trainable top; the default is that of Fu et al. on CIFAR-10, two parties.
+  """Builds a top; the default is that of Fu et al. on CIFAR-10, two parties.
 
   With 20 inputs it has 970 parameters; `widths=(8, 4), batch_norm=False` is
   theirs for Criteo (118 parameters on 8 inputs).
@@ -131,7 +137,7 @@ def inference_head(
   batch_norm: bool = True,
   init: str = 'ones',
 ) -> BnMlp:
-  """What completes a trained bottom, [B, D] -> [B, K] (Fu et al.).
+  """Builds what completes a trained bottom, [B, D] -> [B, K] (Fu et al.).
 
   Args:
     num_classes: K.
@@ -170,7 +176,7 @@ class Fcnn(nn.Module):
   num_classes: int
   widths: tuple[int, ...]
   batch_norm: bool
-  kernel_init: Callable
+  kernel_init: Initializer
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
@@ -186,7 +192,7 @@ class Fcnn(nn.Module):
 def fcnn(
   *, num_classes: int, widths: tuple = (64, 16), batch_norm: bool = False
 ) -> Fcnn:
-  """Bottoms of Fu et al. on tables, as initialised there.
+  """Builds bottoms of Fu et al. on tables, as initialised there.
 
   The default is Criteo's: 263,316 parameters for 4096 features and a cut of 4,
   PyTorch's initialisation. `widths=(20, 20), batch_norm=True` is that of breast

@@ -28,7 +28,7 @@ _STACKS = (
 
 
 def _conv_norm(x, index, features, train, kernel=1, stride=1, groups=1):
-  """Layers `index` (convolution) and `index + 1` (norm) of a Sequential."""
+  """Applies layers `index` (convolution), `index + 1` (norm) of a sequence."""
   x = Conv(
     features,
     kernel,
@@ -93,5 +93,5 @@ class MnasNet(nn.Module):
 
 
 def mnasnet(*, num_classes: int) -> MnasNet:
-  """MNASNet, depth multiplier 1."""
+  """Builds MNASNet, depth multiplier 1."""
   return MnasNet(num_classes)

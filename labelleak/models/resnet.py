@@ -19,16 +19,17 @@ Submodules: conv1, bn1, `layer<stage>_<block>` {conv1, bn1, conv2, bn2, (conv3,
 bn3,) downsample_0, downsample_1} and head (torch: fc).
 """
 
-from collections.abc import Callable
 import functools
 from typing import Optional
 
 import chex
 from flax import linen as nn
+from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
 from labelleak.base import InputError
 from labelleak.models.layers import (
+  Activation,
   BatchNorm,
   Conv,
   Dense,
@@ -53,9 +54,9 @@ class _Block(nn.Module):
   features: int  # of the output
   stride: int
   bottleneck: bool
-  activation: Callable
+  activation: Activation
   pad: bool
-  kernel_init: Callable
+  kernel_init: Initializer
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
@@ -88,12 +89,12 @@ class ResNet(nn.Module):
   width: int  # of the first stage's output
   imagenet: bool  # 7x7 stem with pooling and bottlenecks
   head_bias: bool
-  activation: Callable = nn.relu
+  activation: Activation = nn.relu
   pad: bool = False  # shortcuts subsample and pad channels with zeros
   dropout: float = 0.0  # before the head
   fan: str = 'fan_out'  # or 'fan_in'
   # Parts 0, the stem, 1.., the stages, and the classifier: those from `begin`
-  # up to `end`, None for all; the others are another model's (see `cut`).
+  # up to `end`, None for all; the others are another model's (see `depth`).
   begin: int = 0
   end: Optional[int] = None
   height: Optional[int] = None  # of the maps that it begins with
@@ -147,7 +148,7 @@ class ResNet(nn.Module):
 def resnet18(
   *, num_classes: int, width: int = 64, dropout: float = 0.5
 ) -> ResNet:
-  """VFLAIR's ResNet-18: small images, leaky ReLU (.01), dropout."""
+  """Builds VFLAIR's ResNet-18: small images, leaky ReLU (.01), dropout."""
   blocks = (2, 2, 2, 2)
   return ResNet(
     num_classes, blocks, width, False, True, _leaky_relu, dropout=dropout
@@ -162,7 +163,7 @@ def resnet20(
   shortcut: str = 'projection',
   init: str = 'fan_out',
 ) -> ResNet:
-  """ResNet-20 for small images.
+  """Builds ResNet-20 for small images.
 
   Args:
     num_classes: K.
@@ -186,12 +187,12 @@ def resnet56(
   shortcut: str = 'projection',
   init: str = 'fan_out',
 ) -> ResNet:
-  """ResNet-56 for small images; arguments and errors as of `resnet20`."""
+  """Builds ResNet-56 for small images; arguments, errors as of `resnet20`."""
   return _small(num_classes, 9, width, head_bias, shortcut, init)
 
 
 def _small(num_classes, blocks, width, head_bias, shortcut, init):
-  """ResNet-(6 blocks + 2) of the CIFAR form."""
+  """Builds ResNet-(6 blocks + 2) of the CIFAR form."""
   for name, value, known in (
     ('shortcut', shortcut, ('projection', 'pad')),
     ('init', init, tuple(_INITS)),
@@ -214,15 +215,15 @@ def _small(num_classes, blocks, width, head_bias, shortcut, init):
 def resnet32(
   *, num_classes: int, width: int = 16, head_bias: bool = True
 ) -> ResNet:
-  """ResNet-32 for small images."""
+  """Builds ResNet-32 for small images."""
   return ResNet(num_classes, (5, 5, 5), width, False, head_bias)
 
 
 def resnet32_10(*, num_classes: int, head_bias: bool = True) -> ResNet:
-  """ResNet-32 at ten times the width: 160, 320 and 640."""
+  """Builds ResNet-32 at ten times the width: 160, 320 and 640."""
   return ResNet(num_classes, (5, 5, 5), 160, False, head_bias)
 
 
 def resnet50(*, num_classes: int, head_bias: bool = True) -> ResNet:
-  """ResNet-50 of torchvision, with a freshly initialised head."""
+  """Builds ResNet-50 of torchvision, with a freshly initialised head."""
   return ResNet(num_classes, (3, 4, 6, 3), 256, True, head_bias)

@@ -17,7 +17,7 @@ _STAGES = ((116, 4), (232, 8), (464, 4))
 
 
 def _conv_norm(x, name, index, features, train, kernel=1, stride=1, groups=1):
-  """Layers `index` (convolution) and `index + 1` (norm) of a Sequential."""
+  """Applies layers `index` (convolution), `index + 1` (norm) of a sequence."""
   x = Conv(
     features,
     kernel,
@@ -40,18 +40,18 @@ class Unit(nn.Module):
   def __call__(self, x: chex.Array, train: bool) -> chex.Array:
     half = self.features // 2
     if self.stride == 1:
-      kept, x = jnp.split(x, 2, axis=-1)
+      passed, x = jnp.split(x, 2, axis=-1)
     else:
       channels = x.shape[-1]
-      kept = _conv_norm(
+      passed = _conv_norm(
         x, 'branch1', 0, channels, train, 3, self.stride, channels
       )
-      kept = nn.relu(_conv_norm(kept, 'branch1', 2, half, train))
+      passed = nn.relu(_conv_norm(passed, 'branch1', 2, half, train))
     x = nn.relu(_conv_norm(x, 'branch2', 0, half, train))
     x = _conv_norm(x, 'branch2', 3, half, train, 3, self.stride, half)
     x = nn.relu(_conv_norm(x, 'branch2', 5, half, train))
     # Channels of the two branches alternate.
-    return jnp.stack([kept, x], -1).reshape(*x.shape[:3], self.features)
+    return jnp.stack([passed, x], -1).reshape(*x.shape[:3], self.features)
 
 
 class ShuffleNet(nn.Module):
@@ -72,5 +72,5 @@ class ShuffleNet(nn.Module):
 
 
 def shufflenet_v2(*, num_classes: int) -> ShuffleNet:
-  """ShuffleNetV2 x1.0."""
+  """Builds ShuffleNetV2 x1.0."""
   return ShuffleNet(num_classes)

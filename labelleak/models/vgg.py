@@ -40,7 +40,7 @@ _PLANS = {
 
 
 def _adaptive(size: int, out: int) -> np.ndarray:
-  """Averaging matrix [out, size] of torch's AdaptiveAvgPool."""
+  """Builds the averaging matrix [out, size] of torch's AdaptiveAvgPool."""
   start = np.arange(out) * size // out
   end = -(-(np.arange(out) + 1) * size // out)
   slots = np.arange(size)
@@ -78,7 +78,7 @@ class Vgg(nn.Module):
         x = BatchNorm(not train, name=f'features_{index}')(x)
       x = nn.relu(x)
       index += 2
-    x = x.mean((1, 2)) if cifar else self._hidden(x, train)
+    x = x.mean((1, 2)) if cifar else self._hidden_layers(x, train)
     return Dense(
       self.num_classes,
       use_bias=self.head_bias,
@@ -87,8 +87,8 @@ class Vgg(nn.Module):
       name='head',
     )(x)
 
-  def _hidden(self, x, train):
-    """Torchvision's classifier up to its last layer: [B, h, w, C] -> [B, H]."""
+  def _hidden_layers(self, x, train):
+    """Applies torchvision's classifier but its last layer, -> [B, H]."""
     h, w = x.shape[1:3]
     if (h, w) != (7, 7):
       x = jnp.einsum('ih,jw,bhwc->bijc', _adaptive(h, 7), _adaptive(w, 7), x)
@@ -115,12 +115,12 @@ def _vgg(depth, num_classes, form, head_bias):
 def vgg11(
   *, num_classes: int, form: str = 'cifar', head_bias: bool = True
 ) -> Vgg:
-  """VGG-11; `head_bias=False` is the paper's VGG11n (no-bias defense)."""
+  """Builds VGG-11; without `head_bias` the paper's VGG11n (no-bias defense)."""
   return _vgg(11, num_classes, form, head_bias)
 
 
 def vgg19(
   *, num_classes: int, form: str = 'cifar', head_bias: bool = True
 ) -> Vgg:
-  """VGG-19."""
+  """Builds VGG-19."""
   return _vgg(19, num_classes, form, head_bias)

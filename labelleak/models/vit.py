@@ -139,7 +139,7 @@ def vit(
   depth: int = 12,
   patch: int = 16,
 ) -> ViT:
-  """A ViT of any size, such as one with patches of 2 for digits of 8x8.
+  """Builds a ViT of any size, such as one with patches of 2 for digits of 8x8.
 
   Raises:
     InputError: heads do not divide the width, or a size below 1.
@@ -162,21 +162,21 @@ def vit(
 
 
 def tiny(*, num_classes: int, depth: int = 12, patch: int = 16) -> ViT:
-  """ViT-Ti: 5,717,416 parameters at 1000 classes and 224 pixels."""
+  """Builds ViT-Ti: 5,717,416 parameters at 1000 classes and 224 pixels."""
   return vit(
     num_classes=num_classes, width=192, heads=3, depth=depth, patch=patch
   )
 
 
 def small(*, num_classes: int, depth: int = 12, patch: int = 16) -> ViT:
-  """ViT-S: 22,050,664 parameters at 1000 classes and 224 pixels."""
+  """Builds ViT-S: 22,050,664 parameters at 1000 classes and 224 pixels."""
   return vit(
     num_classes=num_classes, width=384, heads=6, depth=depth, patch=patch
   )
 
 
 def base(*, num_classes: int, depth: int = 12, patch: int = 16) -> ViT:
-  """ViT-B: 86,567,656 parameters at 1000 classes and 224 pixels."""
+  """Builds ViT-B: 86,567,656 parameters at 1000 classes and 224 pixels."""
   return vit(
     num_classes=num_classes, width=768, heads=12, depth=depth, patch=patch
   )

@@ -111,8 +111,7 @@ def short_name(attack: str) -> str:
 
 def defense(specs: Sequence[spec.Spec], joint: str = '+') -> str:
   """Describes all that defends: 'smoothing(alpha=0.5)+gaussian(stddev=0.1)'."""
-  text = joint.join(spec.describe(s) for s in specs) or 'none'
-  return text.replace('labelleak.', '')
+  return joint.join(spec.describe(s) for s in specs) or 'none'
 
 
 def leaks(row: Row) -> bool:

@@ -138,7 +138,7 @@ def embeddings(rows: Sequence[Row]) -> Optional[figure.Figure]:
 def class_maps(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws images, and over them the Grad-CAM of each row's model.
 
-  The attacker's part is the left one of a vertical.columns split.
+  The attacker's part is the left one of a splits.columns split.
 
   Returns:
     None where no row has `maps`.

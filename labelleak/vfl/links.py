@@ -61,7 +61,7 @@ def traffic(
   sent = he.traffic(aggregate, num_inputs=h.size, num_outputs=outputs)
   return Traffic(
     embedding=h.size * h.dtype.itemsize,
-    gradient=sent.message,
+    gradient=sent.sealed,
     masked=sent.masked,
     opened=sent.opened,
   )

@@ -36,7 +36,7 @@ class View(NamedTuple):
 @functools.partial(
   jax.tree_util.register_dataclass,
   data_fields=('step', 'labelled', 'pool', 'labels'),
-  meta_fields=('num_classes', 'batch_size', 'bottom', 'party'),
+  meta_fields=('num_classes', 'batch_size', 'bottom', 'party', 'num_rows'),
 )
 @dataclasses.dataclass(frozen=True)
 class Known:
@@ -54,6 +54,7 @@ class Known:
     labelled: examples of the attacker's own, with labels.
     party: the attacker's own party, which it can train.
     pool: the attacker's own rows without labels.
+    num_rows: N of the data set, for attacks that name rows over a training.
     labels: [N, K] of the whole pool, for upper bounds alone: no attack.
   """
 
@@ -64,4 +65,5 @@ class Known:
   labelled: Optional[Labelled] = None
   party: Optional[Party] = None
   pool: Optional[Pool] = None
+  num_rows: Optional[int] = None
   labels: Optional[chex.Array] = None

@@ -168,24 +168,24 @@ class CoaeTest(parameterized.TestCase):
   def test_codes_are_measured_seed_by_seed_lossy_ones_too(self):
     lossy = dict(name='coae', confusion=0.0, steps=3)
     config = ConfigDict(
-      dict(code=(lossy,), classes=4, trials=2, seed=5, name='codes')
+      dict(defense=(lossy,), classes=4, trials=2, seed=5, name='codes')
     )
-    (row,) = experiment.experiment(config=config)(lambda num: None)
+    (result,) = experiment.experiment(config=config)(lambda num: None)
     code = defenses.build((dict(lossy, seed=6, lossless=False),), 4).labels
     wanted = label_codes.statistics(KEY, code, 4)
-    for name, values in row['values'].items():
+    for name, values in result.values.items():
       self.assertAlmostEqual(values[1], float(wanted[name]), places=6)
-    accuracy = row['values']['reconstruction_accuracy']
+    accuracy = result.values['reconstruction_accuracy']
     self.assertLess(accuracy.min(), 1)
-    self.assertEqual(row['setting']['num_classes'], 4)
+    self.assertEqual(result.setting.num_classes, 4)
 
   @parameterized.parameters(
     (dict(classes=None), 'classes=None must be at least 2'),
-    (dict(code=(dict(name='smooth'),)), "defenses has no 'smooth'"),
-    (dict(code=('smoothing',)), 'has no name'),
+    (dict(defense=(dict(name='smooth'),)), "defenses has no 'smooth'"),
+    (dict(defense=('smoothing',)), 'has no name'),
   )
   def test_bad_codes_are_named_before_they_are_measured(self, fields, message):
-    config = dict(code=(), classes=4, trials=1, seed=0, name='codes')
+    config = dict(defense=(), classes=4, trials=1, seed=0, name='codes')
     with self.assertRaisesRegex(InputError, message):
       experiment.experiment(config=ConfigDict({**config, **fields}))
 

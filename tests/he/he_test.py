@@ -133,9 +133,7 @@ class ResultTest(parameterized.TestCase):
       return {'bias': grads['bias']}
 
     items = np.arange(1.0, 6.0, dtype=np.float32) / 5
-    rows = sweep.spread(
-      trial, jax.random.split(jax.random.key(0), 5), items, cut
-    )
+    rows = sweep.run_trials(trial, jax.random.key(0), 5, items, cut)
     exact = items[:, None] * np.asarray(linear(cut)['bias'])
     np.testing.assert_allclose(rows['bias'], exact, atol=1e-4)
 
@@ -273,7 +271,7 @@ class SecrecyTest(parameterized.TestCase):
   @parameterized.parameters(0.0, -1.0, 0.7)
   def test_paillier_opens_what_is_uniform_over_the_ring(self, value):
     scheme = _quick('paillier').scheme
-    n = scheme.evaluate.args[0].n
+    n = scheme.evaluate.args[0].key.n
     matrix = np.ones((400, 1))
     opened = exchange.exchange(scheme, matrix, np.array([value])).opened
     width = len(opened) // 400
@@ -455,7 +453,7 @@ class RefusalTest(parameterized.TestCase):
     short = dict(key_bits=128, bound=2.0**30, insecure_for_tests=True)
     scheme = _build('paillier', **short).scheme
     # Products carry 2^64, so results up to n / 2^65, which is 2^62 to 2^63.
-    n = scheme.evaluate.args[0].n
+    n = scheme.evaluate.args[0].key.n
     most = n / 2.0**65 / 2.0**30 * (1 - 1e-6)
     message = np.array([2.0**30, -(2.0**30)])
     for sign in (1.0, -1.0):
@@ -490,9 +488,9 @@ class CostTest(parameterized.TestCase):
     matrix, message = _uniform(1, *shape), _uniform(2, shape[1])
     cost = he.estimate(aggregate, num_inputs=shape[1], num_outputs=shape[0])
     done = exchange.exchange(aggregate.scheme, matrix, message)
-    self.assertLen(done.sealed, cost.sealed_bytes)
-    self.assertLen(done.masked, cost.masked_bytes)
-    self.assertLen(done.opened, cost.opened_bytes)
+    self.assertLen(done.sealed, cost.sent.sealed)
+    self.assertLen(done.masked, cost.sent.masked)
+    self.assertLen(done.opened, cost.sent.opened)
 
   @parameterized.parameters(*SCHEMES)
   def test_operations_are_those_of_the_ciphertexts(self, name):
@@ -525,11 +523,11 @@ class CostTest(parameterized.TestCase):
     cost = he.estimate(
       registry.load('he', name), num_inputs=100, num_outputs=50
     )
-    self.assertEqual((cost.seconds, cost.sealed_bytes), (0.0, 400))
+    self.assertEqual((cost.seconds, cost.sent.sealed), (0.0, 400))
     he.check_hours(cost, steps=10**9, max_hours=0.0)
 
   def test_a_run_that_would_take_too_long_says_so(self):
-    cost = he.Cost(36.0, 20.0, 10.0, 6.0, 10**6, 10**6, 10**6)
+    cost = he.Cost(20.0, 10.0, 6.0, he.Bytes(10**6, 10**6, 10**6))
     he.check_hours(cost, steps=100, max_hours=1.0)
     with self.assertRaisesRegex(
       InputError, '101 encrypted steps of 36 s and 3 MB would take 1.01 h'

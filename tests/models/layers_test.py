@@ -126,7 +126,7 @@ class ConvTest(parameterized.TestCase):
     x = jnp.array(rng.normal(size=(2, 9, 9, 3)), jnp.float32)
     variables = conv.init(jax.random.key(0), x)
     whole = conv.apply(variables, x)
-    self.enter_context(mock.patch.object(layers, '_PATCH_LIMIT', 0))
+    self.enter_context(mock.patch.object(layers.convolution, '_PATCH_LIMIT', 0))
     np.testing.assert_allclose(conv.apply(variables, x), whole, atol=1e-5)
 
   def test_all_derivatives_keep_the_fast_order_of_axes(self):

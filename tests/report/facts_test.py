@@ -39,12 +39,12 @@ class DefenseTest(parameterized.TestCase):
   @parameterized.parameters(
     ([], 'none'),
     ([dict(name='clip', max_norm=0.2)], 'clip(max_norm=0.2)'),
-    ([dict(name='labelleak.coae.fitted', confusion=0.5),
+    ([dict(name='coae', confusion=0.5),
       dict(name='sparsify')],
-     'coae.fitted(confusion=0.5)+sparsify'),
+     'coae(confusion=0.5)+sparsify'),
     ([dict(name='distance_correlation', weight=0.1)],
      'distance_correlation(weight=0.1)'),
-    ([dict(name='bottleneck.mid', weight=0.1)], 'bottleneck.mid(weight=0.1)'),
+    ([dict(name='mid', weight=0.1)], 'mid(weight=0.1)'),
   )  # fmt: skip
   def test_all_that_defends(self, specs, text):
     self.assertEqual(facts.defense(specs), text)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from absl.testing import parameterized
 import numpy as np
 
-from labelleak import registry
+from labelleak import defenses, registry
 from labelleak.metrics import significance
 from labelleak.report import published, tables
 from tests.report import sample
@@ -162,13 +162,24 @@ class FilesTest(parameterized.TestCase):
           self.assertNotRegex(text, r'[(+=]')
 
   def test_names_are_those_of_the_package(self):
-    cells = [c for t in published.TABLES for c in t.cells.values()]
-    attacks = {c.attack['name'] for c in cells if c.attack} - {'none'}
-    models = {c.setting['model']['name'] for c in cells if 'model' in c.setting}
-    for package, names in (('attacks', attacks), ('models', models)):
-      self.assertNotEmpty(names)
-      for name in names:
+    """Each is found, and spelt as rows spell it."""
+    tables_ = [published.table(line['table']) for line in _lines('tables')]
+    cells = [cell for t in tables_ for cell in t.cells.values()]
+    settings = [cell.setting for cell in cells]
+    stated = lambda fact: [s[fact] for s in settings if fact in s]
+    names = dict(
+      attacks=[c.attack['name'] for c in cells if c.attack]
+      + [name for t in tables_ for name in t.beside],
+      models=[model['name'] for model in stated('model')],
+      data=stated('split'),
+      he=stated('aggregate'),
+    )
+    for package, chosen in names.items():
+      self.assertNotEmpty(chosen, package)
+      for name in {*chosen} - {'none'}:
         registry.find(package, name)  # raises where there is none
+    for chain in stated('defense'):
+      self.assertEqual(list(defenses.canonical(chain)), chain)
 
 
 class ReaderTest(parameterized.TestCase):
@@ -257,7 +268,7 @@ class ReaderTest(parameterized.TestCase):
 
 
 _CLIP = dict(name='clip', max_norm=0.1)
-_CODE = 'labelleak.coae.fitted'
+_CODE = 'coae'
 
 
 class MatchTest(parameterized.TestCase):
@@ -299,8 +310,8 @@ class MatchTest(parameterized.TestCase):
     self.assertIsNone(published.match(row))
 
   @parameterized.parameters(
-    ([dict(name='bottleneck.mid', weight=100)], 0.1160, 0.8894),
-    ([dict(name='bottleneck.mid', weight=100.0)], 0.1160, 0.8894),
+    ([dict(name='mid', weight=100)], 0.1160, 0.8894),
+    ([dict(name='mid', weight=100.0)], 0.1160, 0.8894),
     ([dict(name='distance_correlation', weight=0.3)], 0.3459, 0.8730),
     ([dict(name='sparsify', drop=0.995)], 0.1572, 0.9030),
     ([dict(name='grad_perturb', epsilon=10.0)], 0.8658, 0.9699),
@@ -438,7 +449,7 @@ class ReferenceTest(parameterized.TestCase):
       spec['confusion']
       for cell in cells.values()
       for spec in cell.setting['defense']
-      if spec['name'].endswith('coae.fitted')
+      if spec['name'] == 'coae'
     }
     self.assertEqual(codes, {0.0, 0.5, 1.0})
 

@@ -107,7 +107,7 @@ class RankingTest(parameterized.TestCase):
 
   def test_only_what_defends_may_differ(self):
     code = [dict(name='smoothing', alpha=0.5)]
-    bottleneck = [dict(name='bottleneck.mid', weight=1.0)]
+    bottleneck = [dict(name='mid', weight=1.0)]
     other = sample.vertical(
       'linear.full', 0.2, 0.9, _SPARSIFY, setting=dict(batch_size=7)
     )

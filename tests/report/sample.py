@@ -20,11 +20,11 @@ VERTICAL = Setting(
   trained=False,
   extra=dict(
     top='sum',
-    split=dict(name='vertical.rows'),
+    split=dict(name='splits.rows'),
     attacker=0,
     draw='first',
     step=0,
-    aggregate=dict(name='clear'),
+    aggregate=dict(name='plaintext'),
   ),
 )
 BACKDOOR = Setting(
@@ -34,7 +34,7 @@ BACKDOOR = Setting(
   batch_size=64,
   trained=True,
   extra=dict(
-    top='sum', split=dict(name='vertical.rows'), aggregate=dict(name='sealed')
+    top='sum', split=dict(name='splits.rows'), aggregate=dict(name='ideal')
   ),
 )
 

@@ -113,7 +113,7 @@ class HeadingTest(parameterized.TestCase):
     model, details = tables.heading(row)
     self.assertEqual(model, 'mlp.mlp2(width=64) on mnist, untrained')
     facts = details.split(', ')
-    for fact in ('batch_size=1024', 'split=vertical.rows', 'remark=x'):
+    for fact in ('batch_size=1024', 'split=splits.rows', 'remark=x'):
       self.assertIn(fact, facts)
     self.assertIn('observed=(epochs=1, steps=30)', details)
     self.assertIn('defense=clip(max_norm=0.2)', facts)

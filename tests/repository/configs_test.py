@@ -9,8 +9,9 @@ import re
 from absl.testing import parameterized
 import pytest
 
-from labelleak import experiments, spec, sweep
+from labelleak import defenses, experiments, spec, sweep
 from labelleak.base import InputError
+from labelleak.experiments.result import Setting
 from labelleak.report import published
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -59,11 +60,15 @@ class ConfigsTest(parameterized.TestCase):
     named = {json.dumps(row['point']) for row in rows}
     self.assertEqual(named, {json.dumps(point) for point, _ in points})
     for point, full in points:
-      mine = [row['attack'] for row in rows if row['point'] == point]
-      wanted = [spec['name'] for spec in full.attacks]
-      self.assertEqual(mine[: len(wanted)], wanted)
-      guesses = [name for name in mine if name.endswith('.random')]
-      self.assertTrue(guesses or mine[-1] == 'none')  # or nothing is attacked
+      attacks = [row['attack'] for row in rows if row['point'] == point]
+      wanted = [
+        dict(name=entry['name'], **spec.plain(spec.arguments(entry)))
+        for entry in full.attacks
+      ]
+      self.assertEqual(attacks[: len(wanted)], wanted)
+      names = [attack['name'] for attack in attacks]
+      guesses = [name for name in names if name.endswith('.random')]
+      self.assertTrue(guesses or names[-1] == 'none')  # or nothing is attacked
 
   @parameterized.parameters(*FILES)
   def test_a_config_is_data_and_says_how_to_run_it(self, path):
@@ -121,6 +126,43 @@ class PublishedSettingsTest(parameterized.TestCase):
         and any(cell.attack.items() <= a.items() for a in full.attacks)
       ]
       self.assertLen(fits, 1, cell)
+
+  @parameterized.parameters(11, 12, 13, 14)
+  def test_each_printed_cell_of_a_defense_is_a_point(self, number):
+    table = published.table(f'llbg Table {number}')
+    arg = f'table={number},paper'
+    points = [
+      full
+      for _, full in sweep.grid(_get(ROOT / 'configs/llbg_defenses.py', arg))
+    ]
+    for label, cell in table.cells.items():
+      fits = []
+      for full in points:
+        setting = Setting(
+          data=full.dataset.name,
+          model=spec.plain(full.model),
+          num_classes=100,
+          batch_size=full.batch_size,
+          trained=bool(full.train),
+          defense=spec.plain(defenses.canonical(full.defense)),
+          extra=dict(
+            local_steps=full.local_steps,
+            clients=full.clients,
+            partition=full.partition,
+          ),
+        )
+        learned = dict(relative_accuracy=0) if full.get('main_task') else {}
+        rows = [
+          dict(
+            attack=dict(name=entry['name'], **spec.arguments(entry)),
+            setting=setting._asdict(),
+            metrics=learned,
+          )
+          for entry in full.attacks
+        ]
+        fits += [row for row in rows if published.holds(cell, row)]
+      attacks = len(full.attacks) if cell.attack is None else 1
+      self.assertLen(fits, attacks, label)
 
   @parameterized.parameters(
     ('cifar10', 'CIFAR-10'),

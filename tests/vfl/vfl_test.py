@@ -12,7 +12,7 @@ import optax
 
 from labelleak import he, models, vfl
 from labelleak.base import Batch, InputError
-from labelleak.defenses import label_codes
+from labelleak.defenses import bottleneck, label_codes
 
 B, K = 37, 5  # B is no size of any model: a leaf with it is per-sample
 
@@ -127,7 +127,8 @@ class PenaltyTest(parameterized.TestCase):
     batch = _batch()
 
     def step(weight):
-      top = _party('bottleneck.mid', weight=weight)
+      mid = bottleneck.mid(num_classes=K, weight=weight).top
+      top = vfl.party(mid, optax.sgd(0.1))
       protocol = _protocol(top=top)
       state = protocol.init(jax.random.key(0), batch.xs)
       return state, protocol.step(state, batch)

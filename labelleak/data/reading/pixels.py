@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from labelleak.data import Take
+from labelleak.base import Take
 
 _CACHE_BYTES = 2**30
 

@@ -187,8 +187,8 @@ def build(config: ConfigDict) -> Round:
   granted = {*config.known}.union(*(a.get('known', ()) for a in config.attacks))
   if granted & {'labelled', 'unlabelled'}:
     labelled, rows = sources.auxiliary(
-      source,
-      load(config.aux.split) if config.aux.split else None,
+      load,
+      config.aux.split,
       per_class=config.aux.per_class,
       overlap=config.aux.overlap,
       batch_size=config.batch_size,

@@ -49,11 +49,11 @@ def experiment(*, config: ConfigDict) -> Measure:
     InputError: anything in the config that cannot run. The whole trial is
       traced once.
   """
-  setup = build(config)
-  names = METRICS + (('client_accuracy',) if setup.num_clients > 1 else ())
   attackers = grants.load(
     config.attacks, config.known, fields=GRANTS, baseline='counts.random'
   )
+  setup = build(config)
+  names = METRICS + (('client_accuracy',) if setup.num_clients > 1 else ())
   return prepare(
     setup,
     attackers,

@@ -31,6 +31,12 @@ def experiment(*, config: ConfigDict) -> Measure:
     InputError: as the experiment `label_counts`; the data are no images, an
       attack restores none, or LPIPS cannot run.
   """
+  attackers = grants.load(
+    config.attacks,
+    config.known,
+    fields=(*GRANTS, 'labels'),
+    baseline='reconstruction.random',
+  )
   setup = build(config)
   source, shown = setup.source, config.shown
   if source.pixel_range is None or len(source.shape) != 3:
@@ -42,12 +48,6 @@ def experiment(*, config: ConfigDict) -> Measure:
   if config.lpips:
     perceptual.check(source.shape)
     weights = perceptual.load(config.lpips)
-  attackers = grants.load(
-    config.attacks,
-    config.known,
-    fields=(*GRANTS, 'labels'),
-    baseline='reconstruction.random',
-  )
   measure = label_counts.prepare(
     setup,
     attackers,

@@ -119,19 +119,14 @@ def scorer(
     joint: the joint model.
     attackers: with what each is granted.
     per_class: rows of each class whose labels may be granted.
-
-  Raises:
-    InputError: per_class < 1.
   """
-  if per_class < 1:
-    raise InputError(f'aux.per_class={per_class} must be at least 1; raise it.')
   bottom = vfl.bottom(joint.party)
 
   @jax.default_matmul_precision('highest')
   def score(key, batch, state):
     _, (views, _) = joint.protocol.step(state, batch)
     view = views[joint.attacker]
-    labelled = _labelled(view.x, batch.y, per_class)
+    labelled = label_rows(view.x, batch.y, per_class)
     given = dict(bottom=bottom, labelled=labelled)
     scores = []
     for attacker in attackers:
@@ -146,8 +141,14 @@ def scorer(
   return score
 
 
-def _labelled(x, y, per_class) -> Labelled:
-  """Returns rows of this batch whose labels may be granted, of each class."""
+def label_rows(x: chex.Array, y: chex.Array, per_class: int) -> Labelled:
+  """Returns rows of a batch whose labels may be granted, of each class.
+
+  Raises:
+    InputError: per_class < 1.
+  """
+  if per_class < 1:
+    raise InputError(f'aux.per_class={per_class} must be at least 1; raise it.')
   order = jnp.argsort(-y, axis=0, stable=True)
   index = order[:per_class].T.reshape(-1)
   return Labelled(x[index], y[index])

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import sweep
-from labelleak.base import InputError
+from labelleak import sweep, vfl
+from labelleak.attacks import over_time
+from labelleak.base import InputError, Labelled
 from labelleak.experiments import Measure, grants
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
@@ -22,8 +23,9 @@ def experiment(*, config: ConfigDict) -> Measure:
 
   `observed.steps` > 1 attacks each of the first steps, as Fu et al. do during
   the first epoch: a trial's value is the mean over them. `observed.epochs` > 1
-  attacks the same batches in each of the first epochs and averages the scores,
-  and with them a defense's noise.
+  observes the same batches in each of the first epochs: an attack over time
+  keeps what it likes of them, one of an instant averages its scores, and with
+  them a defense's noise (`attacks.over_time`).
 
   Args:
     config: fields as in `configs/common.py: vfl`. `draw` has no meaning here:
@@ -46,10 +48,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   steps = joint.training.steps
   joint.check_cost(joint.training.batch_size, config.trials * steps)
   seeds = [config.seed + t for t in range(config.trials)]
-  score = batch_inference.scorer(
-    joint, attackers, per_class=config.aux.per_class
-  )
-  trial = _trial(joint, score, **observed)
+  trial = _trial(joint, attackers, config.aux.per_class)
   each_epoch = joint.training.steps_per_epoch(len(joint.source.y))
   stops = tuple(each_epoch * epoch for epoch in range(observed['epochs']))
   numbers = np.arange(observed['steps']) + 1
@@ -101,24 +100,65 @@ def _setting(joint, observed):
   return joint.setting._replace(trained=False, extra=extra)
 
 
-def _trial(joint, score, *, steps, epochs):
-  """Returns (key, (batches [n, ...], states [E, ...]), ()) -> scored."""
+def _trial(joint, attackers, per_class):
+  """Returns (key, (batches [n, ...], states [E, ...]), ()) -> judged.
 
-  def observe(state, inputs):
-    key, batch = inputs
-    return joint.protocol.step(state, batch)[0], score(key, batch, state)
+  Every attack observes all steps and names the rows of all batches at the end;
+  an attack of an instant answers with the mean of what it said of a row.
+  """
+  lasting = [_lasting(attacker.attack) for attacker in attackers]
 
+  @jax.default_matmul_precision('highest')
   def trial(key, item, shared):
     batches, states = item
-    keys = jax.random.split(key, (epochs, steps))
-    epoch = lambda args: jax.lax.scan(observe, args[0], (args[1], batches))[1]
-    scores = jax.lax.map(epoch, (states, keys))  # each [E, n, B, K]
-    mean = [each.mean(0) for each in scores]
+    labelled = _labelled(joint, batches, per_class)
+    known = [
+      vfl.Known(
+        num_classes=joint.num_classes,
+        batch_size=batches.mask.shape[1],
+        num_rows=len(joint.source.y),
+        **grants.granted(
+          attacker, dict(bottom=vfl.bottom(joint.party), labelled=labelled)
+        ),
+      )
+      for attacker in attackers
+    ]
+
+    def observe(carry, batch):
+      state, memories = carry
+      state, (views, _) = joint.protocol.step(state, batch)
+      view = views[joint.attacker]
+      memories = [a.observe(m, view) for a, m in zip(lasting, memories)]
+      return (state, memories), None
+
+    def observe_epoch(memories, state):
+      (_, memories), _ = jax.lax.scan(observe, (state, memories), batches)
+      return memories, None
+
+    memories = [a.init(k) for a, k in zip(lasting, known)]
+    memories, _ = jax.lax.scan(observe_epoch, memories, states)
+    scores = [
+      attack.infer(key, memory, own)[batches.index]
+      for attack, memory, own in zip(lasting, memories, known)
+    ]  # each [n, B, K]
     judge = lambda args: batch_inference.judge(*args)
-    values = jax.lax.map(judge, (mean, batches.y))
+    values = jax.lax.map(judge, (scores, batches.y))
     return jax.tree.map(lambda a: a.mean(0), values)
 
   return trial
+
+
+def _lasting(attack):
+  """Returns an attack over time, the mean of one of an instant."""
+  return attack if over_time.remembers(attack) else over_time.average(attack)
+
+
+def _labelled(joint, batches, per_class) -> Labelled:
+  """Returns rows of every batch whose labels may be granted, together."""
+  x = batches.xs[joint.attacker]
+  rows = lambda x, y: batch_inference.label_rows(x, y, per_class)
+  labelled = jax.vmap(rows)(x, batches.y)
+  return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), labelled)
 
 
 def _check(joint, *, steps, epochs):

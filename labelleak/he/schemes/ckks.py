@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from labelleak.he import checks, frames
-from labelleak.he.exchange import Count, Masks, Scheme, Shape, Sums
+from labelleak.he.exchange import Bytes, Count, Masks, Scheme, Shape, Sums
 from labelleak.he.schemes import packing, seal
 from labelleak.he.schemes.seal import Parameters, Public
 
@@ -171,9 +171,11 @@ def count(public: Public, length: int, shape: Shape, nonzeros: int) -> Count:
     encrypt=at.sent,
     multiply=at.sent * at.returned,
     mask=at.returned,
-    sealed_bytes=frames.size(at.sent, length),
-    masked_bytes=frames.size(at.returned, length),
-    opened_bytes=8 * shape[0],
+    sent=Bytes(
+      sealed=frames.size(at.sent, length),
+      masked=frames.size(at.returned, length),
+      opened=8 * shape[0],
+    ),
   )
 
 

@@ -21,19 +21,12 @@ from labelleak.he.schemes.seal import Parameters
 
 
 class Layout(NamedTuple):
-  """How a map of a given shape lies in ciphertexts.
+  """How a map of a given shape lies in ciphertexts."""
 
-  Attributes:
-    width: w, message entries to a ciphertext.
-    rows: r, results to a ciphertext.
-    sent: ciphertexts of the message.
-    returned: ciphertexts of the result.
-  """
-
-  width: int
-  rows: int
-  sent: int
-  returned: int
+  width: int  # w, message entries to a ciphertext
+  rows: int  # r, results to a ciphertext
+  sent: int  # ciphertexts of the message
+  returned: int  # ciphertexts of the result
 
 
 def layout(parameters: Parameters, shape: Shape) -> Layout:

@@ -11,16 +11,24 @@ so that the ciphertext it gets is freshly random too.
 
 import functools
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from labelleak.base import InputError
 from labelleak.he import checks, frames
-from labelleak.he.exchange import Count, Masks, Scheme, Shape, Sums
+from labelleak.he.exchange import Bytes, Count, Masks, Scheme, Shape, Sums
 
 _SECURE_BITS = 2048
 _WINDOW = 4  # bits of an exponent that one multiplication handles
+
+
+class Public(NamedTuple):
+  """What every party holds."""
+
+  key: Any  # phe's, of the modulus n
+  fraction_bits: int
+  bound: float
 
 
 def scheme(
@@ -39,60 +47,50 @@ def scheme(
   bound = checks.round_up(bound)
   checks.import_library('gmpy2')  # without it phe is twenty times slower
   phe = checks.import_library('phe')
-  public, secret = phe.generate_paillier_keypair(n_length=key_bits)
-  part = functools.partial
+  key, secret = phe.generate_paillier_keypair(n_length=key_bits)
+  public, part = Public(key, fraction_bits, bound), functools.partial
   return Scheme(
-    identity=frames.digest(str(public.n).encode()),
+    identity=frames.digest(str(key.n).encode()),
     bound=bound,
-    check=part(check, public, fraction_bits, bound),
-    encrypt=part(encrypt, public, fraction_bits, bound),
-    evaluate=part(evaluate, public, fraction_bits),
-    blind=part(blind, public),
+    check=part(check, public),
+    encrypt=part(encrypt, public),
+    evaluate=part(evaluate, public),
+    blind=part(blind, key),
     decrypt=part(decrypt, secret),
-    unmask=part(unmask, public, fraction_bits),
+    unmask=part(unmask, public),
     error_bound=part(error_bound, fraction_bits),
     count=part(count, key_bits),
     probe=(20, 20),
   )
 
 
-def check(
-  public: Any, fraction_bits: int, bound: float, matrix: np.ndarray
-) -> None:
+def check(public: Public, matrix: np.ndarray) -> None:
   """Refuses a map that could carry a result past n / 2, where signs turn."""
+  key, fraction_bits, bound = public
   rows = checks.validate('the map', matrix, np.inf)
   largest = max(sum(map(abs, row)) for row in _encode(rows, fraction_bits))
-  if 2 * largest * round(bound * 2**fraction_bits) >= public.n:
+  if 2 * largest * round(bound * 2**fraction_bits) >= key.n:
     raise InputError(
       f'results up to {largest * bound / 2**fraction_bits:.3g} at'
       f' fraction_bits={fraction_bits} overflow the ring of a'
-      f' {public.n.bit_length()}-bit key; lower bound={bound:.3g} or'
+      f' {key.n.bit_length()}-bit key; lower bound={bound:.3g} or'
       ' fraction_bits, or take a longer key.'
     )
 
 
-def encrypt(
-  public: Any,
-  fraction_bits: int,
-  bound: float,
-  message: np.ndarray,
-  shape: Shape,
-) -> list[bytes]:
+def encrypt(public: Public, message: np.ndarray, shape: Shape) -> list[bytes]:
   """Encrypts a message [I], I ciphertexts, each freshly random (active)."""
   del shape
-  message = checks.validate('the message', message, bound)
-  width = _width(public)
+  key = public.key
+  message = checks.validate('the message', message, public.bound)
   return [
-    public.raw_encrypt(value % public.n).to_bytes(width, 'big')
-    for value in _encode(message, fraction_bits)
+    key.raw_encrypt(value % key.n).to_bytes(_width(key), 'big')
+    for value in _encode(message, public.fraction_bits)
   ]
 
 
 def evaluate(
-  public: Any,
-  fraction_bits: int,
-  ciphertexts: list[bytes],
-  matrix: np.ndarray,
+  public: Public, ciphertexts: list[bytes], matrix: np.ndarray
 ) -> Sums:
   """Multiplies by A: [[A m]], by products of powers modulo n^2 (passive).
 
@@ -100,54 +98,48 @@ def evaluate(
   row takes one modular inverse instead of exponents of the size of n.
   """
   gmpy2 = checks.import_library('gmpy2')
-  square = gmpy2.mpz(public.nsquare)
-  tables = [_powers(_read(public, c), square) for c in ciphertexts]
+  square = gmpy2.mpz(public.key.nsquare)
+  tables = [_powers(_read(public.key, c), square) for c in ciphertexts]
   sums = []
-  for row in _encode(np.asarray(matrix, np.float64), fraction_bits):
+  for row in _encode(np.asarray(matrix, np.float64), public.fraction_bits):
     plus = _product(tables, [max(a, 0) for a in row], square)
     minus = _product(tables, [max(-a, 0) for a in row], square)
     sums.append(plus * gmpy2.invert(minus, square) % square)
   return sums
 
 
-def blind(public: Any, sums: Sums) -> tuple[list[bytes], Masks]:
+def blind(key: Any, sums: Sums) -> tuple[list[bytes], Masks]:
   """Adds masks: [[A m + r]] and r, uniform over Z_n (passive)."""
-  masks = [secrets.randbelow(public.n) for _ in sums]
+  masks = [secrets.randbelow(key.n) for _ in sums]
   products = [
-    int(value * public.raw_encrypt(mask) % public.nsquare)
+    int(value * key.raw_encrypt(mask) % key.nsquare)
     for value, mask in zip(sums, masks)
   ]
-  return [value.to_bytes(_width(public), 'big') for value in products], masks
+  return [value.to_bytes(_width(key), 'big') for value in products], masks
 
 
 def decrypt(secret: Any, ciphertexts: list[bytes], shape: Shape) -> bytes:
   """Decrypts the masked result (third): O integers, uniform over Z_n."""
   del shape
-  public = secret.public_key
+  key = secret.public_key
   return b''.join(
-    secret.raw_decrypt(int(_read(public, c))).to_bytes(
-      _width(public) // 2, 'big'
-    )
+    secret.raw_decrypt(int(_read(key, c))).to_bytes(_width(key) // 2, 'big')
     for c in ciphertexts
   )
 
 
 def unmask(
-  public: Any,
-  fraction_bits: int,
-  opened: bytes,
-  masks: Masks,
-  matrix: np.ndarray,
+  public: Public, opened: bytes, masks: Masks, matrix: np.ndarray
 ) -> np.ndarray:
   """Takes the masks off: the result [O], float64 (passive)."""
   del matrix
-  width = _width(public) // 2
+  n, width = public.key.n, _width(public.key) // 2
   result = []
   for j, mask in enumerate(masks):
     masked = int.from_bytes(opened[j * width : (j + 1) * width], 'big')
-    value = (masked - mask) % public.n
-    value -= public.n if 2 * value > public.n else 0  # the upper half: negative
-    result.append(value / (1 << 2 * fraction_bits))
+    value = (masked - mask) % n
+    value -= n if 2 * value > n else 0  # the upper half: negative
+    result.append(value / (1 << 2 * public.fraction_bits))
   return np.array(result)
 
 
@@ -174,9 +166,11 @@ def count(key_bits: int, shape: Shape, nonzeros: int) -> Count:
     encrypt=inputs,
     multiply=nonzeros,
     mask=outputs,
-    sealed_bytes=frames.size(inputs, length),
-    masked_bytes=frames.size(outputs, length),
-    opened_bytes=outputs * length // 2,
+    sent=Bytes(
+      sealed=frames.size(inputs, length),
+      masked=frames.size(outputs, length),
+      opened=outputs * length // 2,
+    ),
   )
 
 
@@ -189,18 +183,18 @@ def _encode(values: np.ndarray, fraction_bits: int) -> list:
   ]
 
 
-def _width(public: Any) -> int:
+def _width(key: Any) -> int:
   """Counts the bytes of a ciphertext, an even number."""
-  return 2 * -(-public.n.bit_length() // 8)
+  return 2 * -(-key.n.bit_length() // 8)
 
 
-def _read(public: Any, ciphertext: bytes) -> Any:
+def _read(key: Any, ciphertext: bytes) -> Any:
   """Reads a ciphertext as an integer modulo n^2."""
   value = int.from_bytes(ciphertext, 'big')
-  if len(ciphertext) != _width(public) or not 0 < value < public.nsquare:
+  if len(ciphertext) != _width(key) or not 0 < value < key.nsquare:
     raise InputError(
       f'a ciphertext of {len(ciphertext)} bytes is none under a key of'
-      f' {public.n.bit_length()} bits ({_width(public)} bytes); it was cut or'
+      f' {key.n.bit_length()} bits ({_width(key)} bytes); it was cut or'
       ' changed on the way, send it again.'
     )
   return checks.import_library('gmpy2').mpz(value)

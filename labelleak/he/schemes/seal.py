@@ -11,19 +11,10 @@ from labelleak.he import checks, frames
 
 
 class Parameters(NamedTuple):
-  """Public parameters of CKKS; see `he.ckks`.
+  """Public parameters of CKKS; see `he.ckks`."""
 
-  Attributes:
-    degree: N.
-    bits: of each prime of the modulus.
-    fraction_bits: of the scale of a factor.
-    mask_bits: a mask is 2^mask_bits times as large as what it hides.
-    bound: the largest magnitude of a message entry.
-    width: message entries to a ciphertext; None: what takes the fewest.
-  """
-
-  degree: int
-  bits: tuple[int, ...]
+  degree: int  # N
+  bits: tuple[int, ...]  # of each prime of the modulus
   fraction_bits: int
   mask_bits: int
   bound: float

@@ -101,7 +101,7 @@ class RunTest(parameterized.TestCase):
 
   def test_what_cannot_run_is_refused(self):
     for fields, message in (
-      (dict(dataset=dict(name='embedded.breast_cancer')), 'no images'),
+      (dict(dataset=dict(name='breast_cancer')), 'no images'),
       (dict(attacks=(dict(name='counts.llbg'),)), 'restores no images'),
       (dict(known=('lr',)), 'needs apply'),
       (dict(lpips='nowhere.npz'), 'AlexNet needs 31 pixels'),

@@ -102,16 +102,22 @@ class TradeoffTest(parameterized.TestCase):
   def test_codes_penalties_and_bottlenecks_are_defenses(self):
     config = _config(
       trials=1,
-      code=(dict(name='permutation', seed=3),),
-      penalty=dict(name='distance_correlation', weight=0.1),
-      top=dict(name='bottleneck.mid', weight=0.01),
+      defense=(
+        dict(name='penalties.distance_correlation', weight=0.1),
+        dict(name='permutation', seed=3),
+        dict(name='mid', weight=0.01),
+      ),
       top_optimizer=dict(name='adam', lr=1e-4),
     )
     row = experiments.run(config)[0]
-    self.assertEqual(row['defense'], 'permutation+distance_correlation+mid')
-    self.assertEqual(row['setting']['code'], 'permutation(seed=3)')
-    penalty = 'distance_correlation(weight=0.1)'
-    self.assertEqual(row['setting']['penalty'], penalty)
+    self.assertEqual(
+      row['setting']['defense'],
+      [
+        dict(name='distance_correlation', weight=0.1),
+        dict(name='permutation', seed=3),
+        dict(name='mid', weight=0.01),
+      ],
+    )
 
   def test_epsilon_stands_beside_sigma(self):
     noise = dict(name='gaussian', stddev=0.1)
@@ -137,10 +143,19 @@ class TradeoffTest(parameterized.TestCase):
     (dict(observed__steps=6), 'within the train.steps=5'),
     (dict(observed__steps=22, train__steps=30), 'use at most 21'),
     (dict(observed__epochs=2, train__steps=30), 'train.shuffle=False'),
-    (dict(code=(dict(alpha=0.1),)), 'has no name'),
-    (dict(code=(dict(name='smoothing', alpha=2.0),)), 'alpha=2.0'),
-    (dict(penalty=dict(name='dcor')), 'defenses has no'),
-    (dict(penalty=dict(weight=1.0)), 'penalty lacks a name'),
+    (dict(defense=(dict(alpha=0.1),)), 'has no name'),
+    (dict(defense=(dict(name='smoothing', alpha=2.0),)), 'alpha=2.0'),
+    (dict(defense=(dict(name='dcor'),)), 'defenses has no'),
+    (
+      dict(defense=(dict(name='gaussian', stddev=1.0, at='step'),)),
+      "takes no 'at'",
+    ),
+    (
+      dict(
+        defense=(dict(name='mid', weight=1.0),), top=dict(name='mlp.linear')
+      ),
+      'cannot have two',
+    ),
     (dict(top_optimizer=dict(lr=1.0), top=dict(name='mlp.linear')), 'name'),
   )
   def test_bad_input_is_one_line(self, fields, message):

@@ -20,8 +20,8 @@ def _load(name, **options):
 
 def _parts(stages, model=None, height=9):
   model = dict(model or _WHOLE)
-  bottom = _load('cut.bottom', model=model, stages=stages)
-  rest = _load('cut.rest', model=model, stages=stages, height=height)
+  bottom = _load('depth.bottom', model=model, stages=stages)
+  rest = _load('depth.remainder', model=model, stages=stages, height=height)
   return _load(**model), bottom, rest
 
 
@@ -107,7 +107,7 @@ class ResNetTest(parameterized.TestCase):
 class ChainTest(parameterized.TestCase):
   def test_it_is_one_after_the_other(self):
     first, then = dict(name='mlp.mlp2'), dict(name='mlp.bn_mlp', widths=(7,))
-    model = _load('cut.chain', width=6, first=first, then=then)
+    model = _load('depth.chain', width=6, first=first, then=then)
     x = jax.random.normal(jax.random.key(0), (4, 3, 2, 1))
     variables = model.init(jax.random.key(1), x)
     own = lambda part: {k: v[part] for k, v in variables.items() if part in v}

@@ -1,4 +1,4 @@
-"""Models cut elsewhere than the published ones: a bottom, and the rest of it.
+"""Models divided at another depth: a bottom, and the remainder of it.
 
 The split depth study of Fu et al. (USENIX Security 2022, supplement) moves
 layers between the bottoms and the top and leaves open how a top goes on from
@@ -7,10 +7,10 @@ image lie: what is left of the network sees the maps of the whole image, and has
 the parameters that it had in a single bottom. Batch norm and activation stay
 with the layer before them.
 
-  bottom   a ResNet that ends after a stage and sends its maps
-  rest     what goes on from there: the other stages, pooling and classifier
-  chain    one model and then another, such as `rest` and the published top, or
-           a whole bottom and layers of the top
+  bottom     a ResNet that ends after a stage and sends its maps
+  remainder  what goes on from there: the other stages, pooling and classifier
+  chain      one model and then another, such as `remainder` and the published
+             top, or a whole bottom and layers of the top
 """
 
 import chex
@@ -33,7 +33,7 @@ class Chain(nn.Module):
 
 
 def bottom(*, num_classes: int, model: dict, stages: int) -> resnet.ResNet:
-  """A ResNet [B, H, W, C] up to a stage, maps [B, W H C] column by column.
+  """Builds a ResNet [B, H, W, C] up to a stage, maps [B, W H C] by columns.
 
   Args:
     num_classes: of no matter, as the classifier is not here.
@@ -46,10 +46,10 @@ def bottom(*, num_classes: int, model: dict, stages: int) -> resnet.ResNet:
   return _resnet(num_classes, model, stages).clone(end=stages + 1)
 
 
-def rest(
+def remainder(
   *, num_classes: int, model: dict, stages: int, height: int
 ) -> resnet.ResNet:
-  """What `bottom` left, on the maps of parties side by side: [B, D] -> [B, K].
+  """Builds what `bottom` left, on parties' maps side by side: [B, D] -> [B, K].
 
   Args:
     num_classes: K.
@@ -68,7 +68,7 @@ def rest(
 
 
 def chain(*, num_classes: int, width: int, first: dict, then: dict) -> Chain:
-  """`first`, which ends in `width` numbers, then `then`: [B, ...] -> [B, K].
+  """Chains `first`, which ends in `width` numbers, and `then`: -> [B, K].
 
   Raises:
     InputError: no such model, or options that it lacks.
@@ -80,12 +80,13 @@ def chain(*, num_classes: int, width: int, first: dict, then: dict) -> Chain:
 
 
 def _resnet(num_classes, model, stages):
-  found = models.load(num_classes=num_classes, **model)
-  if not isinstance(found, resnet.ResNet):
+  """Builds a whole ResNet that has so many stages."""
+  whole = models.load(num_classes=num_classes, **model)
+  if not isinstance(whole, resnet.ResNet):
     raise InputError(f'{model["name"]} has no stages to cut at; use a ResNet.')
-  if not 0 <= stages <= len(found.blocks):
+  if not 0 <= stages <= len(whole.blocks):
     raise InputError(
-      f'stages={stages} must lie in 0..{len(found.blocks)}, those of'
+      f'stages={stages} must lie in 0..{len(whole.blocks)}, those of'
       f' {model["name"]}; change it.'
     )
-  return found
+  return whole

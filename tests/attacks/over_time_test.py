@@ -1,0 +1,76 @@
+"""Attacks over time: means by row, and what lasts of an instant."""
+
+from absl.testing import absltest
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import attacks, base, vfl
+from labelleak.attacks import over_time
+
+KEY = jax.random.key(0)
+N, B, K = 7, 3, 4
+
+
+def _view(seed, index):
+  rng = np.random.default_rng(seed)
+  cut = jnp.float32(rng.normal(size=(B, K)))
+  x = jnp.zeros((B, 2))
+  key = jax.random.key(seed)
+  return vfl.View(x, cut, {}, key, {}, cut, jnp.asarray(index))
+
+
+def _known(**fields):
+  return vfl.Known(num_classes=K, batch_size=B, **fields)
+
+
+def _run(attack, views, known):
+  memory = attack.init(known)
+  for view in views:
+    memory = attack.observe(memory, view)
+  return attack.infer(KEY, memory, known)
+
+
+class AverageTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.direct = attacks.load('scores.direct')
+    self.average = over_time.average(self.direct)
+
+  def test_of_one_view_it_is_the_attack_itself(self):
+    view, known = _view(1, [4, 0, 6]), _known(num_rows=N)
+    scores = _run(self.average, [view], known)
+    expected = self.direct.infer(KEY, view, known)
+    np.testing.assert_array_equal(scores[view.index], expected)
+    self.assertEqual(scores.shape, (N, K))
+    np.testing.assert_array_equal(scores[jnp.array([1, 2, 3, 5])], 0.0)
+
+  def test_it_is_the_mean_of_what_was_said_of_each_row(self):
+    views = [_view(s, i) for s, i in ((1, [0, 1, 2]), (2, [2, 0, 5]))]
+    known = _known(num_rows=N)
+    first, second = (-np.asarray(view.cut_grads) for view in views)
+    scores = np.asarray(_run(self.average, views, known))
+    np.testing.assert_allclose(scores[0], (first[0] + second[1]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(scores[2], (first[2] + second[0]) / 2, rtol=1e-6)
+    np.testing.assert_allclose(scores[1], first[1], rtol=1e-6)
+    np.testing.assert_allclose(scores[5], second[2], rtol=1e-6)
+
+  def test_a_guess_is_drawn_anew_at_every_view(self):
+    guess = over_time.average(attacks.load('scores.random'))
+    views = [_view(seed, [0, 1, 2]) for seed in range(400)]
+    scores = _run(guess, views, _known(num_rows=N))
+    np.testing.assert_allclose(scores[:3], 0.5, atol=0.1)
+
+  def test_it_needs_the_number_of_rows_and_what_the_attack_needs(self):
+    with self.assertRaisesRegex(base.InputError, 'num_rows'):
+      self.average.init(_known())
+    cosine = attacks.load('scores.cosine')
+    self.assertEqual(over_time.average(cosine).needs, cosine.needs)
+
+  def test_what_remembers(self):
+    self.assertFalse(over_time.remembers(self.direct))
+    self.assertTrue(over_time.remembers(self.average))
+
+
+if __name__ == '__main__':
+  absltest.main()
