@@ -70,7 +70,7 @@ def find(package: str, name: str) -> Any:
       if not _makes(constructor, kinds(package)):
         raise InputError(
           f'{name} must be annotated to return'
-          f' {" or ".join(kind.__name__ for kind in kinds(package))} to be one'
+          f' {" or ".join(k.__name__ for k in kinds(package))} to be one'
           f' of {package}; annotate it, or use another.'
         )
       return constructor
@@ -136,7 +136,7 @@ def names(package: str) -> list[str]:
   )
 
 
-def kinds(package: str) -> tuple[type, ...]:
+def kinds(package: str) -> tuple[Any, ...]:
   """Returns what constructors of a package make; () where it does not say."""
   return getattr(importlib.import_module(f'labelleak.{package}'), 'KINDS', ())
 
@@ -174,11 +174,13 @@ def _is_constructor(name: str, value: Any, module: types.ModuleType) -> bool:
   return inside and name[0] != '_' and modes <= {_KEYWORD, _KEYWORDS}
 
 
-def _makes(constructor: Any, kinds: tuple[type, ...]) -> bool:
+def _makes(constructor: Any, kinds: tuple[Any, ...]) -> bool:
   """Whether a constructor is annotated to return one of `kinds`, if any."""
   if not kinds:
     return True
   if not inspect.isfunction(constructor):
     return False
   made = inspect.get_annotations(constructor, eval_str=True).get('return')
-  return inspect.isclass(made) and issubclass(made, kinds)
+  if not inspect.isclass(made):
+    return made in kinds  # an alias of a callable
+  return issubclass(made, tuple(filter(inspect.isclass, kinds)))

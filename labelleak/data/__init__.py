@@ -13,8 +13,10 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from labelleak import base, registry
+from labelleak import base, lazy, registry
 from labelleak.base import Take
+
+__getattr__, __dir__ = lazy.modules(__name__)
 
 
 class Source(NamedTuple):
@@ -108,3 +110,10 @@ def of_classes(source: Source, classes: Sequence[int]) -> Source:
     y=new[source.y[rows]].astype(np.int32),
     num_classes=len(classes),
   )
+
+
+# These import `Source`, and so come after it.
+from labelleak.data.splits import Split  # noqa: E402
+from labelleak.data.triggers import Trigger  # noqa: E402
+
+KINDS = Source, Split, Trigger

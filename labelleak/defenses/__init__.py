@@ -9,17 +9,17 @@ Every constructor returns a `Defense`, and `chain` composes them:
 
 `build` reads the same from a config's dicts. A new defense is a new file here,
 or anywhere: `mine.py` with a keyword-only `transform` is what a config calls
-'mine.transform'. It returns a `Defense`, or an optax transform.
+'mine.transform'. It is annotated to return a `Defense` or an optax transform.
 """
 
 from collections.abc import Mapping, Sequence
 import inspect
-from typing import Optional
+from typing import Any, Optional
 
 import jax
 import optax
 
-from labelleak import registry
+from labelleak import lazy, registry
 from labelleak.base import InputError
 from labelleak.defenses import label_codes
 from labelleak.defenses.defense import Defense, LabelCode, Penalty
@@ -34,9 +34,30 @@ __all__ = (
   'build',
   'canonical',
   'chain',
+  'load',
+  'names',
   'split',
   'view_strengths',
 )
+
+
+KINDS = Defense, optax.GradientTransformation
+
+__getattr__, __dir__ = lazy.modules(__name__)
+
+
+def load(name: str, **hyper: Any) -> Defense:
+  """Builds one defense, `load('noise.gaussian', stddev=0.1)`.
+
+  Raises:
+    InputError: as `build`.
+  """
+  return _load(dict(hyper, name=name), hyper.get('num_classes'))
+
+
+def names() -> list[str]:
+  """Lists what `load` builds."""
+  return registry.names('defenses')
 
 
 def build(

@@ -12,11 +12,11 @@ message and O entries of the result, so they serve linear and small bottoms. Ask
 """
 
 import functools
-from typing import NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol
 
 import chex
 
-from labelleak import base
+from labelleak import base, lazy, registry
 from labelleak.base import Revealed
 from labelleak.he import cost as costs
 from labelleak.he import products, schemes
@@ -47,6 +47,21 @@ class Aggregate(NamedTuple):
   reveal: Reveal
   sealed: bool
   scheme: Optional[Scheme] = None
+
+
+KINDS = (Aggregate,)
+
+__getattr__, __dir__ = lazy.modules(__name__)
+
+
+def load(name: str, **hyper: Any) -> Aggregate:
+  """Builds an aggregator by its name, `load('ideal')`: `registry.load`."""
+  return registry.load('he', name, **hyper)
+
+
+def names() -> list[str]:
+  """Lists what `load` builds."""
+  return registry.names('he')
 
 
 def plaintext() -> Aggregate:

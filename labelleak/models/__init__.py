@@ -19,9 +19,18 @@ from typing import Any
 
 from flax import linen as nn
 
-from labelleak import registry
+from labelleak import lazy, registry
+
+KINDS = (nn.Module,)
+
+__getattr__, __dir__ = lazy.modules(__name__)
 
 
 def load(name: str, **hyper: Any) -> nn.Module:
   """Builds a model, `load('vgg.vgg19', num_classes=100)`: `registry.load`."""
   return registry.load('models', name, **hyper)
+
+
+def names() -> list[str]:
+  """Lists what `load` builds."""
+  return registry.names('models')

@@ -425,8 +425,12 @@ class DefensesTest(parameterized.TestCase):
       registry.find('attacks', 'random')
 
   def test_a_stranger_s_file_is_a_defense(self):
+
+    def transform(*, factor) -> optax.GradientTransformation:
+      return optax.scale(factor)
+
     module = types.ModuleType('labelleak.defenses.mine')
-    module.transform = lambda *, factor: optax.scale(factor)
+    module.transform = transform
     with mock.patch.dict(sys.modules, {module.__name__: module}):
       tx = _build((dict(name='mine.transform', factor=3.0),))
     chex.assert_trees_all_equal(_apply(tx, jnp.ones(2)), 3 * jnp.ones(2))
@@ -543,13 +547,21 @@ class CompositionTest(parameterized.TestCase):
       defenses.build((dict(name='smoothing', alpha=0.1),))
 
   def test_what_is_no_defense_is_refused(self):
+
+    def false() -> Defense:
+      return LabelCode()
+
     module = types.ModuleType('strange')
-    module.code = lambda: LabelCode()
-    with (
-      mock.patch.dict(sys.modules, {module.__name__: module}),
-      self.assertRaisesRegex(base.InputError, 'makes a LabelCode, no Defense'),
+    module.false, module.code = false, lambda: LabelCode()
+    for name, message in (
+      ('false', 'makes a LabelCode, no Defense'),
+      ('code', 'must be annotated to return Defense or GradientTrans'),
     ):
-      defenses.build((dict(name='strange.code'),))
+      with (
+        mock.patch.dict(sys.modules, {module.__name__: module}),
+        self.assertRaisesRegex(base.InputError, message),
+      ):
+        defenses.build((dict(name=f'strange.{name}'),))
 
 
 if __name__ == '__main__':

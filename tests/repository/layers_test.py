@@ -26,6 +26,7 @@ ORDER = (
   ('registry', 'runs'),
   ('spec',),
   ('base',),
+  ('lazy',),
 )
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
 UNSAFE = {

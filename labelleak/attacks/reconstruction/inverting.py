@@ -123,7 +123,4 @@ def _extractor(labels):
   """Returns (key, view, known) -> label counts [K]."""
   if labels == _GRANTED:
     return lambda key, view, known: known.labels.sum(0).astype(jnp.int32)
-  spec = dict(labels) if isinstance(labels, Mapping) else dict(name=labels)
-  if 'name' not in spec:
-    raise InputError(f"labels={labels!r} lacks a name, such as 'counts.llbg'.")
-  return attacks.load(**spec).infer
+  return attacks.build(labels).infer
