@@ -85,7 +85,7 @@ def append(
   (path / _UNFINISHED).unlink(missing_ok=True)
 
 
-def keep(
+def save_trials(
   workdir: str, point: dict, leaves: list[np.ndarray], seconds: float
 ) -> None:
   """Writes the trials [t, ...] that a point has finished so far."""
@@ -94,8 +94,8 @@ def keep(
   _save(pathlib.Path(workdir) / _UNFINISHED, dict(arrays, facts=facts))
 
 
-def unfinished(workdir: str, point: dict) -> tuple[list[np.ndarray], float]:
-  """Returns what `keep` wrote of a point by the same code: leaves, seconds."""
+def load_trials(workdir: str, point: dict) -> tuple[list[np.ndarray], float]:
+  """Returns what `save_trials` wrote of a point, by the same code."""
   path = pathlib.Path(workdir) / _UNFINISHED
   if not path.exists():
     return [], 0.0
@@ -188,8 +188,8 @@ def _first_difference(theirs, ours, path='config'):
   if theirs == ours:
     return None
   if isinstance(theirs, list) and isinstance(ours, list):
-    for i, pair in enumerate(zip(theirs, ours)):
-      if deeper := _first_difference(*pair, f'{path}[{i}]'):
+    for i, (their, our) in enumerate(zip(theirs, ours)):
+      if deeper := _first_difference(their, our, f'{path}[{i}]'):
         return deeper
     return f'{path} had {len(theirs)} entries and has {len(ours)}'
   was, now = (

@@ -123,7 +123,7 @@ def run_trials(
   build = per_trial
   if not callable(build):
     build = lambda index: jax.tree.map(lambda a: a[index], per_trial)
-  run, put = (_one if threaded else _sharded)(trial, devices)
+  run, put = (_one if threaded else _shard)(trial, devices)
   shared = jax.device_put(shared, _sharding(devices, PartitionSpec()))
 
   def inputs(start):
@@ -173,7 +173,7 @@ def _one(trial, devices):
   return jax.jit(run), lambda tree: tree
 
 
-def _sharded(trial, devices):
+def _shard(trial, devices):
   """The jitted chunk and the function that places its inputs."""
   split = _sharding(devices, PartitionSpec('trial'))
   whole = _sharding(devices, PartitionSpec())

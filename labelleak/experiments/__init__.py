@@ -168,7 +168,7 @@ class Progress:
   def __init__(self, bar: tqdm.tqdm, workdir: Optional[str], point: dict):
     self.finished, self._before = [], 0.0
     if workdir:
-      self.finished, self._before = runs.unfinished(workdir, point)
+      self.finished, self._before = runs.load_trials(workdir, point)
     self._bar, self._workdir, self._point = bar, workdir, point
     self._chunks = [self.finished] if self.finished else []
     self._started = self._kept = time.perf_counter()
@@ -185,7 +185,7 @@ class Progress:
     if time.perf_counter() - self._kept >= _KEEP_EVERY:
       leaves = [np.concatenate(parts) for parts in zip(*self._chunks)]
       self._chunks = [leaves]
-      runs.keep(self._workdir, self._point, leaves, self.seconds())
+      runs.save_trials(self._workdir, self._point, leaves, self.seconds())
       self._kept = time.perf_counter()
 
   def seconds(self) -> float:

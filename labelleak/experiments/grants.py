@@ -77,6 +77,6 @@ def _load(entry, known, fields):
   return Attacker(dict(name=name, **hyper), attack, grants)
 
 
-def granted(attacker: Attacker, given: Mapping[str, Any]) -> dict[str, Any]:
+def select(attacker: Attacker, given: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the fields of `Known` that an attack gets, of what is given."""
   return {field: given[field] for field in attacker.known}

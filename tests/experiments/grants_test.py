@@ -83,8 +83,8 @@ class LoadTest(parameterized.TestCase):
     self.assertEqual(guess.spec, dict(name='counts.random'))
     given = dict(model='served', labelled='its own')
     truth = dict(labels='the truth')
-    self.assertEqual(grants.granted(own, given | truth), {})
-    self.assertEqual(grants.granted(other, given | truth), given)
+    self.assertEqual(grants.select(own, given | truth), {})
+    self.assertEqual(grants.select(other, given | truth), given)
 
   def test_the_guess_is_added_once(self):
     (guess,) = self._load(dict(name='counts.random'))

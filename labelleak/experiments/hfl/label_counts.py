@@ -134,7 +134,7 @@ def _trial(setup, attackers, scoring):
       known = hfl.Known(
         num_classes=setup.source.num_classes,
         batch_size=setup.plan['batch_size'],
-        **grants.granted(attacker, given),
+        **grants.select(attacker, given),
       )
       found = attacker.attack.infer(attack_key, view, known)
       scores.append(scoring.score(found, batches, known, arrays))

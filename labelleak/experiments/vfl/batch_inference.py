@@ -133,7 +133,7 @@ def scorer(
       known = vfl.Known(
         num_classes=joint.num_classes,
         batch_size=batch.mask.shape[0],
-        **grants.granted(attacker, given),
+        **grants.select(attacker, given),
       )
       scores.append(attacker.attack.infer(key, view, known))
     return scores

@@ -197,5 +197,6 @@ def _privacy(
   if not release or not training.steps:
     return {}
   epochs = -(-training.steps // training.steps_per_epoch(rows))
-  spent = accounting.epsilon(*release, steps=epochs, delta=_DELTA)
+  stddev, max_norm = release
+  spent = accounting.epsilon(stddev, max_norm, steps=epochs, delta=_DELTA)
   return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}

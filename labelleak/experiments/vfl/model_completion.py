@@ -120,7 +120,7 @@ def prepare(config: ConfigDict) -> Setup:
     joint.check_cost(size, config.trials * steps)
   for attacker in attackers:
     if not isinstance(attacker.attack, Attack):
-      attacker.attack.check(_known(setup, attacker, 0))
+      attacker.attack.check(_grant(setup, attacker, 0))
   return setup
 
 
@@ -213,7 +213,7 @@ def complete(
   """
   attacker = setup.attackers[place]
   key = sweep.key(setup.seed + trial, f'attack {place}')
-  known = _known(setup, attacker, trial)
+  known = _grant(setup, attacker, trial)
   score = functools.partial(_score, setup, joint_of(setup, attacker), trial)
   if isinstance(attacker.attack, Attack):  # it guesses
     predict = lambda x: attacker.attack.infer(key, view._replace(x=x), known)
@@ -242,7 +242,7 @@ def _score(setup, joint, trial, predict, quick=False):
   """
   values = {}
   for prefix, source, rows in (
-    ('', joint.source, _unlabelled(setup, trial)),
+    ('', joint.source, _pool_rows(setup, trial)),
     ('test_', joint.tested, np.arange(len(joint.tested.y))),
   ):
     if quick and setup.scored_rows and setup.scored_rows < len(rows):
@@ -275,11 +275,11 @@ def _metrics(scores, labels, quick):
   return {name: getattr(metrics, name)(scores, y) for name in names}
 
 
-def _known(setup, attacker, trial) -> vfl.Known:
+def _grant(setup, attacker, trial) -> vfl.Known:
   """Returns what an attack is granted; `labels` are those of the whole pool."""
   joint = joint_of(setup, attacker)
   source = joint.source
-  rows, pool = _labelled(setup, trial), _unlabelled(setup, trial)
+  rows, pool = _label_rows(setup, trial), _pool_rows(setup, trial)
   one_hot = np.eye(source.num_classes, dtype=np.float32)
   part = lambda rows: joint.part(source.take(rows))
   given = dict(
@@ -291,11 +291,11 @@ def _known(setup, attacker, trial) -> vfl.Known:
   return vfl.Known(
     num_classes=source.num_classes,
     batch_size=joint.draws.batch_size,
-    **grants.granted(attacker, given),
+    **grants.select(attacker, given),
   )
 
 
-def _labelled(setup, trial) -> np.ndarray:
+def _label_rows(setup, trial) -> np.ndarray:
   """Returns training rows whose labels the attacker knows, of each class.
 
   Raises:
@@ -314,7 +314,7 @@ def _labelled(setup, trial) -> np.ndarray:
   return np.concatenate([order[y[order] == k][:per_class] for k in classes])
 
 
-def _unlabelled(setup, trial) -> np.ndarray:
+def _pool_rows(setup, trial) -> np.ndarray:
   """Returns training rows whose labels the attacker does not know."""
   rows = np.arange(len(setup.joint.source.y))
-  return np.setdiff1d(rows, _labelled(setup, trial))
+  return np.setdiff1d(rows, _label_rows(setup, trial))

@@ -111,13 +111,13 @@ def _trial(joint, attackers, per_class):
   @jax.default_matmul_precision('highest')
   def trial(key, item, shared):
     batches, states = item
-    labelled = _labelled(joint, batches, per_class)
+    labelled = _label_batches(joint, batches, per_class)
     known = [
       vfl.Known(
         num_classes=joint.num_classes,
         batch_size=batches.mask.shape[1],
         num_rows=len(joint.source.y),
-        **grants.granted(
+        **grants.select(
           attacker, dict(bottom=vfl.bottom(joint.party), labelled=labelled)
         ),
       )
@@ -141,7 +141,7 @@ def _trial(joint, attackers, per_class):
       attack.infer(key, memory, own)[batches.index]
       for attack, memory, own in zip(lasting, memories, known)
     ]  # each [n, B, K]
-    judge = lambda args: batch_inference.judge(*args)
+    judge = lambda pair: batch_inference.judge(pair[0], pair[1])
     values = jax.lax.map(judge, (scores, batches.y))
     return jax.tree.map(lambda a: a.mean(0), values)
 
@@ -153,7 +153,7 @@ def _lasting(attack):
   return attack if over_time.remembers(attack) else over_time.average(attack)
 
 
-def _labelled(joint, batches, per_class) -> Labelled:
+def _label_batches(joint, batches, per_class) -> Labelled:
   """Returns rows of every batch whose labels may be granted, together."""
   x = batches.xs[joint.attacker]
   rows = lambda x, y: batch_inference.label_rows(x, y, per_class)

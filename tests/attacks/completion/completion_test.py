@@ -300,7 +300,7 @@ class ExperimentTest(parameterized.TestCase):
     config = _config(aux__per_class=3)
     setup = experiment.prepare(config)
     for trial in (0, 1):
-      rows = experiment._labelled(setup, trial)
+      rows = experiment._label_rows(setup, trial)
       rest = experiment._rest(setup, trial)
       np.testing.assert_array_equal(
         np.bincount(setup.source.y[rows]), np.full(10, 3)
@@ -309,13 +309,15 @@ class ExperimentTest(parameterized.TestCase):
         np.sort(np.append(rows, rest)), np.arange(len(setup.source.y))
       )
     self.assertFalse(
-      np.array_equal(*(np.sort(experiment._labelled(setup, t)) for t in (0, 1)))
+      np.array_equal(
+        *(np.sort(experiment._label_rows(setup, t)) for t in (0, 1))
+      )
     )
     spec = setup.specs[0]
-    known = experiment._known(setup, spec, setup.runs[None], 0)
+    known = experiment._grant(setup, spec, setup.runs[None], 0)
     mine = lambda rows: setup.runs[None].split(setup.source.take(rows))[0]
     rows, rest = (
-      experiment._labelled(setup, 0),
+      experiment._label_rows(setup, 0),
       experiment._rest(setup, 0),
     )
     np.testing.assert_array_equal(known.labelled.x, mine(rows))
