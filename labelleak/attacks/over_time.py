@@ -5,13 +5,14 @@ A party sees each row once an epoch. An attack that remembers returns scores
 scores a batch.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import base
+from labelleak import attacks, base
 from labelleak.base import Attack, InputError
 from labelleak.vfl import Known
 
@@ -24,7 +25,7 @@ class Memory(NamedTuple):
   Attributes:
     known: what the attack was granted.
     sums: [N, K] of the scores of each row.
-    counts: [N] how often a row was seen.
+    counts: [N] views that a row was in.
   """
 
   known: Known
@@ -32,19 +33,28 @@ class Memory(NamedTuple):
   counts: chex.Array
 
 
-def average(attack: Attack) -> Attack:
-  """Returns an attack that keeps the mean of its scores for each row.
+def average(attack: Attack | str | Mapping[str, Any]) -> Attack:
+  """Builds an attack that keeps the mean of its scores for each row.
 
-  With several epochs a defense's noise is averaged, too. Rows never seen score
-  0. What the attack draws follows from the key of the pass that it observes.
+  With several epochs a defense's noise is averaged, too. Rows that no view was
+  of score 0. What the attack draws follows from the key of the pass that it
+  observes. Memory is [N, K], however many views there are.
 
   Args:
-    attack: of an instant, that returns scores [B, K]. Its views must say which
-      rows they are of (`index`), its `Known` how many there are (`num_rows`).
+    attack: of an instant, that returns scores [B, K]; or its name, with
+      arguments as a dict. Its views must say which rows they are of (`index`),
+      its `Known` how many there are (`num_rows`).
 
   Raises:
-    InputError: (init) `num_rows` was not granted.
+    InputError: no such attack, or one that remembers by itself. (init)
+      `num_rows` was not granted.
   """
+  attack = attacks.build(attack)
+  if remembers(attack):
+    raise InputError(
+      'an average over views is of an attack of an instant, and this one'
+      ' remembers by itself; use it as it is.'
+    )
 
   def init(known):
     if known.num_rows is None:
@@ -57,14 +67,16 @@ def average(attack: Attack) -> Attack:
 
   def observe(memory, view):
     key = jax.random.fold_in(view.key, _ATTACK)
-    own = attack.observe(attack.init(memory.known), view)
-    scores = attack.infer(key, own, memory.known)
+    scores = attack.infer(key, view, memory.known)
+    # Padding, at -1, is of no row.
+    rows = jnp.where(view.index < 0, len(memory.counts), view.index)
     return memory._replace(
-      sums=memory.sums.at[view.index].add(scores),
-      counts=memory.counts.at[view.index].add(1.0),
+      sums=memory.sums.at[rows].add(scores, mode='drop'),
+      counts=memory.counts.at[rows].add(1.0, mode='drop'),
     )
 
   def infer(key, memory, known):
+    del key, known
     return memory.sums / jnp.maximum(memory.counts, 1.0)[:, None]
 
   return base.Attack(infer, observe, init, attack.needs)

@@ -243,7 +243,7 @@ def _step(model, state, batch):
         key=keys[p],
         param_grads=revealed.result,
         cut_grads=revealed.message,
-        index=batch.index,
+        index=jnp.where(batch.mask > 0, batch.index, -1),
       )
     )
     link_states.append((tx_state, tamper_state))

@@ -20,8 +20,8 @@ class View(NamedTuple):
     key: of this very forward pass.
     param_grads: like variables['params'], of the mean loss.
     cut_grads: [B, D] of the mean loss; None where the link is sealed.
-    index: [B] rows of the data set, which all parties share; None where no
-      batch is observed.
+    index: [B] rows of the data set, which all parties share, -1 for padding;
+      None where no batch is observed.
   """
 
   x: chex.Array

@@ -55,6 +55,42 @@ class AverageTest(absltest.TestCase):
     np.testing.assert_allclose(scores[1], first[1], rtol=1e-6)
     np.testing.assert_allclose(scores[5], second[2], rtol=1e-6)
 
+  def test_padding_is_of_no_row(self):
+    view, known = _view(1, [5, 6, -1]), _known(num_rows=N)
+    scores = _run(self.average, [view, view], known)
+    rows = jnp.array([5, 6])
+    np.testing.assert_allclose(scores[rows], -view.cut_grads[:2], rtol=1e-6)
+    np.testing.assert_array_equal(scores[:5], 0.0)
+
+  def test_it_is_a_scan(self):
+    views = [_view(s, i) for s, i in ((1, [0, 1, 2]), (2, [2, 0, 5]))]
+    known = _known(num_rows=N)
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *views)
+    observe = lambda memory, view: (self.average.observe(memory, view), None)
+    memory, _ = jax.lax.scan(observe, self.average.init(known), stacked)
+    scanned = self.average.infer(KEY, memory, known)
+    np.testing.assert_allclose(
+      scanned, _run(self.average, views, known), rtol=1e-6
+    )
+
+  def test_the_attack_may_be_named(self):
+    spec = dict(name='scores.direct', rule='complement')
+    view, known = _view(1, [4, 0, 6]), _known(num_rows=N)
+    for attack in (
+      over_time.average(spec),
+      attacks.load('over_time.average', attack=spec),
+    ):
+      scores = _run(attack, [view], known)
+      np.testing.assert_array_equal(scores[view.index], view.cut_grads)
+    for wrong, message in (
+      ('scores.dirct', "'scores.dirct'"),
+      (dict(rule='argmin'), 'lacks a name'),
+      ('backdoor.backdoor', 'infers nothing'),
+      (self.average, 'remembers by itself'),
+    ):
+      with self.assertRaisesRegex(base.InputError, message):
+        over_time.average(wrong)
+
   def test_a_guess_is_drawn_anew_at_every_view(self):
     guess = over_time.average(attacks.load('scores.random'))
     views = [_view(seed, [0, 1, 2]) for seed in range(400)]
