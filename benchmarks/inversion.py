@@ -5,7 +5,7 @@
 The first step of vertical FL on real halves of 14x28, MLP 392-32-10 a party,
 sum of the logits, sealed link; float32.
 
-1. `inversion.invert`, the Adam form, against the same algorithm in PyTorch as
+1. `restarts.invert`, the Adam form, against the same algorithm in PyTorch as
    published: autograd's second derivative through the bottom model, here with
    respect to the dummies only (`backward`, as released, also fills the model's
    gradients). MNIST, B = 1024 and 2048. Both sides start from the same weights
@@ -34,7 +34,7 @@ import optax
 import torch
 
 from labelleak import attacks, data, he, metrics, models, registry, vfl
-from labelleak.attacks import inversion
+from labelleak.attacks.inversion import guesses, restarts
 from labelleak.base import Batch
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -55,7 +55,7 @@ flags.DEFINE_string(
 K = 10
 PUBLISHED = 10_000  # iterations
 CHECKED = 20  # iterations after which both sides must agree
-ADAM = inversion.FORMS['adam']
+ADAM = guesses.FORMS['adam']
 GREY = dict(grey=True, crop=28)  # CIFAR-10 as two halves of 14x28
 
 
@@ -133,10 +133,10 @@ def against_torch(size):
   """One batch size of part 1."""
   print(f'MNIST, B={size}, {FLAGS.iterations} iterations', flush=True)
   view, known, _ = view_of('mnist', size)
-  guess = inversion.draw(jax.random.key(1), view.h, K, 'sum')
+  guess = guesses.draw(jax.random.key(1), view.h, K, 'sum')
 
   def ours(iterations):
-    return lambda guess, view: inversion.invert(
+    return lambda guess, view: restarts.invert(
       guess, view, known, ADAM, iterations
     )
 

@@ -354,8 +354,8 @@ def check_needs(
       )
 
 
-def jit_once(function: Callable) -> Callable:
-  """`jax.jit` for what runs once, such as drawing a model's variables.
+def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Compiles what runs once, such as drawing a model's variables: `jax.jit`.
 
   XLA:CPU unrolls every draw of random numbers and compiles for minutes what
   runs for milliseconds. Without LLVM's optimisations that takes seconds; values

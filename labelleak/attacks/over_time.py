@@ -83,5 +83,5 @@ def average(attack: Attack | str | Mapping[str, Any]) -> Attack:
 
 
 def remembers(attack: Attack) -> bool:
-  """Whether an attack keeps more than the last view."""
+  """Returns whether an attack keeps more than the last view."""
   return attack.observe is not base.keep_last

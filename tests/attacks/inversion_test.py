@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from labelleak import attacks, data, he, metrics, models, registry, vfl
-from labelleak.attacks import inversion
+from labelleak.attacks.inversion import guesses, matching, restarts
 from labelleak.base import Batch, InputError
 from labelleak.vfl import Known
 
@@ -90,15 +90,15 @@ def _pullback(view, known):
 def _loss(view, known):
   pullback = _pullback(view, known)
   return jax.jit(
-    lambda cut, grads: inversion.matching_loss(pullback, cut, grads)
+    lambda cut, grads: matching.matching_loss(pullback, cut, grads)
   )
 
 
 # Settings are static: tests that share them share the compiled loop.
-_invert = jax.jit(inversion.invert, static_argnums=(3, 4))
+_invert = jax.jit(restarts.invert, static_argnums=(3, 4))
 
 
-_start = jax.jit(inversion.draw, static_argnums=(2, 3))
+_start = jax.jit(guesses.draw, static_argnums=(2, 3))
 
 
 def _guess(seed, view, top='sum'):
@@ -135,13 +135,13 @@ class MatchingLossTest(parameterized.TestCase):
   def test_value_and_gradient_are_those_of_double_backprop(self, form, top):
     view, known, _ = _view()
     pullback = _pullback(view, known)
-    setting = inversion.FORMS[form]
+    setting = guesses.FORMS[form]
     scale = 1.0 if form == 'adam' else B
     grads = jax.tree.map(lambda g: scale * g, view.param_grads)
 
     def once(dummies):
-      cut = inversion.dummy_cut(setting, view.h, dummies)
-      return inversion.matching_loss(pullback, cut, grads)
+      cut = guesses.dummy_cut(setting, view.h, dummies)
+      return matching.matching_loss(pullback, cut, grads)
 
     twice = lambda dummies: _twice(dummies, view, known, form)
     guess = _guess(3, view, top)
@@ -168,7 +168,7 @@ class TransposedJacobianTest(parameterized.TestCase):
 
     @wrap
     def both(view, cut, tree):
-      transposed = inversion.transposed_jacobian(view, known)
+      transposed = matching.transposed_jacobian(view, known)
       pulled, back = jax.vjp(transposed, cut)
       return pulled, back(tree)[0]
 
@@ -183,7 +183,7 @@ class TransposedJacobianTest(parameterized.TestCase):
     if jax.default_backend() != 'cpu':
       self.skipTest('what the layout is about')
     view, known, _ = _view()
-    setting = inversion.FORMS['adam'], 10
+    setting = guesses.FORMS['adam'], 10
     text = _invert.lower(_guess(0, view), view, known, *setting).compile()
     lines = [line for line in text.as_text().splitlines() if ' dot(' in line]
     loop = [line for line in lines if '/while/body/' in line]
@@ -203,7 +203,7 @@ class BatchTest(parameterized.TestCase):
 
   def test_descent_goes_down_and_leaks(self):
     view, known, y = _view(4)
-    form, guess = inversion.FORMS['descent'], _guess(0, view)
+    form, guess = guesses.FORMS['descent'], _guess(0, view)
     begin = _invert(guess, view, known, form, 1)
     end = _invert(guess, view, known, form, 4000)
     self.assertLess(end.residual, 0.1 * begin.residual)
@@ -213,7 +213,7 @@ class BatchTest(parameterized.TestCase):
   def test_a_linear_top_serves_embeddings_of_any_width(self):
     view, known, _ = _view(out=K + 2)
     known = Known(num_classes=K, batch_size=B, bottom=known.bottom)
-    form, guess = inversion.FORMS['adam'], _guess(0, view, 'linear')
+    form, guess = guesses.FORMS['adam'], _guess(0, view, 'linear')
     begin = _invert(guess, view, known, form, 1)
     end = _invert(guess, view, known, form, 200)
     self.assertEqual(end.scores.shape, (B, K))
@@ -230,7 +230,7 @@ class BatchTest(parameterized.TestCase):
     shuffled = view._replace(x=view.x[order], h=view.h[order])
     guess = _guess(1, view)
     guess_shuffled = jax.tree.map(lambda a: a[order], guess)
-    form = inversion.FORMS['adam']
+    form = guesses.FORMS['adam']
     straight = _invert(guess, view, known, form, 20)
     moved = _invert(guess_shuffled, shuffled, known, form, 20)
     np.testing.assert_allclose(moved.scores, straight.scores[order], atol=1e-4)
@@ -241,7 +241,7 @@ class BatchTest(parameterized.TestCase):
     key = jax.random.key(7)
     infer = attacks.load('inversion.batch', steps=20, restarts=3).infer
     scores = jax.jit(infer)(key, view, known)
-    form = inversion.FORMS['adam']
+    form = guesses.FORMS['adam']
     starts = [_start(k, view.h, K, 'sum') for k in jax.random.split(key, 3)]
     ends = [_invert(guess, view, known, form, 20) for guess in starts]
     best = min(ends, key=lambda end: float(end.residual))
@@ -252,7 +252,7 @@ class BatchTest(parameterized.TestCase):
 
   def test_no_matmul_is_rounded(self):
     view, known, _ = _view()
-    setting = inversion.FORMS['adam'], 10
+    setting = guesses.FORMS['adam'], 10
     text = _invert.lower(_guess(0, view), view, known, *setting).as_text()
     dots = [line for line in text.splitlines() if 'stablehlo.dot' in line]
     self.assertGreaterEqual(len(dots), 6)
@@ -260,11 +260,11 @@ class BatchTest(parameterized.TestCase):
       self.assertIn('HIGHEST, HIGHEST', line)
 
   def test_a_restart_that_diverged_loses(self):
-    found = inversion.Inversion(
+    found = restarts.Inversion(
       jnp.arange(3.0)[:, None, None] * jnp.ones((3, B, K)),
       jnp.array([jnp.nan, 0.2, 0.1]),
     )
-    self.assertEqual(inversion.closest(found).scores[0, 0], 2.0)
+    self.assertEqual(restarts.closest(found).scores[0, 0], 2.0)
 
   def test_a_gradient_of_noise_gives_chance(self):
     view, known, _ = _view(8, size=200)
@@ -273,7 +273,7 @@ class BatchTest(parameterized.TestCase):
       view.param_grads,
     )
     view = view._replace(param_grads=noise)
-    guess, form = _guess(0, view), inversion.FORMS['adam']
+    guess, form = _guess(0, view), guesses.FORMS['adam']
     scores = _invert(guess, view, known, form, 300).scores
     y = jnp.eye(K)[np.random.default_rng(10).integers(0, K, 200)]
     accuracy = float(metrics.label_accuracy(scores, y))
@@ -326,7 +326,7 @@ class TorchTest(parameterized.TestCase):
     view = vfl.View(jnp.array(x), h, {'params': params}, key, grads, None)
     known = Known(num_classes=K, batch_size=B, bottom=bottom)
     guess = _guess(12, view)
-    setting = inversion.FORMS[form]._replace(lr=rate)
+    setting = guesses.FORMS[form]._replace(lr=rate)
     found = _invert(guess, view, known, setting, steps)
 
     tensors = [torch.tensor(params[n], requires_grad=True) for n in names]

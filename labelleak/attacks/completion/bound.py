@@ -29,27 +29,27 @@ def supervised(
   )
 
   def check(known):
-    held = known.pool.size
-    if batch_size > held:
+    size = known.pool.size
+    if batch_size > size:
       raise InputError(
-        f'batch_size={batch_size} exceeds {held} rows; lower it.'
+        f'batch_size={batch_size} exceeds {size} rows; lower it.'
       )
-    if len(known.labels) != held:
+    if len(known.labels) != size:
       raise InputError(
         f'completion.supervised was granted {len(known.labels)} labels of'
-        f' {held} rows; grant those of all.'
+        f' {size} rows; grant those of all.'
       )
 
   def fit(key, view, known, callback):
     del view
-    held = known.pool.size
+    size = known.pool.size
     bottom_key, key, order_key = jax.random.split(key, 3)
     bottom = training.draw_bottom(bottom_key, known)
     seed = batches.seed_of(order_key)
     learner = learners.supervised(known.party, known.num_classes, options)
 
     def draw(numbers):
-      rows = train.whole_batches(held, batch_size, numbers, seed)
+      rows = train.whole_batches(size, batch_size, numbers, seed)
       x = batches.take_rows(known.pool, rows)
       return x, np.asarray(known.labels)[rows]
 
@@ -59,7 +59,7 @@ def supervised(
       bottom,
       draw,
       epochs=epochs,
-      steps=held // batch_size,
+      steps=size // batch_size,
       callback=callback,
     )
 

@@ -44,8 +44,8 @@ def forward(
     logits [B, K], new variables of bottom and head.
   """
   h, bottom = party.apply(bottom, x, train=True, key=key, **inputs)
-  rest = [name for name in top if name != 'params']
-  logits, updated = head.apply(top, h, train=True, mutable=rest)
+  frozen = [name for name in top if name != 'params']
+  logits, updated = head.apply(top, h, train=True, mutable=frozen)
   return logits, bottom, {**top, **updated}
 
 
@@ -64,17 +64,17 @@ def logits_of(
 def join_trees(bottom: Variables, top: Variables) -> tuple[Variables, dict]:
   """Joins variables of bottom and head to one dict of collections, and {}."""
   names = dict.fromkeys([*bottom, *top])
-  own = {
+  trained = {
     name: dict(bottom=bottom.get(name, {}), head=top.get(name, {}))
     for name in names
   }
-  return own, {}
+  return trained, {}
 
 
-def split_tree(own: Variables, rest: dict) -> tuple[Variables, Variables]:
+def split_tree(trained: Variables, frozen: dict) -> tuple[Variables, Variables]:
   """Splits what `join_trees` joined into bottom and head."""
-  del rest
+  del frozen
   return tuple(
-    {name: both[part] for name, both in own.items() if both[part]}
+    {name: both[part] for name, both in trained.items() if both[part]}
     for part in ('bottom', 'head')
   )

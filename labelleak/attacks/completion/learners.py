@@ -99,23 +99,23 @@ def semi_supervised(
   head = _head(options, num_classes)
   split, join = _HALVES[options.tune]
 
-  def apply(own, rest, x, key):
-    bottom, top = join(own, rest)
+  def apply(trained, frozen, x, key):
+    bottom, top = join(trained, frozen)
     logits, bottom, top = halves.forward(party, head, bottom, top, x, key)
-    own, rest = split(bottom, top)
-    return logits, own, rest
+    trained, frozen = split(bottom, top)
+    return logits, trained, frozen
 
   core = _mixmatch(options, apply)
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
     top = halves.init_head(party, head, head_key, variables, x)
-    own, rest = split(variables, top)
-    return core.init(key, own, rest)
+    trained, frozen = split(variables, top)
+    return core.init(key, trained, frozen)
 
   def predict(state, variables, x):
-    _, rest = split(variables, {})
-    bottom, top = join(state.average, rest)
+    _, frozen = split(variables, {})
+    bottom, top = join(state.average, frozen)
     return halves.logits_of(party, head, bottom, top, x)
 
   return Learner(base.jit_once(init), core.step, jax.jit(predict))
@@ -134,16 +134,16 @@ def supervised(
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
     top = halves.init_head(party, head, head_key, variables, x)
-    own, _ = halves.join_trees(variables, top)
-    opt_state = party.tx.init(own['params'])
-    return own, opt_state, key, jnp.zeros((), jnp.int32)
+    trained, _ = halves.join_trees(variables, top)
+    opt_state = party.tx.init(trained['params'])
+    return trained, opt_state, key, jnp.zeros((), jnp.int32)
 
   def step(state, batch):
-    own, opt_state, key, count = state
+    trained, opt_state, key, count = state
     x, y = batch
 
     def loss_fn(params):
-      bottom, top = halves.split_tree({**own, 'params': params}, {})
+      bottom, top = halves.split_tree({**trained, 'params': params}, {})
       step_key = jax.random.fold_in(key, count)
       logits, bottom, top = halves.forward(
         party, head, bottom, top, x, step_key
@@ -152,11 +152,11 @@ def supervised(
       return loss, halves.join_trees(bottom, top)[0]
 
     grad = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, updated), grads = grad(own['params'])
-    updates, opt_state = party.tx.update(grads, opt_state, own['params'])
-    params = optax.apply_updates(own['params'], updates)
-    own = {**updated, 'params': params}
-    return (own, opt_state, key, count + 1), dict(loss=loss)
+    (loss, updated), grads = grad(trained['params'])
+    updates, opt_state = party.tx.update(grads, opt_state, trained['params'])
+    params = optax.apply_updates(trained['params'], updates)
+    trained = {**updated, 'params': params}
+    return (trained, opt_state, key, count + 1), dict(loss=loss)
 
   def predict(state, variables, x):
     del variables
@@ -190,11 +190,11 @@ def _head(options, num_classes):
   )
 
 
-# How (bottom, head) becomes `mixmatch`'s (own, rest), and back.
+# How (bottom, head) becomes `mixmatch`'s (trained, frozen), and back.
 _HALVES = {
   'all': (halves.join_trees, halves.split_tree),
   'head': (
     lambda bottom, top: (top, bottom),
-    lambda own, rest: (rest, own),
+    lambda trained, frozen: (frozen, trained),
   ),
 }

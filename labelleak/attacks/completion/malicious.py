@@ -93,7 +93,7 @@ def accelerate(
     return (1 - momentum) * g if reading == 'printed' else g
 
   def later(g, last, m):
-    """One leaf's step u after the first one."""
+    """Returns one leaf's step u after the first one."""
     if reading == 'printed':
       v = momentum * last + (1 - momentum) * g
       return jnp.where(last == 0, v, scale(v, last) * last)

@@ -12,11 +12,11 @@ takes B labelled and B unlabelled examples:
 Then the optimizer steps, the average follows and the model decays. The model
 that predicts is the average.
 
-A model is a function of two trees, `own` and `rest`. Both hold Flax's
-collections. Of `own`, which has 'params', the parameters are trained and
+A model is a function of two trees, `trained` and `frozen`. Both hold Flax's
+collections. Of `trained`, which has 'params', the parameters are trained and
 everything is averaged and decayed, statistics of batch norm included, as in the
-release. `rest` is neither, but its statistics drift while training: predictions
-use the `rest` that training began with.
+release. `frozen` is neither, but its statistics drift while training:
+predictions use the `frozen` that training began with.
 """
 
 from collections.abc import Callable
@@ -49,16 +49,16 @@ class State(NamedTuple):
   """What training carries from step to step.
 
   Attributes:
-    own: {'params': ..., 'batch_stats': ...}, trained and averaged.
-    rest: what only drifts.
-    average: like own.
-    opt_state: of own['params'].
+    trained: {'params': ..., 'batch_stats': ...}, trained and averaged.
+    frozen: what only drifts.
+    average: like trained.
+    opt_state: of trained['params'].
     key: constant; steps fold in their number.
     count: [] steps done.
   """
 
-  own: chex.ArrayTree
-  rest: chex.ArrayTree
+  trained: chex.ArrayTree
+  frozen: chex.ArrayTree
   average: chex.ArrayTree
   opt_state: chex.ArrayTree
   key: chex.PRNGKey
@@ -70,19 +70,19 @@ class Apply(Protocol):
 
   def __call__(
     self,
-    own: chex.ArrayTree,
-    rest: chex.ArrayTree,
+    trained: chex.ArrayTree,
+    frozen: chex.ArrayTree,
     x: chex.Array,
     key: chex.PRNGKey,
   ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
-    """Returns logits [B, K] of x [B, ...], own and rest with new statistics."""
+    """Returns logits [B, K] of x [B, ...], and both trees, changed."""
 
 
 class MixMatch(NamedTuple):
   """Pure functions, in the order of `lax.scan`.
 
   Attributes:
-    init: (key, own, rest) -> State.
+    init: (key, trained, frozen) -> State.
     step: (State, Batch) -> (State, {'loss': []}).
   """
 
@@ -160,15 +160,15 @@ def mixmatch(
   """Builds the training step of a model; defaults are the published ones.
 
   Args:
-    apply: (own, rest, x [B, ...], key) -> (logits [B, K], own, rest), in
-      training mode; what it returns holds the new statistics.
-    tx: on own['params']; the release has Adam at 2e-3.
+    apply: (trained, frozen, x [B, ...], key) -> (logits [B, K], trained,
+      frozen), in training mode; what it returns holds the new statistics.
+    tx: on trained['params']; the release has Adam at 2e-3.
     steps: of the whole training, over which the weight ramps up from 0.
     temperature: T of the guesses.
     alpha: of the Beta distribution.
     weight: lambda_u, of the unlabelled loss at the end.
     ema: share of itself that the average keeps in a step.
-    decay: share of `own` that a step takes away; the release has .02 lr.
+    decay: share of `trained` that a step takes away; the release has .02 lr.
     per_pair: see `mix`.
 
   Raises:
@@ -186,49 +186,53 @@ def mixmatch(
     if not fits:
       raise InputError(f'{name}={value} is out of its range; change it.')
 
-  def init(key, own, rest):
-    opt_state = tx.init(own['params'])
-    return State(own, rest, own, opt_state, key, jnp.zeros((), jnp.int32))
+  def init(key, trained, frozen):
+    opt_state = tx.init(trained['params'])
+    return State(
+      trained, frozen, trained, opt_state, key, jnp.zeros((), jnp.int32)
+    )
 
   def step(state, batch):
     _check(batch)
     key = jax.random.fold_in(state.key, state.count)
     mix_key, *keys = jax.random.split(key, 4)
-    logits, own, rest = apply(state.own, state.rest, batch.u, keys[0])
+    logits, trained, frozen = apply(
+      state.trained, state.frozen, batch.u, keys[0]
+    )
     q = jax.lax.stop_gradient(sharpen(jax.nn.softmax(logits), temperature))
     x = jnp.concatenate([batch.x, batch.u])
     p = jnp.concatenate([batch.y, q])
     x, p = mix(mix_key, (x, p), alpha, per_pair)
     ramp = jnp.clip(state.count / steps, 0.0, 1.0)
     loss_fn = functools.partial(
-      _loss, apply, own, rest, x, p, keys[1:], weight * ramp
+      _loss, apply, trained, frozen, x, p, keys[1:], weight * ramp
     )
     grad = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (own, rest)), grads = grad(own['params'])
-    params = own['params']
+    (loss, (trained, frozen)), grads = grad(trained['params'])
+    params = trained['params']
     updates, opt_state = tx.update(grads, state.opt_state, params)
-    own = {**own, 'params': optax.apply_updates(params, updates)}
+    trained = {**trained, 'params': optax.apply_updates(params, updates)}
     average = jax.tree.map(
-      lambda a, b: ema * a + (1 - ema) * b, state.average, own
+      lambda a, b: ema * a + (1 - ema) * b, state.average, trained
     )
-    own = jax.tree.map(lambda a: (1 - decay) * a, own)
+    trained = jax.tree.map(lambda a: (1 - decay) * a, trained)
     count = state.count + 1
-    state = State(own, rest, average, opt_state, state.key, count)
+    state = State(trained, frozen, average, opt_state, state.key, count)
     return state, dict(loss=loss)
 
   return MixMatch(init, step)
 
 
-def _loss(apply, own, rest, x, p, keys, weight, params):
+def _loss(apply, trained, frozen, x, p, keys, weight, params):
   """Returns the loss of mixed x [2B, ...] and labels p, and the new trees."""
-  own = {**own, 'params': params}
+  trained = {**trained, 'params': params}
   one, other = interleave(*jnp.split(x, 2))
-  one, own, rest = apply(own, rest, one, keys[0])
-  other, own, rest = apply(own, rest, other, keys[1])
+  one, trained, frozen = apply(trained, frozen, one, keys[0])
+  other, trained, frozen = apply(trained, frozen, other, keys[1])
   first, second = jnp.split(p, 2)
   logits, guesses = interleave(one, other)
   labelled, unlabelled = losses(logits, first, guesses, second)
-  return labelled + weight * unlabelled, (own, rest)
+  return labelled + weight * unlabelled, (trained, frozen)
 
 
 def _check(batch):

@@ -50,20 +50,20 @@ class Apply(Protocol):
 
   def __call__(
     self,
-    own: chex.ArrayTree,
-    rest: chex.ArrayTree,
+    trained: chex.ArrayTree,
+    frozen: chex.ArrayTree,
     x: chex.Array,
     key: chex.PRNGKey,
     mix: Optional[bert.Mix],
   ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
-    """Returns logits [B, K] of tokens [B, L], own and rest; see `mixmatch`."""
+    """Returns logits [B, K] of tokens [B, L], and both trees, changed."""
 
 
 class MixText(NamedTuple):
   """Pure functions, in the order of `lax.scan`; the states of `mixmatch`.
 
   Attributes:
-    init: (key, own, rest) -> mixmatch.State.
+    init: (key, trained, frozen) -> mixmatch.State.
     step: (State, Batch) -> (State, {'loss': []}).
   """
 
@@ -91,9 +91,10 @@ def mixtext(
   The model that predicts is the trained one: `average` follows it exactly.
 
   Args:
-    apply: (own, rest, tokens [B, L], key, mix or None) -> (logits [B, K], own,
-      rest), in training mode; mix is `bert.Mix`. See `mixmatch` for the trees.
-    tx: on own['params']; see `optimizer`.
+    apply: (trained, frozen, tokens [B, L], key, mix or None) -> (logits [B, K],
+      trained, frozen), in training mode; mix is `bert.Mix`. See `mixmatch` for
+      the trees.
+    tx: on trained['params']; see `optimizer`.
     steps: of the whole training, over which the weight ramps up from 0.
     mix_layers: blocks, from 1, of which a step draws one to mix past.
     temperature: T of the guesses.
@@ -121,20 +122,20 @@ def mixtext(
     if not fits:
       raise InputError(f'{name}={value} is out of its range; change it.')
 
-  def init(key, own, rest):
-    opt_state = tx.init(own['params'])
+  def init(key, trained, frozen):
+    opt_state = tx.init(trained['params'])
     count = jnp.zeros((), jnp.int32)
-    return mixmatch.State(own, rest, own, opt_state, key, count)
+    return mixmatch.State(trained, frozen, trained, opt_state, key, count)
 
   def guess(state, views, key):
-    """q [U, K] of views [V, U, L]."""
+    """Guesses q [U, K] of views [V, U, L]."""
     weights = jnp.array(trusted or (0.0,) * (len(views) - 1) + (1.0,))
     if len(weights) != len(views):
       raise InputError(
         f'trusted={trusted} must weigh {len(views)} views; change it.'
       )
     flat = views.reshape(-1, views.shape[-1])
-    logits, _, _ = apply(state.own, state.rest, flat, key, None)
+    logits, _, _ = apply(state.trained, state.frozen, flat, key, None)
     p = jax.nn.softmax(logits).reshape(*views.shape[:2], -1)
     mean = jnp.einsum('v,vuk->uk', weights / weights.sum(), p)
     return jax.lax.stop_gradient(mixmatch.sharpen(mean, temperature))
@@ -148,25 +149,29 @@ def mixtext(
     ramp = jnp.clip(state.count / steps, 0.0, 1.0)
 
     def loss_fn(params):
-      own = {**state.own, 'params': params}
+      trained = {**state.trained, 'params': params}
       order, mix = _draw(draw_key, texts, mix_layers, alpha)
-      logits, own, rest = apply(own, state.rest, texts, keys[0], mix)
+      logits, trained, frozen = apply(
+        trained, state.frozen, texts, keys[0], mix
+      )
       p = mix.share * targets + (1 - mix.share) * targets[order]
       labelled, unlabelled = losses(logits, p, len(batch.x))
       loss = labelled + ramp * weight * unlabelled
       if hinge:
-        plain, own, rest = apply(own, rest, batch.u[-1], keys[1], None)
+        plain, trained, frozen = apply(
+          trained, frozen, batch.u[-1], keys[1], None
+        )
         entropy = jax.scipy.special.entr(jax.nn.softmax(plain)).sum(-1)
         loss += ramp * hinge * jnp.maximum(entropy - margin, 0.0).mean()
-      return loss, (own, rest)
+      return loss, (trained, frozen)
 
     grad = jax.value_and_grad(loss_fn, has_aux=True)
-    params = state.own['params']
-    (loss, (own, rest)), grads = grad(params)
+    params = state.trained['params']
+    (loss, (trained, frozen)), grads = grad(params)
     updates, opt_state = tx.update(grads, state.opt_state, params)
-    own = {**own, 'params': optax.apply_updates(params, updates)}
+    trained = {**trained, 'params': optax.apply_updates(params, updates)}
     state = mixmatch.State(
-      own, rest, own, opt_state, state.key, state.count + 1
+      trained, frozen, trained, opt_state, state.key, state.count + 1
     )
     return state, dict(loss=loss)
 

@@ -11,73 +11,45 @@ and cannot be mixed, by MixText (`mixtext`): a BERT bottom mixes hidden states.
                    calling that
 
 so that the published numbers are of the last, whatever the bottom learned.
-All of the model is trained. Arguments are the fields of `Options`; grants, and
-what is returned, are those of `completion`.
+All of the model is trained. Arguments are the fields of
+`text_learners.Options`; grants, and what is returned, are those of
+`completion`.
 """
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple, Optional
+from typing import Optional
 
 import chex
 import jax
 import numpy as np
 
-from labelleak import base, train, vfl
+from labelleak import base, vfl
 from labelleak.attacks.completion import (
   batches,
-  halves,
-  learners,
   malicious,
-  mixtext,
+  text_learners,
   training,
 )
 from labelleak.base import Completion, InputError
-from labelleak.models import mlp, weights
+from labelleak.models import weights
 
 # (key, view, known) -> variables of the bottom that learning starts from
 Start = Callable[[chex.PRNGKey, vfl.View, vfl.Known], chex.ArrayTree]
-
-
-class Options(NamedTuple):
-  """Hyperparameters; the defaults are those of the released code.
-
-  Attributes:
-    mix_layers, temperature, alpha, weight, hinge, margin: see
-      `mixtext.mixtext`.
-    encoder_lr, head_lr: see `mixtext.optimizer`.
-    batch_size: B, of labelled texts.
-    unlabelled: U, of other ones.
-    epochs: how many.
-    iterations: steps of an epoch.
-  """
-
-  mix_layers: tuple[int, ...] = (7, 9, 12)
-  temperature: float = 0.5
-  alpha: float = 16.0
-  weight: float = 1.0
-  hinge: float = 0.0
-  margin: float = 0.7
-  encoder_lr: float = 5e-6
-  head_lr: float = 5e-4
-  batch_size: int = 2
-  unlabelled: int = 4
-  epochs: int = 10
-  iterations: int = 1000
 
 
 def passive(**options) -> Completion:
   """Builds the completion of the view's bottom, an inference head on it.
 
   Args:
-    **options: fields of `Options`.
+    **options: fields of `text_learners.Options`.
 
   Raises:
     InputError: an unknown or wrong option. (check) There are fewer labels or
       rows than a batch has, or the bottom mixes no hidden states.
   """
   start = lambda key, view, known: view.variables
-  return _completion('passive', _options(**options), start)
+  return _completion('passive', text_learners.options(**options), start)
 
 
 def active(
@@ -92,7 +64,7 @@ def active(
 
   Args:
     reading, gamma, r_min, r_max: see `malicious.accelerate`.
-    **options: fields of `Options`.
+    **options: fields of `text_learners.Options`.
 
   Raises:
     InputError: see `passive` and `malicious.accelerate`.
@@ -110,7 +82,7 @@ def semi_supervised(*, path: Optional[str] = None, **options) -> Completion:
 
   Args:
     path: of pretrained weights, see `models.weights.load`; None draws them.
-    **options: fields of `Options`.
+    **options: fields of `text_learners.Options`.
 
   Raises:
     InputError: see `passive`; `path` holds no such model.
@@ -121,36 +93,27 @@ def semi_supervised(*, path: Optional[str] = None, **options) -> Completion:
     fresh = training.draw_bottom(key, known)
     return weights.load(path, fresh, head='fresh') if path else fresh
 
-  options = _options(**options)
+  options = text_learners.options(**options)
   return _completion('semi_supervised', options, start, headless=True)
 
 
 def _completion(
-  name: str, options: Options, start: Start, headless: bool = False
+  name: str,
+  options: text_learners.Options,
+  start: Start,
+  headless: bool = False,
 ) -> Completion:
   """Builds a completion by MixText, with an inference head or without."""
-  learner_of = lambda known: _learner(
+  learner_of = lambda known: text_learners.learner(
     known.party, known.num_classes, options, headless
   )
-
-  def draw(known, numbers, seed):
-    labelled_rows, rows = (
-      train.whole_batches(num, size, numbers, (*seed, which))
-      for which, (num, size) in enumerate(
-        (
-          (len(known.labelled.x), options.batch_size),
-          (known.pool.size, options.unlabelled),
-        )
-      )
-    )
-    x, y = (np.asarray(a)[labelled_rows] for a in known.labelled)
-    return mixtext.Batch(x, y, batches.take_rows(known.pool, rows)[:, None])
+  draw = functools.partial(text_learners.draw, options)
 
   def check(known):
-    x, held = known.labelled.x, known.pool.size
+    x = known.labelled.x
     for size, num, what in (
       (options.batch_size, len(x), 'labelled texts'),
-      (options.unlabelled, held, 'rows of the pool'),
+      (options.unlabelled, known.pool.size, 'rows of the pool'),
     ):
       if size > num:
         raise InputError(f'a batch of {size} exceeds {num} {what}; lower it.')
@@ -186,70 +149,3 @@ def _completion(
     needs=('party', 'pool', 'labelled'),
     check=check,
   )
-
-
-@functools.lru_cache(maxsize=16)  # seeds share what is compiled
-def _learner(party, num_classes, options, headless):
-  """Builds MixText of a bottom; steps take its batches."""
-  head = mlp.inference_head(num_classes=num_classes)
-
-  def apply(own, rest, x, key, mix):
-    bottom, top = halves.split_tree(own, rest)
-    if headless:
-      logits, bottom = party.apply(bottom, x, train=True, key=key, mix=mix)
-    else:
-      logits, bottom, top = halves.forward(
-        party, head, bottom, top, x, key, mix=mix
-      )
-    own, rest = halves.join_trees(bottom, top)
-    return logits, own, rest
-
-  core = _mixtext(options, apply)
-
-  def init(key, variables, x):
-    head_key, key = jax.random.split(key)
-    top = {}
-    if not headless:
-      top = halves.init_head(party, head, head_key, variables, x)
-    own, rest = halves.join_trees(variables, top)
-    return core.init(key, own, rest)
-
-  def predict(state, variables, x):
-    del variables
-    bottom, top = halves.split_tree(state.own, state.rest)
-    if headless:
-      return party.apply(bottom, x, train=False, key=None)[0]
-    return halves.logits_of(party, head, bottom, top, x)
-
-  return learners.Learner(base.jit_once(init), core.step, jax.jit(predict))
-
-
-def _mixtext(options, apply):
-  return mixtext.mixtext(
-    apply,
-    mixtext.optimizer(options.encoder_lr, options.head_lr),
-    steps=options.epochs * options.iterations,
-    mix_layers=options.mix_layers,
-    temperature=options.temperature,
-    alpha=options.alpha,
-    weight=options.weight,
-    hinge=options.hinge,
-    margin=options.margin,
-  )
-
-
-def _options(**given):
-  """Returns `Options` of valid values."""
-  for name in given:
-    if name not in Options._fields:
-      raise InputError(
-        f'texts takes no {name!r}; it takes: {", ".join(Options._fields)}.'
-      )
-  options = Options(**given)
-  options = options._replace(mix_layers=tuple(options.mix_layers))
-  positive = 'encoder_lr', 'head_lr', 'batch_size', 'unlabelled'
-  for name in (*positive, 'epochs', 'iterations'):
-    if not getattr(options, name) > 0:
-      raise InputError(f'{name}={getattr(options, name)} must be positive.')
-  _mixtext(options, None)
-  return options

@@ -74,12 +74,12 @@ def calibrated(
     )
     if known.labelled or not known.lr or known.steps == 1:
       return allocate(softmax)
-    replayed = lambda: _replay_counts(
+    replay_counts = lambda: _replay_counts(
       view, known, x[:replay], softmax, allocate, replays
     )
     # Replaying pays where the softmax moved by a part of what an example adds.
     large = softmax.shift > 0.05 / known.batch_size
-    return jax.lax.cond(large, replayed, lambda: allocate(softmax))
+    return jax.lax.cond(large, replay_counts, lambda: allocate(softmax))
 
   return attack(infer, name='counts.calibrated')
 

@@ -137,7 +137,9 @@ class StepTest(parameterized.TestCase):
     )
     loss, own, average = expected
     np.testing.assert_allclose(metrics['loss'], loss, rtol=1e-4)
-    np.testing.assert_allclose(state.own['params'], own, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+      state.trained['params'], own, rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(
       state.average['params'], average, rtol=1e-4, atol=1e-6
     )
@@ -178,11 +180,11 @@ class StepTest(parameterized.TestCase):
       passes += 3  # the guess and two groups
       passed = ema * passed + (1 - ema) * passes
       own, passes = own * (1 - decay), passes * (1 - decay)
-    np.testing.assert_allclose(state.own['params'], own, rtol=1e-5)
+    np.testing.assert_allclose(state.trained['params'], own, rtol=1e-5)
     np.testing.assert_allclose(state.average['params'], average, rtol=1e-5)
-    stats = [s['batch_stats']['passes'] for s in (state.own, state.average)]
+    stats = [s['batch_stats']['passes'] for s in (state.trained, state.average)]
     np.testing.assert_allclose(stats, [passes, passed], rtol=1e-5)
-    self.assertEqual(float(state.rest['passes']), 3 * num)  # never decayed
+    self.assertEqual(float(state.frozen['passes']), 3 * num)  # never decayed
 
   def test_the_ramp_reaches_the_weight_at_the_end(self):
     rng = np.random.default_rng(0)
@@ -218,9 +220,12 @@ class StepTest(parameterized.TestCase):
       moved, _ = core.step(state, batch)
     only = jax.grad(
       lambda w: optax.softmax_cross_entropy(batch.x @ w, batch.y).mean()
-    )(state.own['params'])
+    )(state.trained['params'])
     np.testing.assert_allclose(
-      moved.own['params'], state.own['params'] - only, rtol=1e-4, atol=1e-6
+      moved.trained['params'],
+      state.trained['params'] - only,
+      rtol=1e-4,
+      atol=1e-6,
     )
 
   def test_scan_and_vmap(self):

@@ -167,7 +167,7 @@ class StepTest(parameterized.TestCase):
         state, _ = jax.jit(
           lambda s, f=step: jax.lax.scan(f, s, jnp.arange(150))
         )(state)
-        chex.assert_trees_all_equal(state.average, state.own)
+        chex.assert_trees_all_equal(state.average, state.trained)
         logits, _, _ = linear(
           state.average, {}, jnp.asarray(x[1000:]), KEY, None
         )
@@ -207,7 +207,7 @@ class BertTest(absltest.TestCase):
     self.assertTrue(np.isfinite(float(found['loss'])))
     moved = jax.tree.map(
       lambda a, b: float(jnp.abs(a - b).max()),
-      state.own['params'],
+      state.trained['params'],
       variables['params'],
     )
     # Adam's first step is its rate wherever there is a gradient.
