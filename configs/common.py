@@ -138,7 +138,8 @@ def vfl(name):
       observed=dict(steps=1, epochs=1),  # of a training, by `tradeoff`
       optimizer=dict(name='adam', lr=1e-3),
       train=dict(
-        steps=0,  # before the attack
+        epochs=0,  # before the attack, or
+        steps=0,
         batch_size=128,
         shuffle=True,
         tested='test',  # split that accuracy is of
