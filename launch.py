@@ -53,9 +53,8 @@ def listing() -> str:
     module = importlib.import_module(f'configs.{path.stem}')
     for head in getattr(module, 'HEAD', ()):
       name = f'{path.name}:{head["arg"]}' if 'arg' in head else path.name
-      needs = ', '.join(head.get('needs', ()))
-      line = _LINE.format(name, head['table'], head.get('minutes', ''), needs)
-      lines.append(line.rstrip())
+      details = head['table'], head.get('minutes', ''), head.get('needs', '')
+      lines.append(_LINE.format(name, *details).rstrip())
   return '\n'.join((*lines, _NOTE))
 
 

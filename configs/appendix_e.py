@@ -1,15 +1,10 @@
 """Exploiting inferred labels: Appendix E of Fu et al., 100 seeds.
 
-Two parties learn the diagnosis (breast cancer Wisconsin); the passive one knows
-it for 40 training rows, infers it for all, and uses it to infer a feature that
-nobody shared: mean area, above or below its median (known for 40 rows). Columns
-are dealt as in the released code: seven means and seven standard errors to the
-attacker, the rest to the other, mean perimeter to nobody.
-
-What differs from the release, where 56 rows in file order are known, of which
-45 are malignant: known rows are drawn from both classes alike, training rows
-alone are scored, standardised and split at the median, and each trial is its
-own control.
+Two parties learn a diagnosis; the passive one infers it for all rows, and with
+it a feature that nobody shared: mean area, above or below its median. Columns
+are dealt as in the released code. Unlike there, known rows are drawn from both
+classes alike, training rows alone are scored, standardised and split at the
+median, and each trial is its own control.
 """
 
 from configs import common, completion, datasets
@@ -21,7 +16,7 @@ _AREA = 3
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, runlocal=False)
+  arg = common.parse_arg(arg)
   config = common.completion('appendix_e')
   config.experiment = 'vfl.property_inference'
   datasets.use(config, 'breast_cancer')

@@ -3,13 +3,13 @@
 Ten trials, each with its own target class and its own clean training beside the
 attacked ones (`none`). Forms of a batch: paired, each poisoned row has a row of
 the target class beside it; fallen, Algorithm 3 to the letter; appended, two
-rows more a step, as in the released code. All links are sealed. A `margin` is
-ours: it asks for more of the trigger than the loss does.
+rows more a step, as in the released code. A `margin` is ours: it asks for more
+of the trigger than the loss does.
 """
 
 from configs import common, datasets
 
-_MNIST, _CIFAR10 = dict(needs=('mnist',)), dict(needs=('cifar10',))
+_MNIST, _CIFAR10 = dict(needs='mnist'), dict(needs='cifar10')
 HEAD = (
   dict(table='BLI Figure 6, on digits', minutes=6),
   dict(arg='part=forms', table='BLI Figure 6, forms, on digits'),
@@ -23,7 +23,7 @@ HEAD = (
   dict(arg='part=cifar10', table='BLI Figure 6, a GPU', **_CIFAR10),
   dict(arg='part=cifar10_parties,small', table='BLI Figure 6', **_CIFAR10),
   dict(arg='part=cifar10_parties', table='BLI Figure 6, a GPU', **_CIFAR10),
-  dict(arg='part=nuswide', table='BLI Figure 6', needs=('nus_wide',)),
+  dict(arg='part=nuswide', table='BLI Figure 6', needs='nus_wide'),
 )
 _PARTS = (
   *('digits', 'forms', 'defenses', 'parties', 'mnist', 'mnist_forms'),
@@ -77,9 +77,8 @@ _DEFENSES = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', small=False, runlocal=False)
+  arg = common.parse_arg(arg, part=_PARTS, small=False)
   part = arg['part']
-  common.check_choice('part', part, _PARTS)
   config = common.poisoned('backdoor')
   if arg['runlocal']:
     config.poison.count = 100

@@ -11,7 +11,7 @@ from configs import common, datasets
 
 HEAD = (
   dict(table='BLI Algorithm 1', minutes=13),
-  dict(arg='part=mnist', table="VFLAIR's record", minutes=2, needs=('mnist',)),
+  dict(arg='part=mnist', table="VFLAIR's record", minutes=2, needs='mnist'),
 )
 _AGGREGATES = (
   dict(name='ideal'),
@@ -35,8 +35,7 @@ _MODELS = dict(name='mlp.linear'), dict(name='mlp.mlp2', width=4)
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='small', runlocal=False)
-  common.check_choice('part', arg['part'], ('small', 'mnist'))
+  arg = common.parse_arg(arg, part=('small', 'mnist'))
   config = common.vfl('black_boxed')
   config.experiment = 'vfl.training'
   config.attacks = ()

@@ -7,7 +7,7 @@ run); add it with --config.attacks. `part=step` attacks in mid-training.
 
 from configs import common, datasets
 
-_MNIST, _CIFAR10 = dict(needs=('mnist',)), dict(needs=('cifar10',))
+_MNIST, _CIFAR10 = dict(needs='mnist'), dict(needs='cifar10')
 HEAD = (
   dict(table='BLI Table 2, on digits', minutes=5),
   dict(arg='part=mnist', table="VFLAIR's record", minutes=1, **_MNIST),
@@ -34,9 +34,8 @@ _SIZES = {  # of the attacked batch
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', runlocal=False)
+  arg = common.parse_arg(arg, part=tuple(_SIZES))
   part = arg['part']
-  common.check_choice('part', part, tuple(_SIZES))
   config = common.vfl('bli')
   config.sweep = (('batch_size', _SIZES[part]),)
   if part in ('mnist', 'classes', 'step'):

@@ -1,17 +1,16 @@
 """Label codes: what CoAE does to labels, and who reads them all the same.
 
-The first part needs no data. The passive party of the others is shown its cut
-gradients, so that one run serves attacks that read them and attacks that read
-its own gradients alone; each attack that knows of the code stands beside the
-published one, which does not. `part=secrets` draws ten renamings.
+The passive party is shown its cut gradients, so that one run serves attacks
+that read them and attacks that read its own gradients alone; each attack that
+knows of the code stands beside the published one, which does not.
 """
 
 from configs import common, datasets
 
-_MNIST = dict(needs=('mnist',))
+_MNIST = dict(needs='mnist')
 HEAD = (
   dict(table='VFLAIR, shipped encoders', minutes=2),
-  dict(arg='part=figure9', table='BLI Figure 9', minutes=3, needs=('cifar10',)),
+  dict(arg='part=figure9', table='BLI Figure 9', minutes=3, needs='cifar10'),
   dict(arg='part=attacks', table='ours', **_MNIST),
   dict(arg='part=trained', table='ours', **_MNIST),
   dict(arg='part=accuracy', table='ours', **_MNIST),
@@ -69,9 +68,8 @@ _OWN = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='statistics', runlocal=False)
+  arg = common.parse_arg(arg, part=_PARTS)
   part = arg['part']
-  common.check_choice('part', part, _PARTS)
   config = common.vfl('coae')
   config.aggregate = dict(name='plaintext')
   config.attacks = (*_CLEAR, *_SEALED)

@@ -2,7 +2,7 @@
 
 A config's `HEAD` says what each of its args runs: the published `table` that it
 repeats, the `minutes` that it took on two cores (where that was measured), and
-the data that it `needs`. `python launch.py --list` prints them.
+the data set that it `needs`. `python launch.py --list` prints them.
 """
 
 import difflib
@@ -17,15 +17,11 @@ from labelleak.base import InputError
 SERVER = ('lr', 'steps', 'clients', 'defense', 'model')
 AUX = (*SERVER, 'labelled')
 
-UNTRAINED = (
-  dict(name='counts.llg'),
-  dict(name='counts.ebi'),
-  dict(name='counts.llbg'),
-  dict(name='counts.calibrated'),
+UNTRAINED = tuple(
+  dict(name=f'counts.{name}') for name in ('llg', 'ebi', 'llbg', 'calibrated')
 )
 TRAINED = (
-  dict(name='counts.llg'),
-  dict(name='counts.ebi'),
+  *UNTRAINED[:2],
   dict(name='counts.llbg', confidence='aux', known=AUX),
   dict(name='counts.llbg', confidence=0.5),
   dict(name='counts.llbg', confidence=0.7),
@@ -37,17 +33,20 @@ TRAINED = (
 def parse_arg(arg, **spec):
   """Parses the text after `configs/NAME.py:`, such as 'table=3,runlocal'.
 
-  >>> parse_arg('table=3,runlocal', table=1, paper=False, runlocal=False)
+  >>> parse_arg('table=3,runlocal', table=(1, 3), paper=False)
   {'table': 3, 'paper': False, 'runlocal': True}
 
   Args:
     arg: comma-separated `name` (means True) or `name=value`; or None.
-    **spec: name = default; a value is read as the default's type.
+    **spec: name = default, or the values that it may have, the default first; a
+      value is read as the default's type. `runlocal` is always among them.
 
   Raises:
-    InputError: an unknown name, or a value of another type.
+    InputError: an unknown name, or a value of another type or of none of those.
   """
-  values = dict(spec)
+  spec['runlocal'] = False
+  known = {k: v if isinstance(v, tuple) else (v,) for k, v in spec.items()}
+  values = {name: of[0] for name, of in known.items()}
   for part in filter(None, (arg or '').split(',')):
     name, equals, text = part.partition('=')
     if name not in spec:
@@ -56,9 +55,10 @@ def parse_arg(arg, **spec):
       raise InputError(
         f'config argument {name!r} is unknown; {hint}use: {", ".join(spec)}.'
       )
-    kind = type(spec[name])
+    default = known[name][0]
+    kind = type(default)
     if (kind is bool) == bool(equals):
-      form = name if kind is bool else f'{name}={spec[name]}'
+      form = name if kind is bool else f'{name}={default}'
       raise InputError(f'config argument {part!r} must look like {form!r}.')
     try:
       values[name] = kind(text) if equals else True
@@ -66,6 +66,8 @@ def parse_arg(arg, **spec):
       raise InputError(
         f'config argument {part!r} needs a value of type {kind.__name__}.'
       ) from None
+    if isinstance(spec[name], tuple):
+      check_choice(name, values[name], spec[name])
   return values
 
 
@@ -101,7 +103,9 @@ def hfl(name):
       per_class_cap=placeholder(int),
       trials=100,
       seed=0,
-      per_device=placeholder(int),  # trials at once; None: see `sweep.spread`
+      per_device=placeholder(
+        int
+      ),  # trials at once; None: see `sweep.run_trials`
       sweep=(),
     )
   )
@@ -138,7 +142,7 @@ def vfl(name):
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial
-      observed=dict(steps=1, epochs=1),  # of a training, by `tradeoff`
+      observed=dict(steps=1, epochs=1),  # of a training
       optimizer=dict(name='adam', lr=1e-3),
       train=dict(
         epochs=0,  # before the attack, or
@@ -150,7 +154,9 @@ def vfl(name):
       ),
       trials=5,
       seed=0,
-      per_device=placeholder(int),  # trials at once; None: see `sweep.spread`
+      per_device=placeholder(
+        int
+      ),  # trials at once; None: see `sweep.run_trials`
       sweep=(),
     )
   )

@@ -1,16 +1,14 @@
 """Model completion: the labels of all rows from a bottom and a few labels.
 
-The passive attack, the active one as published runs must have had it, its gain
-without acceleration, the same learning on a bottom that never was trained, and
-the bound by all labels. `table=3` varies the number of known labels. `small` is
-CIFAR-10 on two cores: a tenth of the rows at 16 pixels, fewer epochs, a faster
-average, and neither ablation nor bound.
+The passive attack, the active one, its gain without acceleration, the same
+learning on a bottom that never was trained, and the bound by all labels.
+`table=3` varies the number of known labels. `small` is a tenth of CIFAR-10 at
+16 pixels, for two cores, with neither ablation nor bound.
 
 Files that one fetches by hand into --config.data_dir are laid out as
 `labelleak/data` says. Yahoo's texts are bags of hashed words; with `bert` they
-meet the paper's BERT and MixText, for a GPU, its encoder, head and top at rates
-of their own. It needs word pieces and weights, in the names of the released
-bert-base-uncased:
+meet the paper's BERT and MixText, which need word pieces and weights, in the
+names of the released bert-base-uncased:
   --config.dataset.vocab=vocab.txt --config.weights=model.safetensors
 """
 
@@ -19,19 +17,20 @@ from ml_collections.config_dict import placeholder
 from configs import common, datasets
 
 _FU = 'Fu Tables 2, 4'
+BHI = 'breast_histopathology'
 HEAD = (
   dict(table=f'{_FU}, on digits', minutes=1),
-  dict(arg='data=mnist', table=f'{_FU}, on MNIST', minutes=5, needs=('mnist',)),
-  dict(arg='data=cifar10,small', table=_FU, minutes=13, needs=('cifar10',)),
-  dict(arg='data=cifar10', table=f'{_FU}, a GPU', needs=('cifar10',)),
-  dict(arg='data=cifar10,table=3', table='Fu Table 3', needs=('cifar10',)),
+  dict(arg='data=mnist', table=f'{_FU}, on MNIST', minutes=5, needs='mnist'),
+  dict(arg='data=cifar10,small', table=_FU, minutes=13, needs='cifar10'),
+  dict(arg='data=cifar10', table=f'{_FU}, a GPU', needs='cifar10'),
+  dict(arg='data=cifar10,table=3', table='Fu Table 3', needs='cifar10'),
   *(
-    dict(arg=f'data={data}', table=_FU, needs=(data,))
+    dict(arg=f'data={data}', table=_FU, needs=data)
     for data in ('cifar100', 'cinic10', 'tiny_imagenet', 'criteo')
   ),
-  dict(arg='data=yahoo', table=_FU, needs=('yahoo_answers',)),
-  dict(arg='data=yahoo,bert', table=f'{_FU}, a GPU', needs=('yahoo_answers',)),
-  dict(arg='data=histopathology', table=_FU, needs=('breast_histopathology',)),
+  dict(arg='data=yahoo', table=_FU, needs='yahoo_answers'),
+  dict(arg='data=yahoo,bert', table=f'{_FU}, a GPU', needs='yahoo_answers'),
+  dict(arg='data=histopathology', table=_FU, needs=BHI),
 )
 QUICK = dict(epochs=2, iterations=20, ema=0.9)  # a schedule of seconds
 _MINUTES = dict(epochs=5, iterations=200, ema=0.99)  # on two cores
@@ -99,11 +98,9 @@ _DATA = {
 
 def get_config(arg=None):
   arg = common.parse_arg(
-    arg, data='digits', table=2, small=False, bert=False, runlocal=False
+    arg, data=tuple(_DATA), table=(2, 3), small=False, bert=False
   )
   data = arg['data']
-  common.check_choice('data', data, tuple(_DATA))
-  common.check_choice('table', arg['table'], (2, 3))
   for flag, only in dict(bert='yahoo', small='cifar10').items():
     if arg[flag]:
       common.check_choice('data', data, (only,))
@@ -146,6 +143,23 @@ def get_config(arg=None):
     config.attacks = passive, active, untrained
   elif arg['runlocal']:
     config.attacks = passive, active, untrained, bound
+  return config
+
+
+def derive(name, arg, *, bound=False):
+  """Returns the config of another question about the same completions.
+
+  Args:
+    name: of the config.
+    arg: its parsed arguments; `data`, `small` and `runlocal` are passed on.
+    bound: whether the bound by all labels stands beside the two attacks.
+  """
+  flags = [flag for flag in ('small', 'runlocal') if arg.get(flag)]
+  config = get_config(','.join((f'data={arg["data"]}', *flags)))
+  config.name = name
+  passive, active, *_, last = config.attacks
+  full = (passive, active, last) if bound else (passive, active)
+  config.attacks = (passive,) if arg['runlocal'] else full
   return config
 
 

@@ -1,13 +1,8 @@
 """Model completion under defenses: Figure 5 of Fu et al., all points.
 
-Noise, compression, PPDL as released (with its early exit) and discretised
-gradients against the active and the passive attack; defenses act on the active
-party's own gradient, too. part=table3 has the defenses of the black-boxed
-paper's Table 3 and its 4 or 1 known labels a class, with any of these data. On
-digits, Laplace noise of .1 has no row: the bottoms overflow.
-
-Published: CIFAR-10 under PPDL at .25 and under N = 6 attack about .25, model
-.8139 to about .40 and .60; histopathology that keeps .1 loses about .30 of F1.
+The active and the passive attack; defenses act on the active party's own
+gradient, too. part=table3 has the defenses of the black-boxed paper's Table 3
+and its 4 or 1 known labels a class, with any of these data.
 """
 
 from configs import common, completion
@@ -16,27 +11,18 @@ _FIGURE5 = 'Fu Figure 5'
 HEAD = (
   dict(table=f'{_FIGURE5}, on digits', minutes=10),
   dict(arg='part=table3', table='BLI Table 3, on digits', minutes=8),
-  dict(arg='data=mnist', table=f'{_FIGURE5}, on MNIST', needs=('mnist',)),
-  dict(arg='data=cifar10', table=f'{_FIGURE5}, a GPU', needs=('cifar10',)),
-  dict(arg='data=criteo', table=_FIGURE5, needs=('criteo',)),
-  dict(
-    arg='data=histopathology',
-    table=_FIGURE5,
-    needs=('breast_histopathology',),
-  ),
+  dict(arg='data=mnist', table=f'{_FIGURE5}, on MNIST', needs='mnist'),
+  dict(arg='data=cifar10', table=f'{_FIGURE5}, a GPU', needs='cifar10'),
+  dict(arg='data=criteo', table=_FIGURE5, needs='criteo'),
+  dict(arg='data=histopathology', table=_FIGURE5, needs=completion.BHI),
 )
 STRENGTHS = (0.75, 0.5, 0.25, 0.1)
 _DATA = ('digits', 'mnist', 'cifar10', 'criteo', 'histopathology')
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, data='digits', part='figure5', runlocal=False)
-  common.check_choice('data', arg['data'], _DATA)
-  common.check_choice('part', arg['part'], ('figure5', 'table3'))
-  local = ',runlocal' if arg['runlocal'] else ''
-  config = completion.get_config(f'data={arg["data"]}{local}')
-  config.name = 'completion_defenses'
-  config.attacks = config.attacks[: 1 if arg['runlocal'] else 2]
+  arg = common.parse_arg(arg, data=_DATA, part=('figure5', 'table3'))
+  config = completion.derive('completion_defenses', arg)
   config.defend_active = True
   bound = 1e-3 if arg['data'] == 'criteo' else 3e-2  # about 1 / B
   points = figure5(bound) if arg['part'] == 'figure5' else table3(bound)

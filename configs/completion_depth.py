@@ -1,15 +1,10 @@
 """Model completion against the depth of the bottom: Figure 2 of the supplement.
 
-The whole network keeps its depth, and layers move between the bottoms and the
-top. Digits have 6 layers (2 in the bottom otherwise), as Criteo has (3); the
-ResNet20 and its top on CIFAR-10 and histopathology 24 (23 as the paper counts):
-1 is the first convolution, 7 and 13 end the first two stages, 20 is the
-ResNet20 and 22 two layers of its top, too.
-
-Left open by the paper and chosen here: a top that begins within the network
-sees the parties' outputs side by side (maps along the width of the image, see
-`labelleak/models/depth.py`), its layers there are as wide as those of all
-bottoms together, and a layer that moves into a bottom is as wide as the
+The whole network keeps its depth (6 layers; ResNet20 and its top 24), and
+layers move between the bottoms and the top. Left open by the paper and chosen
+here: a top that begins within the network sees the parties' outputs side by
+side (see `labelleak/models/depth.py`), its layers there are as wide as those of
+all bottoms together, and a layer that moves into a bottom is as wide as the
 embedding.
 """
 
@@ -18,28 +13,20 @@ from configs import common, completion, datasets
 _FIGURE2 = 'Fu suppl. Figure 2'
 HEAD = (
   dict(table=f'{_FIGURE2}, on digits', minutes=11),
-  dict(arg='data=mnist', table=f'{_FIGURE2}, on MNIST', needs=('mnist',)),
-  dict(arg='data=criteo', table=_FIGURE2, needs=('criteo',)),
-  dict(arg='data=cifar10', table=f'{_FIGURE2}, a GPU', needs=('cifar10',)),
-  dict(arg='data=cifar10,small', table=_FIGURE2, needs=('cifar10',)),
-  dict(
-    arg='data=histopathology',
-    table=_FIGURE2,
-    needs=('breast_histopathology',),
-  ),
+  dict(arg='data=mnist', table=f'{_FIGURE2}, on MNIST', needs='mnist'),
+  dict(arg='data=criteo', table=_FIGURE2, needs='criteo'),
+  dict(arg='data=cifar10', table=f'{_FIGURE2}, a GPU', needs='cifar10'),
+  dict(arg='data=cifar10,small', table=_FIGURE2, needs='cifar10'),
+  dict(arg='data=histopathology', table=_FIGURE2, needs=completion.BHI),
 )
 _RESNETS = ('cifar10', 'histopathology')
 _DATA = ('digits', 'mnist', 'criteo', *_RESNETS)
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, data='digits', small=False, runlocal=False)
+  arg = common.parse_arg(arg, data=_DATA, small=False)
   data = arg['data']
-  common.check_choice('data', data, _DATA)
-  flags = ''.join(f',{k}' for k in ('small', 'runlocal') if arg[k])
-  config = completion.get_config(f'data={data}{flags}')
-  config.name = 'completion_depth'
-  config.attacks = config.attacks[: 1 if arg['runlocal'] else 2]
+  config = completion.derive('completion_depth', arg)
   whole = dict(
     model=config.model.to_dict(),
     cut_width=config.cut_width or 10,

@@ -2,34 +2,22 @@
 
 The attacker holds one part of as many as there are parties, and in the last
 point two parts more, which their parties keep (`shared`). Columns of an image;
-of histopathology a patch each, so that more parties leave fewer examples, as
-published.
-
-Published: F1 of the active attack on histopathology above .70 up to 8 parties,
-.6446 with 10, .7638 with 10 and 2 shared patches.
+of histopathology a patch each, so that more parties leave fewer examples.
 """
 
 from configs import common, completion
 
 HEAD = (
   dict(table='Fu Figure 3, on digits', minutes=3),
-  dict(arg='data=mnist', table='Fu Figure 3, on MNIST', needs=('mnist',)),
-  dict(
-    arg='data=histopathology',
-    table='Fu Figure 3',
-    needs=('breast_histopathology',),
-  ),
+  dict(arg='data=mnist', table='Fu Figure 3, on MNIST', needs='mnist'),
+  dict(arg='data=histopathology', table='Fu Figure 3', needs=completion.BHI),
 )
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, data='digits', runlocal=False)
+  arg = common.parse_arg(arg, data=('digits', 'mnist', 'histopathology'))
   data = arg['data']
-  common.check_choice('data', data, ('digits', 'mnist', 'histopathology'))
-  local = ',runlocal' if arg['runlocal'] else ''
-  config = completion.get_config(f'data={data}{local}')
-  config.name = 'completion_parties'
-  config.attacks = config.attacks[: 1 if arg['runlocal'] else 2]
+  config = completion.derive('completion_parties', arg)
   if data == 'histopathology':
     config.dataset.patches = 2
     points = _patches((2, 3) if arg['runlocal'] else (2, 4, 6, 8, 10))

@@ -2,14 +2,14 @@
 
 Direct inference with 10 classes, by the smallest entry (argmin) and by the
 published rule (the first negative entry); norm and direction scores between two
-classes. The direction's attacker holds one labelled row of each class.
+classes.
 """
 
 from configs import common, datasets
 
 HEAD = (
   dict(table="VFLAIR's record, on digits", minutes=1),
-  dict(arg='part=mnist', table="VFLAIR's record", minutes=1, needs=('mnist',)),
+  dict(arg='part=mnist', table="VFLAIR's record", minutes=1, needs='mnist'),
 )
 _DIRECT = (
   dict(name='scores.direct'),
@@ -23,8 +23,7 @@ _BINARY = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', runlocal=False)
-  common.check_choice('part', arg['part'], ('digits', 'mnist'))
+  arg = common.parse_arg(arg, part=('digits', 'mnist'))
   config = common.vfl('direct')
   config.aggregate = dict(name='plaintext')
   if arg['part'] == 'mnist':

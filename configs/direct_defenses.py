@@ -3,16 +3,15 @@
 The attacker calls the first negative entry of a cut gradient the label, at
 every step of the first epoch; beside it the smallest entry, which noise harms
 less. Defenses act on the active party's own gradient too, as in the released
-code. `part=cifar10` has the published setting: ResNet20 bottoms on the halves
-of the columns, sums, SGD, 100 epochs of B = 32.
+code.
 """
 
 from configs import common, completion_defenses, datasets
 
 HEAD = (
   dict(table='Fu Table 6, on digits', minutes=9),
-  dict(arg='part=mnist', table='Fu Table 6, on MNIST', needs=('mnist',)),
-  dict(arg='part=cifar10', table='Fu Table 6, a GPU', needs=('cifar10',)),
+  dict(arg='part=mnist', table='Fu Table 6, on MNIST', needs='mnist'),
+  dict(arg='part=cifar10', table='Fu Table 6, a GPU', needs='cifar10'),
 )
 # Epochs, and the whole batches of the first one.
 _PARTS = dict(
@@ -23,9 +22,8 @@ _PARTS = dict(
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', runlocal=False)
+  arg = common.parse_arg(arg, part=tuple(_PARTS))
   part = arg['part']
-  common.check_choice('part', part, tuple(_PARTS))
   config = common.vfl('direct_defenses')
   config.experiment = 'vfl.privacy_utility'
   config.aggregate = dict(name='plaintext')

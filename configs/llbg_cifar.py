@@ -2,18 +2,18 @@
 
 Without `paper`, images of ../shared/tfds/imagenet_sample at 32 pixels, grouped
 into 100 classes, stand in for CIFAR-100 (synthetic images where they are
-absent): label statistics decide these tables. Rows name the data they ran on.
+absent): label statistics decide these tables.
 """
 
 from configs import common, datasets
 
-_SAMPLE = dict(needs=('imagenet_sample',))
+_SAMPLE = dict(needs='imagenet_sample')
 HEAD = (
   dict(table='LLBG Table 1', **_SAMPLE),
   dict(arg='table=3', table='LLBG Table 3, batch size', minutes=196, **_SAMPLE),
   dict(arg='table=4', table='LLBG Table 4, iid labels', **_SAMPLE),
   dict(arg='table=8', table='LLBG Table 8, activations', minutes=3, **_SAMPLE),
-  dict(arg='paper', table='LLBG Table 1', needs=('cifar100',)),
+  dict(arg='paper', table='LLBG Table 1', needs='cifar100'),
 )
 _MODELS = tuple(
   dict(name=name)
@@ -35,8 +35,7 @@ _SWEEPS = {
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, table=1, paper=False, runlocal=False)
-  common.check_choice('table', arg['table'], tuple(_SWEEPS))
+  arg = common.parse_arg(arg, table=tuple(_SWEEPS), paper=False)
   config = common.hfl('llbg_cifar')
   config.stands_for.data = 'cifar100'
   config.dataset = datasets.cifar100(arg['paper'])

@@ -2,21 +2,16 @@
 
 Without `paper` the attacked images are those of configs/llbg_cifar.py, and what
 a defense costs is asked of an MLP on scikit-learn's digits, trained by the
-recipe that the paper's reference uses on CIFAR-100 (SGD, .1, momentum .9, decay
-5e-4) but for its schedule and augmentation; Table 14's trained half is that MLP
-with and without the bias. `calibrated` adapts: it knows the defense and infers
-what clipping left of the scale.
-
-`adaptive` averages answers to the same request against noise, and calibrates
-with and without knowledge of the defense, on the MLP of Table 1. `secure` sums
-the updates of C clients, and gives one client as many examples. `granted` is
-the first row of Table 11, on iid batches as well, with `calibrated` knowing
-more and more: the defense alone, the model, and 100 unlabelled images.
+recipe that the paper's reference uses on CIFAR-100 but for its schedule and
+augmentation. `adaptive` averages answers to the same request against noise, and
+calibrates with and without knowledge of the defense. `secure` sums the updates
+of C clients, and gives one client as many examples. `granted` has `calibrated`
+know more and more: the defense alone, the model, and 100 unlabelled images.
 """
 
 from configs import common, llbg_cifar
 
-_SAMPLE = dict(needs=('imagenet_sample',))
+_SAMPLE = dict(needs='imagenet_sample')
 HEAD = (
   dict(table='LLBG Table 11, clipping', **_SAMPLE),
   dict(arg='table=12', table='LLBG Table 12, noise', **_SAMPLE),
@@ -25,7 +20,7 @@ HEAD = (
   dict(arg='adaptive', table='ours', **_SAMPLE),
   dict(arg='secure', table='ours', **_SAMPLE),
   dict(arg='granted', table='LLBG Table 11, first row', **_SAMPLE),
-  dict(arg='paper', table='LLBG Table 11', needs=('cifar100',)),
+  dict(arg='paper', table='LLBG Table 11', needs='cifar100'),
 )
 _SGD = dict(optimizer='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4)
 _DIGITS = dict(name='digits')
@@ -79,14 +74,12 @@ _GRANTED = (
 def get_config(arg=None):
   arg = common.parse_arg(
     arg,
-    table=11,
+    table=(*_DEFENSES, 14),
     adaptive=False,
     secure=False,
     granted=False,
     paper=False,
-    runlocal=False,
   )
-  common.check_choice('table', arg['table'], (*_DEFENSES, 14))
   config = llbg_cifar.get_config('paper' if arg['paper'] else None)
   config.name = 'llbg_defenses'
   if arg['adaptive']:

@@ -1,18 +1,16 @@
 """LLBG on ImageNet: Tables 2 (untrained) and 5, 6, 7 (trained) of the paper.
 
-Without `paper`, the 1000 images of ../shared/tfds/imagenet_sample, repeated to
-50 a class, stand in for the validation split (synthetic images where they are
-absent): label statistics decide the untrained table. Rows name their data.
-Trained models need torchvision's weights, one model at a time
-(--config.weights=vgg19.safetensors --config.model.form=imagenet); Table 6 is
-the constant confidences of `table=5`, Table 7 the confidences themselves.
+Without `paper`, 1000 images, repeated to 50 a class, stand in for the
+validation split (synthetic ones where they are absent): label statistics decide
+the untrained table. Trained models need torchvision's weights, one at a time:
+  --config.weights=vgg19.safetensors --config.model.form=imagenet
 """
 
 from configs import common, datasets
 
 _SAMPLE, _ITSELF = (
-  dict(needs=('imagenet_sample',)),
-  dict(needs=('imagenet2012',)),
+  dict(needs='imagenet_sample'),
+  dict(needs='imagenet2012'),
 )
 HEAD = (
   dict(table='LLBG Table 2', **_SAMPLE),
@@ -30,8 +28,7 @@ _MODELS = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, table=2, size=224, paper=False, runlocal=False)
-  common.check_choice('table', arg['table'], (2, 5))
+  arg = common.parse_arg(arg, table=(2, 5), size=224, paper=False)
   config = common.hfl('llbg_imagenet')
   config.stands_for.data = 'imagenet2012'
   config.dataset = datasets.imagenet(arg['paper'], arg['size'])

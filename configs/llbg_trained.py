@@ -1,9 +1,7 @@
 """Count attacks before and after training: a CNN and a small ViT.
 
-Both are trained by `train.classifier` on the training split and attacked by
-FedAVG updates of the test split, S = 10, B = 64, with the attacks of the LLBG
-paper's section 6.3: LLBG with confidences measured on ten auxiliary examples a
-class, or one constant for all.
+Both are trained on the training split and attacked by FedAVG updates of the
+test split, S = 10, B = 64, with the attacks of the LLBG paper's section 6.3.
 """
 
 from configs import common, datasets
@@ -15,13 +13,13 @@ HEAD = (
     arg='data=mnist',
     table=f'{_TABLE9}, on MNIST',
     minutes=33,
-    needs=('mnist',),
+    needs='mnist',
   ),
   dict(
     arg='data=cifar10',
     table=f'{_TABLE9}, on CIFAR-10',
     minutes=50,
-    needs=('cifar10',),
+    needs='cifar10',
   ),
 )
 _CNN = dict(name='cnn.cnn', width=32)
@@ -35,9 +33,8 @@ _DATA = dict(
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, data='digits', runlocal=False)
+  arg = common.parse_arg(arg, data=tuple(_DATA))
   data = arg['data']
-  common.check_choice('data', data, tuple(_DATA))
   config = common.hfl('llbg_trained')
   if data != 'digits':
     config.dataset = dict(name=data)

@@ -1,21 +1,20 @@
 """LLBG on vision transformers, untrained and trained: Table 9 of the paper.
 
-The default has two parts and downloads nothing. A small ViT on scikit-learn's
-real digits is attacked untrained and after some seconds of training; ViT-Ti/16
-at 64 pixels, untrained, with 1000 classes, on synthetic images stands in for
-the published ViT-B/16: label statistics, not images, decide that part.
+A small ViT on scikit-learn's real digits is attacked untrained and trained;
+ViT-Ti/16 at 64 pixels, untrained, with 1000 classes, on synthetic images stands
+in for the published ViT-B/16: label statistics, not images, decide that part.
 """
 
 from configs import common, datasets
 
 HEAD = (
   dict(table='LLBG Table 9, a stand-in', minutes=2),
-  dict(arg='paper', table='LLBG Table 9, a GPU', needs=('imagenet2012',)),
+  dict(arg='paper', table='LLBG Table 9, a GPU', needs='imagenet2012'),
 )
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, paper=False, runlocal=False)
+  arg = common.parse_arg(arg, paper=False)
   config = common.hfl('llbg_vit')
   if arg['runlocal']:
     common.shrink(config, trials=3, files=True)

@@ -2,15 +2,9 @@
 
 The same gradient inversion with the labels that different attacks extracted
 from the same update: an MLP whose last hidden activation is tanh, untrained,
-FedSGD, four images, two of them of one class. The row with `labels=granted` is
-given the batch's own labels, which no attacker has: an upper bound. DLG guesses
-labels and images together.
-
-The default runs 20 trials of fewer iterations than the published 24,000, on
-32-pixel images in 100 classes that stand for CIFAR-100. LPIPS needs
---config.lpips=FILE (see labelleak/metrics/perceptual.py). `images.png` shows
-originals and reconstructions of the first trials; the published SSIM is our
-`cw ssim`.
+FedSGD, four images, two of them of one class; `labels=granted` is an upper
+bound. Without `paper` it takes fewer iterations than the published 24,000.
+LPIPS needs --config.lpips=FILE (see labelleak/metrics/perceptual.py).
 """
 
 from ml_collections.config_dict import placeholder
@@ -18,14 +12,14 @@ from ml_collections.config_dict import placeholder
 from configs import common, datasets
 
 HEAD = (
-  dict(table='LLBG Table 10, Figure 1c', needs=('imagenet_sample',)),
-  dict(arg='paper', table='LLBG Table 10, Figure 1c', needs=('cifar100',)),
+  dict(table='LLBG Table 10, Figure 1c', needs='imagenet_sample'),
+  dict(arg='paper', table='LLBG Table 10, Figure 1c', needs='cifar100'),
 )
 _LABELS = 'counts.llg', 'counts.llbg', 'counts.calibrated'
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, paper=False, runlocal=False)
+  arg = common.parse_arg(arg, paper=False)
   config = common.hfl('reconstruction')
   config.experiment = 'hfl.reconstruction'
   config.lpips = placeholder(str)  # weights of LPIPS: .npz, .safetensors

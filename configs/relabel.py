@@ -10,7 +10,7 @@ from configs import backdoor, common
 
 HEAD = (
   dict(table='BLI Equations 13, 14, on digits', minutes=1),
-  dict(arg='part=mnist', table='BLI Equations 13, 14', needs=('mnist',)),
+  dict(arg='part=mnist', table='BLI Equations 13, 14', needs='mnist'),
 )
 _INFERENCE = (
   dict(name='linear.full'),
@@ -20,8 +20,7 @@ _INFERENCE = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', runlocal=False)
-  common.check_choice('part', arg['part'], ('digits', 'mnist'))
+  arg = common.parse_arg(arg, part=('digits', 'mnist'))
   config = common.poisoned('relabel')
   config.poison.form = 'alone'
   config.attacks = tuple(

@@ -2,23 +2,21 @@
 
 Each trial is one training: its first batch is attacked at the initialisation
 and its last model tested, as VFLAIR does. The passive party is shown its cut
-gradients (`plaintext`), so that one run serves the attacks that read them
-(direct inference: DLI) and those that read its own gradients alone (inversion:
-BLI, `linear.full`). `complement` and `decoding.mixture` know of a code.
-`shipped` trains on two codes about as soft as the encoder that VFLAIR ships for
-a confusion of .1, without rounding, with 12 and with six bins.
+gradients, so that one run serves the attacks that read them (direct inference)
+and those that read its own gradients alone. `shipped` trains on two codes about
+as soft as the encoder that VFLAIR ships for a confusion of .1.
 """
 
 from configs import common, completion_defenses, datasets
 
-_MNIST, _RECORD = dict(needs=('mnist',)), "VFLAIR's records"
+_MNIST, _RECORD = dict(needs='mnist'), "VFLAIR's records"
 HEAD = (
   dict(table=f'{_RECORD}, on digits', minutes=25),
   dict(arg='part=mnist', table=_RECORD, minutes=132, **_MNIST),
   dict(arg='part=shipped', table=_RECORD, minutes=12, **_MNIST),
   dict(arg='part=binary', table='BLI Figure 7, right', **_MNIST),
   dict(arg='part=figure7', table='BLI Figure 7, left', **_MNIST),
-  dict(arg='part=cifar10', table='BLI Table 3', needs=('cifar10',)),
+  dict(arg='part=cifar10', table='BLI Table 3', needs='cifar10'),
 )
 _PARTS = ('digits', 'mnist', 'shipped', 'binary', 'figure7', 'cifar10')
 _BLIND = (dict(name='linear.full'), dict(name='inversion.batch'))
@@ -109,9 +107,8 @@ _DIGITS = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', runlocal=False)
+  arg = common.parse_arg(arg, part=_PARTS)
   part = arg['part']
-  common.check_choice('part', part, _PARTS)
   config = common.vfl('vfl_defenses')
   config.experiment = 'vfl.privacy_utility'
   config.aggregate = dict(name='plaintext')

@@ -98,7 +98,7 @@ class ConfigsTest(parameterized.TestCase):
       config = _get(path, head.get('arg'))
       self.assertEqual(config.name, path.stem)
       json.loads(config.to_json())
-      needs = {*head.get('needs', ())}
+      needs = {head['needs']} if 'needs' in head else set()
       if not os.path.isdir(datasets.SAMPLE):
         needs -= {'imagenet_sample'}  # synthetic images stand in for it
       self.assertEqual(_reads(config), needs, head)
