@@ -11,7 +11,8 @@ from labelleak.experiments.vfl import inferred, joint
 
 def _config(**fields):
   config = common.poisoned('test')
-  config.trials, config.train.steps = 2, 320  # whole chunks compile once
+  config.trials = 2
+  config.train.update(steps=320, epochs=0)  # whole chunks compile once
   for path, value in fields.items():
     config.update_from_flattened_dict({path.replace('__', '.'): value})
   return config
