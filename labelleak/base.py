@@ -18,7 +18,7 @@ upper bounds, which are no attacks and say that they need it.)
 from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol, runtime_checkable
 
 import chex
 import jax
@@ -36,18 +36,20 @@ class InputError(ValueError):
 class Batch(NamedTuple):
   """One client's (HFL) or one step's (VFL) examples.
 
+  `hfl.observe` does without `index` and `mask`.
+
   Attributes:
     xs: P x [B, F_p]; horizontal FL has one party.
     y: [B, K] one-hot or soft labels.
     index: [B] rows of the data set.
-    mask: [B] 0 for padding, 1 for an example.
+    mask: [B] 0 for padding, 1 for an example; None: nothing is padding.
     notes: what attackers hold of these rows, for their `Tampering` alone.
   """
 
   xs: tuple[chex.Array, ...]
   y: chex.Array
-  index: chex.Array
-  mask: chex.Array
+  index: Optional[chex.Array] = None
+  mask: Optional[chex.Array] = None
   notes: Optional[chex.ArrayTree] = None
 
 
@@ -272,6 +274,14 @@ class Tampering(NamedTuple):
   tamper: Optional[optax.GradientTransformation] = None
 
 
+@runtime_checkable
+class _Checks(Protocol):
+  """A memory that knows what fits it."""
+
+  def check(self, known: Known) -> None:
+    """Raises an InputError where the memory does not fit what is granted."""
+
+
 def attack(
   infer: Infer,
   *,
@@ -281,6 +291,8 @@ def attack(
   init: Init = no_memory,
 ) -> Attack:
   """Returns an attack that refuses to infer without what it needs.
+
+  A memory that can `check` what is granted, as an `hfl.View` can, does.
 
   Args:
     infer: (key, memory, known) -> counts [K], scores [B, K] or a
@@ -293,6 +305,8 @@ def attack(
 
   def checked(key, memory, known):
     check_needs(name, needs, granted(known))
+    if isinstance(memory, _Checks):
+      memory.check(known)
     return infer(key, memory, known)
 
   return Attack(checked, observe, init, tuple(needs))
