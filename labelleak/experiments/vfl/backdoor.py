@@ -35,13 +35,13 @@ class Trial(NamedTuple):
     seed: of the trainings.
     target: class.
     poison: rows that bear the trigger, and those of the target class.
-    extra: rows appended to a batch.
+    appended: rows of a batch, beside its own.
   """
 
   seed: int
   target: int
   poison: poison.Poison
-  extra: int
+  appended: int
 
 
 class World(NamedTuple):
@@ -97,7 +97,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   _check_trigger(world)
   training = world.joint.training
   steps = config.trials * len(specs) * training.steps
-  world.joint.check_cost(training.batch_size + trials[0].extra, steps)
+  world.joint.check_cost(training.batch_size + trials[0].appended, steps)
   observe = inferred.observer(
     world.joint,
     options['inference'],
@@ -190,20 +190,22 @@ def _draw(
     raise InputError(
       f'poison.target={target} must be a class, 0..{most - 1}, or None.'
     )
-  borne = world.trigger.borne and triggers.bearers(source, world.trigger)
+  bearers = None  # any row can bear the trigger
+  if world.trigger.detect:
+    bearers = triggers.bearers(source, world.trigger)
   trials = []
   for t, seed in enumerate(seeds):
     own = t % most if target is None else target
-    chosen = poison.choose(source.y, own, **options, seed=seed, borne=borne)
-    extra = poison.width(
+    chosen = poison.choose(source.y, own, **options, seed=seed, bearers=bearers)
+    appended = poison.num_appended(
       chosen,
       training.batch_size,
       training.steps,
       seed=seed if training.shuffle else None,
     )
-    trials.append(Trial(seed, own, chosen, extra))
-  widest = max(trial.extra for trial in trials)
-  return [trial._replace(extra=widest) for trial in trials]
+    trials.append(Trial(seed, own, chosen, appended))
+  widest = max(trial.appended for trial in trials)
+  return [trial._replace(appended=widest) for trial in trials]
 
 
 def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
@@ -211,12 +213,12 @@ def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
   if entry == NO_ATTACK:
     return None
   training = joint.training
-  source = triggers.marked(joint.source, world.trigger, trial.poison.rows)
+  source = triggers.mark(joint.source, world.trigger, trial.poison.rows)
   order = trial.seed if training.shuffle else None
 
   def batches(numbers):
     plan = poison.batches(
-      trial.poison, training.batch_size, numbers, trial.extra, seed=order
+      trial.poison, training.batch_size, numbers, trial.appended, seed=order
     )
     notes = Notes(
       pairs=plan.pairs,
@@ -262,11 +264,11 @@ def _judge(world, joint, state, trial) -> dict[str, float]:
   """Returns metrics of a model at the end; truth meets it here."""
   tested = joint.tested
   rows = np.flatnonzero(world.bearers)
-  marked = triggers.marked(tested, world.trigger, rows)
+  marked = triggers.mark(tested, world.trigger, rows)
   y = np.eye(tested.num_classes, dtype=np.float32)[tested.y[rows]]
   p = joint.score(joint.protocol.predict, state, marked)[rows]
   plain, moved = (_norms(world, joint, state, s) for s in (tested, marked))
-  without = ~world.bearers if world.trigger.borne else world.bearers
+  without = ~world.bearers if world.trigger.detect else world.bearers
   shift = moved[rows].mean() - plain[without].mean()
   return dict(
     backdoor_rate=float(metrics.backdoor_rate(p, y, trial.target)),
@@ -298,7 +300,7 @@ def _norm(parties, attackers):
 def _examples(world, joint, state, trial) -> dict[str, Any]:
   """Returns test images with and without trigger, and what they pass for."""
   tested = joint.tested
-  if len(tested.shape) != 3 or world.trigger.borne:
+  if len(tested.shape) != 3 or world.trigger.detect:
     return {}
   rows = np.flatnonzero(tested.y != trial.target)[:_SHOWN]
   plain = tested.take(rows)

@@ -166,7 +166,7 @@ class SamplesTest(parameterized.TestCase):
     wanted = [
       'completion.texts.passive',
       'completion.texts.active',
-      'completion.texts.released',
+      'completion.texts.semi_supervised',
     ]
     self.assertEqual(names[:3], wanted)
     self.assertIn('test_accuracy', rows[0]['metrics'])

@@ -25,8 +25,11 @@ def _config(*labels, steps=30, **fields):
   config.batch_size = 4
   config.local_steps = 1
   config.trials = 3
+  bound = dict(known=(*common.SERVER, 'labels'))
   config.attacks = tuple(
-    dict(name=_INVERT, labels=source, steps=steps) for source in labels
+    dict(name=_INVERT, labels=source, steps=steps)
+    | (bound if source == 'granted' else {})
+    for source in labels
   )
   for name, value in fields.items():
     config[name] = value
@@ -103,13 +106,20 @@ class RunTest(parameterized.TestCase):
     for fields, message in (
       (dict(dataset=dict(name='breast_cancer')), 'no images'),
       (dict(attacks=(dict(name='counts.llbg'),)), 'restores no images'),
-      (dict(known=('lr',)), 'needs apply'),
+      (dict(known=('lr',)), "needs 'model'"),
       (dict(lpips='nowhere.npz'), 'AlexNet needs 31 pixels'),
       (dict(clients=2, local_steps=2), 'no single batch'),
     ):
       with self.assertRaisesRegex(InputError, message):
         experiments.run(_config('counts.llbg', **fields))
-    data = dict(name='synthetic.images')
+    granted = dict(name=_INVERT, labels='granted', steps=1)
+    with self.assertRaisesRegex(InputError, "needs 'labels', which is not"):
+      experiments.run(_config(attacks=(granted,)))
+    extracted = dict(granted, labels='counts.llbg')
+    known = (*common.SERVER, 'labels')
+    with self.assertRaisesRegex(InputError, "'labels'.*upper bounds alone"):
+      experiments.run(_config(attacks=(dict(extracted, known=known),)))
+    data = dict(name='synthetic')
     with self.assertRaisesRegex(InputError, 'nowhere.npz.*is no file'):
       experiments.run(_config(dataset=data, lpips='nowhere.npz'))
 
@@ -130,7 +140,7 @@ class RunTest(parameterized.TestCase):
       _config('granted', steps=3, train=train, defense=defense)
     )
     self.assertTrue(rows[0]['setting']['trained'])
-    self.assertEqual(rows[0]['defense'], 'gaussian')
+    self.assertEqual(rows[0]['setting']['defense'], list(defense))
 
   @pytest.mark.slow
   def test_devices_agree(self):
