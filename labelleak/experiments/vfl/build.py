@@ -59,7 +59,7 @@ def build(
       data.of_classes(each, range(num_classes))
       for each in (source, load(config.train.tested))
     )
-  training = _training(config, len(source.y))
+  training = _training(config.train, config.to_json(), len(source.y))
   split = registry.load('data', shape=source.shape, **config.split.to_dict())
   num = len(split(np.zeros((1, *source.shape), np.float32)))
   _check_attackers((config.attacker, *attackers), num)
@@ -141,9 +141,8 @@ def _num_classes(source: data.Source, classes: Optional[int]) -> int:
   return classes or most
 
 
-def _training(config: ConfigDict, rows: int) -> Training:
-  """Returns the training of a config, its epochs as steps over `rows` rows."""
-  options = config.train
+def _training(options: ConfigDict, identity: str, rows: int) -> Training:
+  """Returns a training, its epochs as steps over `rows` rows."""
   if options.steps and options.epochs:
     raise InputError(
       f'train.steps={options.steps} and train.epochs={options.epochs} both say'
@@ -159,7 +158,7 @@ def _training(config: ConfigDict, rows: int) -> Training:
     batch_size=options.batch_size,
     shuffle=options.shuffle,
     workdir=options.workdir,
-    identity=config.to_json(),
+    identity=identity,
   )
 
 
