@@ -14,8 +14,8 @@ from labelleak import attacks, base, experiments, models, train, vfl
 from labelleak.attacks import completion
 from labelleak.attacks.completion import learners, malicious
 from labelleak.base import InputError
-from labelleak.experiments.vfl import fitting, joint
 from labelleak.experiments.vfl import model_completion as experiment
+from labelleak.experiments.vfl.build import build
 
 _QUICK = dict(epochs=3, iterations=100, ema=0.98)
 
@@ -268,7 +268,7 @@ class ExperimentTest(parameterized.TestCase):
       dict(name='completion.supervised', **bound),
     )
     rows = experiments.run(config)
-    found = {row['attack']: row['metrics'] for row in rows}
+    found = {row['attack']['name']: row['metrics'] for row in rows}
     mean = lambda attack, name='label_accuracy': found[attack][name]['mean']
     passive, untrained = 'completion.passive', 'completion.semi_supervised'
     self.assertGreater(mean(passive), mean(untrained) + 0.05)
@@ -281,18 +281,24 @@ class ExperimentTest(parameterized.TestCase):
       self.assertGreaterEqual(
         metrics['top5_accuracy']['mean'], metrics['label_accuracy']['mean']
       )
-      if row['attack'] != 'scores.random':
+      if row['attack']['name'] != 'scores.random':
         self.assertGreaterEqual(
           metrics['best_accuracy']['mean'] + 1e-6,
           metrics['label_accuracy']['mean'],
         )
-      self.assertEqual(row['setting']['labelled'], 40)
-      held = [row['setting'][k] for k in ('parties', 'share', 'shared')]
+      self.assertTrue(row['setting']['trained'])
+      extra = row['setting']['extra']
+      self.assertEqual(extra['labelled'], 40)
+      held = [extra[k] for k in ('parties', 'share', 'shared')]
       self.assertEqual(held, [2, 0.5, 0])
     # Who shares a training shares its model; the active attack has its own.
     main = lambda attack: mean(attack, 'main_accuracy')
     self.assertEqual(main(passive), main(untrained))
-    active = next(r for r in rows if r['attack'] == 'completion.active')
+    self.assertNotEqual(main('completion.active'), main(passive))
+    (active,) = [
+      row for row in rows if row['attack']['name'] == 'completion.active'
+    ]
+    self.assertEqual(active['gain']['over'], passive)
     self.assertEqual(active['gain']['verdict'], 'not told from 0')  # one seed
     gain = mean('completion.active') - mean(passive)
     self.assertAlmostEqual(active['gain']['mean'], gain, places=4)
@@ -300,33 +306,24 @@ class ExperimentTest(parameterized.TestCase):
   def test_labelled_rows_are_of_training_and_not_scored(self):
     config = _config(aux__per_class=3)
     setup = experiment.prepare(config)
+    joint = setup.joint
+    source, drawn = joint.source, []
     for trial in (0, 1):
       rows = experiment._label_rows(setup, trial)
-      rest = experiment._rest(setup, trial)
+      pool = experiment._pool_rows(setup, trial)
+      np.testing.assert_array_equal(np.bincount(source.y[rows]), np.full(10, 3))
       np.testing.assert_array_equal(
-        np.bincount(setup.source.y[rows]), np.full(10, 3)
+        np.sort(np.append(rows, pool)), np.arange(len(source.y))
       )
-      np.testing.assert_array_equal(
-        np.sort(np.append(rows, rest)), np.arange(len(setup.source.y))
-      )
-    self.assertFalse(
-      np.array_equal(
-        *(np.sort(experiment._label_rows(setup, t)) for t in (0, 1))
-      )
-    )
-    spec = setup.specs[0]
-    known = experiment._grant(setup, spec, setup.runs[None], 0)
-    mine = lambda rows: setup.runs[None].split(setup.source.take(rows))[0]
-    rows, rest = (
-      experiment._label_rows(setup, 0),
-      experiment._rest(setup, 0),
-    )
-    np.testing.assert_array_equal(known.labelled.x, mine(rows))
-    np.testing.assert_array_equal(
-      known.labelled.y.argmax(1), setup.source.y[rows]
-    )
-    np.testing.assert_array_equal(known.pool.take(np.arange(9)), mine(rest[:9]))
-    self.assertEqual(known.pool.size, len(rest))
+      drawn.append((rows, pool))
+    (rows, pool), (other, _) = drawn
+    self.assertFalse(np.array_equal(np.sort(rows), np.sort(other)))
+    known = experiment._grant(setup, setup.attackers[0], 0)
+    part = lambda rows: joint.split(source.take(rows))[0]
+    np.testing.assert_array_equal(known.labelled.x, part(rows))
+    np.testing.assert_array_equal(known.labelled.y.argmax(1), source.y[rows])
+    np.testing.assert_array_equal(known.pool.take(np.arange(9)), part(pool[:9]))
+    self.assertEqual(known.pool.size, len(pool))
 
   def test_test_rows_reach_neither_training_nor_completion(self):
     """Other test rows: the same labels of training rows, bit for bit."""
@@ -343,14 +340,13 @@ class ExperimentTest(parameterized.TestCase):
 
   def test_an_active_attacker_alone_is_accelerated(self):
     config = _config(train__steps=20)
-    source = joint.source(config)
     active = attacks.load('completion.active').optimizer
-    runs = [
-      joint.build(config, source, attackers=(0,), optimizer=optimizer)
+    joints = [
+      build(config, attackers=(0,), optimizer=optimizer)
       for optimizer in (None, active)
     ]
-    states = [fitting.fit(config, run, source, 3) for run in runs]
-    starts = [fitting.start(config, run, source, 3) for run in runs]
+    states = [joint.fit(3) for joint in joints]
+    starts = [joint.init(3) for joint in joints]
     chex.assert_trees_all_equal(*(s.variables for s in starts))
     chex.assert_trees_all_equal(*(s.top for s in starts))
     structures = [jax.tree.structure(s.opt_states) for s in states]
@@ -362,9 +358,8 @@ class ExperimentTest(parameterized.TestCase):
     config = _config()
     config.optimizer.name = 'labelleak.attacks.completion.malicious.sgd'
     config.top_optimizer = dict(name='sgd', lr=0.05)
-    model = joint.build(config, joint.source(config))
     params = {'w': jnp.ones(3)}
-    states = [p.tx.init(params) for p in model.parties]
+    states = [p.tx.init(params) for p in build(config).parties]
     for state in states:
       kinds = [
         type(s).__module__
@@ -385,12 +380,12 @@ class ExperimentTest(parameterized.TestCase):
     )
     config.attacks = ()
     row = experiments.run(config)[0]
-    self.assertEqual(row['setting']['class_weights'], [1.0, 0.3])
+    self.assertEqual(row['setting']['extra']['class_weights'], [1.0, 0.3])
     self.assertBetween(row['metrics']['f1']['mean'], 0.3, 0.8)  # a guess
     self.assertBetween(row['metrics']['main_f1']['mean'], 0.5, 1.0)
 
   @parameterized.parameters(
-    (dict(train__steps=0), 'train.steps=0 trains no bottom'),
+    (dict(train__steps=0), 'train.steps=0 trains nothing'),
     (dict(aux__per_class=0), 'aux.per_class=0 must lie in 1'),
     (dict(aux__per_class=1), 'batch_size=16 exceeds the 10 labelled'),
     (dict(class_weights=(1.0, 2.0)), 'not one for each of 10 classes'),
