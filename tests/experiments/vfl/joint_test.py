@@ -362,10 +362,6 @@ class RunTest(parameterized.TestCase):
       'one logit a class',
     ),
     (dict(train__batch_size=0), 'train.batch_size=0 must be at least 1'),
-    (
-      dict(train__steps=1, train__epochs=2),
-      'train.steps=1 and train.epochs=2 both',
-    ),
     (dict(train__steps=1, train__tested='tset'), "no split 'tset'"),
     (
       dict(train__steps=1, train__batch_size=673),  # 1347 rows
