@@ -211,7 +211,7 @@ def _step(model, state, batch):
   hs = _send(model.links, send_keys, own, batch)
   joint = functools.partial(_loss, model, state.top, batch, top_key)
   code_key = jax.random.fold_in(state.key, _CODE)
-  y = label_codes.encode(model.code, code_key, batch.y, batch.index)
+  y = label_codes.encode_rows(code_key, model.code, batch.y, batch.index)
   params = state.top.get('params', {})
   grad = jax.value_and_grad(joint, (0, 1), has_aux=True)
   (_, (metrics, new_top)), (top_grads, cuts) = grad(params, hs, y)

@@ -209,7 +209,7 @@ def _privacy(
   labels reach, the active party's own model, is not counted; see
   `defenses.accounting`.
   """
-  release = accounting.release(strengths)
+  release = accounting.gaussian_release(strengths)
   if not release or not training.steps:
     return {}
   epochs = -(-training.steps // training.steps_per_epoch(rows))
