@@ -9,20 +9,23 @@ of the trigger than the loss does.
 
 from configs import common, datasets
 
-_MNIST, _CIFAR10 = dict(needs='mnist'), dict(needs='cifar10')
 HEAD = (
   dict(table='BLI Figure 6, on digits', minutes=6),
   dict(arg='part=forms', table='BLI Figure 6, forms, on digits'),
   dict(arg='part=defenses', table='BLI Figure 8, on digits', minutes=13),
   dict(arg='part=parties', table='BLI Figure 6, four, on digits', minutes=3),
-  dict(arg='part=mnist', table='BLI Figure 6', **_MNIST),
-  dict(arg='part=mnist_forms', table='BLI Figure 6', minutes=54, **_MNIST),
-  dict(arg='part=figure8', table='BLI Figure 8', **_MNIST),
-  dict(arg='part=mnist_parties', table='BLI Figure 6, four', **_MNIST),
-  dict(arg='part=cifar10,small', table='BLI Figure 6', minutes=45, **_CIFAR10),
-  dict(arg='part=cifar10', table='BLI Figure 6, a GPU', **_CIFAR10),
-  dict(arg='part=cifar10_parties,small', table='BLI Figure 6', **_CIFAR10),
-  dict(arg='part=cifar10_parties', table='BLI Figure 6, a GPU', **_CIFAR10),
+  dict(arg='part=mnist', table='BLI Figure 6', needs='mnist'),
+  dict(arg='part=mnist_forms', table='BLI Figure 6', minutes=54, needs='mnist'),
+  dict(arg='part=figure8', table='BLI Figure 8', needs='mnist'),
+  dict(arg='part=mnist_parties', table='BLI Figure 6, four', needs='mnist'),
+  dict(
+    arg='part=cifar10,small', table='BLI Figure 6', minutes=45, needs='cifar10'
+  ),
+  dict(arg='part=cifar10', table='BLI Figure 6, a GPU', needs='cifar10'),
+  dict(arg='part=cifar10_parties,small', table='BLI Figure 6', needs='cifar10'),
+  dict(
+    arg='part=cifar10_parties', table='BLI Figure 6, a GPU', needs='cifar10'
+  ),
   dict(arg='part=nuswide', table='BLI Figure 6', needs='nus_wide'),
 )
 _PARTS = (

@@ -7,15 +7,16 @@ run); add it with --config.attacks. `part=step` attacks in mid-training.
 
 from configs import common, datasets
 
-_MNIST, _CIFAR10 = dict(needs='mnist'), dict(needs='cifar10')
 HEAD = (
   dict(table='BLI Table 2, on digits', minutes=5),
-  dict(arg='part=mnist', table="VFLAIR's record", minutes=1, **_MNIST),
-  dict(arg='part=grey', table='BLI, grey CIFAR-10', minutes=12, **_CIFAR10),
-  dict(arg='part=resnet20', table='BLI Table 2', minutes=10, **_CIFAR10),
-  dict(arg='part=resnet18', table='BLI Table 2', **_CIFAR10),
-  dict(arg='part=classes', table='BLI Figure 5', minutes=12, **_MNIST),
-  dict(arg='part=step', table='ours', minutes=7, **_MNIST),
+  dict(arg='part=mnist', table="VFLAIR's record", minutes=1, needs='mnist'),
+  dict(
+    arg='part=grey', table='BLI, grey CIFAR-10', minutes=12, needs='cifar10'
+  ),
+  dict(arg='part=resnet20', table='BLI Table 2', minutes=10, needs='cifar10'),
+  dict(arg='part=resnet18', table='BLI Table 2', needs='cifar10'),
+  dict(arg='part=classes', table='BLI Figure 5', minutes=12, needs='mnist'),
+  dict(arg='part=step', table='ours', minutes=7, needs='mnist'),
 )
 _FULL = (dict(name='linear.full'),)
 _RESNETS = {

@@ -7,12 +7,12 @@ absent): label statistics decide these tables.
 
 from configs import common, datasets
 
-_SAMPLE = dict(needs='imagenet_sample')
+_SAMPLE = 'imagenet_sample'
 HEAD = (
-  dict(table='LLBG Table 1', **_SAMPLE),
-  dict(arg='table=3', table='LLBG Table 3, batch size', minutes=196, **_SAMPLE),
-  dict(arg='table=4', table='LLBG Table 4, iid labels', **_SAMPLE),
-  dict(arg='table=8', table='LLBG Table 8, activations', minutes=3, **_SAMPLE),
+  dict(table='LLBG Table 1', needs=_SAMPLE),
+  dict(arg='table=3', table='LLBG Table 3', minutes=196, needs=_SAMPLE),
+  dict(arg='table=4', table='LLBG Table 4', needs=_SAMPLE),
+  dict(arg='table=8', table='LLBG Table 8', minutes=3, needs=_SAMPLE),
   dict(arg='paper', table='LLBG Table 1', needs='cifar100'),
 )
 _MODELS = tuple(

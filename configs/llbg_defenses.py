@@ -11,15 +11,15 @@ know more and more: the defense alone, the model, and 100 unlabelled images.
 
 from configs import common, llbg_cifar
 
-_SAMPLE = dict(needs='imagenet_sample')
+_SAMPLE = 'imagenet_sample'
 HEAD = (
-  dict(table='LLBG Table 11, clipping', **_SAMPLE),
-  dict(arg='table=12', table='LLBG Table 12, noise', **_SAMPLE),
-  dict(arg='table=13', table='LLBG Table 13, compression', **_SAMPLE),
-  dict(arg='table=14', table='LLBG Table 14, no head bias', **_SAMPLE),
-  dict(arg='adaptive', table='ours', **_SAMPLE),
-  dict(arg='secure', table='ours', **_SAMPLE),
-  dict(arg='granted', table='LLBG Table 11, first row', **_SAMPLE),
+  dict(table='LLBG Table 11, clipping', needs=_SAMPLE),
+  dict(arg='table=12', table='LLBG Table 12, noise', needs=_SAMPLE),
+  dict(arg='table=13', table='LLBG Table 13, compression', needs=_SAMPLE),
+  dict(arg='table=14', table='LLBG Table 14, no head bias', needs=_SAMPLE),
+  dict(arg='adaptive', table='ours', needs=_SAMPLE),
+  dict(arg='secure', table='ours', needs=_SAMPLE),
+  dict(arg='granted', table='LLBG Table 11, first row', needs=_SAMPLE),
   dict(arg='paper', table='LLBG Table 11', needs='cifar100'),
 )
 _SGD = dict(optimizer='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4)

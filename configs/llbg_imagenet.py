@@ -8,15 +8,12 @@ the untrained table. Trained models need torchvision's weights, one at a time:
 
 from configs import common, datasets
 
-_SAMPLE, _ITSELF = (
-  dict(needs='imagenet_sample'),
-  dict(needs='imagenet2012'),
-)
+_SAMPLE, _ITSELF = 'imagenet_sample', 'imagenet2012'
 HEAD = (
-  dict(table='LLBG Table 2', **_SAMPLE),
-  dict(arg='size=64', table='LLBG Table 2, smaller images', **_SAMPLE),
-  dict(arg='paper', table='LLBG Table 2', **_ITSELF),
-  dict(arg='table=5,paper', table='LLBG Tables 5, 6, 7', **_ITSELF),
+  dict(table='LLBG Table 2', needs=_SAMPLE),
+  dict(arg='size=64', table='LLBG Table 2, smaller images', needs=_SAMPLE),
+  dict(arg='paper', table='LLBG Table 2', needs=_ITSELF),
+  dict(arg='table=5,paper', table='LLBG Tables 5, 6, 7', needs=_ITSELF),
 )
 _MODELS = (
   dict(name='vgg.vgg19', form='imagenet'),
