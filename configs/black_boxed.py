@@ -41,20 +41,16 @@ def get_config(arg=None):
   config.attacks = ()
   config.trials = 1
   if arg['part'] == 'mnist' and not arg['runlocal']:
-    return _mnist(config)
+    # VFLAIR's setting, in the order of the data.
+    datasets.use(config, 'mnist')
+    config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
+    config.train.update(epochs=30, batch_size=2048, shuffle=False)
+    config.trials = 5
+    return config
   config.optimizer.lr = 0.05
   config.train.batch_size = 32 if arg['runlocal'] else 64
   tasks, models = (_CANCER, _DIGITS), _MODELS
   if arg['runlocal']:
     tasks, models = (_CANCER | {'train.steps': 2},), _MODELS[:1]
   config.sweep = (tasks, ('model', models), ('aggregate', _AGGREGATES))
-  return config
-
-
-def _mnist(config):
-  """VFLAIR's setting: Adam at .01 / sqrt(epoch), no shuffling, B=2048."""
-  datasets.use(config, 'mnist')
-  config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
-  config.train.update(epochs=30, batch_size=2048, shuffle=False)
-  config.trials = 5
   return config

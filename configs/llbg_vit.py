@@ -3,6 +3,9 @@
 A small ViT on scikit-learn's real digits is attacked untrained and trained;
 ViT-Ti/16 at 64 pixels, untrained, with 1000 classes, on synthetic images stands
 in for the published ViT-B/16: label statistics, not images, decide that part.
+For the trained half of `paper` add timm's weights and the auxiliary attacks:
+  --config.weights=vit_base_patch16_224.safetensors
+  --config.attacks="({'name': 'counts.llbg', 'confidence': 0.7},)"
 """
 
 from configs import common, datasets
@@ -19,7 +22,10 @@ def get_config(arg=None):
   if arg['runlocal']:
     common.shrink(config, trials=3, files=True)
   if arg['paper']:
-    return _paper(config)
+    config.dataset = datasets.imagenet(True, 224)
+    config.model = dict(name='vit.base')
+    config.per_class_cap = 50
+    return config
   small = dict(name='vit.vit', width=64, heads=4, depth=4, patch=2)
   train = dict(steps=300, batch_size=64, lr=1e-3)
   images = datasets.synthetic(64, 1000, 50)
@@ -42,17 +48,4 @@ def get_config(arg=None):
       stand_in,
     ),
   )
-  return config
-
-
-def _paper(config):
-  """ViT-B/16 at 224 on ImageNet's validation split, untrained.
-
-  For the trained half add timm's weights and the auxiliary attacks:
-    --config.weights=vit_base_patch16_224.safetensors
-    --config.attacks="({'name': 'counts.llbg', 'confidence': 0.7},)"
-  """
-  config.dataset = datasets.imagenet(True, 224)
-  config.model = dict(name='vit.base')
-  config.per_class_cap = 50
   return config

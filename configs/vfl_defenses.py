@@ -140,24 +140,23 @@ def get_config(arg=None):
     config.optimizer.lr = 0.001
     config.attacks = (*_DIRECT[:1], *_BINARY)
   config.sweep = (points,)
-  return _runlocal(config) if arg['runlocal'] else config
+  if arg['runlocal']:
+    smoothed = (
+      dict(name='smoothing', alpha=0.5),
+      dict(name='gaussian', stddev=0.01),
+    )
+    common.shrink(
+      config,
+      training=dict(batch_size=64, epochs=2, shuffle=False),
+      classes=None,
+      attacks=(_BLIND[0], *_DIRECT),
+      model=dict(name='mlp.mlp2'),
+      sweep=(('defense', ((), smoothed)),),
+    )
+  return config
 
 
 def _table3():
   """Columns of Table 3, BLI rows; the noise is Laplace's, as in Figure 7."""
   none, noise, *others = completion_defenses.table3(1e-3, (1.0, 0.5, 0.0))
   return none, (*_CLIP['before'], *noise), *others
-
-
-def _runlocal(config):
-  """Two defenses, seconds, no files."""
-  smooth = dict(name='smoothing', alpha=0.5)
-  noise = dict(name='gaussian', stddev=0.01)
-  return common.shrink(
-    config,
-    training=dict(batch_size=64, epochs=2, shuffle=False),
-    classes=None,
-    attacks=(_BLIND[0], *_DIRECT),
-    model=dict(name='mlp.mlp2'),
-    sweep=(_points((), (smooth, noise)),),
-  )
