@@ -63,26 +63,26 @@ _FIGURE8 = (
       dict(name='laplace', scale=scale),
     )
   ),
-  *common.defended('sparsify', drop=(0.99, 0.995, 0.999)),
-  *common.defended('coae', confusion=(0.0, 0.1, 0.5, 1.0, 2.0)),
-  *common.defended('screen', drop=(0.01, 0.05, 0.2)),
-  *common.defended('clip_per_example', max_norm=(3e-4, 1e-4, 1e-5)),
+  *common.strengths('sparsify', drop=(0.99, 0.995, 0.999)),
+  *common.strengths('coae', confusion=(0.0, 0.1, 0.5, 1.0, 2.0)),
+  *common.strengths('screen', drop=(0.01, 0.05, 0.2)),
+  *common.strengths('clip_per_example', max_norm=(3e-4, 1e-4, 1e-5)),
 )
 # One or two strengths of every kind, at the scale of B = 128.
 _DEFENSES = (
   (),
-  *common.defended('gaussian', stddev=(1e-3, 1e-2)),
-  *common.defended('sparsify', drop=(0.95,)),
-  *common.defended('coae', confusion=(0.0, 0.1, 0.5, 1.0)),
-  *common.defended('screen', drop=(0.02, 0.1)),
-  *common.defended('clip_per_example', max_norm=(2e-3, 2e-4)),
+  *common.strengths('gaussian', stddev=(1e-3, 1e-2)),
+  *common.strengths('sparsify', drop=(0.95,)),
+  *common.strengths('coae', confusion=(0.0, 0.1, 0.5, 1.0)),
+  *common.strengths('screen', drop=(0.02, 0.1)),
+  *common.strengths('clip_per_example', max_norm=(2e-3, 2e-4)),
 )
 
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, part=_PARTS, small=False)
   part = arg['part']
-  config = common.poisoned('backdoor')
+  config = common.backdoor('backdoor')
   if arg['runlocal']:
     config.poison.count = 100
     return common.shrink(

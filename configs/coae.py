@@ -30,24 +30,24 @@ _COMPLEMENT = dict(name='complement')
 _RENAMED = dict(name='permutation', seed=11)
 
 
-def _drawn(num):
+def _draw_classes(num):
   """Complementary labels: `num` classes that an example is not of."""
   return _COMPLEMENT, dict(name='draw', num=num)
 
 
-_TRAINED = ((_SOFT,), _drawn(5), (*_drawn(5), _RENAMED))
+_TRAINED = ((_SOFT,), _draw_classes(5), (*_draw_classes(5), _RENAMED))
 _CODES = (
-  *common.defended('coae', confusion=(0.0, 1.0)),
+  *common.strengths('coae', confusion=(0.0, 1.0)),
   (_SOFT, _RENAMED),
-  _drawn(1),
+  _draw_classes(1),
   *_TRAINED[1:],
 )
 _ACCURACY = (
   (),
-  *common.defended('coae', confusion=(0.0, 0.1, 0.5, 1.0)),
+  *common.strengths('coae', confusion=(0.0, 0.1, 0.5, 1.0)),
   (_COMPLEMENT,),
-  *(_drawn(num) for num in (1, 3, 5)),
-  *common.defended('randomized_response', epsilon=(0.81, 2.2)),
+  *(_draw_classes(num) for num in (1, 3, 5)),
+  *common.strengths('randomized_response', epsilon=(0.81, 2.2)),
 )
 _CLEAR = (
   dict(name='scores.direct'),
@@ -86,13 +86,15 @@ def get_config(arg=None):
       tuple(
         dict(classes=classes, defense=code)
         for classes, strengths in _SHIPPED.items()
-        for code in common.defended('coae', confusion=strengths)
+        for code in common.strengths('coae', confusion=strengths)
       ),
     )
   elif part == 'figure9':
     datasets.use(config, 'cifar10', grey=True, crop=28)
     config.attacks = (dict(name='inversion.batch'), *_FULL)
-    config.sweep = (('defense', common.defended('coae', confusion=(0.0, 1.0))),)
+    config.sweep = (
+      ('defense', common.strengths('coae', confusion=(0.0, 1.0))),
+    )
   elif part == 'attacks':
     points = [
       dict(defense=code, batch_size=size)

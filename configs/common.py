@@ -162,7 +162,7 @@ def vfl(name):
   )
 
 
-def poisoned(name):
+def backdoor(name):
   """Fields of experiments that replace labels: the paper's backdoor task.
 
   The attacker holds the lower half of an image, its trigger in a corner there,
@@ -257,10 +257,10 @@ def shrink(config, *, trials=2, files=False, training=None, **fields):
   return config
 
 
-def defended(name, *, before=(), after=(), **options):
+def strengths(name, *, before=(), after=(), **options):
   """Returns a point of a defense for each of its strengths.
 
-  >>> defended('ppdl', theta=(0.5, 0.1), early_exit=True)[1]
+  >>> strengths('ppdl', theta=(0.5, 0.1), early_exit=True)[1]
   ({'name': 'ppdl', 'theta': 0.1, 'early_exit': True},)
 
   Args:

@@ -37,10 +37,10 @@ def figure5(bound):
   bins = (24, 18, 12, 6)
   return (
     (),
-    *common.defended('laplace', scale=(1e-4, 1e-3, 1e-2, 1e-1)),
-    *common.defended('keep_largest', keep=STRENGTHS),
-    *common.defended('ppdl', theta=STRENGTHS, early_exit=True),
-    *common.defended('discretize_fixed', bins=bins, bound=bound),
+    *common.strengths('laplace', scale=(1e-4, 1e-3, 1e-2, 1e-1)),
+    *common.strengths('keep_largest', keep=STRENGTHS),
+    *common.strengths('ppdl', theta=STRENGTHS, early_exit=True),
+    *common.strengths('discretize_fixed', bins=bins, bound=bound),
   )
 
 

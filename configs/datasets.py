@@ -39,10 +39,10 @@ _PRESETS = {name: dict(name=name, normalise=False) for name in _IMAGES} | {
 def use(config, name, **options):
   """Sets the data of a vertical config: the training split of a set."""
   config.dataset = dict(_PRESETS[name], split='train', **options)
-  config.data_dir = prepared(name)
+  config.data_dir = prepared_dir(name)
 
 
-def prepared(name):
+def prepared_dir(name):
   """Returns where a set lies that is at hand; None: where the user says."""
   return PREPARED if os.path.isdir(os.path.join(PREPARED, name)) else None
 

@@ -42,7 +42,7 @@ def get_config(arg=None):
   config.trials = 3
   points = completion_defenses.figure5(3e-2)
   # PPDL as the paper has it, not in its table.
-  strict = common.defended('ppdl', theta=completion_defenses.STRENGTHS)
+  strict = common.strengths('ppdl', theta=completion_defenses.STRENGTHS)
   config.sweep = (('defense', (*points[:-4], *strict, *points[-4:])),)
   if arg['runlocal']:
     config.observed.steps = 10

@@ -52,7 +52,7 @@ _DEFENSES = {
     (_clip(1.0),),
     *((_clip(1.0), _noise(sigma)) for sigma in (0.01, 0.1, 0.3, 0.5)),
   ),
-  13: ((), *common.defended('compress', drop=(0.1, 0.4, 0.8, 0.9, 0.99))),
+  13: ((), *common.strengths('compress', drop=(0.1, 0.4, 0.8, 0.9, 0.99))),
 }
 _STRONGEST = (_clip(0.1), _noise(0.01))
 _ADAPTIVE = (

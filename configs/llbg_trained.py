@@ -38,7 +38,7 @@ def get_config(arg=None):
   config = common.hfl('llbg_trained')
   if data != 'digits':
     config.dataset = dict(name=data)
-    config.data_dir = datasets.prepared(data)
+    config.data_dir = datasets.prepared_dir(data)
   sizes = _DATA[data]
   cnn, vit = _CNN, dict(_VIT, patch=sizes['patch'])
   if arg['runlocal']:

@@ -21,7 +21,7 @@ _INFERENCE = (
 
 def get_config(arg=None):
   arg = common.parse_arg(arg, part=('digits', 'mnist'))
-  config = common.poisoned('relabel')
+  config = common.backdoor('relabel')
   config.poison.form = 'alone'
   config.attacks = tuple(
     dict(name='backdoor.relabel', gamma=gamma) for gamma in (1.0, 10.0)

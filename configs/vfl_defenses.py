@@ -38,7 +38,7 @@ def _mid(weights, lr):
   """Points of a bottleneck, whose rate is its own."""
   return tuple(
     dict(defense=point, top_optimizer=dict(name='adam', lr=lr))
-    for point in common.defended('mid', weight=weights)
+    for point in common.strengths('mid', weight=weights)
   )
 
 
@@ -52,13 +52,13 @@ _SCALES = (1e-4, 1e-3, 1e-2, 1e-1)
 _RECORDS = (
   *_points(
     (),
-    *common.defended('laplace', scale=_SCALES, **_CLIP),
-    *common.defended('gaussian', stddev=_SCALES, **_CLIP),
-    *common.defended('sparsify', drop=(0.95, 0.97, 0.99, 0.995)),
-    *common.defended('grad_perturb', epsilon=(0.01, 0.1, 1.0, 10.0)),
-    *common.defended('distance_correlation', weight=(1e-4, 1e-2, 0.1, 0.3)),
-    *common.defended('coae', confusion=_CONFUSIONS),
-    *common.defended('coae', confusion=_CONFUSIONS, after=(_BINS,)),
+    *common.strengths('laplace', scale=_SCALES, **_CLIP),
+    *common.strengths('gaussian', stddev=_SCALES, **_CLIP),
+    *common.strengths('sparsify', drop=(0.95, 0.97, 0.99, 0.995)),
+    *common.strengths('grad_perturb', epsilon=(0.01, 0.1, 1.0, 10.0)),
+    *common.strengths('distance_correlation', weight=(1e-4, 1e-2, 0.1, 0.3)),
+    *common.strengths('coae', confusion=_CONFUSIONS),
+    *common.strengths('coae', confusion=_CONFUSIONS, after=(_BINS,)),
   ),
   *_mid((0.0, 1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0, 100.0, 10000.0), lr=1e-4),
 )
@@ -76,9 +76,9 @@ _SHIPPED = _points(
 # Strengths of Figure 7, left; MARVELL, which tells two classes, aside.
 _FIGURE7 = _points(
   (),
-  *common.defended('gaussian', stddev=(1e-3, 1e-2, 1e-1), **_CLIP),
-  *common.defended('sparsify', drop=(0.99, 0.995, 0.997, 0.999)),
-  *common.defended('coae', confusion=(0.05, 0.1, 0.5, 1.0, 2.0)),
+  *common.strengths('gaussian', stddev=(1e-3, 1e-2, 1e-1), **_CLIP),
+  *common.strengths('sparsify', drop=(0.99, 0.995, 0.997, 0.999)),
+  *common.strengths('coae', confusion=(0.05, 0.1, 0.5, 1.0, 2.0)),
 )
 # Strengths of Figure 7, right: power of the noise by the gradient's.
 _MARVELL = _points(
@@ -92,11 +92,11 @@ _MARVELL = _points(
 _DIGITS = (
   *_points(
     (),
-    *common.defended('gaussian', stddev=(1e-3, 1e-2)),
+    *common.strengths('gaussian', stddev=(1e-3, 1e-2)),
     (dict(name='sparsify', drop=0.95),),
     (_BINS,),
     (dict(name='randomized_response', epsilon=1.0),),
-    *common.defended('coae', confusion=(0.0, 1.0)),
+    *common.strengths('coae', confusion=(0.0, 1.0)),
     (
       dict(name='coae', confusion=1.0),
       dict(name='permutation', seed=11),

@@ -303,13 +303,13 @@ def attack(
     init: (known) -> memory.
   """
 
-  def checked(key, memory, known):
-    check_needs(name, needs, granted(known))
+  def infer_checked(key, memory, known):
+    check_needs(name, needs, list_grants(known))
     if isinstance(memory, _Checks):
       memory.check(known)
     return infer(key, memory, known)
 
-  return Attack(checked, observe, init, tuple(needs))
+  return Attack(infer_checked, observe, init, tuple(needs))
 
 
 def completion(
@@ -331,18 +331,18 @@ def completion(
     optimizer: in the place of the party's own.
   """
 
-  def checked_fit(key, view, known, callback):
-    check_needs(name, needs, granted(known))
+  def fit_checked(key, view, known, callback):
+    check_needs(name, needs, list_grants(known))
     return fit(key, view, known, callback)
 
-  def checked(known):
-    check_needs(name, needs, granted(known))
+  def check_all(known):
+    check_needs(name, needs, list_grants(known))
     check(known)
 
-  return Completion(checked_fit, checked, optimizer, tuple(needs))
+  return Completion(fit_checked, check_all, optimizer, tuple(needs))
 
 
-def granted(known: Known) -> tuple[str, ...]:
+def list_grants(known: Known) -> tuple[str, ...]:
   """Returns the fields of an `hfl.Known` or `vfl.Known` that are not None."""
   fields = (field.name for field in dataclasses.fields(known))
   return tuple(f for f in fields if getattr(known, f) is not None)

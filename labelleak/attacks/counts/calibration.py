@@ -139,7 +139,7 @@ def _replay_counts(view, known, x, softmax, allocate, replays):
     refined = allot(softmax._replace(mean=rows))
     return num + 1, (refined != counts).any(), refined, mean
 
-  def unsettled(state):
+  def may_change(state):
     num, changed, *_ = state
     return changed & (num <= replays)
 
@@ -147,4 +147,4 @@ def _replay_counts(view, known, x, softmax, allocate, replays):
   mean = jnp.zeros_like(softmax.mean[0])
   start = jnp.asarray(1), jnp.asarray(True), counts, mean
   # The first stands outside the loop: matmuls in loops are slow on CPUs.
-  return jax.lax.while_loop(unsettled, refine, refine(start))[2]
+  return jax.lax.while_loop(may_change, refine, refine(start))[2]

@@ -82,7 +82,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   inference, `label_accuracy` on the poisoned rows.
 
   Args:
-    config: fields as in `configs/common.py: vfl`, with `poisoned`.
+    config: fields as in `configs/common.py: vfl`, with `backdoor`.
 
   Raises:
     InputError: anything in the config that cannot run; a trigger in an honest

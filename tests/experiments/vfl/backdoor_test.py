@@ -11,7 +11,7 @@ from labelleak.experiments.vfl.build import build
 
 
 def _config(**fields):
-  config = common.poisoned('test')
+  config = common.backdoor('test')
   config.trials = 2
   config.train.update(steps=320, epochs=0)  # whole chunks compile once
   for path, value in fields.items():
