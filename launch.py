@@ -53,8 +53,9 @@ def listing() -> str:
     module = importlib.import_module(f'configs.{path.stem}')
     for head in getattr(module, 'HEAD', ()):
       name = f'{path.name}:{head["arg"]}' if 'arg' in head else path.name
-      details = head['table'], head.get('minutes', ''), head.get('needs', '')
-      lines.append(_LINE.format(name, *details).rstrip())
+      minutes, needs = (head.get(k, '') for k in ('minutes', 'needs'))
+      line = _LINE.format(name, head['table'], minutes, needs)
+      lines.append(line.rstrip())
   return '\n'.join((*lines, _NOTE))
 
 

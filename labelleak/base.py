@@ -18,7 +18,14 @@ upper bounds, which are no attacks and say that they need it.)
 from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Optional, Protocol, runtime_checkable
+from typing import (
+  Any,
+  NamedTuple,
+  Optional,
+  Protocol,
+  TypeVar,
+  runtime_checkable,
+)
 
 import chex
 import jax
@@ -368,7 +375,10 @@ def check_needs(
       )
 
 
-def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+Function = TypeVar('Function')
+
+
+def jit_once(function: Function) -> Function:
   """Compiles what runs once, such as drawing a model's variables: `jax.jit`.
 
   XLA:CPU unrolls every draw of random numbers and compiles for minutes what

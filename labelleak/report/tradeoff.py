@@ -196,7 +196,8 @@ def _line(ax, line, name, family, relative):
     + (' ‡' if facts.leaks(row) else '')
     for point, row in zip(line, rows)
   ]
-  return [Label(*at, family.style['color']) for at in zip(x, y, texts)]
+  color = family.style['color']
+  return [Label(a, b, text, color) for a, b, text in zip(x, y, texts)]
 
 
 def _ideal(ax, best):

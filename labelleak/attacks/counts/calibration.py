@@ -119,7 +119,8 @@ def _read_head(view, known, x, beta) -> Reading:
   h = head_input.rescale(beta, kernel, mean)
   louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)
   ratio = head_input.norm_ratio(view, known, x, louder)
-  return Reading(*head_input.fuse(beta, kernel, h), ratio)
+  beta, quiet = head_input.fuse(beta, kernel, h)
+  return Reading(beta, quiet, ratio)
 
 
 def _replay_counts(view, known, x, softmax, allocate, replays):
