@@ -69,7 +69,7 @@ Take = Callable[[chex.Array], chex.Array]
 # x [n, ...] -> scores [n, K]
 Predict = Callable[[chex.Array], chex.Array]
 # (key, x [B, F]) -> variables {'params', 'batch_stats', ...}
-Draw = Callable[[chex.PRNGKey, chex.Array], chex.ArrayTree]
+InitVariables = Callable[[chex.PRNGKey, chex.Array], chex.ArrayTree]
 
 
 class Forward(Protocol):
@@ -95,7 +95,7 @@ class Party(NamedTuple):
     tx: on variables['params'].
   """
 
-  init: Draw
+  init: InitVariables
   apply: Forward
   tx: optax.GradientTransformation
 
@@ -177,7 +177,7 @@ Infer = Callable[[chex.PRNGKey, Memory, Known], Any]
 # (memory, view) -> memory
 Observe = Callable[[Memory, View], Memory]
 # known -> memory before the first view
-Init = Callable[[Known], Memory]
+InitMemory = Callable[[Known], Memory]
 
 
 def keep_last(memory: Memory, view: View) -> View:
@@ -207,7 +207,7 @@ class Attack(NamedTuple):
 
   infer: Infer
   observe: Observe = keep_last
-  init: Init = no_memory
+  init: InitMemory = no_memory
   needs: tuple[str, ...] = ()
 
 
@@ -295,7 +295,7 @@ def attack(
   name: str,
   needs: Sequence[str] = (),
   observe: Observe = keep_last,
-  init: Init = no_memory,
+  init: InitMemory = no_memory,
 ) -> Attack:
   """Returns an attack that refuses to infer without what it needs.
 

@@ -1,6 +1,6 @@
 """Vertical FL: passive parties that change what is learnt, not only look.
 
-Backdoors and relabelling (`attacks.replacement`): each attack of each trial is
+Backdoors and relabelling (`attacks.backdoor`): each attack of each trial is
 a training of its own, beside one that is not attacked.
 """
 
@@ -20,7 +20,7 @@ from labelleak.data import batches as data_batches
 from labelleak.data import poison, triggers
 from labelleak.experiments import Measure
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
-from labelleak.experiments.vfl import inferred
+from labelleak.experiments.vfl import observation
 from labelleak.experiments.vfl.build import build
 from labelleak.experiments.vfl.joint import Joint
 from labelleak.spec import Spec
@@ -98,7 +98,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   training = world.joint.training
   steps = config.trials * len(specs) * training.steps
   world.joint.check_cost(training.batch_size + trials[0].appended, steps)
-  observe = inferred.observer(
+  observe = observation.observer(
     world.joint,
     options['inference'],
     config.known,
@@ -114,7 +114,9 @@ def experiment(*, config: ConfigDict) -> Measure:
       labels, known = unknown, {}
       if observe:
         rows, y = trial.poison.rows, world.joint.source.y
-        labels = inferred.labels(world.joint, observe, rows, trial.seed)
+        labels = observation.infer_labels(
+          world.joint, observe, rows, trial.seed
+        )
         known = dict(label_accuracy=float((labels[rows] == y[rows]).mean()))
       for own, entry, joint in zip(values, specs, joints):
         state = _fit(world, entry, joint, trial, labels)
@@ -125,7 +127,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       _result(world, entry, own, trials) for entry, own in zip(specs, values)
     ]
     shown = dict(examples=examples) if examples else {}
-    first = results[0]._replace(figures=dict(results[0].figures, **shown))
+    first = results[0]._replace(details=dict(results[0].details, **shown))
     return [first, *results[1:]]
 
   return measure
@@ -324,7 +326,7 @@ def _result(world, entry, values, trials) -> Result:
     (),
     world.setting,
     values={k: np.array([v[k] for v in values]) for k in values[0]},
-    figures=dict(
+    details=dict(
       per_trial=[
         dict(target=trial.target, **{k: round(v, 4) for k, v in value.items()})
         for trial, value in zip(trials, values)

@@ -44,7 +44,7 @@ class RunTest(parameterized.TestCase):
   def test_what_a_run_leaves(self):
     config = _config('counts.llg', 'counts.llbg', 'granted')
     rows = experiments.run(config, str(self.path))
-    self.assertEqual(rows, runs.read(self.path))
+    self.assertEqual(rows, runs.read_rows(self.path))
     llg, llbg, bound, random = rows
     self.assertEqual(random['attack'], dict(name='reconstruction.random'))
     names = ['count_accuracy', 'mse', 'psnr', 'ssim', 'cw_ssim', 'objective']
@@ -59,7 +59,7 @@ class RunTest(parameterized.TestCase):
     self.assertLess(
       llbg['metrics']['mse']['mean'], random['metrics']['mse']['mean']
     )
-    arrays = runs.trials(self.path)
+    arrays = runs.read_arrays(self.path)
     for i in range(len(rows)):
       images = arrays[f'{i}/restored']
       self.assertEqual((images.shape, images.dtype), ((2, 4, 8, 8, 1), 'uint8'))
@@ -77,7 +77,7 @@ class RunTest(parameterized.TestCase):
     """Where an attack names the labels that were granted, so is its image."""
     config = _config('counts.llbg', 'granted')
     experiments.run(config, str(self.path))
-    arrays = runs.trials(self.path)
+    arrays = runs.read_arrays(self.path)
     right = arrays['0/count_accuracy'] == 1
     self.assertTrue(right.any())
     for metric in ('mse', 'ssim', 'objective'):

@@ -6,7 +6,7 @@ import numpy as np
 from configs import common
 from labelleak import experiments, metrics
 from labelleak.base import InputError
-from labelleak.experiments.vfl import inferred
+from labelleak.experiments.vfl import observation
 from labelleak.experiments.vfl.build import build
 
 
@@ -32,7 +32,7 @@ def _means(config):
 
 def _observer(joint, config):
   """What watches a training step for the attackers of a config."""
-  return inferred.observer(
+  return observation.observer(
     joint,
     config.poison.inference,
     config.known,
@@ -181,7 +181,9 @@ class RelabelTest(parameterized.TestCase):
     config = self._config()
     config.poison.inference = dict(name='scores.random')
     joint, rows = build(config), np.array([4, 9, 40])
-    found = inferred.labels(joint, _observer(joint, config), rows, seed=0)
+    found = observation.infer_labels(
+      joint, _observer(joint, config), rows, seed=0
+    )
     np.testing.assert_array_equal(np.delete(found, rows), -1)
     self.assertEqual(found.shape, joint.source.y.shape)
     config.poison.inference = None
@@ -194,7 +196,9 @@ class RelabelTest(parameterized.TestCase):
     config.aggregate = dict(name='plaintext')
     joint = build(config)
     rows = np.arange(len(joint.source.y))
-    found = inferred.labels(joint, _observer(joint, config), rows, seed=0)
+    found = observation.infer_labels(
+      joint, _observer(joint, config), rows, seed=0
+    )
     seen = found >= 0
     self.assertEqual(seen.sum(), len(rows) // 128 * 128)
     np.testing.assert_array_equal(found[seen], joint.source.y[seen])
