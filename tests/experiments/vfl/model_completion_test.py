@@ -63,13 +63,20 @@ class ExperimentTest(parameterized.TestCase):
           metrics['best_accuracy']['mean'] + 1e-6,
           metrics['label_accuracy']['mean'],
         )
-      self.assertEqual(row['setting']['labelled'], 40)
-      held = [row['setting'][k] for k in ('parties', 'share', 'shared')]
-      self.assertEqual(held, [2, 0.5, 0])
+      self.assertTrue(row['setting']['trained'])
+      extra = row['setting']['extra']
+      self.assertEqual(extra['labelled'], 40)
+      self.assertEqual(
+        [extra[k] for k in ('parties', 'share', 'shared')], [2, 0.5, 0]
+      )
     # Who shares a training shares its model; the active attack has its own.
     main = lambda attack: mean(attack, 'main_accuracy')
     self.assertEqual(main(passive), main(untrained))
-    active = next(r for r in rows if r['attack']['name'] == 'completion.active')
+    self.assertNotEqual(main('completion.active'), main(passive))
+    (active,) = (
+      row for row in rows if row['attack']['name'] == 'completion.active'
+    )
+    self.assertEqual(active['gain']['over'], passive)
     self.assertEqual(active['gain']['verdict'], 'not told from 0')  # one seed
     gain = mean('completion.active') - mean(passive)
     self.assertAlmostEqual(active['gain']['mean'], gain, places=4)
@@ -157,12 +164,12 @@ class ExperimentTest(parameterized.TestCase):
     )
     config.attacks = ()
     row = experiments.run(config)[0]
-    self.assertEqual(row['setting']['class_weights'], [1.0, 0.3])
+    self.assertEqual(row['setting']['extra']['class_weights'], [1.0, 0.3])
     self.assertBetween(row['metrics']['f1']['mean'], 0.3, 0.8)  # a guess
     self.assertBetween(row['metrics']['main_f1']['mean'], 0.5, 1.0)
 
   @parameterized.parameters(
-    (dict(train__steps=0), 'train.steps=0 trains no bottom'),
+    (dict(train__steps=0), 'train.steps=0 trains nothing'),
     (dict(aux__per_class=0), 'aux.per_class=0 must lie in 1'),
     (dict(aux__per_class=1), 'batch_size=16 exceeds the 10 labelled'),
     (dict(class_weights=(1.0, 2.0)), 'not one for each of 10 classes'),
