@@ -220,7 +220,7 @@ def _total(score):
 
 
 def _mark(rows):
-  return ' ‡' if any(map(facts.leaks, rows)) else ''
+  return ' ‡' if any(map(facts.misses_below_chance, rows)) else ''
 
 
 def _number(value):
