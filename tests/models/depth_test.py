@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import completion, completion_depth
-from labelleak import models, sweep
+from labelleak import models, spec, sweep
 from labelleak.base import InputError
 
 _WHOLE = dict(name='resnet.resnet20', width=4, shortcut='pad', init='fan_in')
@@ -130,7 +130,7 @@ class ConfigTest(parameterized.TestCase):
     """Kernels of one bottom, as many as its depth, and those of the top."""
     config = completion_depth.get_config(f'data={data}')
     whole = completion.get_config(f'data={data}')
-    default = sweep.describe(whole.model), sweep.describe(whole.top)
+    default = spec.describe(whole.model), spec.describe(whole.top)
     key, x, found = jax.random.key(0), jnp.zeros((2, *shape)), []
     for _, full in sweep.grid(config):
       bottom = models.load(num_classes=full.cut_width, **full.model.to_dict())
@@ -142,7 +142,7 @@ class ConfigTest(parameterized.TestCase):
       self.assertEqual(jax.eval_shape(top.apply, upper, both).shape, (2, 2))
       num, rest = map(_kernels, (lower, upper))
       self.assertEqual((num, num + rest), (full.depth, layers))
-      found.append((sweep.describe(full.model), sweep.describe(full.top)))
+      found.append((spec.describe(full.model), spec.describe(full.top)))
     self.assertEqual(found.count(default), 1)  # the published cut is in it
 
 
