@@ -1,5 +1,6 @@
 """The command line: errors in one line, and rows that survive a SIGKILL."""
 
+import json
 import os
 import pathlib
 import signal
@@ -52,6 +53,27 @@ class ErrorsTest(parameterized.TestCase):
     self.assertLen(err.strip().splitlines(), 1, err)
     self.assertRegex(err, message)
     self.assertEmpty(out)
+
+  def test_a_workdir_of_an_earlier_form_is_refused(self):
+    """Its config stood alone, and its rows were flat."""
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    row = dict(config='llbg_cifar', data='digits', attack='counts.llbg')
+    before = {
+      'config.json': json.dumps(dict(name='llbg_cifar', trials=2)),
+      'rows.jsonl': json.dumps(row) + '\n',
+    }
+    for name, text in before.items():
+      (workdir / name).write_text(text)
+    process = _launch(*_SMALL, f'--workdir={workdir}')
+    out, err = process.communicate()
+    self.assertEqual(process.returncode, 2, err)
+    lines = [line for line in err.splitlines() if 'launch.py' in line]
+    self.assertLen(lines, 1, err)
+    self.assertRegex(lines[0], 'earlier labelleak.*choose another --workdir')
+    self.assertNotIn('Traceback', err)
+    self.assertEmpty(out)
+    for name, text in before.items():
+      self.assertEqual((workdir / name).read_text(), text)
 
 
 class KillTest(parameterized.TestCase):
