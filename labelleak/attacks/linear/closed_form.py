@@ -58,7 +58,7 @@ def solve(view: vfl.View, known: vfl.Known) -> ClosedForm:
     raise InputError(
       f'{len(paths)} classifiers named {_HEAD!r} among'
       f' {sorted({p[0] for p in params})}; last_layer needs one, else use'
-      ' linear.full.'
+      ' linear.expectation_propagation.'
     )
   path, bias = paths[0], (*paths[0][:-1], 'bias')
   kernel = params[path]

@@ -63,8 +63,10 @@ class ExperimentTest(parameterized.TestCase):
           metrics['best_accuracy']['mean'] + 1e-6,
           metrics['label_accuracy']['mean'],
         )
-      self.assertEqual(row['setting']['labelled'], 40)
-      held = [row['setting'][k] for k in ('parties', 'share', 'shared')]
+      self.assertEqual(row['setting']['extra']['labelled'], 40)
+      held = [
+        row['setting']['extra'][k] for k in ('parties', 'share', 'shared')
+      ]
       self.assertEqual(held, [2, 0.5, 0])
     # Who shares a training shares its model; the active attack has its own.
     main = lambda attack: mean(attack, 'main_accuracy')
@@ -157,12 +159,12 @@ class ExperimentTest(parameterized.TestCase):
     )
     config.attacks = ()
     row = experiments.run(config)[0]
-    self.assertEqual(row['setting']['class_weights'], [1.0, 0.3])
+    self.assertEqual(row['setting']['extra']['class_weights'], [1.0, 0.3])
     self.assertBetween(row['metrics']['f1']['mean'], 0.3, 0.8)  # a guess
     self.assertBetween(row['metrics']['main_f1']['mean'], 0.5, 1.0)
 
   @parameterized.parameters(
-    (dict(train__steps=0), 'train.steps=0 trains no bottom'),
+    (dict(train__steps=0), 'train.steps=0 trains nothing'),
     (dict(aux__per_class=0), 'aux.per_class=0 must lie in 1'),
     (dict(aux__per_class=1), 'batch_size=16 exceeds the 10 labelled'),
     (dict(class_weights=(1.0, 2.0)), 'not one for each of 10 classes'),
