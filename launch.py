@@ -1,10 +1,13 @@
 """Runs a config: python launch.py --config=configs/llbg_vit.py [--workdir=DIR].
 
-`--config=FILE.py:arg` picks a variant, `--config.field=value` sets a field.
+`--config=FILE.py:arg` picks a variant, `--config.field=value` sets a field, and
+`python launch.py --list` lists what there is.
 """
 
+import importlib
 import logging
 import os
+import pathlib
 import sys
 
 from absl import flags
@@ -18,9 +21,16 @@ from labelleak.report import tables
 config_flags.DEFINE_config_file('config', lock_config=True)
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config name>.')
 flags.mark_flag_as_required('config')
+_LINE = '{:42} {:30} {:>3} {}'  # of 100 columns
+_NOTE = """
+min: minutes on 2 cores, where they were measured. Every config takes the arg
+`runlocal` as well, and then runs in seconds."""
 
 
 def main(argv):
+  if argv[1:] == ['--list']:
+    print(listing())
+    return 0
   absl_logging.set_verbosity(absl_logging.ERROR)
   # What a callback refuses comes back as an error; it need not be logged, too.
   logging.getLogger('jax._src.callback').setLevel(logging.CRITICAL)
@@ -34,6 +44,19 @@ def main(argv):
     print(f'launch.py: {e}', file=sys.stderr)
     return 2
   print(f'\n{tables.points(rows)}\nRows, table and plots: {workdir}')
+
+
+def listing() -> str:
+  """Returns a line for each head of each config, as `--config=configs/` it."""
+  lines = [_LINE.format('config', 'published', 'min', 'needs')]
+  for path in sorted(pathlib.Path(__file__).parent.glob('configs/*.py')):
+    module = importlib.import_module(f'configs.{path.stem}')
+    for head in getattr(module, 'HEAD', ()):
+      name = f'{path.name}:{head["arg"]}' if 'arg' in head else path.name
+      minutes, needs = (head.get(k, '') for k in ('minutes', 'needs'))
+      line = _LINE.format(name, head['table'], minutes, needs)
+      lines.append(line.rstrip())
+  return '\n'.join((*lines, _NOTE))
 
 
 if __name__ == '__main__':

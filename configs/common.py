@@ -1,28 +1,27 @@
-"""What configs share: `parse_arg` and the fields of an experiment."""
+"""What configs share: their arguments, and the fields of an experiment.
+
+A config's `HEAD` says what each of its args runs: the published `table` that it
+repeats, the `minutes` that it took on two cores (where that was measured), and
+the data set that it `needs`. `python launch.py --list` prints them.
+"""
 
 import difflib
-import os
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from configs import datasets
 from labelleak.base import InputError
 
-PREPARED = '../shared/tfds'  # mnist and cifar10, read where they are there
-SAMPLE = f'{PREPARED}/imagenet_sample/1.0.0'  # 1000 images, one a class
 # The server runs the protocol and holds the model.
 SERVER = ('lr', 'steps', 'clients', 'defense', 'model')
 AUX = (*SERVER, 'labelled')
 
-UNTRAINED = (
-  dict(name='counts.llg'),
-  dict(name='counts.ebi'),
-  dict(name='counts.llbg'),
-  dict(name='counts.calibrated'),
+UNTRAINED = tuple(
+  dict(name=f'counts.{name}') for name in ('llg', 'ebi', 'llbg', 'calibrated')
 )
 TRAINED = (
-  dict(name='counts.llg'),
-  dict(name='counts.ebi'),
+  *UNTRAINED[:2],
   dict(name='counts.llbg', confidence='aux', known=AUX),
   dict(name='counts.llbg', confidence=0.5),
   dict(name='counts.llbg', confidence=0.7),
@@ -34,17 +33,20 @@ TRAINED = (
 def parse_arg(arg, **spec):
   """Parses the text after `configs/NAME.py:`, such as 'table=3,runlocal'.
 
-  >>> parse_arg('table=3,runlocal', table=1, paper=False, runlocal=False)
+  >>> parse_arg('table=3,runlocal', table=(1, 3), paper=False)
   {'table': 3, 'paper': False, 'runlocal': True}
 
   Args:
     arg: comma-separated `name` (means True) or `name=value`; or None.
-    **spec: name = default; a value is read as the default's type.
+    **spec: name = default, or the values that it may have, the default first; a
+      value is read as the default's type. `runlocal` is always among them.
 
   Raises:
-    InputError: an unknown name, or a value of another type.
+    InputError: an unknown name, or a value of another type or of none of those.
   """
-  values = dict(spec)
+  spec['runlocal'] = False
+  known = {k: v if isinstance(v, tuple) else (v,) for k, v in spec.items()}
+  values = {name: of[0] for name, of in known.items()}
   for part in filter(None, (arg or '').split(',')):
     name, equals, text = part.partition('=')
     if name not in spec:
@@ -53,9 +55,10 @@ def parse_arg(arg, **spec):
       raise InputError(
         f'config argument {name!r} is unknown; {hint}use: {", ".join(spec)}.'
       )
-    kind = type(spec[name])
+    default = known[name][0]
+    kind = type(default)
     if (kind is bool) == bool(equals):
-      form = name if kind is bool else f'{name}={spec[name]}'
+      form = name if kind is bool else f'{name}={default}'
       raise InputError(f'config argument {part!r} must look like {form!r}.')
     try:
       values[name] = kind(text) if equals else True
@@ -63,6 +66,8 @@ def parse_arg(arg, **spec):
       raise InputError(
         f'config argument {part!r} needs a value of type {kind.__name__}.'
       ) from None
+    if isinstance(spec[name], tuple):
+      check_choice(name, values[name], spec[name])
   return values
 
 
@@ -98,7 +103,9 @@ def hfl(name):
       per_class_cap=placeholder(int),
       trials=100,
       seed=0,
-      per_device=placeholder(int),  # trials at once; None: see `sweep.spread`
+      per_device=placeholder(
+        int
+      ),  # trials at once; None: see `sweep.run_trials`
       sweep=(),
     )
   )
@@ -135,10 +142,11 @@ def vfl(name):
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial
-      observed=dict(steps=1, epochs=1),  # of a training, by `tradeoff`
+      observed=dict(steps=1, epochs=1),  # of a training
       optimizer=dict(name='adam', lr=1e-3),
       train=dict(
-        steps=0,  # before the attack
+        epochs=0,  # before the attack, or
+        steps=0,
         batch_size=128,
         shuffle=True,
         tested='test',  # split that accuracy is of
@@ -146,13 +154,15 @@ def vfl(name):
       ),
       trials=5,
       seed=0,
-      per_device=placeholder(int),  # trials at once; None: see `sweep.spread`
+      per_device=placeholder(
+        int
+      ),  # trials at once; None: see `sweep.run_trials`
       sweep=(),
     )
   )
 
 
-def poisoned(name):
+def backdoor(name):
   """Fields of experiments that replace labels: the paper's backdoor task.
 
   The attacker holds the lower half of an image, its trigger in a corner there,
@@ -174,16 +184,10 @@ def poisoned(name):
     inference=placeholder(object),  # an attack that finds labels beforehand
   )
   config.poison.count = 27
-  epochs(config, batch_size=128, rows=1347, num=30)
+  train(config, batch_size=128, epochs=30)
   config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
   config.trials = 10
   return config
-
-
-def epochs(config, batch_size, rows, num):
-  """Whole epochs of a training over `rows` rows; attacks see its batches."""
-  config.batch_size = config.train.batch_size = batch_size
-  config.train.steps = -(-rows // batch_size) * num
 
 
 def completion(name):
@@ -214,40 +218,59 @@ def completion(name):
   return config
 
 
-def synthetic(size, num_classes, per_class):
-  """Images with the label statistics of a data set that is absent."""
-  return dict(
-    name='synthetic',
-    shape=(size, size, 3),
-    num_classes=num_classes,
-    per_class=per_class,
-  )
-
-
-def cifar100(itself):
-  """CIFAR-100, or images of its size in as many classes that stand for it."""
-  if itself:
-    return dict(name='cifar100')
-  if has_sample():
-    return dict(name=SAMPLE, size=32, classes=100, copies=10)
-  return synthetic(32, 100, 100)
-
-
-def has_sample():
-  return os.path.isdir(SAMPLE)
-
-
-def images(config, name, **options):
-  """Sets a vertical config's data to a prepared set, pixels in [0, 1]."""
-  config.dataset = dict(name=name, split='train', normalise=False, **options)
-  config.data_dir = prepared(name)
-
-
-def prepared(name):
-  """Where a set lies that is at hand; None: where the user says."""
-  return PREPARED if os.path.isdir(os.path.join(PREPARED, name)) else None
-
-
 def check_choice(name, value, known):
   if value not in known:
     raise InputError(f'{name}={value} is none of this config: {known}.')
+
+
+def train(config, batch_size, *, epochs=0, steps=0, **options):
+  """Sets the training of a vertical config, whose batches are attacked."""
+  config.batch_size = batch_size
+  options.update(batch_size=batch_size, epochs=epochs, steps=steps)
+  config.train.update(options)
+
+
+def shrink(config, *, trials=2, files=False, training=None, **fields):
+  """Makes a config run in seconds: digits, few trials, quick inversions.
+
+  Args:
+    config: changed in place.
+    trials: so few.
+    files: whether the data stay the config's own.
+    training: arguments of `train`, so few steps; None leaves it.
+    **fields: what else changes, each replaced.
+
+  Returns:
+    the config.
+  """
+  config.trials = trials
+  if not files:
+    datasets.use(config, 'digits')
+  if training:
+    train(config, **training)
+  for field, value in fields.items():
+    config[field] = value
+  config.attacks = tuple(
+    dict(attack, steps=50) if attack['name'] == 'inversion.batch' else attack
+    for attack in config.attacks
+  )
+  return config
+
+
+def strengths(name, *, before=(), after=(), **options):
+  """Returns a point of a defense for each of its strengths.
+
+  >>> strengths('ppdl', theta=(0.5, 0.1), early_exit=True)[1]
+  ({'name': 'ppdl', 'theta': 0.1, 'early_exit': True},)
+
+  Args:
+    name: of the defense.
+    before: specs that come before it.
+    after: specs that come after it.
+    **options: one a tuple, of strengths; the others as they are.
+  """
+  (varied,) = (k for k, value in options.items() if isinstance(value, tuple))
+  return tuple(
+    (*before, dict(name=name, **options | {varied: value}), *after)
+    for value in options[varied]
+  )

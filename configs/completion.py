@@ -1,173 +1,184 @@
 """Model completion: the labels of all rows from a bottom and a few labels.
 
-  python launch.py --config=configs/completion.py              # real digits
-  python launch.py --config=configs/completion.py:data=mnist   # 5 min
-  python launch.py --config=configs/completion.py:data=cifar10,small
-  python launch.py --config=configs/completion.py:data=cifar10 # a GPU
-  python launch.py --config=configs/completion.py:data=cifar10,table=3
-  python launch.py --config=configs/completion.py:runlocal     # seconds
+The passive attack, the active one, its gain without acceleration, the same
+learning on a bottom that never was trained, and the bound by all labels.
+`table=3` varies the number of known labels. `small` is a tenth of CIFAR-10 at
+16 pixels, for two cores, with neither ablation nor bound.
 
-Tables 2 and 4 of Fu et al.: the passive attack, the active one as published
-runs must have had it, its gain without acceleration, the same learning on a
-bottom that never was trained, and the bound by all labels. `table=3` varies the
-number of known labels. `small` is CIFAR-10 on two cores: a tenth of the rows at
-16 pixels, fewer epochs, a faster average, and neither ablation nor bound; 13
-minutes on an otherwise idle machine.
-
-Other data (`data=` cifar100, cinic10, tiny_imagenet, criteo, yahoo,
-histopathology) are files that one fetches by hand into --config.data_dir;
-`labelleak/data` says in which layout. Yahoo's texts are bags of hashed words;
-`data=yahoo,bert` is the paper's BERT and MixText, for a GPU, its encoder, head
-and top at rates of their own. It needs word pieces and weights, in the names of
-the released bert-base-uncased:
+Files that one fetches by hand into --config.data_dir are laid out as
+`labelleak/data` says. Yahoo's texts are bags of hashed words; with `bert` they
+meet the paper's BERT and MixText, which need word pieces and weights, in the
+names of the released bert-base-uncased:
   --config.dataset.vocab=vocab.txt --config.weights=model.safetensors
-
-Published on CIFAR-10, training / test rows: passive .8024 / .6299, active .8484
-/ .6342, untrained bottom .1698 / .1683; model .8280, under the active attack
-.8139.
 """
 
 from ml_collections.config_dict import placeholder
 
-from configs import common
+from configs import common, datasets
 
+_FU = 'Fu Tables 2, 4'
+BHI = 'breast_histopathology'
+HEAD = (
+  dict(table=f'{_FU}, on digits', minutes=1),
+  dict(arg='data=mnist', table=f'{_FU}, on MNIST', minutes=5, needs='mnist'),
+  dict(arg='data=cifar10,small', table=_FU, minutes=13, needs='cifar10'),
+  dict(arg='data=cifar10', table=f'{_FU}, a GPU', needs='cifar10'),
+  dict(arg='data=cifar10,table=3', table='Fu Table 3', needs='cifar10'),
+  *(
+    dict(arg=f'data={data}', table=_FU, needs=data)
+    for data in ('cifar100', 'cinic10', 'tiny_imagenet', 'criteo')
+  ),
+  dict(arg='data=yahoo', table=_FU, needs='yahoo_answers'),
+  dict(arg='data=yahoo,bert', table=f'{_FU}, a GPU', needs='yahoo_answers'),
+  dict(arg='data=histopathology', table=_FU, needs=BHI),
+)
+QUICK = dict(epochs=2, iterations=20, ema=0.9)  # a schedule of seconds
+_MINUTES = dict(epochs=5, iterations=200, ema=0.99)  # on two cores
 _RESNET = dict(name='resnet.resnet20', shortcut='pad', init='fan_in')
 _HALVES = dict(name='splits.features')
-# rows, epochs and batch size of the joint training; then what differs from
-# CIFAR-10: fields of the config, and the schedule of the completion.
+_CIFAR10 = dict(
+  training=dict(epochs=100, batch_size=32), optimizer={}, schedule={}
+)
+# The joint training, its optimizer and the schedule of the completion, then
+# fields of the config; where they are not CIFAR-10's.
 _DATA = {
-  'digits': (1347, 40, 32, dict(model=dict(name='mlp.mlp2', width=64)), {}),
-  'mnist': (60000, 10, 128, dict(model=dict(name='mlp.mlp2', width=128)), {}),
-  'cifar10': (50000, 100, 32, {}, {}),
-  'cifar100': (
-    *(50000, 150, 32),
-    dict(top=dict(name='mlp.bn_mlp', widths=(200, 100, 100))),
-    {},
+  'digits': dict(
+    training=dict(epochs=40, batch_size=32),
+    optimizer=dict(lr=0.05, decay=(25,)),
+    schedule=_MINUTES,
+    model=dict(name='mlp.mlp2', width=64),
   ),
-  'cinic10': (180000, 100, 32, {}, {}),
-  'tiny_imagenet': (
-    *(100000, 110, 128),
-    dict(
-      model=dict(_RESNET, name='resnet.resnet56'),
-      top=dict(name='mlp.bn_mlp', widths=(400, 200)),
-    ),
-    {},
+  'mnist': dict(
+    training=dict(epochs=10, batch_size=128),
+    optimizer=dict(lr=0.05, decay=(7,)),
+    schedule=_MINUTES,
+    model=dict(name='mlp.mlp2', width=128),
   ),
-  'criteo': (
-    *(80000, 7, 1000),
-    dict(
-      split=_HALVES,
-      model=dict(name='mlp.fcnn'),
-      cut_width=4,
-      top=dict(name='mlp.bn_mlp', widths=(8, 4), batch_norm=False),
-    ),
-    dict(batch_size=100, epochs=5, iterations=900),
+  'cifar10': {},
+  'cifar100': dict(
+    training=dict(epochs=150, batch_size=32),
+    top=dict(name='mlp.bn_mlp', widths=(200, 100, 100)),
   ),
-  'yahoo': (
-    *(50000, 25, 16),
-    dict(split=_HALVES, model=dict(name='mlp.fcnn', widths=(128,))),
-    dict(epochs=10, iterations=1000),
+  'cinic10': {},
+  'tiny_imagenet': dict(
+    training=dict(epochs=110, batch_size=128),
+    model=dict(_RESNET, name='resnet.resnet56'),
+    top=dict(name='mlp.bn_mlp', widths=(400, 200)),
   ),
-  'histopathology': (
-    *(69181, 5, 64),
-    dict(
-      split=dict(name='splits.patches'),
-      cut_width=5,
-      top=dict(name='mlp.bn_mlp', widths=(10, 10, 10)),
-      class_weights=(0.3, 1.0),
-    ),
-    dict(batch_size=32, epochs=10),
+  'criteo': dict(
+    training=dict(epochs=7, batch_size=1000),
+    optimizer=dict(lr=0.05, momentum=0.5),
+    schedule=dict(batch_size=100, epochs=5, iterations=900),
+    aux=dict(per_class=50),
+    split=_HALVES,
+    model=dict(name='mlp.fcnn'),
+    cut_width=4,
+    top=dict(name='mlp.bn_mlp', widths=(8, 4), batch_norm=False),
   ),
-}
-_FILES = {
-  'cinic10': dict(name='cinic10', path='CINIC-10'),
-  'tiny_imagenet': dict(name='tiny_imagenet', path='tiny-imagenet-200'),
-  'criteo': dict(name='criteo', path='criteo'),
   'yahoo': dict(
-    name='yahoo_answers',
-    path='yahoo_answers_csv',
-    per_class=5000,
-    counts=True,
-    buckets=4096,
+    training=dict(epochs=25, batch_size=16),
+    optimizer=dict(lr=0.05, decay=(15, 25)),
+    schedule=dict(epochs=10, iterations=1000),
+    aux=dict(per_class=10),
+    split=_HALVES,
+    model=dict(name='mlp.fcnn', widths=(128,)),
   ),
   'histopathology': dict(
-    name='breast_histopathology',
-    path='breast-histopathology-images',
-    background=0.3,
+    training=dict(epochs=5, batch_size=64),
+    optimizer=dict(lr=0.05, decay=(4, 6)),
+    schedule=dict(batch_size=32, epochs=10),
+    aux=dict(per_class=35),
+    split=dict(name='splits.patches'),
+    cut_width=5,
+    top=dict(name='mlp.bn_mlp', widths=(10, 10, 10)),
+    class_weights=(0.3, 1.0),
   ),
-}
-_PER_CLASS = dict(criteo=50, yahoo=10, histopathology=35)
-_RATES = {  # where they are not CIFAR-10's
-  'digits': dict(lr=0.05, decay=(25,)),
-  'mnist': dict(lr=0.05, decay=(7,)),
-  'criteo': dict(lr=0.05, momentum=0.5),
-  'yahoo': dict(lr=0.05, decay=(15, 25)),
-  'histopathology': dict(lr=0.05, decay=(4, 6)),
 }
 
 
 def get_config(arg=None):
   arg = common.parse_arg(
-    arg, data='digits', table=2, small=False, bert=False, runlocal=False
+    arg, data=tuple(_DATA), table=(2, 3), small=False, bert=False
   )
   data = arg['data']
-  common.check_choice('data', data, tuple(_DATA))
-  common.check_choice('table', arg['table'], (2, 3))
+  for flag, only in dict(bert='yahoo', small='cifar10').items():
+    if arg[flag]:
+      common.check_choice('data', data, (only,))
   config = common.completion('completion')
-  rows, epochs, size, fields, schedule = _DATA[data]
+  datasets.use(config, data)
   config.model = _RESNET
+  config.trials = 3
+  fields = _CIFAR10 | _DATA[data]
+  common.train(config, **fields.pop('training'))
+  config.optimizer.update(fields.pop('optimizer'))
+  schedule = fields.pop('schedule')
   for field, value in fields.items():
     config[field] = value
-  config.optimizer.update(_RATES.get(data, {}))
-  config.aux.per_class = _PER_CLASS.get(data, 4)
-  if data in _FILES:
-    config.dataset = dict(_FILES[data], split='train')
-  elif data != 'digits':
-    common.images(config, data)
-  config.trials = 3
-  if data in ('digits', 'mnist'):  # minutes on two cores
-    schedule = dict(epochs=5, iterations=200, ema=0.99)
-  if arg['bert']:
-    common.check_choice('data', data, ('yahoo',))
   if arg['small']:
-    common.check_choice('data', data, ('cifar10',))
-    rows, epochs, size = 5000, 12, 32
-    config.dataset.split, config.train.tested = 'train[:10%]', 'test[:20%]'
-    config.dataset.size = 16
-    config.optimizer.update(lr=0.02, decay=(9, 11))
-    config.scored_rows = 1000
-    schedule = dict(epochs=5, iterations=200, ema=0.99)
+    schedule = _small(config)
+  epochs = config.train.epochs
   if arg['runlocal']:
-    rows, epochs, config.trials = 320, 2, 2  # of the rows that there are
-    schedule = dict(epochs=2, iterations=20, ema=0.9)
-  config.batch_size = config.train.batch_size = size
-  config.train.steps = -(-rows // size) * epochs
-  bound = dict(
-    known=('party', 'pool', 'labels'), epochs=epochs, batch_size=size
-  )
-  passive = dict(name='completion.passive', **schedule)
-  active = dict(name='completion.active', **schedule)
-  untrained = dict(name='completion.semi_supervised', **schedule)
-  config.attacks = (
-    passive,
-    active,
-    dict(active, r_max=1.0),  # its gain without acceleration
-    untrained,
-    dict(name='completion.supervised', **bound),
-  )
+    epochs, schedule = 2, QUICK
+    training = dict(batch_size=config.batch_size, steps=20)
+    common.shrink(config, files=True, training=training)
   if arg['bert']:
     _bert(config, schedule, arg['runlocal'])
-  elif arg['small']:  # without the ablation and the bound
-    config.attacks = passive, active, untrained
-  elif arg['runlocal']:  # without the ablation
-    config.attacks = (*config.attacks[:2], *config.attacks[3:])
-  if arg['table'] == 3 and not arg['bert']:
+    return config
+  passive, active, untrained = (
+    dict(name=f'completion.{name}', **schedule)
+    for name in ('passive', 'active', 'semi_supervised')
+  )
+  bound = dict(
+    name='completion.supervised',
+    known=('party', 'pool', 'labels'),
+    epochs=epochs,
+    batch_size=config.batch_size,
+  )
+  ablation = dict(active, r_max=1.0)  # its gain without acceleration
+  config.attacks = (passive, active, ablation, untrained, bound)
+  if arg['table'] == 3:
     config.attacks = passive, untrained
-    fewest = tuple(dict(a, batch_size=10) for a in config.attacks)
-    points = [(1, fewest)]  # 10 labels are no batch of 16
-    points += [(num, config.attacks) for num in (2, 4, 12, 32)]
-    config.sweep = ((('aux.per_class', 'attacks'), tuple(points)),)
+    config.sweep = (few_labels(config.attacks, 1, 2, 4, 12, 32),)
+  elif arg['small']:
+    config.attacks = passive, active, untrained
+  elif arg['runlocal']:
+    config.attacks = passive, active, untrained, bound
   return config
+
+
+def derive(name, arg, *, bound=False):
+  """Returns the config of another question about the same completions.
+
+  Args:
+    name: of the config.
+    arg: its parsed arguments; `data`, `small` and `runlocal` are passed on.
+    bound: whether the bound by all labels stands beside the two attacks.
+  """
+  flags = [flag for flag in ('small', 'runlocal') if arg.get(flag)]
+  config = get_config(','.join((f'data={arg["data"]}', *flags)))
+  config.name = name
+  passive, active, *_, last = config.attacks
+  full = (passive, active, last) if bound else (passive, active)
+  config.attacks = (passive,) if arg['runlocal'] else full
+  return config
+
+
+def few_labels(attacks, *labels):
+  """Points with so many known labels a class; 10 in all are no batch of 16."""
+  fewest = tuple(dict(attack, batch_size=10) for attack in attacks)
+  return tuple(
+    {'aux.per_class': num, 'attacks': fewest if num == 1 else attacks}
+    for num in labels
+  )
+
+
+def _small(config):
+  """A tenth of CIFAR-10, small; returns the schedule of the completion."""
+  config.dataset.update(split='train[:10%]', size=16)
+  common.train(config, batch_size=32, epochs=12, tested='test[:20%]')
+  config.optimizer.update(lr=0.02, decay=(9, 11))
+  config.scored_rows = 1000
+  return _MINUTES
 
 
 def _bert(config, schedule, tiny):
@@ -184,9 +195,7 @@ def _bert(config, schedule, tiny):
     config.model = dict(name='bert.bert', vocab=64, **size)
     config.dataset.update(buckets=64, length=8)
     schedule = dict(epochs=2, iterations=2, mix_layers=(1, 2))
-  names = (
-    'completion.texts.passive',
-    'completion.texts.active',
-    'completion.texts.semi_supervised',
+  config.attacks = tuple(
+    dict(name=f'completion.texts.{name}', **schedule)
+    for name in ('passive', 'active', 'semi_supervised')
   )
-  config.attacks = tuple(dict(name=name, **schedule) for name in names)

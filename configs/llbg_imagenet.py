@@ -1,23 +1,20 @@
 """LLBG on ImageNet: Tables 2 (untrained) and 5, 6, 7 (trained) of the paper.
 
-  python launch.py --config=configs/llbg_imagenet.py           # untrained
-  python launch.py --config=configs/llbg_imagenet.py:size=64   # smaller images
-  python launch.py --config=configs/llbg_imagenet.py:paper     # on ImageNet
-  python launch.py --config=configs/llbg_imagenet.py:table=5,paper \\
-      --config.weights=vgg19.safetensors --config.model.form=imagenet
-
-Without `paper`, the 1000 images of ../shared/tfds/imagenet_sample, repeated to
-50 a class, stand in for the validation split (synthetic images where they are
-absent): label statistics decide the untrained table. Rows name their data.
-Trained models need torchvision's weights, one model at a time; Table 6 is the
-constant confidences of `table=5`, Table 7 the confidences themselves.
-
-Published, B=128: untrained EBI 99.2 and LLBG 99.9, but ResNet50 55.9 and 44.9;
-LLG 97.9, 62.9, 16.5 (EfficientNet), 91.1, 91.0. Trained LLBG_aux 78 to 94.
+Without `paper`, 1000 images, repeated to 50 a class, stand in for the
+validation split (synthetic ones where they are absent): label statistics decide
+the untrained table. Trained models need torchvision's weights, one at a time:
+  --config.weights=vgg19.safetensors --config.model.form=imagenet
 """
 
-from configs import common
+from configs import common, datasets
 
+_SAMPLE, _ITSELF = 'imagenet_sample', 'imagenet2012'
+HEAD = (
+  dict(table='LLBG Table 2', needs=_SAMPLE),
+  dict(arg='size=64', table='LLBG Table 2, smaller images', needs=_SAMPLE),
+  dict(arg='paper', table='LLBG Table 2', needs=_ITSELF),
+  dict(arg='table=5,paper', table='LLBG Tables 5, 6, 7', needs=_ITSELF),
+)
 _MODELS = (
   dict(name='vgg.vgg19', form='imagenet'),
   dict(name='resnet.resnet50'),
@@ -28,11 +25,10 @@ _MODELS = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, table=2, size=224, paper=False, runlocal=False)
-  common.check_choice('table', arg['table'], (2, 5))
+  arg = common.parse_arg(arg, table=(2, 5), size=224, paper=False)
   config = common.hfl('llbg_imagenet')
   config.stands_for.data = 'imagenet2012'
-  config.dataset = _dataset(arg)
+  config.dataset = datasets.imagenet(arg['paper'], arg['size'])
   config.batch_size = 128
   config.per_class_cap = 50
   config.model = _MODELS[0]
@@ -41,16 +37,11 @@ def get_config(arg=None):
   else:
     config.attacks = common.TRAINED
   if arg['runlocal']:
-    config.trials = 2
-    config.dataset = common.synthetic(32, 50, 50)
-    config.attacks = common.UNTRAINED[:3]  # the others compile it again
-    config.sweep = (('model', _MODELS[-1:]),)
+    common.shrink(
+      config,
+      files=True,
+      dataset=datasets.synthetic(32, 50, 50),
+      attacks=common.UNTRAINED[:3],  # the others compile it again
+      sweep=(('model', _MODELS[-1:]),),
+    )
   return config
-
-
-def _dataset(arg):
-  if arg['paper']:
-    return dict(name='imagenet2012', size=arg['size'])
-  if common.has_sample():
-    return dict(name=common.SAMPLE, size=arg['size'], copies=50)
-  return common.synthetic(arg['size'], 1000, 50)

@@ -1,40 +1,31 @@
 """From labels to pixels: Table 10 and Figure 1c of the LLBG paper.
 
-  python launch.py --config=configs/reconstruction.py           # 20 trials
-  python launch.py --config=configs/reconstruction.py:paper     # all of it
-  python launch.py --config=configs/reconstruction.py:runlocal  # seconds
-
 The same gradient inversion with the labels that different attacks extracted
 from the same update: an MLP whose last hidden activation is tanh, untrained,
-FedSGD, four images, two of them of one class. The row with `labels=granted` is
-given the batch's own labels, which no attacker has: an upper bound. DLG guesses
-labels and images together.
-
-The default takes fewer iterations than the published 24,000 on 32-pixel images
-of ../shared/tfds/imagenet_sample in 100 classes (synthetic images where they
-are absent); `paper` runs 100 trials of all of them on CIFAR-100. LPIPS needs
---config.lpips=FILE (see labelleak/metrics/perceptual.py). `images.png` shows
-originals and reconstructions of the first trials.
-
-Published: LLG labels 44.89 %, MSE .042, PSNR 16.14, LPIPS .302, SSIM .389;
-LLBG labels 100 %, .014, 19.317, .060, .711. (Its SSIM is our `cw ssim`.)
+FedSGD, four images, two of them of one class; `labels=granted` is an upper
+bound. Without `paper` it takes fewer iterations than the published 24,000.
+LPIPS needs --config.lpips=FILE (see labelleak/metrics/perceptual.py).
 """
 
 from ml_collections.config_dict import placeholder
 
-from configs import common
+from configs import common, datasets
 
+HEAD = (
+  dict(table='LLBG Table 10, Figure 1c', needs='imagenet_sample'),
+  dict(arg='paper', table='LLBG Table 10, Figure 1c', needs='cifar100'),
+)
 _LABELS = 'counts.llg', 'counts.llbg', 'counts.calibrated'
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, paper=False, runlocal=False)
+  arg = common.parse_arg(arg, paper=False)
   config = common.hfl('reconstruction')
   config.experiment = 'hfl.reconstruction'
   config.lpips = placeholder(str)  # weights of LPIPS: .npz, .safetensors
   config.shown = 3  # trials in images.png
   config.stands_for.data = 'cifar100'
-  config.dataset = common.cifar100(arg['paper'])
+  config.dataset = datasets.cifar100(arg['paper'])
   config.model = dict(name='mlp.mlp', activation='tanh')
   config.batch_size = 4
   config.local_steps = 1
@@ -43,9 +34,12 @@ def get_config(arg=None):
   config.attacks = _attacks() if arg['paper'] else _attacks(2400, 100)
   config.per_device = 20
   if arg['runlocal']:
-    config.trials = 2
-    config.model = dict(name='mlp.mlp', width=32, activation='tanh')
-    config.attacks = _attacks(5, 2)
+    common.shrink(
+      config,
+      files=True,
+      model=dict(name='mlp.mlp', width=32, activation='tanh'),
+      attacks=_attacks(5, 2),
+    )
   return config
 
 

@@ -1,194 +1,162 @@
 """Vertical FL under defenses: labels recovered against accuracy kept.
 
-  python launch.py --config=configs/vfl_defenses.py              # real digits
-  python launch.py --config=configs/vfl_defenses.py:part=mnist   # 38 records
-  python launch.py --config=configs/vfl_defenses.py:part=shipped # see below
-  python launch.py --config=configs/vfl_defenses.py:part=binary  # MNIST 0 / 1
-  python launch.py --config=configs/vfl_defenses.py:part=figure7 # MNIST
-  python launch.py --config=configs/vfl_defenses.py:part=cifar10 # Table 3
-  python launch.py --config=configs/vfl_defenses.py:runlocal     # seconds
-
 Each trial is one training: its first batch is attacked at the initialisation
 and its last model tested, as VFLAIR does. The passive party is shown its cut
-gradients (`plaintext`), so that one run serves the attacks that read them
-(direct inference: DLI) and those that read its own gradients alone (inversion:
-BLI, `linear.full`). `complement` and `decoding.mixture` know of a code. All but
-the first need mnist or cifar10 under ../shared/tfds. `shipped` trains on two
-codes about as soft as the encoder that VFLAIR ships for a confusion of .1,
-without rounding, with 12 and with six bins.
-
-Published, undefended: MNIST main accuracy .9746, BLI .9965, DLI 1.0000.
+gradients, so that one run serves the attacks that read them (direct inference)
+and those that read its own gradients alone. `shipped` trains on two codes about
+as soft as the encoder that VFLAIR ships for a confusion of .1.
 """
 
-from configs import common
+from configs import common, completion_defenses, datasets
 
-# What a sweep over defenses sets together.
-_FIELDS = ('defense', 'top_optimizer')
+_RECORD = "VFLAIR's records"
+HEAD = (
+  dict(table=f'{_RECORD}, on digits', minutes=25),
+  dict(arg='part=mnist', table=_RECORD, minutes=132, needs='mnist'),
+  dict(arg='part=shipped', table=_RECORD, minutes=12, needs='mnist'),
+  dict(arg='part=binary', table='BLI Figure 7, right', needs='mnist'),
+  dict(arg='part=figure7', table='BLI Figure 7, left', needs='mnist'),
+  dict(arg='part=cifar10', table='BLI Table 3', needs='cifar10'),
+)
 _PARTS = ('digits', 'mnist', 'shipped', 'binary', 'figure7', 'cifar10')
-
-_INVERSION = dict(name='inversion.batch')
-_BLIND = (dict(name='linear.full'), _INVERSION)
+_BLIND = (dict(name='linear.full'), dict(name='inversion.batch'))
 _DIRECT = (
   dict(name='scores.direct', rule='first_or_any'),
   dict(name='scores.direct', rule='complement'),
 )
-_CODED = (dict(name='decoding.mixture'),)
 _BINARY = (
   dict(name='scores.norm'),
   dict(name='scores.norm', across=True),
   dict(name='scores.cosine', known=('bottom', 'labelled')),
 )
+# What VFLAIR does before noise; at 0.2 it never acts.
+_CLIP = dict(before=(dict(name='clip_batch', max_norm=0.2),))
+_BINS = dict(name='discretize_first', bins=12)
+
+
+def _mid(weights, lr):
+  """Points of a bottleneck, whose rate is its own."""
+  return tuple(
+    dict(defense=point, top_optimizer=dict(name='adam', lr=lr))
+    for point in common.strengths('mid', weight=weights)
+  )
+
+
+def _points(*defenses):
+  return tuple(dict(defense=defense) for defense in defenses)
+
+
+_CONFUSIONS = (0.0, 0.1, 0.5, 1.0)
+_SCALES = (1e-4, 1e-3, 1e-2, 1e-1)
+# VFLAIR's records of June 2023, in their order.
+_RECORDS = (
+  *_points(
+    (),
+    *common.strengths('laplace', scale=_SCALES, **_CLIP),
+    *common.strengths('gaussian', stddev=_SCALES, **_CLIP),
+    *common.strengths('sparsify', drop=(0.95, 0.97, 0.99, 0.995)),
+    *common.strengths('grad_perturb', epsilon=(0.01, 0.1, 1.0, 10.0)),
+    *common.strengths('distance_correlation', weight=(1e-4, 1e-2, 0.1, 0.3)),
+    *common.strengths('coae', confusion=_CONFUSIONS),
+    *common.strengths('coae', confusion=_CONFUSIONS, after=(_BINS,)),
+  ),
+  *_mid((0.0, 1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0, 100.0, 10000.0), lr=1e-4),
+)
+# CoAE and DCoAE on codes about as soft as the shipped one of .1.
+_CODES = tuple(
+  dict(name='derangement', soft=0.13, seed=seed) for seed in (3, 4)
+)
+_SHIPPED = _points(
+  *(
+    (code, *rounding)
+    for code in _CODES
+    for rounding in ((), (_BINS,), (dict(_BINS, bins=6),))
+  )
+)
+# Strengths of Figure 7, left; MARVELL, which tells two classes, aside.
+_FIGURE7 = _points(
+  (),
+  *common.strengths('gaussian', stddev=(1e-3, 1e-2, 1e-1), **_CLIP),
+  *common.strengths('sparsify', drop=(0.99, 0.995, 0.997, 0.999)),
+  *common.strengths('coae', confusion=(0.05, 0.1, 0.5, 1.0, 2.0)),
+)
+# Strengths of Figure 7, right: power of the noise by the gradient's.
+_MARVELL = _points(
+  *(
+    (dict(name='marvell', s=s, **options),)
+    for s in (0.1, 1.0, 4.0, 10.0)
+    for options in ({}, dict(isotropic=False))
+  )
+)
+# One or two strengths of every kind, at the scale of B = 128.
+_DIGITS = (
+  *_points(
+    (),
+    *common.strengths('gaussian', stddev=(1e-3, 1e-2)),
+    (dict(name='sparsify', drop=0.95),),
+    (_BINS,),
+    (dict(name='randomized_response', epsilon=1.0),),
+    *common.strengths('coae', confusion=(0.0, 1.0)),
+    (
+      dict(name='coae', confusion=1.0),
+      dict(name='permutation', seed=11),
+    ),
+  ),
+  *_mid((0.01,), lr=0.01),
+)
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part='digits', runlocal=False)
+  arg = common.parse_arg(arg, part=_PARTS)
   part = arg['part']
-  common.check_choice('part', part, _PARTS)
   config = common.vfl('vfl_defenses')
   config.experiment = 'vfl.privacy_utility'
   config.aggregate = dict(name='plaintext')
   config.attacks = (*_BLIND, *_DIRECT)
   config.optimizer = dict(name='adam', lr=0.01, decay='epoch')
-  points = _records()
   if part == 'digits':
-    _train(config, batch_size=128, rows=1347, epochs=30)
-    config.train.shuffle = True
-    config.attacks += _CODED
-    points = _digits()
-  elif part in ('mnist', 'shipped', 'figure7'):
-    common.images(config, 'mnist')
-    _train(config, batch_size=1024, rows=60000, epochs=30)
-    points = dict(mnist=_records, shipped=_shipped, figure7=_figure7)[part]()
-    if part == 'shipped':
-      config.attacks = _DIRECT[:1]
+    common.train(config, batch_size=128, epochs=30)
+    config.attacks += (dict(name='decoding.mixture'),)
+    points = _DIGITS
+  elif part == 'cifar10':
+    datasets.use(config, 'cifar10')
+    config.model = dict(name='resnet.resnet20', shortcut='pad')
+    config.optimizer = dict(name='adam', lr=0.001)
+    common.train(config, batch_size=2048, epochs=30, shuffle=False)
+    points = _points(*_table3())
+  else:
+    datasets.use(config, 'mnist')
+    common.train(config, batch_size=1024, epochs=30, shuffle=False)
+    points = dict(
+      mnist=_RECORDS,
+      shipped=_SHIPPED,
+      figure7=_FIGURE7,
+      binary=(*_RECORDS, *_MARVELL),
+    )[part]
+  if part == 'shipped':
+    config.attacks = _DIRECT[:1]
   elif part == 'binary':
-    common.images(config, 'mnist')
     config.classes = 2
     config.optimizer.lr = 0.001
     config.attacks = (*_DIRECT[:1], *_BINARY)
-    _train(config, batch_size=1024, rows=12665, epochs=30)
-    points = (*points, *_marvell())
-  else:
-    common.images(config, 'cifar10')
-    config.model = dict(name='resnet.resnet20', shortcut='pad')
-    config.optimizer = dict(name='adam', lr=0.001)
-    _train(config, batch_size=2048, rows=50000, epochs=30)
-    points = _table3()
-  config.sweep = ((_FIELDS, tuple(points)),)
-  return _runlocal(config) if arg['runlocal'] else config
-
-
-def _train(config, batch_size, rows, epochs):
-  """Whole epochs in the order of the data."""
-  config.batch_size = config.train.batch_size = batch_size
-  config.train.steps = -(-rows // batch_size) * epochs
-  config.train.shuffle = False
-
-
-def _point(*defense, top_optimizer=None):
-  return defense, top_optimizer
-
-
-def _noise(name, **scale):
-  """Noise after VFLAIR's clip, which at 0.2 never acts."""
-  return dict(name='clip_batch', max_norm=0.2), dict(name=name, **scale)
-
-
-def _coae(confusion):
-  return dict(name='coae', confusion=confusion)
-
-
-def _records():
-  """VFLAIR's records of June 2023, in their order."""
-  scales = (1e-4, 1e-3, 1e-2, 1e-1)
-  bins = dict(name='discretize_first', bins=12)
-  yield _point()
-  for scale in scales:
-    yield _point(*_noise('laplace', scale=scale))
-  for scale in scales:
-    yield _point(*_noise('gaussian', stddev=scale))
-  for drop in (0.95, 0.97, 0.99, 0.995):
-    yield _point(dict(name='sparsify', drop=drop))
-  for epsilon in (0.01, 0.1, 1.0, 10.0):
-    yield _point(dict(name='grad_perturb', epsilon=epsilon))
-  for weight in (1e-4, 1e-2, 0.1, 0.3):
-    yield _point(dict(name='distance_correlation', weight=weight))
-  for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(_coae(confusion))
-  for confusion in (0.0, 0.1, 0.5, 1.0):
-    yield _point(_coae(confusion), bins)
-  for weight in (0.0, 1e-8, 1e-6, 1e-4, 1e-2, 0.1, 1.0, 100.0, 10000.0):
-    yield _mid(weight)
-
-
-def _shipped():
-  """CoAE and DCoAE on codes about as soft as the shipped one of .1."""
-  for seed in (3, 4):
-    code = dict(name='derangement', soft=0.13, seed=seed)
-    yield _point(code)
-    for bins in (12, 6):
-      yield _point(code, dict(name='discretize_first', bins=bins))
-
-
-def _mid(weight, lr=1e-4):
-  top_optimizer = dict(name='adam', lr=lr)
-  return _point(dict(name='mid', weight=weight), top_optimizer=top_optimizer)
-
-
-def _figure7():
-  """Strengths of Figure 7, left; MARVELL, which tells two classes, aside."""
-  yield _point()
-  for stddev in (1e-3, 1e-2, 1e-1):
-    yield _point(*_noise('gaussian', stddev=stddev))
-  for drop in (0.99, 0.995, 0.997, 0.999):
-    yield _point(dict(name='sparsify', drop=drop))
-  for confusion in (0.05, 0.1, 0.5, 1.0, 2.0):
-    yield _point(_coae(confusion))
-
-
-def _marvell():
-  """Strengths of Figure 7, right: power of the noise by the gradient's."""
-  for s in (0.1, 1.0, 4.0, 10.0):
-    yield _point(dict(name='marvell', s=s))
-    yield _point(dict(name='marvell', s=s, isotropic=False))
+  config.sweep = (points,)
+  if arg['runlocal']:
+    smoothed = (
+      dict(name='smoothing', alpha=0.5),
+      dict(name='gaussian', stddev=0.01),
+    )
+    common.shrink(
+      config,
+      training=dict(batch_size=64, epochs=2, shuffle=False),
+      classes=None,
+      attacks=(_BLIND[0], *_DIRECT),
+      model=dict(name='mlp.mlp2'),
+      sweep=(('defense', ((), smoothed)),),
+    )
+  return config
 
 
 def _table3():
   """Columns of Table 3, BLI rows; the noise is Laplace's, as in Figure 7."""
-  bins = dict(name='discretize_fixed', bins=12, bound=1e-3)
-  yield _point()
-  yield _point(*_noise('laplace', scale=1e-3))
-  yield _point(dict(name='keep_largest', keep=0.1))
-  yield _point(dict(name='ppdl', theta=0.5, early_exit=True))
-  yield _point(bins)
-  for confusion in (1.0, 0.5, 0.0):
-    yield _point(_coae(confusion))
-    yield _point(_coae(confusion), bins)
-
-
-def _digits():
-  """One or two strengths of every kind, at the scale of B = 128."""
-  yield _point()
-  for stddev in (1e-3, 1e-2):
-    yield _point(dict(name='gaussian', stddev=stddev))
-  yield _point(dict(name='sparsify', drop=0.95))
-  yield _point(dict(name='discretize_first', bins=12))
-  yield _point(dict(name='randomized_response', epsilon=1.0))
-  for confusion in (0.0, 1.0):
-    yield _point(_coae(confusion))
-  yield _point(_coae(1.0), dict(name='permutation', seed=11))
-  yield _mid(0.01, lr=0.01)
-
-
-def _runlocal(config):
-  """Two defenses, seconds, no files."""
-  config.dataset = dict(name='digits', split='train', normalise=False)
-  config.classes = None
-  config.attacks = (dict(name='linear.full'), *_DIRECT)
-  config.model = dict(name='mlp.mlp2')
-  _train(config, batch_size=64, rows=1347, epochs=2)
-  config.trials = 2
-  smooth = dict(name='smoothing', alpha=0.5)
-  points = (_point(), _point(smooth, dict(name='gaussian', stddev=0.01)))
-  config.sweep = ((_FIELDS, points),)
-  return config
+  none, noise, *others = completion_defenses.table3(1e-3, (1.0, 0.5, 0.0))
+  return none, (*_CLIP['before'], *noise), *others

@@ -18,7 +18,14 @@ upper bounds, which are no attacks and say that they need it.)
 from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import (
+  Any,
+  NamedTuple,
+  Optional,
+  Protocol,
+  TypeVar,
+  runtime_checkable,
+)
 
 import chex
 import jax
@@ -36,18 +43,20 @@ class InputError(ValueError):
 class Batch(NamedTuple):
   """One client's (HFL) or one step's (VFL) examples.
 
+  `hfl.observe` does without `index` and `mask`.
+
   Attributes:
     xs: P x [B, F_p]; horizontal FL has one party.
     y: [B, K] one-hot or soft labels.
     index: [B] rows of the data set.
-    mask: [B] 0 for padding, 1 for an example.
+    mask: [B] 0 for padding, 1 for an example; None: nothing is padding.
     notes: what attackers hold of these rows, for their `Tampering` alone.
   """
 
   xs: tuple[chex.Array, ...]
   y: chex.Array
-  index: chex.Array
-  mask: chex.Array
+  index: Optional[chex.Array] = None
+  mask: Optional[chex.Array] = None
   notes: Optional[chex.ArrayTree] = None
 
 
@@ -60,7 +69,7 @@ Take = Callable[[chex.Array], chex.Array]
 # x [n, ...] -> scores [n, K]
 Predict = Callable[[chex.Array], chex.Array]
 # (key, x [B, F]) -> variables {'params', 'batch_stats', ...}
-Draw = Callable[[chex.PRNGKey, chex.Array], chex.ArrayTree]
+InitVariables = Callable[[chex.PRNGKey, chex.Array], chex.ArrayTree]
 
 
 class Forward(Protocol):
@@ -86,7 +95,7 @@ class Party(NamedTuple):
     tx: on variables['params'].
   """
 
-  init: Draw
+  init: InitVariables
   apply: Forward
   tx: optax.GradientTransformation
 
@@ -168,7 +177,7 @@ Infer = Callable[[chex.PRNGKey, Memory, Known], Any]
 # (memory, view) -> memory
 Observe = Callable[[Memory, View], Memory]
 # known -> memory before the first view
-Init = Callable[[Known], Memory]
+InitMemory = Callable[[Known], Memory]
 
 
 def keep_last(memory: Memory, view: View) -> View:
@@ -198,7 +207,7 @@ class Attack(NamedTuple):
 
   infer: Infer
   observe: Observe = keep_last
-  init: Init = no_memory
+  init: InitMemory = no_memory
   needs: tuple[str, ...] = ()
 
 
@@ -272,15 +281,25 @@ class Tampering(NamedTuple):
   tamper: Optional[optax.GradientTransformation] = None
 
 
+@runtime_checkable
+class _Checks(Protocol):
+  """A memory that knows what fits it."""
+
+  def check(self, known: Known) -> None:
+    """Raises an InputError where the memory does not fit what is granted."""
+
+
 def attack(
   infer: Infer,
   *,
   name: str,
   needs: Sequence[str] = (),
   observe: Observe = keep_last,
-  init: Init = no_memory,
+  init: InitMemory = no_memory,
 ) -> Attack:
   """Returns an attack that refuses to infer without what it needs.
+
+  A memory that can `check` what is granted, as an `hfl.View` can, does.
 
   Args:
     infer: (key, memory, known) -> counts [K], scores [B, K] or a
@@ -291,11 +310,13 @@ def attack(
     init: (known) -> memory.
   """
 
-  def checked(key, memory, known):
-    check_needs(name, needs, granted(known))
+  def infer_checked(key, memory, known):
+    check_needs(name, needs, list_grants(known))
+    if isinstance(memory, _Checks):
+      memory.check(known)
     return infer(key, memory, known)
 
-  return Attack(checked, observe, init, tuple(needs))
+  return Attack(infer_checked, observe, init, tuple(needs))
 
 
 def completion(
@@ -317,18 +338,18 @@ def completion(
     optimizer: in the place of the party's own.
   """
 
-  def checked_fit(key, view, known, callback):
-    check_needs(name, needs, granted(known))
+  def fit_checked(key, view, known, callback):
+    check_needs(name, needs, list_grants(known))
     return fit(key, view, known, callback)
 
-  def checked(known):
-    check_needs(name, needs, granted(known))
+  def check_all(known):
+    check_needs(name, needs, list_grants(known))
     check(known)
 
-  return Completion(checked_fit, checked, optimizer, tuple(needs))
+  return Completion(fit_checked, check_all, optimizer, tuple(needs))
 
 
-def granted(known: Known) -> tuple[str, ...]:
+def list_grants(known: Known) -> tuple[str, ...]:
   """Returns the fields of an `hfl.Known` or `vfl.Known` that are not None."""
   fields = (field.name for field in dataclasses.fields(known))
   return tuple(f for f in fields if getattr(known, f) is not None)
@@ -354,7 +375,10 @@ def check_needs(
       )
 
 
-def jit_once(function: Callable[..., Any]) -> Callable[..., Any]:
+Function = TypeVar('Function')
+
+
+def jit_once(function: Function) -> Function:
   """Compiles what runs once, such as drawing a model's variables: `jax.jit`.
 
   XLA:CPU unrolls every draw of random numbers and compiles for minutes what

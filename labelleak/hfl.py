@@ -18,10 +18,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak.base import Batch, InputError, Labelled, Model
-from labelleak.he import Aggregate
+from labelleak import he
+from labelleak.base import Apply, Batch, InputError, Labelled, Model
 
+# (key, variables, batch) -> update, like variables['params']
 Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
+# (variables, batch) -> [], a mean over `Batch.mask`
+Loss = Callable[[chex.ArrayTree, Batch], chex.Array]
+
+# What libraries call a linear layer's leaves; only 'weight' is [K, H].
+_KERNELS = 'kernel', 'w', 'weight'
+_BIASES = 'bias', 'b'
 
 
 class View(NamedTuple):
@@ -34,6 +41,16 @@ class View(NamedTuple):
 
   grads: chex.ArrayTree
   variables: Optional[chex.ArrayTree] = None
+
+  def check(self, known: 'Known') -> None:
+    """Raises an InputError where the classifier is not of K classes."""
+    _, bias = _linear_leaves(_named_leaves(self.grads))
+    if bias is not None and bias.shape != (known.num_classes,):
+      raise InputError(
+        f'a bias gradient of shape {tuple(bias.shape)} with'
+        f' num_classes={known.num_classes}: an attack sees one round, a bias'
+        ' [K]; set num_classes, or vmap over rounds.'
+      )
 
 
 @functools.partial(
@@ -119,18 +136,20 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
   return sizes
 
 
-def cross_entropy(apply: Callable) -> Callable:
-  """Mean cross entropy over the examples of a batch that are not padding.
+def cross_entropy(apply: Apply) -> Loss:
+  """Returns the mean cross entropy over examples that are not padding.
 
   Args:
     apply: (variables, x [B, ...]) -> logits [B, K].
-
-  Returns:
-    loss_fn(variables, batch) -> [].
   """
 
   def loss_fn(variables, batch):
     logits = apply(variables, batch.xs[0])
+    if logits.shape != batch.y.shape:
+      raise InputError(
+        f'logits of shape {logits.shape} for labels of shape {batch.y.shape}:'
+        " both must be [B, K]; make labels one-hot, of the model's classes."
+      )
     losses = optax.softmax_cross_entropy(logits, batch.y)
     return (losses * batch.mask).sum() / jnp.maximum(batch.mask.sum(), 1.0)
 
@@ -144,19 +163,19 @@ def _grad(loss_fn, variables, batch):
   )
 
 
-def fedsgd(loss_fn: Callable) -> Client:
-  """A client that sends the gradient of its mean loss."""
+def fedsgd(loss_fn: Loss) -> Client:
+  """Returns a client that sends the gradient of its mean loss."""
   return lambda key, variables, batch: _grad(loss_fn, variables, batch)
 
 
 def fedavg(
-  loss_fn: Callable,
+  loss_fn: Loss,
   *,
   lr: float,
   steps: int,
   step_defense: Optional[optax.GradientTransformation] = None,
 ) -> Client:
-  """A client that takes S steps of SGD and sends (server - local) / lr.
+  """Returns a client that takes S SGD steps, sends (server - local) / lr.
 
   Slices are consecutive, of ceil(B/S) examples; the last one may be ragged (see
   `step_sizes`). The update is divided by the learning rate and not by S, so
@@ -211,11 +230,11 @@ def observe(
   variables: chex.ArrayTree,
   batches: Batch,
   *,
-  defense: optax.GradientTransformation,
-  aggregate: Aggregate,
+  defense: Optional[optax.GradientTransformation] = None,
+  aggregate: Optional[he.Aggregate] = None,
   queries: int = 1,
 ) -> View:
-  """One round with C clients, as the server sees it.
+  """Returns what the server sees of one round with C clients.
 
   Each client answers `queries` times with its own randomness; the server
   averages the answers, then the aggregator reveals the mean over clients.
@@ -224,14 +243,19 @@ def observe(
     key: randomness of clients, defenses and aggregator.
     client: from `fedsgd` or `fedavg`.
     variables: what the server sent.
-    batches: leaves [C, B, ...].
-    defense: acts on each client's update.
-    aggregate: from `he`.
+    batches: leaves [C, B, ...]; of one client without its axis, too.
+    defense: acts on each client's update; None: nothing does.
+    aggregate: from `he`; None: in plaintext.
     queries: answers of each client to the same request.
+
+  Raises:
+    InputError: labels are not [C, B, K], or other leaves not of their C and B.
   """
+  batches = _as_clients(batches)
   clients = batches.mask.shape[0]
   client_key, aggregate_key = jax.random.split(key)
-  defense = optax.with_extra_args_support(defense)
+  defense = optax.with_extra_args_support(defense or optax.identity())
+  aggregate = aggregate or he.plaintext()
 
   def answer(key, batch):
     local_key, defense_key = jax.random.split(key)
@@ -258,21 +282,93 @@ def observe(
   return View(grads=revealed.result, variables=variables)
 
 
+def _as_clients(batches):
+  """Returns batches with client axis and mask, [C, B, ...]."""
+  shape = jnp.shape(batches.y)
+  if len(shape) not in (2, 3):
+    raise InputError(
+      f'labels of shape {shape}: a round takes [B, K], or [C, B, K] of C'
+      ' clients, one-hot; add what is missing, or vmap over trials.'
+    )
+  leaves = dict(mask=batches.mask, index=batches.index)
+  leaves |= {f'xs[{i}]': x for i, x in enumerate(batches.xs)}
+  for name, leaf in leaves.items():
+    if leaf is not None and jnp.shape(leaf)[: len(shape) - 1] != shape[:-1]:
+      raise InputError(
+        f'{name} of shape {jnp.shape(leaf)} with labels of shape {shape}: the'
+        f' first axes must be {shape[:-1]}; give every example its label.'
+      )
+  if batches.mask is None:
+    batches = batches._replace(mask=jnp.ones(shape[:-1]))
+  if len(shape) == 3:
+    return batches
+  return jax.tree.map(lambda a: jnp.asarray(a)[None], batches)
+
+
 def head(
-  tree: chex.ArrayTree,
+  tree: chex.ArrayTree, path: Optional[str] = None
 ) -> tuple[Optional[chex.Array], Optional[chex.Array]]:
-  """The classifier's leaves: kernel [H, K] and bias [K], None where absent.
+  """Returns the classifier's kernel [H, K] and bias [K], None where absent.
 
   Every model of this package calls its classifier `head`; a tree that is
-  itself {'kernel', 'bias'} serves too, so attacks run on loaded updates.
+  itself {'kernel', 'bias'} serves too, so attacks run on loaded updates. Of
+  another library's model a path says where it is:
+
+  >>> tree = {'classifier': {'weight': jnp.ones((10, 3)), 'bias': jnp.ones(10)}}
+  >>> kernel, bias = head(tree, path='classifier')
+  >>> kernel.shape, bias.shape
+  ((3, 10), (10,))
+
+  The leaf's name says the layout: 'kernel' (Flax) and 'w' (Haiku) are [H, K],
+  'weight' (PyTorch, Equinox) is [K, H] and is transposed. A bias is called
+  'bias' or 'b'.
+
+  Args:
+    tree: any pytree of parameters, or of their gradients.
+    path: keys and fields down to the classifier, joined by '/', such as
+      'layers/2' or Haiku's 'mlp/~/linear_1'. None: 'head', or the tree itself.
 
   Raises:
-    InputError: the tree has no head.
+    InputError: the tree has no classifier there, or not one of a linear layer.
   """
-  node = tree.get('head', tree)
-  if not {'kernel', 'bias'} & set(node):
+  leaves = _named_leaves(tree)
+  kernel, bias = _linear_leaves(leaves, path)
+  if kernel is None and bias is None and path is None:
+    names = sorted({name.split('/')[0] for name in leaves})
     raise InputError(
-      f'no classifier among {sorted(tree)}; name it "head", with "kernel"'
-      ' [H, K] and "bias" [K].'
+      f'no classifier among {names}; name it "head", with "kernel" [H, K] and'
+      ' "bias" [K], or say where it is by path=.'
     )
-  return node.get('kernel'), node.get('bias')
+  if kernel is None and bias is None:
+    names = sorted({name.rpartition('/')[0] for name in leaves})
+    raise InputError(
+      f'no classifier at path={path!r}; set it to one of {names}.'
+    )
+  both = kernel is not None and bias is not None
+  if both and kernel.shape[:-2] + kernel.shape[-1:] != bias.shape:
+    raise InputError(
+      f'a kernel of shape {kernel.shape} with a bias of shape {bias.shape}: a'
+      ' classifier is [H, K] with [K]; transpose it, or set path=.'
+    )
+  return kernel, bias
+
+
+def _named_leaves(tree):
+  """Returns the leaves of a pytree by their paths, joined by '/'."""
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  # Variables of Flax's nnx are nodes around their value.
+  return {name(path).removesuffix('/value'): leaf for path, leaf in leaves}
+
+
+def _linear_leaves(leaves, path=None):
+  """Returns kernel [H, K] and bias [K] of `head`'s path, None where absent."""
+  if path is None:
+    path = 'head' if any(n.startswith('head/') for n in leaves) else ''
+  stem = f'{path}/' if path else ''
+  kernels = [n for n in _KERNELS if stem + n in leaves]
+  biases = [n for n in _BIASES if stem + n in leaves]
+  kernel = leaves[stem + kernels[0]] if kernels else None
+  if kernels and kernels[0] == 'weight':
+    kernel = jnp.swapaxes(kernel, -1, -2)
+  return kernel, leaves[stem + biases[0]] if biases else None

@@ -95,12 +95,12 @@ def canonical(package: str, name: str) -> str:
 
 
 def _spellings(package, short):
-  """Full names of the constructors that are called `short`."""
+  """Lists the full names of the constructors that are called `short`."""
   return [n for n in names(package) if n.rpartition('.')[2] == short]
 
 
 def _qualify(package, short):
-  """The full name of the only constructor that is called `short`."""
+  """Returns the full name of the only constructor that is called `short`."""
   full = _spellings(package, short)
   if len(full) > 1:
     raise InputError(
@@ -113,7 +113,7 @@ def _qualify(package, short):
 
 
 def _unknown(package, name):
-  """The error for a name that stands for nothing."""
+  """Makes the error for a name that stands for nothing."""
   known = names(package)
   short = [] if '.' in name else [n.rpartition('.')[2] for n in known]
   close = difflib.get_close_matches(name, [*known, *short], 1)

@@ -31,7 +31,7 @@ _UNFINISHED = 'unfinished.npz'
 VOLATILE = ('seconds', 'step_seconds', 'device', 'versions', 'commit')
 
 
-def start(workdir: str, config: ConfigDict) -> list[dict]:
+def open_workdir(workdir: str, config: ConfigDict) -> list[dict]:
   """Opens a workdir and returns the rows of the points that it finished.
 
   A point is finished once its per-trial values are in `trials.npz`, which is
@@ -61,23 +61,23 @@ def start(workdir: str, config: ConfigDict) -> list[dict]:
   else:
     contents = dict(layout=LAYOUT, config=ours)
     _replace(stored, (json.dumps(contents, indent=2) + '\n').encode())
-  finished = {int(name.split('/')[0]) for name in trials(workdir)}
-  rows = [row for i, row in enumerate(read(workdir)) if i in finished]
+  finished = {int(name.split('/')[0]) for name in read_arrays(workdir)}
+  rows = [row for i, row in enumerate(read_rows(workdir)) if i in finished]
   _replace(path / 'rows.jsonl', b''.join(map(_line, rows)))
   return rows
 
 
-def append(
+def append_point(
   workdir: str, rows: list[dict], values: list[dict[str, np.ndarray]]
 ) -> None:
   """Writes one point: its rows and, for each row, name -> array [n, ...]."""
   path = pathlib.Path(workdir)
-  first = len(read(workdir))
+  first = len(read_rows(workdir))
   with open(path / 'rows.jsonl', 'ab') as f:
     f.write(b''.join(map(_line, rows)))
     f.flush()
     os.fsync(f.fileno())
-  arrays = trials(workdir)
+  arrays = read_arrays(workdir)
   for index, metrics in enumerate(values, first):
     for metric, array in metrics.items():
       arrays[f'{index}/{metric}'] = np.asarray(array)
@@ -106,15 +106,15 @@ def load_trials(workdir: str, point: dict) -> tuple[list[np.ndarray], float]:
     return [f[f'{i}'] for i in range(len(f) - 1)], seconds
 
 
-def read(workdir: str | pathlib.Path) -> list[dict]:
+def read_rows(workdir: str | pathlib.Path) -> list[dict]:
   """Returns the rows of a workdir; a torn last line is no row."""
   path = pathlib.Path(workdir) / 'rows.jsonl'
   lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
   return [json.loads(line) for line in lines if line.endswith(b'\n')]
 
 
-def trials(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """Returns per-trial values, '<row>/<metric>' -> [T, ...]."""
+def read_arrays(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
+  """Returns '<row>/<name>' -> per-trial values [T, ...] or arrays [n, ...]."""
   path = pathlib.Path(workdir) / 'trials.npz'
   if not path.exists():
     return {}

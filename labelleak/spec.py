@@ -27,7 +27,9 @@ def plain(value: Any) -> Any:
 
 
 def arguments(spec: Spec) -> dict[str, Any]:
-  """Returns the keyword arguments of a spec's constructor."""
+  """Returns the arguments of a spec's constructor: all but its name, the
+  grants of an attack (`known`) and the place of a defense (`at`).
+  """
   return {k: v for k, v in spec.items() if k not in ('name', 'known', 'at')}
 
 
@@ -48,15 +50,15 @@ def describe(value: Any) -> Any:
   return f'{name}({listed})' if name and listed else name or listed
 
 
-def chain(specs: Sequence[Spec]) -> Optional[str]:
+def describe_chain(specs: Sequence[Spec]) -> Optional[str]:
   """Returns several specs in order, such as 'clip(max_norm=0.1)+gaussian'."""
   return '+'.join(describe(spec) for spec in specs) or None
 
 
-def label(point: Mapping[str, Any]) -> str:
+def describe_point(point: Mapping[str, Any]) -> str:
   """Returns a sweep point in one line.
 
-  >>> label({'batch_size': 64, 'lr': 0.1})
+  >>> describe_point({'batch_size': 64, 'lr': 0.1})
   'batch_size=64, lr=0.1'
   """
   return ', '.join(f'{k}={describe(v)}' for k, v in point.items()) or 'default'

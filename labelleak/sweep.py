@@ -5,7 +5,7 @@ pure function for T trials, in chunks that are sharded over the devices.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import copy
 import itertools
@@ -35,13 +35,15 @@ def grid(config: ConfigDict) -> Iterator[tuple[dict, ConfigDict]]:
   `sweep` holds pairs (path, values), with the command line's syntax for paths:
   'batch_size', 'model.name', 'attacks[0]["form"]'. A path may be a tuple of
   paths whose values are tuples as long as it: these fields move together, as a
-  model and its batch size do. Where a field is a dict, its value is replaced.
+  model and its batch size do. So do the fields of an entry that is dicts alone,
+  path -> value; what one of them leaves out stays as the config has it. Where a
+  field is a dict, its value is replaced.
 
   Raises:
     InputError: a path that the config lacks, a value of another type, tuples of
       unequal lengths, or a point that occurs twice.
   """
-  axes = [_axis(entry) for entry in config.get('sweep', ())]
+  axes = [_axis(entry, config) for entry in config.get('sweep', ())]
   seen = []
   for choices in itertools.product(*axes):
     full = copy.deepcopy(config)  # copy_and_resolve_references shares dicts
@@ -194,15 +196,21 @@ def _round_up(num, step):
   return max(-(-num // step), 1) * step
 
 
-def _axis(entry):
+def _axis(entry, config):
   """One sweep entry as a list of tuples of (path, value) that move together."""
+  if entry and all(isinstance(part, Mapping) for part in entry):
+    paths = list(dict.fromkeys(itertools.chain(*entry)))
+    return [
+      tuple((p, part[p] if p in part else _get(config, p)) for p in paths)
+      for part in entry
+    ]
   try:
     path, values = entry
     values = list(values)
   except (TypeError, ValueError):
     raise InputError(
       f'sweep entry {entry!r} must be a pair (path, values), such as'
-      " ('batch_size', (64, 128))."
+      " ('batch_size', (64, 128)), or dicts {path: value}."
     ) from None
   if isinstance(path, str):
     return [((path, value),) for value in values]
@@ -215,13 +223,24 @@ def _axis(entry):
   return [tuple(zip(path, value)) for value in values]
 
 
+def _get(config, path):
+  try:
+    return copy.deepcopy(config_path.get_value(path, config))
+  except (AttributeError, KeyError, IndexError) as e:
+    raise _lacks(config, path) from e
+
+
 def _set(config, path, value):
   try:
     config_path.set_value(path, config, value)
   except (AttributeError, KeyError, IndexError) as e:
-    raise InputError(
-      f'config.sweep names {path!r}, which the config lacks; its fields are:'
-      f' {", ".join(sorted(config.keys()))}.'
-    ) from e
+    raise _lacks(config, path) from e
   except (TypeError, ValueError) as e:
     raise InputError(f'config.sweep sets {path}={value!r}: {e}') from e
+
+
+def _lacks(config, path):
+  return InputError(
+    f'config.sweep names {path!r}, which the config lacks; its fields are:'
+    f' {", ".join(sorted(config.keys()))}.'
+  )

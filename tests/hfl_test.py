@@ -1,5 +1,10 @@
+import dataclasses
+from typing import NamedTuple
+
 from absl.testing import absltest, parameterized
 import chex
+from flax import nnx
+from flax.core import freeze
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
@@ -13,6 +18,40 @@ from labelleak.defenses.noise import gaussian
 from labelleak.defenses.sparsity import compress
 
 KEY = jax.random.key(0)
+
+
+WIDE = np.arange(6.0, dtype=np.float32).reshape(2, 3)  # a kernel [H, K]
+BIAS = np.arange(3.0, dtype=np.float32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Linear:
+  """A layer as in Equinox: a dataclass with torch's layout."""
+
+  weight: chex.Array
+  bias: chex.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Torch:
+  """A module as in Equinox."""
+
+  body: tuple
+  classifier: Linear
+
+
+class Net(nnx.Module):
+  def __init__(self):
+    self.classifier = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    self.classifier.kernel[...] = WIDE
+    self.classifier.bias[...] = BIAS
+
+
+class Pair(NamedTuple):
+  body: chex.Array
+  classifier: dict
 
 
 def _apply(variables, x):
@@ -401,8 +440,37 @@ class ObserveTest(parameterized.TestCase):
       jax.vmap(see)(keys, trials), _stack(*loop), atol=1e-6
     )
 
+  def test_one_client_needs_no_axis_mask_index_defense_or_aggregate(self):
+    full = self.batches[0]
+    for client in self.clients.values():
+      batch = base.Batch(full.xs, full.y)
+      bare = hfl.observe(KEY, client, _variables(), batch)
+      chex.assert_trees_all_equal(bare, _observe(client, _stack(full)))
 
-class HeadTest(absltest.TestCase):
+  @parameterized.parameters(
+    (dict(y=jnp.zeros(8, int)), r'labels of shape \(8,\).*one-hot'),
+    (dict(y=jnp.zeros((6, 7))), r'mask of shape \(8,\) .* must be \(6,\)'),
+    (dict(xs=(jnp.zeros((6, 5)),)), r'xs\[0\] of shape .* must be \(8,\)'),
+    (dict(y=jnp.zeros((8, 6))), r'logits of shape \(8, 7\) for labels'),
+    (dict(y=jnp.zeros((8, 1))), r'logits of shape \(8, 7\) for labels'),
+  )
+  def test_shapes_that_do_not_fit_are_refused(self, fields, message):
+    batch = self.batches[0]._replace(**fields)
+    with self.assertRaisesRegex(base.InputError, message):
+      hfl.observe(KEY, self.clients['fedsgd'], _variables(), batch)
+
+  def test_attacks_refuse_another_number_of_classes(self):
+    attack = base.attack(lambda key, view, known: 0, name='zero')
+    view = _observe(self.clients['fedsgd'], _stack(self.batches[0]))
+    self.assertEqual(attack.infer(KEY, view, hfl.Known(7, 8)), 0)
+    with self.assertRaisesRegex(base.InputError, 'num_classes=9: an attack'):
+      attack.infer(KEY, view, hfl.Known(9, 8))
+    stacked = _stack(view, view)
+    with self.assertRaisesRegex(base.InputError, r'\(2, 7\).*vmap'):
+      attack.infer(KEY, stacked, hfl.Known(7, 8))
+
+
+class HeadTest(parameterized.TestCase):
   def test_finds_the_classifier_or_takes_bare_leaves(self):
     leaves = {'kernel': jnp.ones((2, 3)), 'bias': jnp.zeros(3)}
     for tree in ({'head': leaves, 'Dense_0': leaves}, leaves):
@@ -418,6 +486,61 @@ class HeadTest(absltest.TestCase):
   def test_a_tree_without_a_head_is_refused(self):
     with self.assertRaisesRegex(base.InputError, "no classifier among .'body'"):
       hfl.head({'body': {'kernel': jnp.ones((2, 3))}})
+
+  @parameterized.named_parameters(
+    ('dict', {'body': {}, 'classifier': {'kernel': WIDE, 'bias': BIAS}}),
+    ('flax', freeze({'classifier': {'kernel': WIDE, 'bias': BIAS}})),
+    ('equinox', Torch(body=(), classifier=Linear(WIDE.T, BIAS))),
+    ('nnx', nnx.state(Net())),
+    ('nnx_module', Net()),
+    ('tuple', Pair(BIAS, dict(w=WIDE, b=BIAS))),
+  )
+  def test_finds_a_classifier_by_its_path(self, tree):
+    kernel, bias = hfl.head(tree, path='classifier')
+    np.testing.assert_array_equal(kernel, WIDE)
+    np.testing.assert_array_equal(bias, BIAS)
+
+  def test_finds_haiku_modules_and_items_of_lists(self):
+    leaves = dict(w=WIDE, b=BIAS)
+    haiku = {'mlp/~/linear_0': dict(w=WIDE.T), 'mlp/~/linear_1': leaves}
+    for tree, path in (
+      (haiku, 'mlp/~/linear_1'),
+      ({'layers': [{}, {}, leaves]}, 'layers/2'),
+    ):
+      kernel, bias = hfl.head(tree, path)
+      self.assertIs(kernel, WIDE)
+      self.assertIs(bias, BIAS)
+
+  def test_a_square_weight_is_transposed_by_its_name(self):
+    square = np.arange(9.0).reshape(3, 3)
+    kernel, bias = hfl.head({'fc': {'weight': square}}, path='fc')
+    np.testing.assert_array_equal(kernel, square.T)
+    self.assertIsNone(bias)
+    self.assertIs(hfl.head({'fc': {'kernel': square}}, path='fc')[0], square)
+
+  def test_reads_what_a_client_of_another_library_sent(self):
+    params = Torch(body=(), classifier=Linear(jnp.zeros((3, 2)), jnp.zeros(3)))
+
+    def apply(variables, x):
+      layer = variables['params'].classifier
+      return x @ layer.weight.T + layer.bias[None]
+
+    y = jnp.eye(3)[np.array([0, 0, 0, 2])]
+    client = hfl.fedsgd(hfl.cross_entropy(apply))
+    batch = base.Batch((jnp.ones((4, 2)),), y)
+    view = hfl.observe(KEY, client, dict(params=params), batch)
+    _, bias = hfl.head(view.grads, path='classifier')
+    np.testing.assert_allclose(bias, 1 / 3 - y.mean(0), atol=1e-6)
+
+  @parameterized.parameters(
+    ({'body': {'w': WIDE}}, 'head', "no classifier at path='head'.*'body'"),
+    ({'fc': {'kernel': WIDE.T, 'bias': BIAS}}, 'fc', r'\(3, 2\) with a bias'),
+    ({'head': {'kernel': WIDE.T, 'bias': BIAS}}, None, r'\[H, K\] with \[K\]'),
+    ([WIDE], None, 'no classifier among'),
+  )
+  def test_what_is_no_classifier_is_refused(self, tree, path, message):
+    with self.assertRaisesRegex(base.InputError, message):
+      hfl.head(tree, path)
 
 
 if __name__ == '__main__':

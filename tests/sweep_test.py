@@ -51,6 +51,21 @@ class GridTest(parameterized.TestCase):
     )
     self.assertNotIn('width', full[0].model)  # replaced, not merged
 
+  def test_dicts_whose_fields_move_together(self):
+    config = _config(
+      ({'batch_size': 1, 'model.width': 3}, {'model.width': 4}, {'lr': 0.1})
+    )
+    points, full = zip(*sweep.grid(config))
+    self.assertEqual(
+      points,
+      (
+        {'batch_size': 1, 'model.width': 3, 'lr': 1e-3},
+        {'batch_size': 64, 'model.width': 4, 'lr': 1e-3},
+        {'batch_size': 64, 'model.width': 8, 'lr': 0.1},
+      ),
+    )
+    self.assertEqual([f.batch_size for f in full], [1, 64, 64])
+
   def test_points_share_nothing(self):
     config = _config(('attacks[0]["gamma"]', (0.5, 0.7)))
     full = [f for _, f in sweep.grid(config)]
@@ -63,6 +78,7 @@ class GridTest(parameterized.TestCase):
     ((('attacks[3]["gamma"]', (1,)),), r'attacks\[3\]'),
     ((('batch_size', (1.5,)),), 'batch_size=1.5'),
     (('batch_size',), 'pair'),
+    ((({'batchsize': 1}, {'lr': 0.1}),), 'batchsize'),
     (((('lr', 'batch_size'), ((0.1,),)),), 'one part for each'),
     ((('lr', (0.1, 0.1)),), 'twice'),
   )

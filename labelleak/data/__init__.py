@@ -6,6 +6,7 @@ tensorflow_datasets prepared.
 """
 
 from collections.abc import Sequence
+import functools
 import importlib
 import pkgutil
 import re
@@ -71,11 +72,11 @@ def load(
   return registry.load('data', name, split=split, data_dir=data_dir, **options)
 
 
-def names() -> list[str]:
+@functools.cache  # and so no constructor, which `registry` would list
+def names() -> tuple[str, ...]:
   """Lists the data sets that this package has itself."""
-  return sorted(
-    m.name for m in pkgutil.iter_modules(__path__) if _is_own(m.name)
-  )
+  modules = (module.name for module in pkgutil.iter_modules(__path__))
+  return tuple(sorted(name for name in modules if _is_own(name)))
 
 
 def _is_own(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Defenses: what is sent, labels, loss or model are changed to hide labels.
+"""Defenses: changes to what is sent, to labels, loss or model.
 
 Every constructor returns a `Defense`, and `chain` composes them:
 
@@ -171,7 +171,7 @@ def chain(*defenses: Defense) -> Defense:
 
 
 def _name(spec):
-  """The name that a spec must have."""
+  """Returns the name that a spec must have."""
   if isinstance(spec, Mapping) and 'name' in spec:
     return spec['name']
   raise InputError(
@@ -181,7 +181,7 @@ def _name(spec):
 
 
 def _load(spec, num_classes):
-  """The defense of one dict; a bare transform is wrapped."""
+  """Builds the defense of one dict; a bare transform is wrapped."""
   constructor = registry.find('defenses', _name(spec))
   if 'num_classes' in inspect.signature(constructor).parameters:
     if num_classes is None:
@@ -202,7 +202,7 @@ def _load(spec, num_classes):
 
 
 def _chain_transforms(transforms):
-  """One transform of several; the identity of none."""
+  """Makes one transform of several; the identity of none."""
   links = [_with_own_key(i, tx) for i, tx in enumerate(transforms)]
   joint = optax.chain(*links) if links else optax.identity()
   return optax.with_extra_args_support(joint)
@@ -221,5 +221,5 @@ def _with_own_key(index, tx):
 
 
 def _sum_penalties(penalties):
-  """The sum of several terms of the loss."""
+  """Adds several terms of the loss."""
   return lambda hs, y, mask: sum(p(hs, y, mask) for p in penalties)

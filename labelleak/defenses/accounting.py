@@ -25,8 +25,8 @@ from collections.abc import Sequence
 import math
 from typing import Optional
 
+from labelleak import validate
 from labelleak.base import InputError
-from labelleak.defenses import extra_args
 from labelleak.defenses.strengths import Strength
 
 _SAMPLINGS = ('every', 'fixed', 'poisson')
@@ -41,7 +41,7 @@ def epsilon(
   sampling: str = 'every',
   rate: float = 1.0,
 ) -> float:
-  """Epsilon of (epsilon, delta)-differential privacy after `steps` releases.
+  """Computes the epsilon of (epsilon, delta)-DP after `steps` releases.
 
   From privacy loss distributions, rounded up; from Renyi divergences (Wang et
   al. 2019), a looser upper bound, for 'fixed'.
@@ -61,17 +61,12 @@ def epsilon(
   Raises:
     InputError: a value out of its range.
   """
-  at_least_0 = 'a finite number of at least 0'
-  finite = lambda v: 0 <= v < math.inf
-  extra_args.check('epsilon: stddev', stddev, at_least_0, finite)
-  rule = 'positive and finite; without a clip there is no guarantee'
-  extra_args.check(
-    'epsilon: max_norm', max_norm, rule, lambda v: 0 < v < math.inf
-  )
-  whole = lambda v: v >= 0 and v % 1 == 0
-  extra_args.check('epsilon: steps', steps, 'a whole number from 0 on', whole)
-  extra_args.check('epsilon: delta', delta, 'in (0, 1)', lambda v: 0 < v < 1)
-  extra_args.check('epsilon: rate', rate, 'in (0, 1]', lambda v: 0 < v <= 1)
+  unclipped = 'without a clip there is no guarantee'
+  validate.at_least('epsilon: stddev', stddev, 0)
+  validate.within('epsilon: max_norm', max_norm, '(0, inf)', unclipped)
+  validate.whole('epsilon: steps', steps, 0)
+  validate.within('epsilon: delta', delta, '(0, 1)')
+  validate.within('epsilon: rate', rate, '(0, 1]')
   if sampling not in _SAMPLINGS or (sampling == 'every' and rate != 1):
     raise InputError(
       f"epsilon: sampling={sampling!r} with rate={rate}; use 'every' with rate"
@@ -79,11 +74,11 @@ def epsilon(
     )
   if steps == 0 or stddev == 0:
     return math.inf if steps else 0.0
-  return _composed(stddev / max_norm, int(steps), delta, sampling, rate)
+  return _compose(stddev / max_norm, int(steps), delta, sampling, rate)
 
 
-def _composed(multiplier, steps, delta, sampling, rate):
-  """Epsilon of noise of `multiplier` clipping norms."""
+def _compose(multiplier, steps, delta, sampling, rate):
+  """Composes steps with noise of `multiplier` clipping norms."""
   import dp_accounting  # seconds, which only a run that asks should pay
   from dp_accounting import pld, rdp
 
@@ -101,10 +96,10 @@ def _composed(multiplier, steps, delta, sampling, rate):
   return float(accountant.compose(event, steps).get_epsilon(delta))
 
 
-def release(
+def gaussian_release(
   strengths: Optional[Sequence[Strength]],
 ) -> Optional[tuple[float, float]]:
-  """(stddev, max_norm) of a chain of a clip and then gaussian noise.
+  """Returns (stddev, max_norm) of a clip and then gaussian noise.
 
   None for any other chain: what comes before the clip or between the two may
   carry one row's label into another row, what comes after may read the labels.

@@ -10,13 +10,18 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.defenses.defense import Defense
 from labelleak.models.layers import Dense
 
 
 class Bottleneck(nn.Module):
-  """One party's logits [B, D] -> (the same shape through z, KL(z) [])."""
+  """One party's logits [B, D] -> (the same shape through z, KL(z) []).
+
+  Attributes:
+    scale, shift, sampled: see `mid`.
+  """
 
   scale: int
   shift: float
@@ -40,6 +45,9 @@ class Mid(nn.Module):
   """Logits [B, P K] of all parties -> their sum, the passive ones through z.
 
   Sows `weight` times the mean KL divergence from N(0, I) into 'penalty'.
+
+  Attributes:
+    num_classes, weight, scale, shift, sampled: see `mid`.
   """
 
   num_classes: int
@@ -50,11 +58,11 @@ class Mid(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, train=False):
-    parties, rest = divmod(x.shape[-1], self.num_classes)
-    if rest or parties < 2:
+    parties, remainder = divmod(x.shape[-1], self.num_classes)
+    if remainder or parties < 2:
       raise InputError(
-        f'embeddings of {x.shape[-1]} columns in all: mid adds'
-        f' logits of {self.num_classes} classes; leave cut_width unset.'
+        f'embeddings of {x.shape[-1]} columns in all: mid adds logits of'
+        f' {self.num_classes} classes; leave cut_width unset.'
       )
     *passive, total = jnp.split(x, parties, axis=-1)
     penalty = 0.0
@@ -88,8 +96,6 @@ def mid(
   Raises:
     InputError: a negative weight, a scale below 1.
   """
-  if weight < 0 or scale < 1:
-    raise InputError(
-      f'mid: weight={weight} must be at least 0 and scale={scale} at least 1.'
-    )
+  validate.at_least('mid: weight', weight, 0)
+  validate.whole('mid: scale', scale, 1)
   return Defense(top=Mid(num_classes, weight, scale, shift, sampled))

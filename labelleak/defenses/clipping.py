@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
 
-_POSITIVE = "positive; for no clipping leave it out or use float('inf')"
+_FREE = "for no clipping leave it out or use float('inf')"
 
 
 def clip(*, max_norm: float) -> Defense:
@@ -15,10 +16,13 @@ def clip(*, max_norm: float) -> Defense:
 
   As published (LLBG): on the mean gradient of a mini-batch, not each example.
 
+  Args:
+    max_norm: rho.
+
   Raises:
     InputError: max_norm is not positive.
   """
-  extra_args.check('clip: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
+  validate.positive('clip: max_norm', max_norm, _FREE)
 
   def update(updates, **extra):
     del extra
@@ -38,13 +42,11 @@ def clip_per_example(*, max_norm: float) -> Defense:
   Raises:
     InputError: max_norm is not positive.
   """
-  extra_args.check(
-    'clip_per_example: max_norm', max_norm, _POSITIVE, lambda v: v > 0
-  )
+  validate.positive('clip_per_example: max_norm', max_norm, _FREE)
 
   def update(cut, mask=None, **extra):
     del extra
-    extra_args.real('clip_per_example', cut, mask)
+    extra_args.row_mask('clip_per_example', cut, mask)
     norm = jnp.linalg.norm(cut, axis=-1, keepdims=True)
     return cut * jnp.where(norm > max_norm, max_norm / norm, 1.0)
 
@@ -61,11 +63,11 @@ def clip_batch(*, max_norm: float) -> Defense:
   Raises:
     InputError: max_norm is not positive.
   """
-  extra_args.check('clip_batch: max_norm', max_norm, _POSITIVE, lambda v: v > 0)
+  validate.positive('clip_batch: max_norm', max_norm, _FREE)
 
   def update(cut, mask=None, **extra):
     del extra
-    extra_args.real('clip_batch', cut, mask)
+    extra_args.row_mask('clip_batch', cut, mask)
     largest = jnp.linalg.norm(cut, axis=-1).max()
     return cut / jnp.maximum(1.0, largest / (max_norm + 1e-6))
 

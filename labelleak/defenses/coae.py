@@ -27,6 +27,7 @@ the K classes, encoded and decoded, must come back.
 """
 
 import functools
+from typing import NamedTuple
 
 import chex
 from flax import linen as nn
@@ -35,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.defenses.defense import Defense, LabelCode
 
@@ -45,7 +47,11 @@ class Coder(nn.Module):
   """Encoder or decoder, rows of probabilities [n, K] -> [n, K].
 
   A row of more than 20 classes is cut into rows of 20, which share the network,
-  as in the released code. The softmax is over the `whole` row, or each block.
+  as in the released code.
+
+  Attributes:
+    num_classes: K.
+    whole: whether the softmax is over the whole row, or each block.
   """
 
   num_classes: int
@@ -62,70 +68,6 @@ class Coder(nn.Module):
     return nn.softmax(x).reshape(y.shape)
 
 
-def fit(
-  key: chex.PRNGKey,
-  num_classes: int,
-  *,
-  contrast: float = 1.0,
-  confusion: float,
-  steps: int,
-  lr: float,
-  form: str = 'shipped',
-  lossless: bool = True,
-  restarts: int = 10,
-) -> LabelCode:
-  """Trains an autoencoder by Adam; on the host, in seconds.
-
-  A class has one fake label. A soft row is a distribution over classes, and its
-  fake label the mean of theirs. A training whose decoder does not return every
-  class is done again from another initialisation, `restarts` times at most.
-
-  Args:
-    key: initialisation of both networks; restarts fold their number into it.
-    num_classes: K, at most 20 or a multiple of it.
-    contrast: lambda_1.
-    confusion: lambda_2.
-    steps, lr: of Adam.
-    form: 'shipped' or 'paper', see the module.
-    lossless: refuse a code whose decoder does not return every class; else the
-      best of all starts is kept.
-    restarts: trainings after the first, while the code is not lossless.
-
-  Raises:
-    InputError: an option out of range, or classes that cannot be told apart
-      after decoding.
-  """
-  if num_classes < 2 or (num_classes > _BLOCK and num_classes % _BLOCK):
-    raise InputError(
-      f'CoAE of {num_classes} classes: it takes 2 to {_BLOCK} of them, or a'
-      f' multiple of {_BLOCK}; keep fewer.'
-    )
-  if form not in _FORMS:
-    raise InputError(f'form={form!r}; use one of {", ".join(_FORMS)}.')
-  if min(contrast, confusion, restarts) < 0 or steps < 1 or not lr > 0:
-    raise InputError(
-      f'contrast={contrast}, confusion={confusion}, restarts={restarts} must be'
-      f' at least 0, steps={steps} and lr={lr} positive.'
-    )
-  options = num_classes, steps, form
-  most, best = -1, None
-  for start in range(1 + restarts):
-    own = jax.random.fold_in(key, start) if start else key
-    found = _train(options, own, contrast, confusion, lr)
-    right = _decoded(num_classes, *found)
-    if right > most:
-      most, best = right, found
-    if most == num_classes:
-      break
-  if lossless and most < num_classes:
-    raise InputError(
-      f'CoAE with confusion={confusion} decodes {most} of {num_classes} classes'
-      f' after {steps} steps and {restarts} restarts, and must decode all; take'
-      ' more steps, more restarts or less confusion.'
-    )
-  return _code(*best)
-
-
 def coae(
   *,
   num_classes: int,
@@ -138,33 +80,48 @@ def coae(
   lossless: bool = True,
   restarts: int = 10,
 ) -> Defense:
-  """Trains a code as `fit` does, once for all that share its options.
+  """Trains an autoencoder by Adam; on the host, in seconds, once a process.
+
+  A class has one fake label. A soft row is a distribution over classes, and its
+  fake label the mean of theirs. A training whose decoder does not return every
+  class is done again from another initialisation, `restarts` times at most.
 
   Args:
     num_classes: K, at most 20 or a multiple of it.
-    seed: of the initialisation.
-    contrast, confusion, steps, lr, form, lossless, restarts: see `fit`.
+    seed: of the initialisation of both networks.
+    contrast: lambda_1.
+    confusion: lambda_2.
+    steps, lr: of Adam.
+    form: 'shipped' or 'paper', see the module.
+    lossless: refuse a code whose decoder does not return every class; else the
+      best of all starts serves.
+    restarts: trainings after the first, while the code is not lossless.
 
   Raises:
-    InputError: as `fit`.
+    InputError: an option out of range, or classes that cannot be told apart
+      after decoding.
   """
-  code = _fit_once(
-    num_classes,
-    seed,
-    contrast=contrast,
-    confusion=confusion,
-    steps=steps,
-    lr=lr,
-    form=form,
-    lossless=lossless,
-    restarts=restarts,
-  )
-  return Defense(labels=code)
-
-
-@functools.lru_cache(maxsize=32)
-def _fit_once(num_classes, seed, **options):
-  return fit(jax.random.key(seed), num_classes, **options)
+  if num_classes < 2 or (num_classes > _BLOCK and num_classes % _BLOCK):
+    raise InputError(
+      f'coae of {num_classes} classes: it takes 2 to {_BLOCK} of them, or a'
+      f' multiple of {_BLOCK}; keep fewer.'
+    )
+  validate.one_of('coae: form', form, tuple(_FORMS))
+  validate.at_least('coae: contrast', contrast, 0)
+  validate.at_least('coae: confusion', confusion, 0)
+  validate.whole('coae: steps', steps, 1)
+  validate.positive('coae: lr', lr)
+  validate.whole('coae: restarts', restarts, 0)
+  options = _Options(num_classes, steps, form)
+  fake, decoder = _fit(options, seed, (contrast, confusion), lr, restarts)
+  decoded = _count_decoded(fake, decoder)
+  if lossless and decoded < num_classes:
+    raise InputError(
+      f'coae with confusion={confusion} decodes {decoded} of'
+      f' {num_classes} classes after {steps} steps and {restarts} restarts, and'
+      ' must decode all; take more steps, more restarts or less confusion.'
+    )
+  return Defense(labels=_make_code(fake, decoder))
 
 
 def derangement(
@@ -192,81 +149,105 @@ def derangement(
     InputError: an option out of range, or classes that cannot be told apart
       after decoding.
   """
-  few = 3 <= num_classes <= _BLOCK
-  if not few or not 0 <= soft < 0.5 or steps < 1 or not lr > 0:
+  validate.whole('derangement: num_classes', num_classes, 3, _BLOCK)
+  validate.within('derangement: soft', soft, '[0, 0.5)')
+  validate.whole('derangement: steps', steps, 1)
+  validate.positive('derangement: lr', lr)
+  fake, decoder = _derange(num_classes, seed, soft, steps, lr)
+  decoded = _count_decoded(fake, decoder)
+  if decoded < num_classes:
     raise InputError(
-      f'derangement: num_classes={num_classes} must be 3 to {_BLOCK},'
-      f' soft={soft} in [0, .5), steps={steps} and lr={lr} positive.'
+      f'derangement with soft={soft} decodes {decoded} of {num_classes} classes'
+      f' after {steps} steps, and must decode all; take more steps.'
     )
-  return Defense(labels=_derange_once(num_classes, seed, soft, steps, lr))
+  return Defense(labels=_make_code(fake, decoder))
+
+
+class _Options(NamedTuple):
+  """What a training is compiled for."""
+
+  num_classes: int
+  steps: int
+  form: str
 
 
 @functools.lru_cache(maxsize=32)
-def _derange_once(num_classes, seed, soft, steps, lr):
-  """The code of a derangement whose classes form one ring."""
+def _fit(options, seed, weights, lr, restarts):
+  """Returns fake labels [K, K] and a decoder, the best of several trainings."""
+  key = jax.random.key(seed)
+  best, most = None, -1
+  for start in range(1 + restarts):
+    start_key = jax.random.fold_in(key, start) if start else key
+    fake, decoder = _train(options, start_key, weights, lr)
+    decoded = _count_decoded(fake, decoder)
+    if decoded > most:
+      best, most = (fake, decoder), decoded
+    if decoded == options.num_classes:
+      break
+  return best
+
+
+@functools.lru_cache(maxsize=32)
+def _derange(num_classes, seed, soft, steps, lr):
+  """Returns the fake labels [K, K] of one ring of classes, and a decoder."""
   ring = np.random.default_rng(seed).permutation(num_classes)
   fake = np.zeros((num_classes, num_classes), np.float32)
   fake[ring, np.roll(ring, -1)] = 1.0
   fake[ring[0], ring[1:3]] = 1.0 - soft, soft
   fake = jnp.asarray(fake)
-  decoder = _train_decoder(steps, jax.random.key(seed), fake, lr)
-  found = _decoded(num_classes, fake, decoder)
-  if found < num_classes:
-    raise InputError(
-      f'derangement with soft={soft} decodes {found} of {num_classes} classes'
-      f' after {steps} steps, and must decode all; take more steps.'
-    )
-  return _code(fake, decoder)
+  return fake, _train_decoder(steps, jax.random.key(seed), fake, lr)
 
 
-def _code(fake, decoder):
-  """The code of fake labels [K, K] and a decoder's variables."""
+def _make_code(fake, decoder):
+  """Returns the code of fake labels [K, K] and a decoder's variables."""
   decode = functools.partial(Coder(len(fake), False).apply, decoder)
   encode = lambda key, y: jnp.matmul(y, fake, precision='highest')
   return LabelCode(encode, decode)
 
 
-def _decoded(num_classes, fake, decoder):
-  """How many classes their fake labels [K, K] give back."""
-  found = Coder(num_classes, False).apply(decoder, fake).argmax(-1)
-  return int((found == jnp.arange(num_classes)).sum())
+def _count_decoded(fake, decoder):
+  """Counts the classes that their fake labels [K, K] give back."""
+  decoded = Coder(len(fake), False).apply(decoder, fake).argmax(-1)
+  return int((decoded == jnp.arange(len(fake))).sum())
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _train(options, key, contrast, confusion, lr):
-  """Fake labels of the classes [K, K] and the decoder's variables."""
-  num_classes, steps, form = options
-  cross_entropy, entropy = _FORMS[form]
-  encoder, decoder = Coder(num_classes, True), Coder(num_classes, False)
-  y = jnp.eye(num_classes)
+def _train(options, key, weights, lr):
+  """Trains fake labels of the classes [K, K] and the decoder's variables."""
+  cross_entropy, entropy = _FORMS[options.form]
+  contrast, confusion = weights
+  encoder, decoder = (
+    Coder(options.num_classes, whole) for whole in (True, False)
+  )
+  y = jnp.eye(options.num_classes)
   keys = jax.random.split(key)
   params = encoder.init(keys[0], y), decoder.init(keys[1], y)
 
   def loss(params):
     fake = encoder.apply(params[0], y)
     decoded = decoder.apply(params[1], fake)
-    contrasted = contrast * cross_entropy(fake, y)
-    return cross_entropy(decoded, y) - contrasted - confusion * entropy(fake)
+    likeness = contrast * cross_entropy(fake, y)
+    return cross_entropy(decoded, y) - likeness - confusion * entropy(fake)
 
   with jax.default_matmul_precision('highest'):
-    params = _descended(loss, params, steps, lr)
+    params = _minimize(loss, params, options.steps, lr)
     return encoder.apply(params[0], y), params[1]
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _train_decoder(steps, key, fake, lr):
-  """The decoder of given fake labels [K, K]."""
+  """Trains the decoder of given fake labels [K, K]."""
   decoder, y = Coder(len(fake), False), jnp.eye(len(fake))
 
   def loss(params):
-    return _bounded(decoder.apply(params, fake), y)
+    return _bounded_cross_entropy(decoder.apply(params, fake), y)
 
   with jax.default_matmul_precision('highest'):
-    return _descended(loss, decoder.init(key, fake), steps, lr)
+    return _minimize(loss, decoder.init(key, fake), steps, lr)
 
 
-def _descended(loss, params, steps, lr):
-  """Parameters after `steps` of Adam."""
+def _minimize(loss, params, steps, lr):
+  """Returns parameters after `steps` of Adam."""
   tx = optax.adam(lr)
 
   def step(carry, _):
@@ -278,16 +259,20 @@ def _descended(loss, params, steps, lr):
   return jax.lax.scan(step, start, None, length=steps)[0][0]
 
 
-def _bounded(p, y):
-  """Cross entropy of a softmax of probabilities: at most log(1 + (K - 1) e)."""
+def _bounded_cross_entropy(p, y):
+  """Takes probabilities for logits: at most log(1 + (K - 1) e)."""
   return optax.softmax_cross_entropy(p, y).mean()
 
 
-def _unbounded(p, y):
+def _cross_entropy(p, y):
+  """Returns the cross entropy of probabilities p, unbounded."""
   return -(y * jnp.log(p + 1e-30)).sum(-1).mean()
 
 
 _FORMS = {
-  'shipped': (_bounded, lambda p: -(p * jnp.log(p + 1e-6)).mean()),
-  'paper': (_unbounded, lambda p: -(p * jnp.log(p + 1e-30)).sum(-1).mean()),
+  'shipped': (
+    _bounded_cross_entropy,
+    lambda p: -(p * jnp.log(p + 1e-6)).mean(),
+  ),
+  'paper': (_cross_entropy, lambda p: -(p * jnp.log(p + 1e-30)).sum(-1).mean()),
 }

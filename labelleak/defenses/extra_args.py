@@ -7,8 +7,7 @@ they arrive as 0, leave as 0, and count in no statistic.
 """
 
 from collections.abc import Callable
-import numbers
-from typing import Any, Optional
+from typing import Any, Optional, Protocol
 
 import chex
 import jax
@@ -19,15 +18,19 @@ import optax
 from labelleak.base import InputError
 
 
-def check(name: str, value: Any, rule: str, holds: Callable) -> None:
-  """Raises InputError unless `value` is a number and `holds(value)`."""
-  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if not (number and holds(value)):
-    raise InputError(f'{name}={value!r} must be {rule}.')
+class Update(Protocol):
+  """What a transform without a state does."""
+
+  def __call__(self, updates: chex.ArrayTree, **extra: Any) -> chex.ArrayTree:
+    """Returns what is sent in the place of `updates`."""
 
 
-def need(name: str, **arguments: Any) -> None:
-  """Raises InputError for an extra argument that is None."""
+def require(name: str, **arguments: Any) -> None:
+  """Refuses extra arguments that are None.
+
+  Raises:
+    InputError: names the first of them.
+  """
   for argument, value in arguments.items():
     if value is None:
       raise InputError(
@@ -35,8 +38,8 @@ def need(name: str, **arguments: Any) -> None:
       )
 
 
-def stateless(update: Callable) -> optax.GradientTransformationExtraArgs:
-  """A transform without a state from `update(updates, **extra) -> updates`."""
+def stateless(update: Update) -> optax.GradientTransformationExtraArgs:
+  """Makes a transform of a function, as `optax.stateless` does."""
 
   def apply(updates, state, params=None, **extra):
     del params
@@ -48,15 +51,15 @@ def stateless(update: Callable) -> optax.GradientTransformationExtraArgs:
 
 
 def is_cut(updates: chex.ArrayTree) -> bool:
-  """Whether `updates` is one matrix, and so no client's tree of tensors."""
+  """Tells whether `updates` is one matrix, and no client's tree of tensors."""
   leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(updates))
   return leaf and jnp.ndim(updates) == 2
 
 
-def real(
+def row_mask(
   name: str, cut: chex.ArrayTree, mask: Optional[chex.Array]
 ) -> chex.Array:
-  """1 for the rows of a cut gradient [B, D], 0 for its padding, [B, 1].
+  """Returns 1 for the rows of a cut gradient [B, D], 0 for padding, [B, 1].
 
   Raises:
     InputError: `cut` is no matrix, or the mask is not one of its rows.
@@ -76,10 +79,14 @@ def real(
   return mask.astype(cut.dtype)[:, None]
 
 
-def lookup(real: chex.Array, table: Callable) -> chex.Array:
-  """table(rows), from a table of Python numbers: rows is what `real` counts.
+def look_up(real: chex.Array, function: Callable[[int], float]) -> chex.Array:
+  """Returns function(n) [] of the number n of real rows, from a table.
 
   Published counts are int(n * share), in double precision and for a static n.
+
+  Args:
+    real: of `row_mask`, [B, 1].
+    function: of Python numbers.
   """
-  entries = np.array([table(rows) for rows in range(real.shape[0] + 1)])
+  entries = np.array([function(rows) for rows in range(real.shape[0] + 1)])
   return jnp.asarray(entries)[real.sum().astype(int)]

@@ -6,8 +6,8 @@ Constructors take `num_classes` and options as keywords; a code that has to be
 fitted is in a module of its own (`coae`).
 
 A code acts on each row by itself. Where it is random, a row must get one answer
-for good, not a new one every epoch that an attacker could average (`encode`):
-the epsilon of `randomized_response` is that of one answer.
+for good (`encode_rows`), not a new one every epoch that an attacker could
+average: the epsilon of `randomized_response` is that of one answer.
 """
 
 import math
@@ -17,18 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.defenses.defense import Defense, LabelCode
 
 
-def encode(
-  code: LabelCode, key: chex.PRNGKey, y: chex.Array, index: chex.Array
+def encode_rows(
+  key: chex.PRNGKey, code: LabelCode, y: chex.Array, index: chex.Array
 ) -> chex.Array:
-  """Fake labels of data set rows `index` [B], the same at every visit.
+  """Encodes labels of data set rows `index` [B], the same at every visit.
 
   Args:
-    code: acts on y [B, K].
     key: of the whole training, not of a step.
+    code: acts on y [B, K].
     y: [B, K].
     index: [B] rows of the data set.
   """
@@ -39,7 +39,7 @@ def encode(
 def statistics(
   key: chex.PRNGKey, code: LabelCode, num_classes: int
 ) -> dict[str, chex.Array]:
-  """What a code makes of the K classes: means over them, each a number [].
+  """Measures what a code makes of the K classes: means over them, each [].
 
   Args:
     key: what a random code draws.
@@ -47,18 +47,17 @@ def statistics(
     num_classes: K.
 
   Returns:
-    `reconstruction_accuracy`, the share that decoding returns, ties
-    being wrong; `true_mass`, what a fake label leaves to the true class; its
+    `reconstruction_accuracy`, the share that decoding returns, ties being
+    wrong; `true_mass`, what a fake label leaves to the true class; its
     `entropy`, in nats; `max_mass`; and `distinct`, the number of classes that
     are the largest of some fake label.
   """
   fake = code.encode(key, jnp.eye(num_classes))
   decoded = code.decode(fake)
-  own = jnp.diagonal(decoded)[:, None]
-  found = (decoded >= own).sum(-1) == 1
+  right = (decoded >= jnp.diagonal(decoded)[:, None]).sum(-1) == 1
   largest = jax.nn.one_hot(fake.argmax(-1), num_classes).max(0)
   return dict(
-    reconstruction_accuracy=found.mean(),
+    reconstruction_accuracy=right.mean(),
     true_mass=jnp.diagonal(fake).mean(),
     entropy=jax.scipy.special.entr(fake).sum(-1).mean(),
     max_mass=fake.max(-1).mean(),
@@ -67,20 +66,19 @@ def statistics(
 
 
 def smoothing(*, num_classes: int, alpha: float) -> Defense:
-  """(1 - alpha) y + alpha / K; decoding inverts it, negative parts cut off.
+  """Mixes a label with all of them: (1 - alpha) y + alpha / K.
+
+  Decoding inverts it, negative parts cut off.
 
   Raises:
     InputError: alpha is outside [0, 1).
   """
-  if not 0 <= alpha < 1:
-    raise InputError(
-      f'smoothing: alpha={alpha} must lie in [0, 1); at 1 no label is left.'
-    )
+  validate.within('smoothing: alpha', alpha, '[0, 1)', 'at 1 no label is left')
   return Defense(labels=_mixture(num_classes, alpha))
 
 
 def complement(*, num_classes: int) -> Defense:
-  """The same probability for every class but the label's, and none for that.
+  """Gives every class but the label's the same probability, and that none.
 
   What CoAE with much confusion learns, in closed form; drawn (`draw`), the
   complementary labels of Ishida et al. (2017), which name one class that an
@@ -91,7 +89,7 @@ def complement(*, num_classes: int) -> Defense:
 
 
 def draw(*, num_classes: int, num: int = 1) -> Defense:
-  """`num` classes drawn from a soft label share its mass; for a chain.
+  """Draws `num` classes from a soft label, which share its mass; for a chain.
 
   Without replacement, by Gumbel noise; fewer where fewer have any mass. Rows of
   one label no longer have one fake label, and a row that drew from a complement
@@ -102,16 +100,12 @@ def draw(*, num_classes: int, num: int = 1) -> Defense:
   Raises:
     InputError: num is outside 1 to K.
   """
-  if not 1 <= num <= num_classes:
-    raise InputError(
-      f'draw: num={num} must lie in 1..{num_classes}; change it.'
-    )
-
+  validate.whole('draw: num', num, 1, num_classes)
   return Defense(labels=_sampling(num_classes, num))
 
 
 def randomized_response(*, num_classes: int, epsilon: float) -> Defense:
-  """The label with odds of e^epsilon against any other class, one-hot.
+  """Draws the label with odds of e^epsilon against any other, one-hot.
 
   K-ary randomized response (Warner 1965; label DP: Ghazi et al. 2021): the one
   answer for a row is epsilon-differentially private in its label. It is drawn
@@ -121,11 +115,8 @@ def randomized_response(*, num_classes: int, epsilon: float) -> Defense:
   Raises:
     InputError: epsilon is not positive.
   """
-  if not epsilon > 0:
-    raise InputError(
-      f'randomized_response: epsilon={epsilon} must be positive; at 0 answers'
-      ' tell nothing.'
-    )
+  nothing = 'at 0 answers tell nothing'
+  validate.positive('randomized_response: epsilon', epsilon, nothing)
   odds = math.exp(-epsilon)
   alpha = num_classes * odds / (1 + (num_classes - 1) * odds)
   code = chain(_mixture(num_classes, alpha), _sampling(num_classes, 1))
@@ -133,7 +124,7 @@ def randomized_response(*, num_classes: int, epsilon: float) -> Defense:
 
 
 def permutation(*, num_classes: int, seed: int) -> Defense:
-  """A secret renaming of the classes, uniform over all K! of them.
+  """Renames the classes in secret, uniformly over all K! ways.
 
   `seed` is the secret. Who sees nothing but fake labels, and had no reason to
   prefer a class beforehand, finds every renaming equally likely, so that on
@@ -163,7 +154,7 @@ def chain(*codes: LabelCode) -> LabelCode:
 
 
 def _mixture(num_classes, alpha):
-  """(1 - alpha) y + alpha / K, and back: rows of probabilities stay such."""
+  """Returns (1 - alpha) y + alpha / K, and back; rows stay probabilities."""
   even = alpha / num_classes
 
   def decode(p):
@@ -175,12 +166,12 @@ def _mixture(num_classes, alpha):
 
 
 def _sampling(num_classes, num):
-  """`num` classes that a soft label draws share its mass."""
+  """Returns the code of `num` classes that a soft label draws."""
 
   def encode(key, y):
     noise = jax.random.gumbel(key, y.shape, y.dtype)
     _, top = jax.lax.top_k(jnp.log(y) + noise, num)
-    drawn = jax.nn.one_hot(top, num_classes, dtype=y.dtype).sum(-2) * (y > 0)
-    return drawn / drawn.sum(-1, keepdims=True)
+    chosen = jax.nn.one_hot(top, num_classes, dtype=y.dtype).sum(-2) * (y > 0)
+    return chosen / chosen.sum(-1, keepdims=True)
 
   return LabelCode(encode=encode)

@@ -19,6 +19,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
@@ -27,21 +28,34 @@ _POINTS = 65  # of a search grid; each round narrows it 32 times
 _ROUNDS = 6
 
 
-class Classes(NamedTuple):
-  """Second moments of the cut gradients of classes 0 and 1."""
+class Moments(NamedTuple):
+  """Second moments of the cut gradients of classes 0 and 1.
 
-  share: chex.Array  # [2] of the rows
-  along: chex.Array  # [2] variance along Delta
-  across: chex.Array  # [2] mean variance of the other D - 1 directions
-  gap: chex.Array  # [] |Delta|^2
-  width: int  # D
+  Attributes:
+    share: of the rows, [2].
+    along: variance along Delta, [2].
+    across: mean variance of the other D - 1 directions, [2].
+    gap: |Delta|^2, [].
+    width: D.
+  """
+
+  share: chex.Array
+  along: chex.Array
+  across: chex.Array
+  gap: chex.Array
+  width: int
 
 
 class Noise(NamedTuple):
-  """Variances of the noise, by class; along >= across >= 0."""
+  """Variances of the noise, by class; along >= across >= 0.
 
-  along: chex.Array  # [2]
-  across: chex.Array  # [2]
+  Attributes:
+    along: along Delta, [2].
+    across: in each of the other D - 1 directions, [2].
+  """
+
+  along: chex.Array
+  across: chex.Array
 
 
 def marvell(*, s: float, isotropic: bool = True) -> Defense:
@@ -61,50 +75,48 @@ def marvell(*, s: float, isotropic: bool = True) -> Defense:
   Raises:
     InputError: s is negative. At trace time: labels of more than two classes.
   """
-  rule = 'a finite number of at least 0; 0 adds no noise'
-  extra_args.check('marvell: s', s, rule, lambda v: 0 <= v < float('inf'))
+  validate.at_least('marvell: s', s, 0, '0 adds no noise')
 
   def update(cut, key=None, labels=None, mask=None, **extra):
     del extra
-    real = extra_args.real('marvell', cut, mask)
-    extra_args.need('marvell', key=key, labels=labels)
+    real = extra_args.row_mask('marvell', cut, mask)
+    extra_args.require('marvell', key=key, labels=labels)
     size = jnp.abs(cut).max()
     size = jnp.where(size > 0, size, 1.0)  # whose square might underflow
-    delta, moments = classes(cut / size, labels, mask, isotropic=isotropic)
+    delta, moments = measure(cut / size, labels, mask, isotropic=isotropic)
     noise = solve(moments, s * moments.gap)
-    drawn = _draw(key, noise, _direction(delta), labels.argmax(-1))
-    return cut + drawn * size * real
+    sample = _draw(key, noise, _direction(delta), labels.argmax(-1))
+    return cut + sample * size * real
 
   return transform(extra_args.stateless(update), 'marvell', s)
 
 
 def _draw(key, noise, direction, label):
-  """Noise [B, D] of each row's class: on the line of Delta, and everywhere."""
+  """Draws [B, D] of each row's class: on the line of Delta, and everywhere."""
   line_key, key = jax.random.split(key)
   shape = *label.shape, *direction.shape
   line = jax.random.normal(line_key, (*label.shape, 1), direction.dtype)
-  every = jax.random.normal(key, shape, direction.dtype)
+  everywhere = jax.random.normal(key, shape, direction.dtype)
   along = jnp.sqrt(jnp.maximum(noise.along - noise.across, 0.0))
   across = jnp.sqrt(noise.across)
-  return (
-    along[label, None] * line * direction[None] + across[label, None] * every
-  )
+  on_line = along[label, None] * line * direction[None]
+  return on_line + across[label, None] * everywhere
 
 
 def _direction(delta):
-  """Delta [D] as a unit vector; zeros stay zeros."""
+  """Scales Delta [D] to a unit vector; zeros stay zeros."""
   norm = jnp.linalg.norm(delta)
   return delta / jnp.where(norm > 0, norm, 1.0)
 
 
-def classes(
+def measure(
   cut: chex.Array,
   labels: chex.Array,
   mask: Optional[chex.Array] = None,
   *,
   isotropic: bool = True,
-) -> tuple[chex.Array, Classes]:
-  """(Delta [D], moments) of a batch; Delta is 0 where a class is missing.
+) -> tuple[chex.Array, Moments]:
+  """Measures Delta [D] and the moments; Delta is 0 where a class is missing.
 
   Args:
     cut: [B, D].
@@ -120,38 +132,38 @@ def classes(
       f'marvell tells two classes apart; labels of shape'
       f' {jnp.shape(labels)} must be [B, 2].'
     )
-  real = extra_args.real('marvell', cut, mask)
-  one = jax.nn.one_hot(labels.argmax(-1), 2, dtype=cut.dtype) * real
-  count = one.sum(0)
+  real = extra_args.row_mask('marvell', cut, mask)
+  member = jax.nn.one_hot(labels.argmax(-1), 2, dtype=cut.dtype) * real
+  count = member.sum(0)
   rows = jnp.maximum(count, 1.0)[:, None]
   with jax.default_matmul_precision('highest'):
-    means = one.T @ cut / rows  # [2, D]
+    means = member.T @ cut / rows  # [2, D]
     delta = jnp.where(jnp.all(count > 0), means[1] - means[0], 0.0)
     gap, width = jnp.square(delta).sum(), cut.shape[1]
-    rest = cut - one @ means
+    deviation = cut - member @ means
     unit = _direction(delta)
-    line = rest @ unit
+    line = deviation @ unit
     # Not total less line: rounding there would be noise for one class.
-    off = jnp.square(rest - line[:, None] * unit[None]).sum(-1)
-    along, across = (v @ one / rows[:, 0] for v in (jnp.square(line), off))
+    off = jnp.square(deviation - line[:, None] * unit[None]).sum(-1)
+    along, across = (v @ member / rows[:, 0] for v in (jnp.square(line), off))
   if isotropic:
     along = across = (along + across) / width
   else:
     across = across / max(width - 1, 1)
   share = count / jnp.maximum(count.sum(), 1.0)
-  return delta, Classes(share, along, across, gap, width)
+  return delta, Moments(share, along, across, gap, width)
 
 
-def sum_kl(moments: Classes, noise: Noise) -> chex.Array:
-  """KL(1 || 0) + KL(0 || 1) of the two normal distributions sent, []."""
+def sum_kl(moments: Moments, noise: Noise) -> chex.Array:
+  """Returns KL(1 || 0) + KL(0 || 1) of the two normals that are sent, []."""
   along, across = moments.along + noise.along, moments.across + noise.across
-  apart = (moments.width - 1) * _unlike(across[0], across[1])
+  apart = (moments.width - 1) * _contrast(across[0], across[1])
   ends = (1 / along).sum(0) * moments.gap
-  return 0.5 * (apart + _unlike(along[0], along[1]) + _or_zero(ends))
+  return 0.5 * (apart + _contrast(along[0], along[1]) + _nan_to_zero(ends))
 
 
 def auc_bound(sum_kl: chex.Array) -> chex.Array:
-  """No scorer's AUC is larger: 1/2 + sqrt(e) / 2 - e / 8 for e = sumKL < 4.
+  """Bounds any scorer's AUC: 1/2 + sqrt(e) / 2 - e / 8 for e = sumKL < 4.
 
   Pinsker bounds the total variation, t <= sqrt(min KL / 2) <= sqrt(e) / 2, and
   the area under the best curve is at most 1/2 + t - t^2 / 2. A scorer may be
@@ -162,65 +174,66 @@ def auc_bound(sum_kl: chex.Array) -> chex.Array:
 
 
 def error_bound(sum_kl: chex.Array) -> chex.Array:
-  """No detector's mean error over the two classes is smaller, []."""
+  """Bounds any detector's mean error over the two classes from below, []."""
   return jnp.maximum(0.5 - jnp.sqrt(sum_kl) / 4, 0.0)
 
 
-def solve(moments: Classes, power: chex.Array) -> Noise:
-  """The noise of least sumKL with a mean power of `power`.
+def solve(moments: Moments, power: chex.Array) -> Noise:
+  """Finds the noise of least sumKL with a mean power of `power`.
 
   Only the class of smaller variance across gets noise across, z (Theorem 2 of
-  the paper). Given z, the best noise along is a ratio in closed form (`_line`),
-  and what is left is a search over z alone, which is convex where no constraint
-  binds: a grid over [0, highest z], narrowed round by round. All is relative to
-  the largest of the variances, so that float32 serves.
+  the paper). Given z, the best noise along is a ratio in closed form
+  (`_noise_along`), and what is left is a search over z alone. All is relative
+  to the largest of the variances, so that float32 serves.
   """
   scale = jnp.maximum(
     jnp.concatenate([moments.along, moments.across]).max(),
     jnp.maximum(moments.gap, power),
   )
   scale = jnp.where(scale > 0, scale, 1.0)
+  swap = moments.across[0] / scale > moments.across[1] / scale
+  flip = lambda pair: jnp.where(swap, pair[::-1], pair)
+  # In `unit` class 0 is the one of smaller variance across.
   unit = moments._replace(
-    share=jnp.maximum(
-      moments.share, 1e-6
-    ),  # a batch without rows, of one class
-    along=moments.along / scale,
-    across=moments.across / scale,
+    share=flip(jnp.maximum(moments.share, 1e-6)),  # a batch of one class
+    along=flip(moments.along / scale),
+    across=flip(moments.across / scale),
     gap=moments.gap / scale,
   )
-  swap = unit.across[0] > unit.across[1]
-  flip = lambda pair: jnp.where(swap, pair[::-1], pair)
-  # From here on class 0 is the one of smaller variance across.
-  unit = unit._replace(
-    share=flip(unit.share), along=flip(unit.along), across=flip(unit.across)
-  )
-  power = power / scale
+  noise = _search(unit, power / scale)
+  return Noise(flip(noise.along) * scale, flip(noise.across) * scale)
+
+
+def _search(moments, power):
+  """Finds the best noise across for class 0, z, and what goes with it.
+
+  The objective is convex in z where no constraint binds: a grid over
+  [0, highest z] is narrowed round by round.
+  """
 
   def noise(z):
     across = jnp.stack([z, jnp.zeros_like(z)])
-    return Noise(_line(unit, power, z), across)
+    return Noise(_noise_along(moments, power, z), across)
 
   highest = jnp.minimum(
-    unit.across[1] - unit.across[0],
-    power / (unit.share[0] * unit.width),
+    moments.across[1] - moments.across[0],
+    power / (moments.share[0] * moments.width),
   )
   grid = jnp.linspace(0.0, 1.0, _POINTS)
 
   def narrow(_, ends):
     low, high = ends
     z = low + (high - low) * grid
-    best = jax.vmap(lambda z: sum_kl(unit, noise(z)))(z).argmin()
+    best = jax.vmap(lambda z: sum_kl(moments, noise(z)))(z).argmin()
     return z[jnp.maximum(best - 1, 0)], z[jnp.minimum(best + 1, _POINTS - 1)]
 
-  low, high = jax.lax.fori_loop(
-    0, _ROUNDS, narrow, (jnp.zeros_like(highest), highest)
-  )
-  found = noise((low + high) / 2 if moments.width > 1 else low * 0)
-  return Noise(*(flip(pair) * scale for pair in found))
+  ends = jnp.zeros_like(highest), highest
+  low, high = jax.lax.fori_loop(0, _ROUNDS, narrow, ends)
+  return noise((low + high) / 2 if moments.width > 1 else low * 0)
 
 
-def _line(moments, power, z):
-  """Best noise along Delta [2], given noise z across for class 0.
+def _noise_along(moments, power, z):
+  """Finds the best noise along Delta [2], given noise z across for class 0.
 
   On the budget q0 A + q1 B = C the objective is, up to a constant,
   (1 + q0 g / C) A/B + (1 + q1 g / C) B/A, least at
@@ -238,11 +251,11 @@ def _line(moments, power, z):
   return jnp.stack([first, second])
 
 
-def _unlike(a, b):
-  """a/b + b/a - 2 of two variances; 0 where both are 0."""
-  return _or_zero((a - b) ** 2 / (a * b))
+def _contrast(a, b):
+  """Returns a/b + b/a - 2 of two variances; 0 where both are 0."""
+  return _nan_to_zero((a - b) ** 2 / (a * b))
 
 
-def _or_zero(value):
-  """0 for 0 / 0 and 0 * inf: neither a spread nor a gap."""
+def _nan_to_zero(value):
+  """Returns 0 for 0 / 0 and 0 * inf: neither a spread nor a gap."""
   return jnp.where(jnp.isnan(value), 0.0, value)

@@ -7,21 +7,20 @@ number, not multiplied by a clipping norm and not divided by the batch size.
 import jax
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
 
-_FINITE = 'a number of at least 0; 0 adds no noise'
+_NONE = '0 adds no noise'
 
 
 def gaussian(*, stddev: float) -> Defense:
   """Adds N(0, stddev^2) to every entry; needs `key=`.
 
   Raises:
-    InputError: stddev is negative.
+    InputError: stddev is negative or not finite.
   """
-  extra_args.check(
-    'gaussian: stddev', stddev, _FINITE, lambda v: 0 <= v < float('inf')
-  )
+  validate.at_least('gaussian: stddev', stddev, 0, _NONE)
   return _add('gaussian', jax.random.normal, stddev)
 
 
@@ -29,11 +28,9 @@ def laplace(*, scale: float) -> Defense:
   """Adds Laplace(0, scale), variance 2 scale^2, to every entry; needs `key=`.
 
   Raises:
-    InputError: scale is negative.
+    InputError: scale is negative or not finite.
   """
-  extra_args.check(
-    'laplace: scale', scale, _FINITE, lambda v: 0 <= v < float('inf')
-  )
+  validate.at_least('laplace: scale', scale, 0, _NONE)
   return _add('laplace', jax.random.laplace, scale)
 
 
@@ -42,14 +39,14 @@ def _add(name, draw, scale):
 
   def update(updates, key=None, mask=None, **extra):
     del extra
-    extra_args.need(name, key=key)
+    extra_args.require(name, key=key)
     leaves, treedef = jax.tree.flatten(updates)
     keys = jax.random.split(key, len(leaves))
     noise = treedef.unflatten(
       scale * draw(k, u.shape, u.dtype) for k, u in zip(keys, leaves)
     )
     if extra_args.is_cut(updates):
-      noise = noise * extra_args.real(name, updates, mask)
+      noise = noise * extra_args.row_mask(name, updates, mask)
     return jax.tree.map(jnp.add, updates, noise)
 
   return transform(extra_args.stateless(update), name, scale)
@@ -69,15 +66,16 @@ def grad_perturb(*, epsilon: float) -> Defense:
   Raises:
     InputError: epsilon is not positive.
   """
-  rule = "positive; leave the defense out or use float('inf') for no noise"
-  extra_args.check('grad_perturb: epsilon', epsilon, rule, lambda v: v > 0)
+  free = "leave the defense out or use float('inf') for no noise"
+  validate.positive('grad_perturb: epsilon', epsilon, free)
 
   def update(cut, key=None, labels=None, mask=None, relabel=None, **extra):
     del extra
-    real = extra_args.real('grad_perturb', cut, mask)
-    extra_args.need('grad_perturb', key=key, labels=labels, relabel=relabel)
-    each = jnp.eye(labels.shape[-1], dtype=labels.dtype)  # class by class
-    cuts = jax.vmap(lambda y: relabel(jnp.broadcast_to(y, labels.shape)))(each)
+    real = extra_args.row_mask('grad_perturb', cut, mask)
+    extra_args.require('grad_perturb', key=key, labels=labels, relabel=relabel)
+    classes = jnp.eye(labels.shape[-1], dtype=labels.dtype)
+    of_class = lambda y: relabel(jnp.broadcast_to(y, labels.shape))
+    cuts = jax.vmap(of_class)(classes)
     weight = jax.random.laplace(key, labels.shape, cut.dtype) * (2 / epsilon)
     return cut + jnp.einsum('bk,kbd->bd', weight, cuts) * real
 

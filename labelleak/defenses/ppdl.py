@@ -8,10 +8,11 @@ and the different description in their section 6.1.
 import jax
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
 
-_SHARE = 'in (0, 1]; it is the share of entries to release'
+_SHARE = 'it is the share of entries to release'
 
 
 def ppdl(
@@ -51,20 +52,18 @@ def ppdl(
   Raises:
     InputError: a hyperparameter out of its range.
   """
-  extra_args.check('ppdl: theta', theta, _SHARE, lambda v: 0 < v <= 1)
-  for name, value in (('epsilon', epsilon), ('max_value', max_value)):
-    extra_args.check(f'ppdl: {name}', value, 'positive', lambda v: v > 0)
-  for name, value in (('sensitivity', sensitivity), ('tau', tau)):
-    extra_args.check(f'ppdl: {name}', value, 'at least 0', lambda v: v >= 0)
+  validate.within('ppdl: theta', theta, '(0, 1]', _SHARE)
+  validate.positive('ppdl: epsilon', epsilon)
+  validate.positive('ppdl: max_value', max_value)
+  validate.at_least('ppdl: sensitivity', sensitivity, 0)
+  validate.at_least('ppdl: tau', tau, 0)
   unit = 2 * sensitivity / epsilon  # times c and 9/8 or 9/2
 
   def update(cut, key=None, mask=None, **extra):
     del extra
-    real = extra_args.real('ppdl', cut, mask)
-    extra_args.need('ppdl', key=key)
-    count = extra_args.lookup(
-      real, lambda rows: int(theta * (rows * cut.shape[1]))
-    )
+    real = extra_args.row_mask('ppdl', cut, mask)
+    extra_args.require('ppdl', key=key)
+    count = _count(real, cut.shape[1], theta)
     scale = unit * count
     order_key, tau_key, query_key, key = jax.random.split(key, 4)
     noise = lambda key, n: jax.random.laplace(key, (n,), cut.dtype)
@@ -72,21 +71,30 @@ def ppdl(
     query += 2 * scale * 9 / 8 * noise(query_key, cut.size)
     query = jnp.where(jnp.repeat(real[:, 0] > 0, cut.shape[1]), query, -jnp.inf)
     thresholds = tau + scale * 9 / 8 * noise(tau_key, cut.size + 1)
-    order = jax.random.permutation(order_key, cut.size)
-
-    def look(accepted, value):
-      accept = (value >= thresholds[accepted]) & (accepted < count)
-      return accepted + accept, accept
-
-    zero = jnp.zeros_like(count)
-    total, accepts = jax.lax.scan(look, zero, query[order])
-    accepted = jnp.zeros(cut.size, bool).at[order].set(accepts)
+    total, accepted = _accept(order_key, query, thresholds, count)
     released = cut.ravel() + scale * 9 / 2 * noise(key, cut.size)
     released = jnp.clip(released, -max_value, max_value)
-    rest = jnp.where(early_exit & (total < count), cut.ravel(), 0.0)
-    return jnp.where(accepted, released, rest).reshape(cut.shape)
+    others = jnp.where(early_exit & (total < count), cut.ravel(), 0.0)
+    return jnp.where(accepted, released, others).reshape(cut.shape)
 
   return transform(extra_args.stateless(update), 'ppdl', theta)
+
+
+def _count(real, width, theta):
+  """Returns c = int(theta N), of the N entries of real rows."""
+  return extra_args.look_up(real, lambda rows: int(theta * (rows * width)))
+
+
+def _accept(key, query, thresholds, count):
+  """Returns how many entries are accepted, and which, in a random order [N]."""
+  order = jax.random.permutation(key, query.size)
+
+  def look(accepted, value):
+    accept = (value >= thresholds[accepted]) & (accepted < count)
+    return accepted + accept, accept
+
+  total, accepts = jax.lax.scan(look, jnp.zeros_like(count), query[order])
+  return total, jnp.zeros(query.size, bool).at[order].set(accepts)
 
 
 def ppdl_described(*, theta: float, tau: float, scale: float) -> Defense:
@@ -106,26 +114,21 @@ def ppdl_described(*, theta: float, tau: float, scale: float) -> Defense:
   Raises:
     InputError: a hyperparameter out of its range.
   """
-  extra_args.check('ppdl_described: theta', theta, _SHARE, lambda v: 0 < v <= 1)
-  for name, value in (('tau', tau), ('scale', scale)):
-    rule = 'a finite number of at least 0'
-    extra_args.check(
-      f'ppdl_described: {name}', value, rule, lambda v: 0 <= v < float('inf')
-    )
+  validate.within('ppdl_described: theta', theta, '(0, 1]', _SHARE)
+  validate.at_least('ppdl_described: tau', tau, 0)
+  validate.at_least('ppdl_described: scale', scale, 0)
 
   def update(cut, key=None, mask=None, **extra):
     del extra
-    real = extra_args.real('ppdl_described', cut, mask)
-    extra_args.need('ppdl_described', key=key)
-    count = extra_args.lookup(
-      real, lambda rows: int(theta * (rows * cut.shape[1]))
-    )
+    real = extra_args.row_mask('ppdl_described', cut, mask)
+    extra_args.require('ppdl_described', key=key)
+    count = _count(real, cut.shape[1], theta)
     order_key, key = jax.random.split(key)
     noisy = cut + scale * jax.random.laplace(key, cut.shape, cut.dtype)
     order = jax.random.permutation(order_key, cut.size)
     passes = ((jnp.abs(noisy) > tau) & (real > 0)).ravel()[order]
     gathered = passes & (jnp.cumsum(passes) <= count)
-    kept = jnp.zeros(cut.size, bool).at[order].set(gathered)
-    return jnp.where(kept.reshape(cut.shape), noisy, 0.0)
+    sent = jnp.zeros(cut.size, bool).at[order].set(gathered)
+    return jnp.where(sent.reshape(cut.shape), noisy, 0.0)
 
   return transform(extra_args.stateless(update), 'ppdl_described', theta)

@@ -11,34 +11,38 @@ import chex
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
 
-_BINS = 'a whole number of at least 1'
-_is_count = lambda v: v >= 1 and v % 1 == 0  # false for infinity
-
 
 class Moments(NamedTuple):
-  """Running mean and variance of all entries seen."""
+  """Running mean and variance of all entries so far.
 
-  count: chex.Array  # []
-  mean: chex.Array  # []
-  square: chex.Array  # [] sum of squared deviations from the mean
+  Attributes:
+    count: of entries, [].
+    mean: [].
+    square: sum of squared deviations from the mean, [].
+  """
+
+  count: chex.Array
+  mean: chex.Array
+  square: chex.Array
 
   def stddev(self) -> chex.Array:
-    """Population standard deviation; 0 before anything was seen."""
+    """Returns the population standard deviation; 0 of no entries."""
     return jnp.sqrt(self.square / jnp.maximum(self.count, 1))
 
 
 def _moments(cut, real):
-  """Moments of the entries of real rows."""
+  """Returns the moments of the entries of real rows."""
   count = real.sum() * cut.shape[1]
   mean = (cut * real).sum() / jnp.maximum(count, 1)
   return Moments(count, mean, (jnp.square(cut - mean) * real).sum())
 
 
-def _merged(a, b):
-  """Moments of two disjoint sets (Chan et al.)."""
+def _merge(a, b):
+  """Merges the moments of two disjoint sets (Chan et al.)."""
   count = a.count + b.count
   share = b.count / jnp.maximum(count, 1)
   step = b.mean - a.mean
@@ -62,7 +66,7 @@ def discretize(*, bins: int) -> Defense:
   Raises:
     InputError: bins is no positive whole number.
   """
-  extra_args.check('discretize: bins', bins, _BINS, _is_count)
+  validate.whole('discretize: bins', bins, 1)
 
   def init(h):
     zero = jnp.zeros((), h.dtype)
@@ -70,16 +74,16 @@ def discretize(*, bins: int) -> Defense:
 
   def update(cut, state, params=None, *, mask=None, epoch=None, **extra):
     del params, extra
-    real = extra_args.real('discretize', cut, mask)
-    extra_args.need('discretize', epoch=epoch)
+    real = extra_args.row_mask('discretize', cut, mask)
+    extra_args.require('discretize', epoch=epoch)
     low = state.mean - 2 * state.stddev()
     offset, width = cut - low, 4 * state.stddev()
     step = jnp.where(width > 0, width / bins, 1.0)
     inside = (offset >= 0) & (offset <= width)
     rounded = jnp.where(inside, low + jnp.round(offset / step) * step, 0.0)
     first = jnp.asarray(epoch) == 0
-    seen = _merged(state, _moments(cut, real))
-    state = Moments(*(jnp.where(first, s, t) for s, t in zip(seen, state)))
+    grown = _merge(state, _moments(cut, real))
+    state = Moments(*(jnp.where(first, s, t) for s, t in zip(grown, state)))
     return jnp.where(first, cut, rounded) * real, state
 
   gradient = optax.GradientTransformationExtraArgs(init, update)
@@ -95,16 +99,14 @@ def discretize_fixed(*, bins: int, bound: float) -> Defense:
   Raises:
     InputError: bins is no positive whole number, bound is not positive.
   """
-  extra_args.check('discretize_fixed: bins', bins, _BINS, _is_count)
-  rule = 'positive, about the largest magnitude of a cut gradient, 1 / B'
-  extra_args.check(
-    'discretize_fixed: bound', bound, rule, lambda v: 0 < v < float('inf')
-  )
+  validate.whole('discretize_fixed: bins', bins, 1)
+  scale = 'about the largest magnitude of a cut gradient, 1 / B'
+  validate.within('discretize_fixed: bound', bound, '(0, inf)', scale)
   step = 2 * bound / bins
 
   def update(cut, mask=None, **extra):
     del extra
-    extra_args.real('discretize_fixed', cut, mask)
+    extra_args.row_mask('discretize_fixed', cut, mask)
     return jnp.round(cut / step) * step
 
   return transform(extra_args.stateless(update), 'discretize_fixed', bins)
@@ -124,16 +126,17 @@ def discretize_first(*, bins: int, within: Optional[float] = None) -> Defense:
   Raises:
     InputError: bins is no positive whole number, within is not positive.
   """
-  extra_args.check('discretize_first: bins', bins, _BINS, _is_count)
+  validate.whole('discretize_first: bins', bins, 1)
   if within is not None:
-    rule = 'a positive number of standard deviations, or None'
-    extra_args.check('discretize_first: within', within, rule, lambda v: v > 0)
+    unit = 'it is a number of standard deviations, or None'
+    validate.positive('discretize_first: within', within, unit)
   half = (bins + 1) // 2  # bins in 2 sigma
 
   def update(cut, step, params=None, *, mask=None, **extra):
     del params, extra
-    seen = _moments(cut, extra_args.real('discretize_first', cut, mask))
-    stddev = jnp.sqrt(seen.square / jnp.maximum(seen.count - 1, 1))
+    real = extra_args.row_mask('discretize_first', cut, mask)
+    moments = _moments(cut, real)
+    stddev = jnp.sqrt(moments.square / jnp.maximum(moments.count - 1, 1))
     step = jnp.where(step > 0, step, stddev * (2 / half))
     safe = jnp.where(step > 0, step, 1.0)
     rounded = jnp.round(cut / safe) * safe

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
 
@@ -28,13 +29,13 @@ def screen(*, drop: float) -> Defense:
   Raises:
     InputError: drop is outside [0, 1). At trace time: no embedding or labels.
   """
-  extra_args.check('screen: drop', drop, 'in [0, 1)', lambda v: 0 <= v < 1)
+  validate.within('screen: drop', drop, '[0, 1)', 'it is a share of the rows')
 
   def update(cut, state, params=None, *, labels=None, mask=None, **extra):
     del extra
-    extra_args.need('screen', params=params, labels=labels)
-    real = extra_args.real('screen', cut, mask)[:, 0]
-    score = distances(params, labels, real)
+    extra_args.require('screen', params=params, labels=labels)
+    real = extra_args.row_mask('screen', cut, mask)[:, 0]
+    score = mahalanobis(params, labels, real)
     keep = jnp.round((1.0 - drop) * real.sum()).astype(int)
     last = jnp.sort(jnp.where(real > 0, score, jnp.inf))[keep - 1]
     return cut * (score <= last)[:, None], state
@@ -44,10 +45,10 @@ def screen(*, drop: float) -> Defense:
   return transform(gradient, 'screen', drop)
 
 
-def distances(
+def mahalanobis(
   h: chex.Array, y: chex.Array, mask: Optional[chex.Array] = None
 ) -> chex.Array:
-  """Squared Mahalanobis distance of each row to its class, [B, D] -> [B].
+  """Returns the squared Mahalanobis distance of each row to its class, [B].
 
   Args:
     h: embeddings [B, D].
@@ -61,8 +62,9 @@ def distances(
   count = jnp.maximum(member.sum(0), 1.0)[:, None]
   mean = jnp.matmul(member.T, h, **exact) / count
   gap = h - mean[y.argmax(-1)]
-  own = gap * mask[:, None]
-  covariance = jnp.matmul(own.T, own, **exact) / jnp.maximum(mask.sum(), 1.0)
+  counted = gap * mask[:, None]
+  covariance = jnp.matmul(counted.T, counted, **exact)
+  covariance /= jnp.maximum(mask.sum(), 1.0)
   width = h.shape[-1]
   ridge = _RIDGE * jnp.trace(covariance) / width + 1e-12
   solved = jnp.linalg.solve(covariance + ridge * jnp.eye(width), gap.T)

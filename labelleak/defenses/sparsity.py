@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.defenses import extra_args
 from labelleak.defenses.defense import Defense, transform
@@ -29,8 +30,8 @@ def compress(*, drop: float) -> Defense:
   Raises:
     InputError: drop is outside [0, 1].
   """
-  rule = 'in [0, 1]; it is the share of entries set to zero'
-  extra_args.check('compress: drop', drop, rule, lambda v: 0 <= v <= 1)
+  share = 'it is the share of entries set to zero'
+  validate.within('compress: drop', drop, '[0, 1]', share)
 
   def sparse(u):
     k = int(u.size * drop)
@@ -41,7 +42,7 @@ def compress(*, drop: float) -> Defense:
     return jnp.where(magnitude <= threshold, jnp.zeros_like(u), u)
 
   def sparse_rows(cut, real):
-    k = extra_args.lookup(real, lambda rows: int(rows * cut.shape[1] * drop))
+    k = extra_args.look_up(real, lambda rows: int(rows * cut.shape[1] * drop))
     magnitude = jnp.where(real > 0, jnp.abs(cut), jnp.inf)
     threshold = jnp.sort(magnitude, axis=None)[jnp.maximum(k, 1) - 1]
     return jnp.where((magnitude <= threshold) & (k > 0), 0.0, cut)
@@ -49,7 +50,9 @@ def compress(*, drop: float) -> Defense:
   def update(updates, mask=None, **extra):
     del extra
     if extra_args.is_cut(updates):
-      return sparse_rows(updates, extra_args.real('compress', updates, mask))
+      return sparse_rows(
+        updates, extra_args.row_mask('compress', updates, mask)
+      )
     return jax.tree.map(sparse, updates)
 
   return transform(extra_args.stateless(update), 'compress', drop)
@@ -65,18 +68,18 @@ def keep_largest(*, keep: float) -> Defense:
   Raises:
     InputError: keep is outside (0, 1]. At trace time: k = 0.
   """
-  rule = 'in (0, 1]; it is the share of entries sent'
-  extra_args.check('keep_largest: keep', keep, rule, lambda v: 0 < v <= 1)
+  share = 'it is the share of entries sent'
+  validate.within('keep_largest: keep', keep, '(0, 1]', share)
 
   def update(cut, mask=None, **extra):
     del extra
-    real = extra_args.real('keep_largest', cut, mask)
+    real = extra_args.row_mask('keep_largest', cut, mask)
     if int(cut.size * keep) == 0:
       raise InputError(
         f'keep_largest: keep={keep} of {cut.size} entries is none; raise it to'
         f' at least {1 / cut.size:.3g}.'
       )
-    k = extra_args.lookup(real, lambda rows: int(rows * cut.shape[1] * keep))
+    k = extra_args.look_up(real, lambda rows: int(rows * cut.shape[1] * keep))
     magnitude = jnp.where(real > 0, jnp.abs(cut), -1.0)
     order = jnp.sort(magnitude, axis=None, descending=True)
     return jnp.where(magnitude > order[jnp.maximum(k, 1) - 1], cut, 0.0)
@@ -110,13 +113,9 @@ def sparsify(
     InputError: drop is outside [0, 1], an unknown memory, rows missing or
       without use. At trace time: a state for another batch size.
   """
-  rule = 'in [0, 1]; it is the quantile below which entries wait'
-  extra_args.check('sparsify: drop', drop, rule, lambda v: 0 <= v <= 1)
-  if memory not in _MEMORIES:
-    raise InputError(
-      f'sparsify: memory={memory!r}; use one of'
-      f' {", ".join(map(repr, _MEMORIES))}.'
-    )
+  quantile = 'it is the quantile below which entries wait'
+  validate.within('sparsify: drop', drop, '[0, 1]', quantile)
+  validate.one_of('sparsify: memory', memory, _MEMORIES)
   if (memory == 'sample') != (rows is not None):
     raise InputError(
       f'sparsify: memory={memory!r} with rows={rows}; the number of rows of the'
@@ -131,49 +130,60 @@ def sparsify(
 
   def update(cut, state, params=None, *, index=None, mask=None, **extra):
     del params, extra
-    real = extra_args.real('sparsify', cut, mask) > 0
+    real = extra_args.row_mask('sparsify', cut, mask) > 0
     if memory is None:
       return _split(cut, real, drop)[0], state
     if memory == 'sample':
-      extra_args.need('sparsify', index=index)
-      sent, kept = _split(cut + jnp.where(real, state[index], 0.0), real, drop)
-      # Padding repeats rows of the data set; only real rows write theirs.
-      where = jnp.where(real[:, 0], index, rows)
-      return sent, state.at[where].set(kept, mode='drop')
-    if state.shape != cut.shape:
-      raise InputError(
-        f'sparsify remembers a batch of shape {state.shape}, not {cut.shape};'
-        ' initialise it with the batch size trained on, or use'
-        " memory='sample'."
-      )
-    if memory == 'released':
-      full = real.all()
-      sent, kept = _split(cut + jnp.where(full, state, 0.0), real, drop)
-      return sent, jnp.where(full, kept, 0.0)
-    sent, kept = _split(jnp.where(real, cut + state, 0.0), real, drop)
-    return sent, jnp.where(real, kept, state)
+      return _send_by_sample(cut, state, real, drop, index)
+    return _send_by_place(cut, state, real, drop, memory)
 
   gradient = optax.GradientTransformationExtraArgs(init, update)
   return transform(gradient, 'sparsify', drop)
 
 
+def _send_by_sample(cut, state, real, drop, index):
+  """Returns what is sent, and what rows of the data set wait with, [N, D]."""
+  extra_args.require('sparsify', index=index)
+  waiting = jnp.where(real, state[index], 0.0)
+  sent, held_back = _split(cut + waiting, real, drop)
+  # Padding repeats rows of the data set; only real rows write theirs.
+  where = jnp.where(real[:, 0], index, len(state))
+  return sent, state.at[where].set(held_back, mode='drop')
+
+
+def _send_by_place(cut, state, real, drop, memory):
+  """Returns what is sent, and what places of a batch wait with, [B, D]."""
+  if state.shape != cut.shape:
+    raise InputError(
+      f'sparsify remembers a batch of shape {state.shape}, not {cut.shape};'
+      ' initialise it with the batch size trained on, or use'
+      " memory='sample'."
+    )
+  if memory == 'released':
+    full = real.all()
+    sent, held_back = _split(cut + jnp.where(full, state, 0.0), real, drop)
+    return sent, jnp.where(full, held_back, 0.0)
+  sent, held_back = _split(jnp.where(real, cut + state, 0.0), real, drop)
+  return sent, jnp.where(real, held_back, state)
+
+
 def _split(g, real, drop):
-  """(sent, held back), of entries [B, D]; padding is in neither."""
+  """Splits entries [B, D] into those sent and held back; neither is padding."""
   magnitude = jnp.abs(g)
   below = magnitude < _quantile(magnitude, real, drop)
   return jnp.where(below, 0.0, g), jnp.where(below & real, g, 0.0)
 
 
 def _quantile(magnitude, real, share):
-  """Linearly interpolated quantile over the entries of real rows."""
+  """Returns the linearly interpolated quantile of the entries of real rows."""
   width = magnitude.shape[1]
   last = lambda rows: max(rows * width - 1, 0)
   position = lambda rows: last(rows) * share
-  low = extra_args.lookup(real, lambda rows: int(position(rows)))
-  high = extra_args.lookup(
+  low = extra_args.look_up(real, lambda rows: int(position(rows)))
+  high = extra_args.look_up(
     real, lambda rows: min(int(position(rows)) + 1, last(rows))
   )
-  weight = extra_args.lookup(real, lambda rows: position(rows) % 1)
+  weight = extra_args.look_up(real, lambda rows: position(rows) % 1)
   largest = jnp.finfo(magnitude.dtype).max
   order = jnp.sort(jnp.where(real, magnitude, largest), axis=None)
   below, above = order[low], order[high]

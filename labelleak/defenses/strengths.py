@@ -54,4 +54,4 @@ def view_strengths(
         value /= (averaged * queries) ** 0.5
         value = float(np.hypot(value, values.get(kind, 0.0)))
       values[kind] = value
-  return tuple(Strength(*each) for each in values.items())
+  return tuple(Strength(kind, value) for kind, value in values.items())

@@ -27,7 +27,7 @@ from labelleak.experiments.result import Result
 _KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
 
 
-class Point(NamedTuple):
+class Job(NamedTuple):
   """A point of a sweep, ready to run.
 
   Attributes:
@@ -60,9 +60,9 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   if config.trials < 1:
     raise base.InputError(f'trials={config.trials} must be at least 1.')
   points = [
-    Point(point, full, _prepare(full)) for point, full in sweep.grid(config)
+    Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
   ]
-  finished = runs.start(workdir, config) if workdir else []
+  finished = runs.open_workdir(workdir, config) if workdir else []
   rows, failed = [], []
   with _bar(len(points), 'point') as bar:
     for point in points:
@@ -70,7 +70,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
       try:
         rows += ready or _measure(point, workdir)
       except base.InputError as e:
-        failed.append(f'{spec.label(point.point)}: {e}')
+        failed.append(f'{spec.describe_point(point.point)}: {e}')
       bar.update()
   if workdir and rows:
     from labelleak import report  # plots only where there is something to plot
@@ -125,7 +125,7 @@ def _prepare(config):
   return registry.load('experiments', path, config=config)
 
 
-def _measure(point: Point, workdir: Optional[str]) -> list[dict]:
+def _measure(point: Job, workdir: Optional[str]) -> list[dict]:
   """Returns the rows of one point, appended to the workdir.
 
   Raises:
@@ -154,7 +154,9 @@ def _measure(point: Point, workdir: Optional[str]) -> list[dict]:
     for each in results
   ]
   if workdir:
-    runs.append(workdir, rows, [{**r.values, **r.arrays} for r in results])
+    runs.append_point(
+      workdir, rows, [{**r.values, **r.arrays} for r in results]
+    )
   return rows
 
 

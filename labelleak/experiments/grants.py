@@ -22,7 +22,7 @@ class Attacker(NamedTuple):
   known: tuple[str, ...]
 
 
-def load(
+def load_attacks(
   specs: Sequence[Spec],
   known: Sequence[str],
   *,
@@ -45,13 +45,13 @@ def load(
       one that is granted the victim's labels and is no upper bound, which would
       need them.
   """
-  loaded = [_load(entry, known, fields) for entry in specs]
+  loaded = [_load_attack(entry, known, fields) for entry in specs]
   if all(attacker.spec['name'] != baseline for attacker in loaded):
-    loaded.append(_load(dict(name=baseline), known, fields))
+    loaded.append(_load_attack(dict(name=baseline), known, fields))
   return loaded
 
 
-def _load(entry, known, fields):
+def _load_attack(entry, known, fields):
   """Loads one attack of a config."""
   if not isinstance(entry, Mapping) or 'name' not in entry:
     raise InputError(

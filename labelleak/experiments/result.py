@@ -47,9 +47,9 @@ class Result(NamedTuple):
     attack: name and arguments; the name 'none' where nothing attacked.
     known: fields of `Known` that it was granted.
     setting: of the point.
-    values: metric -> [T], the one that papers report first.
+    values: metric -> [T]; the first is the headline.
     arrays: name -> [n, ...], kept with the per-trial values.
-    figures: what tables and pictures of the point need beside, JSON.
+    details: what tables and pictures of the point need beside, JSON.
   """
 
   attack: Spec
@@ -57,7 +57,7 @@ class Result(NamedTuple):
   setting: Setting
   values: Mapping[str, np.ndarray]
   arrays: Mapping[str, np.ndarray] = {}
-  figures: Mapping[str, Any] = {}
+  details: Mapping[str, Any] = {}
 
 
 NO_ATTACK: Spec = dict(name='none')
@@ -102,7 +102,7 @@ def row(
   return spec.plain(
     dict(
       contents,
-      **result.figures,
+      **result.details,
       paper=published.match(spec.plain(contents)),
       seconds=round(seconds, 2),
       **runs.environment(),

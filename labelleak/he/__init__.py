@@ -1,4 +1,4 @@
-"""Aggregators: a linear map of a message, of which only the result is revealed.
+"""Homomorphic encryption: a map is applied to a message, its result revealed.
 
 `Aggregate.reveal: (key, linear, message) -> Revealed`. In horizontal FL
 `linear` is the mean over clients, the message their stacked updates. In
@@ -21,7 +21,7 @@ from labelleak.base import Revealed
 from labelleak.he import cost as costs
 from labelleak.he import products, schemes
 from labelleak.he.cost import Cost
-from labelleak.he.exchange import Bytes, Scheme
+from labelleak.he.exchange import MessageBytes, Scheme
 from labelleak.he.products import Linear
 from labelleak.he.schemes.seal import Parameters
 
@@ -183,7 +183,7 @@ def estimate(
 
 def traffic(
   aggregate: Aggregate, *, num_inputs: int, num_outputs: int
-) -> Bytes:
+) -> MessageBytes:
   """Counts the bytes of one batch.
 
   Where nothing is encrypted float32 travels; `ideal` is counted as if a
@@ -194,7 +194,7 @@ def traffic(
     shape = num_outputs, num_inputs
     return aggregate.scheme.count(shape, num_inputs * num_outputs).sent
   back = 4 * num_outputs if aggregate.sealed else 0
-  return Bytes(4 * num_inputs, back, back)
+  return MessageBytes(4 * num_inputs, back, back)
 
 
 def check_hours(cost: Cost, *, steps: int, max_hours: float) -> None:

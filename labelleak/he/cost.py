@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from labelleak.he.exchange import Bytes, Scheme, Shape
+from labelleak.he.exchange import MessageBytes, Scheme, Shape
 
 
 class Cost(NamedTuple):
@@ -22,7 +22,7 @@ class Cost(NamedTuple):
   active: float
   passive: float
   third: float
-  sent: Bytes
+  sent: MessageBytes
 
   @property
   def seconds(self) -> float:
@@ -68,7 +68,7 @@ def _time(role, *inputs):
 def estimate(scheme: Optional[Scheme], shape: Shape, nonzeros: int) -> Cost:
   """See `he.estimate`; without a scheme, floats travel and take no time."""
   if scheme is None:
-    return Cost(0.0, 0.0, 0.0, Bytes(4 * shape[1], 0, 0))
+    return Cost(0.0, 0.0, 0.0, MessageBytes(4 * shape[1], 0, 0))
   rates = measure(scheme)
   count = scheme.count(shape, nonzeros)
   return Cost(

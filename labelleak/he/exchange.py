@@ -25,7 +25,7 @@ Sums = list[Any]  # ciphertexts of [[A m]], objects of the scheme's library
 Masks = list[Any]  # in the clear, one for each ciphertext of the result
 
 
-class Bytes(NamedTuple):
+class MessageBytes(NamedTuple):
   """Sizes of what is sent for one batch.
 
   Attributes:
@@ -45,7 +45,7 @@ class Count(NamedTuple):
   encrypt: int  # ciphertexts that the active party sends
   multiply: int  # products that the passive party adds up
   mask: int  # ciphertexts that the passive party sends
-  sent: Bytes
+  sent: MessageBytes
 
 
 class Scheme(NamedTuple):

@@ -4,13 +4,18 @@ import chex
 import jax.numpy as jnp
 from jax.scipy import special
 
+from labelleak.base import InputError
 from labelleak.metrics import ratios
 
 
 def _check(counts: chex.Array, truth: chex.Array) -> None:
   """Refuses what are not the counts of one batch."""
-  chex.assert_rank([counts, truth], 1)
-  chex.assert_equal_shape([counts, truth])
+  shapes = jnp.shape(counts), jnp.shape(truth)
+  if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+    raise InputError(
+      f'counts of shape {shapes[0]} and truth of shape {shapes[1]}: both must'
+      ' be [K], of one batch; vmap over trials.'
+    )
 
 
 def count_accuracy(counts: chex.Array, truth: chex.Array) -> chex.Array:

@@ -16,8 +16,12 @@ def _materialise(scores: chex.Array, y: chex.Array) -> chex.Array:
   XLA computes cheap scores anew for each use, rounded differently, and drops
   optimization barriers on CPU. It does not fuse into a sort.
   """
-  chex.assert_rank([scores, y], 2)
-  chex.assert_equal_shape([scores, y])
+  shapes = jnp.shape(scores), jnp.shape(y)
+  if len(shapes[0]) != 2 or shapes[0] != shapes[1]:
+    raise InputError(
+      f'scores of shape {shapes[0]} and labels of shape {shapes[1]}: both must'
+      ' be [B, K], labels one-hot; vmap over trials.'
+    )
   place = jnp.broadcast_to(jnp.arange(scores.shape[1]), scores.shape)
   values, place = jax.lax.sort((scores, place), num_keys=1)
   rows = jnp.arange(len(scores))[:, None]

@@ -21,5 +21,5 @@ def finish(workdir: str | pathlib.Path, rows: Sequence[Row]) -> None:
   (path / 'table.md').write_text(tables.points(rows, 'github'))
   if compared := ranking.comparisons(rows):
     (path / 'ranking.md').write_text(ranking.markdown(compared))
-  for name, fig in figures.draw(rows, runs.trials(path)):
+  for name, fig in figures.draw(rows, runs.read_arrays(path)):
     fig.savefig(path / f'{name}.png', dpi=150)

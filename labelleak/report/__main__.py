@@ -16,7 +16,7 @@ def main(argv):
   root = pathlib.Path(argv[1] if len(argv) > 1 else 'results')
   rows = []
   for path in sorted(root.glob('*/rows.jsonl')):
-    if stored := runs.read(path.parent):
+    if stored := runs.read_rows(path.parent):
       report.finish(path.parent, stored)
       rows += stored
   if not rows:

@@ -114,7 +114,7 @@ def defense(specs: Sequence[spec.Spec], joint: str = '+') -> str:
   return joint.join(spec.describe(s) for s in specs) or 'none'
 
 
-def leaks(row: Row) -> bool:
+def misses_below_chance(row: Row) -> bool:
   """Whether an attack on labels misses more of them than a guess would.
 
   Not where the best renaming of classes is short of a guess, too: examples that

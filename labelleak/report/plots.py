@@ -154,7 +154,7 @@ def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
   for row in rows:
     if 'gamma' in row['attack']:
       attack = {k: v for k, v in row['attack'].items() if k != 'gamma'}
-      point = [spec.label(row['point'])] if row['point'] else []
+      point = [spec.describe_point(row['point'])] if row['point'] else []
       name = ', '.join([spec.describe(attack), *point])
       lines.setdefault(name, []).append(row)
   lines = {name: line for name, line in lines.items() if len(line) > 1}

@@ -18,7 +18,7 @@ from labelleak.spec import Spec
 
 # Of what an attack recovers, the first that a row has.
 _LEAKAGE = 'label_accuracy', 'count_accuracy', 'backdoor_rate'
-NO_ATTACK = (*facts.RANDOM, 'none')
+BASELINES = (*facts.RANDOM, 'none')
 # Facts of a setting that state a defense, or what follows from it.
 _DEFENDS = 'defense', 'accuracy', 'epsilon'
 _APART = ('defense', 'accuracy', 'test', 'train', 'relative')  # of a heading
@@ -106,7 +106,7 @@ def _comparison(rows):
     name
     for point in points
     for name, row in point.rows.items()
-    if row['attack']['name'] not in NO_ATTACK
+    if row['attack']['name'] not in BASELINES
   )
   return Comparison(rows[0], relative, points, list(attacks))
 

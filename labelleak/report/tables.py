@@ -180,7 +180,7 @@ def own_cell(row: Row, metric: str) -> str:
   """Returns a row's own cell, '' where it lacks the metric; ‡ marks a leak."""
   if metric not in row['metrics']:
     return ''
-  leak = metric == 'label_accuracy' and facts.leaks(row)
+  leak = metric == 'label_accuracy' and facts.misses_below_chance(row)
   return cell(row['metrics'][metric], metric) + (' ‡' if leak else '')
 
 

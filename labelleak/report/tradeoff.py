@@ -193,10 +193,11 @@ def _line(ax, line, name, family, relative):
       ax.plot(*at, **family.style, ms=6, mfc='none', lw=0, label='published')
   texts = [
     ', '.join(map(str, _strength(point, family)))
-    + (' ‡' if facts.leaks(row) else '')
+    + (' ‡' if facts.misses_below_chance(row) else '')
     for point, row in zip(line, rows)
   ]
-  return [Label(*at, family.style['color']) for at in zip(x, y, texts)]
+  color = family.style['color']
+  return [Label(a, b, text, color) for a, b, text in zip(x, y, texts)]
 
 
 def _ideal(ax, best):
@@ -212,7 +213,7 @@ def _ideal(ax, best):
 def _guess(ax, points):
   """Draws what guessing scores, dashed."""
   rows = [row for point in points for row in point.rows.values()]
-  guess = [r for r in rows if r['attack']['name'] in ranking.NO_ATTACK][:1]
+  guess = [r for r in rows if r['attack']['name'] in ranking.BASELINES][:1]
   for row in guess:
     level = ranking.leakage(row)['mean']
     if ranking.leakage_metric(row) == 'label_accuracy':

@@ -17,9 +17,9 @@ from labelleak.vfl.protocol import (
   Protocol,
   State,
   bottom,
-  final,
   party,
   protocol,
+  view_after_training,
 )
 from labelleak.vfl.views import Known, View
 
@@ -35,7 +35,6 @@ __all__ = (
   'accuracy',
   'bottom',
   'cross_entropy',
-  'final',
   'fit',
   'link',
   'party',
@@ -43,5 +42,6 @@ __all__ = (
   'score_rows',
   'traffic',
   'train_step',
+  'view_after_training',
   'weighted_cross_entropy',
 )

@@ -102,7 +102,7 @@ def bottom(party: Party) -> Bottom:
   )[0]
 
 
-def final(state: State, p: int) -> View:
+def view_after_training(state: State, p: int) -> View:
   """Returns what party p sees after training: its bottom, and no batch."""
   return View(None, None, state.variables[p], None, None, None)
 
@@ -211,10 +211,10 @@ def _step(model, state, batch):
   hs = _send(model.links, send_keys, own, batch)
   joint = functools.partial(_loss, model, state.top, batch, top_key)
   code_key = jax.random.fold_in(state.key, _CODE)
-  y = label_codes.encode(model.code, code_key, batch.y, batch.index)
+  y = label_codes.encode_rows(code_key, model.code, batch.y, batch.index)
   params = state.top.get('params', {})
-  grad = jax.value_and_grad(joint, (0, 1), has_aux=True)
-  (_, (metrics, new_top)), (top_grads, cuts) = grad(params, hs, y)
+  loss_and_grads = jax.value_and_grad(joint, (0, 1), has_aux=True)
+  (_, (metrics, new_top)), (top_grads, cuts) = loss_and_grads(params, hs, y)
   relabel = lambda y: jax.grad(joint, 1, has_aux=True)(params, hs, y)[0]
   epoch = state.count // (model.steps_per_epoch or jnp.iinfo(jnp.int32).max)
   public = dict(index=batch.index, mask=batch.mask, epoch=epoch)
@@ -230,9 +230,9 @@ def _step(model, state, batch):
       relabel=lambda y, p=p: relabel(y)[p],
       **public,
     )
-    notes = dict(public, key=tamper_keys[p], notes=batch.notes)
+    tamper_args = dict(public, key=tamper_keys[p], notes=batch.notes)
     revealed, tamper_state = _reveal(
-      he_keys[p], link, tamper_state, own[p], pulls[p], cut, notes
+      he_keys[p], link, tamper_state, own[p], pulls[p], cut, tamper_args
     )
     _check_sealed(revealed.message, batch)
     views.append(

@@ -31,7 +31,7 @@ def observe(code, *, size=512, classes=10, std=0.2, seed=0):
   own, other = std * jax.random.normal(keys[0], (2, size, classes))
   labelled = jax.random.randint(keys[1], (size,), 0, classes)
   y = jax.nn.one_hot(labelled, classes)
-  fake = label_codes.encode(code, keys[2], y, jnp.arange(size))
+  fake = label_codes.encode_rows(keys[2], code, y, jnp.arange(size))
   cut = (jax.nn.softmax(own + other) - fake) / size
   x = jax.random.normal(keys[3], (size, 3))
   first = y.argmax(0)

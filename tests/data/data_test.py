@@ -84,6 +84,7 @@ class NamesTest(parameterized.TestCase):
     self.assertNoCommonElements(
       ['plans', 'poison', 'reading', 'splits', 'tfds', 'triggers'], data.names()
     )
+    self.assertNotIn('names', registry.names('data'))
     for name in data.names():
       self.assertIn(f'{name}.{name}', registry.names('data'))
     np.testing.assert_array_equal(

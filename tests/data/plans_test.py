@@ -1,6 +1,8 @@
 """Batch plans against their published definition."""
 
 from absl.testing import absltest, parameterized
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 from scipy import stats
 
@@ -201,6 +203,26 @@ class OtherPartitionsTest(parameterized.TestCase):
     first = np.array([y[draw(2, t)[0]] for t in range(2000)])
     error = np.sqrt((100 - 1) / 12 / len(first))
     self.assertLess(abs(first.mean() - 4.5), 4.5 * error)
+
+
+class EpochsTest(absltest.TestCase):
+  @settings(max_examples=50, deadline=None)
+  @given(st.integers(1, 60), st.integers(1, 25), st.integers(0, 5))
+  def test_an_epoch_holds_every_row_once(self, size, batch_size, epoch):
+    steps = -(-size // batch_size)
+    numbers = epoch * steps + np.arange(steps) + 1
+    index, mask = plans.epochs(size, batch_size, numbers, seed=3)
+    np.testing.assert_array_equal(np.sort(index[mask > 0]), np.arange(size))
+    again, _ = plans.epochs(size, batch_size, numbers[-1:], seed=3)
+    np.testing.assert_array_equal(again[0], index[-1])  # one step alone
+    # Padding is made of real rows, as different as the epoch has them.
+    self.assertGreaterEqual(len(set(index[-1].tolist())), min(batch_size, size))
+
+  def test_order(self):
+    index, _ = plans.epochs(10, 5, np.arange(1, 5), seed=None)
+    np.testing.assert_array_equal(index.reshape(-1), [*range(10)] * 2)
+    index, _ = plans.epochs(10, 5, np.arange(1, 5), seed=0)
+    self.assertFalse((index[:2] == index[2:]).all())  # drawn anew
 
 
 class RefusalTest(parameterized.TestCase):

@@ -104,8 +104,8 @@ class ReleaseTest(parameterized.TestCase):
     noise = dict(name='gaussian', stddev=0.2)
     clip = dict(name=name, max_norm=0.1)
     strengths = defenses.build((clip, noise)).strengths
-    self.assertEqual(accounting.release(strengths), (0.2, 0.1))
-    self.assertIsNone(accounting.release(None))
+    self.assertEqual(accounting.gaussian_release(strengths), (0.2, 0.1))
+    self.assertIsNone(accounting.gaussian_release(None))
     for chain in (
       (),
       (noise,),
@@ -117,7 +117,7 @@ class ReleaseTest(parameterized.TestCase):
       (dict(name='clip_batch', max_norm=0.1), noise),
     ):
       strengths = defenses.build(chain).strengths
-      self.assertIsNone(accounting.release(strengths), chain)
+      self.assertIsNone(accounting.gaussian_release(strengths), chain)
 
 
 if __name__ == '__main__':

@@ -67,7 +67,7 @@ def _moments(seed):
   along = across if seed % 2 else scale * 10 ** rng.uniform(-2, 1, 2)
   gap = scale * 10 ** rng.uniform(-1.5, 1.5)
   width = (1, 2, 3, 10, 64)[seed % 5]
-  moments = marvell.Classes(
+  moments = marvell.Moments(
     np.array([1 - share, share]), along, across, gap, width
   )
   return moments, gap * 10 ** rng.uniform(-1, 1.5)
@@ -76,7 +76,7 @@ def _moments(seed):
 @functools.cache
 def _solver(width):
   def solve(share, along, across, gap, power):
-    moments = marvell.Classes(share, along, across, gap, width)
+    moments = marvell.Moments(share, along, across, gap, width)
     noise = marvell.solve(moments, power)
     return noise, marvell.sum_kl(moments, noise)
 
@@ -113,7 +113,7 @@ def _link(s, isotropic):
   tx = marvell.marvell(s=s, isotropic=isotropic).gradient
 
   def one(key, cut, y):
-    _, moments = marvell.classes(cut, y, isotropic=isotropic)
+    _, moments = marvell.measure(cut, y, isotropic=isotropic)
     noise = marvell.solve(moments, s * moments.gap)
     bound = marvell.auc_bound(marvell.sum_kl(moments, noise))
     return tx.update(cut, tx.init(cut), key=key, labels=y)[0], bound
@@ -177,7 +177,7 @@ class SolveTest(parameterized.TestCase):
 
   @parameterized.parameters(0.25, 1.0, 9.0)
   def test_points_in_equal_shares_need_1_over_s(self, s):
-    moments = marvell.Classes(
+    moments = marvell.Moments(
       np.array([0.5, 0.5]), np.zeros(2), np.zeros(2), 3e-8, 5
     )
     noise, found = _solve(moments, s * 3e-8)
@@ -213,7 +213,7 @@ class MarvellTest(parameterized.TestCase):
   @parameterized.product(isotropic=(True, False), factor=(1, 2 / 3, 3 / 2))
   def test_the_noise_has_the_solved_variances(self, isotropic, factor):
     cut, y = _batch('unequal', 0)
-    delta, moments = marvell.classes(cut, y, isotropic=isotropic)
+    delta, moments = marvell.measure(cut, y, isotropic=isotropic)
     noise = marvell.solve(moments, 4 * moments.gap)
     tx = marvell.marvell(s=4.0, isotropic=isotropic).gradient
     send = lambda key: tx.update(cut, (), key=key, labels=y)[0] - cut
@@ -296,9 +296,9 @@ class MarvellTest(parameterized.TestCase):
   def test_padding_is_in_no_class(self):
     cut, y = map(jnp.asarray, _batch('unequal', 0))
     mask = (jnp.arange(B) < 40).astype(jnp.float32)
-    padded = marvell.classes(cut * mask[:, None], y, mask)
+    padded = marvell.measure(cut * mask[:, None], y, mask)
     chex.assert_trees_all_close(
-      padded, marvell.classes(cut[:40], y[:40]), rtol=1e-4
+      padded, marvell.measure(cut[:40], y[:40]), rtol=1e-4
     )
 
   def test_misuse_is_refused(self):

@@ -201,7 +201,7 @@ class ErrorsTest(parameterized.TestCase):
     ('ppdl', dict(theta=0.0), r'theta=0\.0 must be in \(0, 1\]'),
     ('ppdl', dict(theta=0.5, epsilon=-1), 'epsilon=-1 must be positive'),
     ('ppdl', dict(theta=0.5, max_value=0), 'max_value=0 must be positive'),
-    ('ppdl', dict(theta=0.5, tau=-1), 'tau=-1 must be at least 0'),
+    ('ppdl', dict(theta=0.5, tau=-1), 'tau=-1 must be .* at least 0'),
     (
       'ppdl_described',
       dict(theta=2, tau=0, scale=0),

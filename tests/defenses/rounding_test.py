@@ -131,8 +131,12 @@ class ErrorsTest(parameterized.TestCase):
     ('discretize', dict(bins=0), 'bins=0 must be a whole number'),
     ('discretize', dict(bins=2.5), r'bins=2\.5 must be a whole'),
     ('discretize_first', dict(bins=float('inf')), 'bins=inf must be'),
-    ('discretize_first', dict(bins=2, within=0), 'within=0 must be a positive'),
-    ('discretize_fixed', dict(bins=6, bound=0), 'bound=0 must be positive'),
+    ('discretize_first', dict(bins=2, within=0), 'within=0 must be positive'),
+    (
+      'discretize_fixed',
+      dict(bins=6, bound=0),
+      r'bound=0 must be in \(0, inf\)',
+    ),
   )
   def test_bad_input_is_refused(self, name, hyper, message):
     with self.assertRaisesRegex(InputError, message):

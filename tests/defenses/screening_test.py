@@ -39,14 +39,14 @@ class ScreenTest(parameterized.TestCase):
     mean = np.stack([np.asarray(h)[label == k].mean(0) for k in range(K)])
     gap = np.asarray(h) - mean[label]
     oracle = covariance.EmpiricalCovariance(assume_centered=True).fit(gap)
-    found = screening.distances(h, y)
+    found = screening.mahalanobis(h, y)
     np.testing.assert_allclose(found, oracle.mahalanobis(gap), rtol=2e-2)
 
   def test_they_do_not_depend_on_units(self):
     h, y = _data()
     mixed = h @ np.diag([2.0, 0.5, 1.0, 3.0, 1.0]).astype(np.float32) + 7.0
     np.testing.assert_allclose(
-      screening.distances(mixed, y), screening.distances(h, y), rtol=3e-2
+      screening.mahalanobis(mixed, y), screening.mahalanobis(h, y), rtol=3e-2
     )
 
   def test_padding_counts_for_nothing(self):
@@ -54,8 +54,8 @@ class ScreenTest(parameterized.TestCase):
     mask = jnp.array(np.arange(B) < 150, jnp.float32)
     moved = h.at[150:].set(1e3)
     np.testing.assert_allclose(
-      screening.distances(moved, y, mask)[:150],
-      screening.distances(h[:150], y[:150]),
+      screening.mahalanobis(moved, y, mask)[:150],
+      screening.mahalanobis(h[:150], y[:150]),
       rtol=1e-3,
     )
     out = _apply(moved, y, jnp.ones((B, D)) * mask[:, None], 0.1, mask)

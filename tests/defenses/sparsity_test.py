@@ -139,7 +139,10 @@ class SparsifyTest(parameterized.TestCase):
       tx.update(jnp.zeros((4, 3)), tx.init(jnp.zeros((2, 3))))
     for hyper, message in (
       (dict(drop=99.5), r'drop=99\.5 must be in \[0, 1\]'),
-      (dict(drop=0.5, memory='batch'), "memory='batch'; use one of None, "),
+      (
+        dict(drop=0.5, memory='batch'),
+        "memory='batch' is unknown; use one of: None, ",
+      ),
       (dict(drop=0.5, memory='sample'), "memory='sample' with rows=None"),
       (dict(drop=0.5, rows=5), "memory='position' with rows=5"),
     ):

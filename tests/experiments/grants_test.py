@@ -69,7 +69,9 @@ class GrantsTest(parameterized.TestCase):
 class LoadTest(parameterized.TestCase):
   def _load(self, *specs, known=()):
     fields = 'model', 'labelled', 'labels'
-    return grants.load(specs, known, fields=fields, baseline='counts.random')
+    return grants.load_attacks(
+      specs, known, fields=fields, baseline='counts.random'
+    )
 
   def test_an_attacks_own_grants_stand_in_the_place_of_the_configs(self):
     own, other, guess = self._load(

@@ -63,7 +63,7 @@ class RowTest(parameterized.TestCase):
     extra = dict(clients=2)
     setting = Setting(**_REQUIRED | dict(model=model))
     setting = setting._replace(defense=(noise,), extra=extra)
-    row = _row(setting=setting, figures=dict(matrix=[[1.0]]))
+    row = _row(setting=setting, details=dict(matrix=[[1.0]]))
     self.assertEqual(row, json.loads(json.dumps(row)))
     self.assertEqual(row['attack'], dict(name='counts.llbg', confidence=0.5))
     self.assertEqual(row['known'], ['lr', 'steps'])

@@ -70,7 +70,7 @@ class RowsTest(parameterized.TestCase):
     few, many = self.create_tempdir().full_path, self.create_tempdir().full_path
     experiments.run(samples.horizontal(trials=3), few)
     experiments.run(samples.horizontal(trials=5, per_device=1), many)
-    few, many = runs.trials(few), runs.trials(many)
+    few, many = runs.read_arrays(few), runs.read_arrays(many)
     self.assertNotEmpty(few)
     for name, values in few.items():
       np.testing.assert_allclose(values, many[name][:3])
@@ -95,7 +95,7 @@ class RowsTest(parameterized.TestCase):
     ):
       with self.assertRaises(KeyboardInterrupt):
         experiments.run(config, killed)
-      self.assertEmpty(runs.read(killed))
+      self.assertEmpty(runs.read_rows(killed))
       code = ['other'] if new_code else runs._code()
       with mock.patch.object(runs, '_code', return_value=code):
         again = experiments.run(config, killed)
@@ -103,10 +103,12 @@ class RowsTest(parameterized.TestCase):
     self.assertEqual(sum(moves[2:]), left)
     self.assertEqual(*[[*map(runs.comparable, r)] for r in (rows, again)])
     self.assertNotIn('unfinished.npz', os.listdir(killed))
-    values = runs.trials(whole)
-    self.assertEqual(values.keys(), runs.trials(killed).keys())
+    values = runs.read_arrays(whole)
+    self.assertEqual(values.keys(), runs.read_arrays(killed).keys())
     for name in values:
-      np.testing.assert_array_equal(runs.trials(killed)[name], values[name])
+      np.testing.assert_array_equal(
+        runs.read_arrays(killed)[name], values[name]
+      )
 
   def test_device_count_does_not_change_rows(self):
     rows = []
@@ -149,7 +151,7 @@ class ResumeTest(parameterized.TestCase):
       again = experiments.run(config, workdir)
     append.assert_not_called()
     self.assertEqual(rows, again)
-    self.assertEqual(rows, runs.read(workdir))
+    self.assertEqual(rows, runs.read_rows(workdir))
 
   def test_config_dict_survives(self):
     config = samples.horizontal()
@@ -214,7 +216,7 @@ class OutsideTest(parameterized.TestCase):
     config = self._config(f'**{given}')
     with self.assertRaisesRegex(TypeError, f"missing .*'{field}'"):
       experiments.run(config, self.workdir)
-    self.assertEmpty(runs.read(self.workdir))
+    self.assertEmpty(runs.read_rows(self.workdir))
     # Mended, the same workdir goes on.
     del sys.modules[self.name]
     config = self._config(_REQUIRED)
@@ -237,7 +239,7 @@ class ErrorsTest(parameterized.TestCase):
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(InputError, 'batch_size=12'):
       experiments.run(config, workdir)
-    self.assertEmpty(runs.read(workdir))
+    self.assertEmpty(runs.read_rows(workdir))
 
   @parameterized.parameters(
     (dict(aggregate=dict(name='ckks', bound=1e-4)), 'beyond bound=0.0001'),
@@ -262,12 +264,12 @@ class ErrorsTest(parameterized.TestCase):
       r'1 of 2 points stopped\. optimizer\.lr=1e\+38: loss is.* is in .*\.$',
     ):
       experiments.run(config, workdir)
-    rows = runs.read(workdir)
+    rows = runs.read_rows(workdir)
     self.assertEqual({row['point']['optimizer.lr'] for row in rows}, {0.01})
     self.assertTrue(os.path.exists(os.path.join(workdir, 'table.md')))
     with self.assertRaisesRegex(InputError, '1 of 2 points stopped'):
       experiments.run(config, workdir)
-    self.assertEqual(runs.read(workdir), rows)  # what was finished stays
+    self.assertEqual(runs.read_rows(workdir), rows)  # what was finished stays
 
 
 if __name__ == '__main__':

@@ -527,7 +527,7 @@ class CostTest(parameterized.TestCase):
     he.check_hours(cost, steps=10**9, max_hours=0.0)
 
   def test_a_run_that_would_take_too_long_says_so(self):
-    cost = he.Cost(20.0, 10.0, 6.0, he.Bytes(10**6, 10**6, 10**6))
+    cost = he.Cost(20.0, 10.0, 6.0, he.MessageBytes(10**6, 10**6, 10**6))
     he.check_hours(cost, steps=100, max_hours=1.0)
     with self.assertRaisesRegex(
       InputError, '101 encrypted steps of 36 s and 3 MB would take 1.01 h'

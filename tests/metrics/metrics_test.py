@@ -105,9 +105,9 @@ class MetricsTest(parameterized.TestCase):
 
   def test_a_stray_axis_fails(self):
     for metric in ALL:
-      with self.assertRaises(AssertionError):
+      with self.assertRaisesRegex(base.InputError, 'both must be'):
         metric(jnp.ones((2, 3), int), jnp.ones((2, 3), int))
-      with self.assertRaises(AssertionError):
+      with self.assertRaisesRegex(base.InputError, 'both must be'):
         metric(jnp.ones(3, int), jnp.ones(4, int))
 
   @chex.variants(with_jit=True, without_jit=True)
@@ -296,9 +296,9 @@ class ScoresTest(parameterized.TestCase):
 
   def test_a_stray_axis_fails(self):
     for metric in (metrics.label_accuracy, metrics.auc, metrics.label_matrix):
-      with self.assertRaises(AssertionError):
+      with self.assertRaisesRegex(base.InputError, 'both must be'):
         metric(jnp.ones((2, 3, 2)), jnp.ones((2, 3, 2)))
-      with self.assertRaises(AssertionError):
+      with self.assertRaisesRegex(base.InputError, 'both must be'):
         metric(jnp.ones((3, 2)), jnp.ones((4, 2)))
 
 

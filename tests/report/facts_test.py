@@ -85,20 +85,24 @@ class LeaksTest(parameterized.TestCase):
   )
   def test_recovery_below_chance(self, accuracy, metrics, leak):
     row = sample.vertical('scores.direct', accuracy, metrics=metrics)
-    self.assertEqual(facts.leaks(row), leak)
+    self.assertEqual(facts.misses_below_chance(row), leak)
 
   def test_one_batch_is_less_evidence_than_many(self):
     size = dict(batch_size=40)
     direct = lambda facts, **fields: sample.vertical(
       'scores.direct', 0.0, setting=facts, **fields
     )
-    self.assertFalse(facts.leaks(direct(size, trials=30)))
-    self.assertTrue(facts.leaks(direct(dict(size, draw='random'), trials=30)))
+    self.assertFalse(facts.misses_below_chance(direct(size, trials=30)))
+    self.assertTrue(
+      facts.misses_below_chance(direct(dict(size, draw='random'), trials=30))
+    )
     observed = dict(steps=30, epochs=1)
-    self.assertTrue(facts.leaks(direct(dict(size, observed=observed))))
+    self.assertTrue(
+      facts.misses_below_chance(direct(dict(size, observed=observed)))
+    )
 
   def test_counts_are_not_flagged(self):
-    self.assertFalse(facts.leaks(sample.horizontal(mean=0.0)))
+    self.assertFalse(facts.misses_below_chance(sample.horizontal(mean=0.0)))
 
 
 if __name__ == '__main__':

@@ -4,27 +4,46 @@ import importlib.util
 import json
 import os
 import pathlib
-import re
 
 from absl.testing import parameterized
 import pytest
 
+from configs import datasets
 from labelleak import defenses, experiments, spec, sweep
 from labelleak.base import InputError
 from labelleak.experiments.result import Setting
 from labelleak.report import published
+import launch
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+_SHARED = ('common', 'datasets')
 FILES = sorted(
-  p for p in (ROOT / 'configs').glob('*.py') if p.name != 'common.py'
+  p for p in (ROOT / 'configs').glob('*.py') if p.stem not in _SHARED
 )
+# At hand without files, or made from nothing.
+_FREE = {'digits', 'breast_cancer', 'synthetic'}
 
 
-def _get(path, arg=None):
+def _module(path):
   spec = importlib.util.spec_from_file_location(f'config_{path.stem}', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config(arg)
+  return module
+
+
+def _get(path, arg=None):
+  return _module(path).get_config(arg)
+
+
+def _reads(config):
+  """Names of the data sets that the points of a config read."""
+  names = set()
+  for _, full in sweep.grid(config):
+    task = full.get('main_task') or {}
+    for dataset in (full.dataset, task.get('dataset', full.dataset)):
+      names.add(dataset['name'])
+  sample = 'imagenet_sample'
+  return {sample if sample in name else name for name in names} - _FREE
 
 
 def _firsts():
@@ -71,21 +90,33 @@ class ConfigsTest(parameterized.TestCase):
       self.assertTrue(guesses or names[-1] == 'none')  # or nothing is attacked
 
   @parameterized.parameters(*FILES)
-  def test_a_config_is_data_and_says_how_to_run_it(self, path):
-    config = _get(path)
-    json.loads(config.to_json())
-    self.assertEqual(config.name, path.stem)
-    text = path.read_text()
-    self.assertIn(f'--config=configs/{path.name}', text)
-    self.assertIn('Published', text)
+  def test_each_head_is_data_and_says_what_is_read(self, path):
+    heads = _module(path).HEAD
+    self.assertNotIn('arg', heads[0])  # the config as it stands
+    for head in heads:
+      self.assertContainsSubset(head, ['table', 'arg', 'minutes', 'needs'])
+      config = _get(path, head.get('arg'))
+      self.assertEqual(config.name, path.stem)
+      json.loads(config.to_json())
+      needs = {head['needs']} if 'needs' in head else set()
+      if not os.path.isdir(datasets.SAMPLE):
+        needs -= {'imagenet_sample'}  # synthetic images stand in for it
+      self.assertEqual(_reads(config), needs, head)
 
   @parameterized.parameters(*FILES)
-  def test_each_variant_that_it_names_is_data(self, path):
-    named = rf'--config=configs/{path.name}:(\S+)'
-    for variant in {'runlocal', *re.findall(named, path.read_text())}:
-      config = _get(path, variant)
+  def test_each_variant_is_small_with_runlocal(self, path):
+    for head in _module(path).HEAD:
+      arg = head.get('arg')
+      config = _get(path, f'{arg},runlocal' if arg else 'runlocal')
       json.loads(config.to_json())
       self.assertNotEmpty(list(sweep.grid(config)))
+      self.assertLess(config.trials, 4)
+
+  def test_a_list_of_all_heads(self):
+    lines = launch.listing().splitlines()
+    self.assertLessEqual(max(map(len, lines)), 100)
+    heads = sum(len(_module(path).HEAD) for path in FILES)
+    self.assertLen(lines, 1 + heads + 3)
 
   @parameterized.parameters(*FILES)
   def test_misspelt_arguments_are_named(self, path):

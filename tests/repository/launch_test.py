@@ -66,7 +66,7 @@ class KillTest(parameterized.TestCase):
       time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    left = runs.read(killed)
+    left = runs.read_rows(killed)
     self.assertBetween(len(left), 3, 9)  # of 12: stopped in mid-sweep
     for workdir in (killed, whole):
       process = _launch(*_SMALL, f'--workdir={workdir}')
@@ -74,12 +74,12 @@ class KillTest(parameterized.TestCase):
       self.assertEqual(process.returncode, 0, err)
       self.assertIn('random', out)
     comparable = [
-      [runs.comparable(row) for row in runs.read(workdir)]
+      [runs.comparable(row) for row in runs.read_rows(workdir)]
       for workdir in (killed, whole)
     ]
     self.assertLen(comparable[0], 12)
     self.assertEqual(*comparable)
-    ours, theirs = runs.trials(killed), runs.trials(whole)
+    ours, theirs = runs.read_arrays(killed), runs.read_arrays(whole)
     self.assertEqual(ours.keys(), theirs.keys())
     for name, values in ours.items():
       self.assertEqual(values.tolist(), theirs[name].tolist())

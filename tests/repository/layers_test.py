@@ -24,7 +24,7 @@ ORDER = (
   ('models', 'train'),
   ('data',),
   ('registry', 'runs'),
-  ('spec',),
+  ('spec', 'validate'),
   ('base',),
   ('lazy',),
 )

@@ -3,13 +3,11 @@
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 from absl.testing import absltest
 import numpy as np
 
-from labelleak import hfl, runs
+from labelleak import hfl
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 _STRANGER = ('configs/proportional.py', '')  # the reader's own
@@ -33,7 +31,7 @@ class SnippetsTest(absltest.TestCase):
     compose, _, own = (b for b in BLOCKS if b not in FILES.values())
     names = {}
     exec(compile(compose, 'README.md: Compose', 'exec'), names)
-    y, composed = names['y'], np.asarray(names['counts'])
+    y, composed = names['batch'].y, np.asarray(names['counts'])
     self.assertEqual(composed.sum(), len(y))
     truth = y.sum(0)
     accuracy = np.minimum(composed, truth).sum() / truth.sum()
@@ -51,42 +49,15 @@ class SnippetsTest(absltest.TestCase):
     exec(compile(block, 'README.md: Compose', 'exec'), names)
     self.assertIsNone(names['views'][0].cut_grads)
     found = np.asarray(names['scores']).argmax(-1)
-    self.assertGreater((found == names['y'].argmax(-1)).mean(), 0.9)
+    self.assertGreater((found == names['batch'].y.argmax(-1)).mean(), 0.9)
 
 
-class StrangersAttackTest(absltest.TestCase):
-  """One file and one config outside the package are all that it takes."""
-
-  def test_runs_from_the_command_line(self):
-    root = pathlib.Path(self.create_tempdir().full_path)
+class ExampleTest(absltest.TestCase):
+  def test_is_the_recipe_that_strangers_run(self):
+    recipes = (ROOT / 'docs/extending.md').read_text()
     self.assertLen(FILES, 2)
-    for name, block in FILES.items():
-      path = root / name
-      path.parent.mkdir(exist_ok=True)
-      path.write_text(block)
-    flags = [
-      f'--config={root}/configs/proportional.py',
-      f'--workdir={root}/run',
-      '--config.trials=5',
-      "--config.attacks=({'name': 'proportional.proportional'},)",
-    ]
-    process = subprocess.run(
-      [sys.executable, 'launch.py', *flags],
-      cwd=ROOT,
-      env={**os.environ, 'PYTHONPATH': str(root), 'JAX_PLATFORMS': 'cpu'},
-      capture_output=True,
-      text=True,
-    )
-    self.assertEqual(process.returncode, 0, process.stderr)
-    self.assertIn('proportional', process.stdout)
-    rows = {row['attack']['name']: row for row in runs.read(root / 'run')}
-    accuracy = {
-      name: row['metrics']['count_accuracy']['mean']
-      for name, row in rows.items()
-    }
-    self.assertGreater(
-      accuracy['proportional.proportional'], accuracy['counts.random']
-    )
+    for block in FILES.values():
+      self.assertIn(f'```python\n{block}```', recipes)
 
 
 class CommandsTest(absltest.TestCase):

@@ -35,7 +35,7 @@ def _load(folder):
   path = ROOT / 'results' / folder
   stored = json.loads((path / 'config.json').read_text())
   assert stored['layout'] == runs.LAYOUT, folder
-  return ConfigDict(_tuples(stored['config'])), runs.read(path)
+  return ConfigDict(_tuples(stored['config'])), runs.read_rows(path)
 
 
 @parameterized.parameters(*FOLDERS)
@@ -72,7 +72,7 @@ class StoredTest(parameterized.TestCase):
 
   def test_metrics_are_those_of_the_trials(self, folder):
     _, rows = _load(folder)
-    trials = runs.trials(ROOT / 'results' / folder)
+    trials = runs.read_arrays(ROOT / 'results' / folder)
     for i, row in enumerate(rows):
       for name, summary in row['metrics'].items():
         values = trials[f'{i}/{name}']

@@ -40,7 +40,7 @@ class StrangersTest(parameterized.TestCase):
       text=True,
     )
     self.assertEqual(process.returncode, 0, process.stderr)
-    return runs.read(root / 'run'), process.stdout
+    return runs.read_rows(root / 'run'), process.stdout
 
   def mean(self, rows, attack, metric):
     (row,) = [row for row in rows if row['attack']['name'] == attack]

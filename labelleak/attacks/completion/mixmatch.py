@@ -226,7 +226,8 @@ def mixmatch(
 def _loss(apply, trained, frozen, x, p, keys, weight, params):
   """Returns the loss of mixed x [2B, ...] and labels p, and the new trees."""
   trained = {**trained, 'params': params}
-  one, other = interleave(*jnp.split(x, 2))
+  one, other = jnp.split(x, 2)
+  one, other = interleave(one, other)
   one, trained, frozen = apply(trained, frozen, one, keys[0])
   other, trained, frozen = apply(trained, frozen, other, keys[1])
   first, second = jnp.split(p, 2)

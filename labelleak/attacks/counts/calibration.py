@@ -119,7 +119,8 @@ def _read_head(view, known, x, beta) -> Reading:
   h = head_input.rescale(beta, kernel, mean)
   louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)
   ratio = head_input.norm_ratio(view, known, x, louder)
-  return Reading(*head_input.fuse(beta, kernel, h), ratio)
+  beta, quiet = head_input.fuse(beta, kernel, h)
+  return Reading(beta, quiet, ratio)
 
 
 def _replay_counts(view, known, x, softmax, allocate, replays):
@@ -139,7 +140,7 @@ def _replay_counts(view, known, x, softmax, allocate, replays):
     refined = allot(softmax._replace(mean=rows))
     return num + 1, (refined != counts).any(), refined, mean
 
-  def unsettled(state):
+  def may_change(state):
     num, changed, *_ = state
     return changed & (num <= replays)
 
@@ -147,4 +148,4 @@ def _replay_counts(view, known, x, softmax, allocate, replays):
   mean = jnp.zeros_like(softmax.mean[0])
   start = jnp.asarray(1), jnp.asarray(True), counts, mean
   # The first stands outside the loop: matmuls in loops are slow on CPUs.
-  return jax.lax.while_loop(unsettled, refine, refine(start))[2]
+  return jax.lax.while_loop(may_change, refine, refine(start))[2]

@@ -139,7 +139,7 @@ def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
     y: [M, K] one-hot; None takes all examples for every class.
   """
   everyone = jnp.ones((probs.shape[0], 1))
-  total, total_var = _weighted(everyone, probs)
+  total, total_var = _weigh(everyone, probs)
   m, num_classes = probs.shape
   if y is None:
     square = (num_classes, num_classes)
@@ -149,7 +149,7 @@ def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
       jnp.full(num_classes, float(m)),
     )
   num = y.sum(0)
-  mean, var = _weighted(y, probs)
+  mean, var = _weigh(y, probs)
   # A class's own variance is unreliable below a handful of examples.
   trust = (num / (num + 2.0))[:, None]
   return Softmax(
@@ -159,7 +159,7 @@ def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
   )
 
 
-def _weighted(weight, probs):
+def _weigh(weight, probs):
   """Column-weighted mean and variance, [M, J] and [M, K] -> 2 x [J, K]."""
   share = weight / jnp.maximum(weight.sum(0), 1e-12)[None]
   mean = jnp.einsum('mj,mk->jk', share, probs)

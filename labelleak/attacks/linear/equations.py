@@ -107,11 +107,11 @@ def whiten(
   adjoint = lambda z: center(push(unscale(z)[0]))
   observed = scale({path: num * grads[path] for path in part})
 
-  def squared(key):
+  def probe(key):
     z = jax.random.normal(key, observed.shape, observed.dtype)
     return (adjoint(z) ** 2).sum(-1) / (classes - 1)
 
-  gain = jax.lax.map(squared, jax.random.split(gain_key, _PROBES[0])).mean(0)
+  gain = jax.lax.map(probe, jax.random.split(gain_key, _PROBES[0])).mean(0)
   rank = sum(w.rank for w in whiteners)
   return Equations(apply, adjoint, observed, gain, rank)
 

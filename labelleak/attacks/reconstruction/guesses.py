@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak.base import InputError, Reconstruction, check_needs, granted
+from labelleak.base import InputError, Reconstruction, check_needs, list_grants
 from labelleak.hfl import Known
 
 # An objective [] and the guess that has it.
@@ -25,7 +25,7 @@ def check(name: str, known: Known) -> None:
       `lr`, or the mean of several clients' updates of several steps.
   """
   if known.steps > 1:
-    check_needs(name, ('lr',), granted(known))
+    check_needs(name, ('lr',), list_grants(known))
   if len(known.model.shape) != 3:
     raise InputError(
       f'{name} restores images [H, W, C], not examples of shape'

@@ -35,7 +35,7 @@ def cosine_distance(
   sketch_key, key = jax.random.split(key)
   size = optax.tree.norm(view.grads)
   update = _update(key, view, known)
-  observed = _factored(sketch_key, view, known)
+  observed = _factor(sketch_key, view, known)
 
   def by_factors(x, y):
     batch = _batch(x, y)
@@ -43,12 +43,12 @@ def cosine_distance(
     norm = jnp.sqrt(factored.squared_norm(factors, observed))
     return 1 - factored.inner(factors, observed) / (norm * size)
 
-  def formed(x, y):
+  def by_update(x, y):
     u = update(x, y)
     cosine = optax.tree.vdot(u, view.grads) / (optax.tree.norm(u) * size)
     return 1 - cosine
 
-  return formed if observed is None else by_factors
+  return by_update if observed is None else by_factors
 
 
 def squared_distance(
@@ -84,7 +84,7 @@ def _update(key, view, known):
   return lambda x, y: client(key, view.variables, _batch(x, y))
 
 
-def _factored(key, view, known):
+def _factor(key, view, known):
   """Returns the observed gradient by layer; None if guesses lack factors."""
   if known.steps > 1:
     return None

@@ -108,7 +108,8 @@ def cosine() -> Attack:
     cut = readout.cut_gradient('scores.cosine', view)
     _check_binary('scores.cosine', known)
     unit = _unit(cut)
-    weight = _known_positives(view.x, *known.labelled)
+    x, y = known.labelled
+    weight = _known_positives(view.x, x, y)
     return _two_sided(unit @ _unit(weight @ unit))
 
   return attack(infer, name='scores.cosine', needs=('labelled',))

@@ -49,7 +49,7 @@ def experiment(*, config: ConfigDict) -> Measure:
     InputError: anything in the config that cannot run. The whole trial is
       traced once.
   """
-  attackers = grants.load(
+  attackers = grants.load_attacks(
     config.attacks, config.known, fields=GRANTS, baseline='counts.random'
   )
   setup = build(config)

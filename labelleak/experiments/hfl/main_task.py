@@ -114,7 +114,7 @@ def privacy(links: Sequence[Spec], steps: int) -> dict[str, float]:
   nothing is gained by the size of the batch. Steps of a Gaussian compose to one
   of stddev / sqrt(steps), exactly.
   """
-  release = accounting.release(defenses.build(links).strengths)
+  release = accounting.gaussian_release(defenses.build(links).strengths)
   if not (release and release[0]):
     return {}
   import dp_accounting  # seconds, which only such a run should pay

@@ -31,7 +31,7 @@ def experiment(*, config: ConfigDict) -> Measure:
     InputError: as the experiment `label_counts`; the data are no images, an
       attack restores none, or LPIPS cannot run.
   """
-  attackers = grants.load(
+  attackers = grants.load_attacks(
     config.attacks,
     config.known,
     fields=(*GRANTS, 'labels'),

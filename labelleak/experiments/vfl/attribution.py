@@ -55,7 +55,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       progress(1)
     results = model_completion.results(setup, values)
     return [
-      result._replace(figures=pictures[model_completion.optimizer_of(attacker)])
+      result._replace(details=pictures[model_completion.optimizer_of(attacker)])
       for result, attacker in zip(results, setup.attackers)
     ]
 

@@ -1,6 +1,6 @@
 """Vertical FL: passive parties that change what is learnt, not only look.
 
-Backdoors and relabelling (`attacks.replacement`): each attack of each trial is
+Backdoors and relabelling (`attacks.backdoor`): each attack of each trial is
 a training of its own, beside one that is not attacked.
 """
 
@@ -20,7 +20,7 @@ from labelleak.data import batches as data_batches
 from labelleak.data import poison, triggers
 from labelleak.experiments import Measure
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
-from labelleak.experiments.vfl import inferred
+from labelleak.experiments.vfl import observation
 from labelleak.experiments.vfl.build import build
 from labelleak.experiments.vfl.joint import Joint
 from labelleak.spec import Spec
@@ -35,13 +35,13 @@ class Trial(NamedTuple):
     seed: of the trainings.
     target: class.
     poison: rows that bear the trigger, and those of the target class.
-    extra: rows appended to a batch.
+    appended: rows of a batch, beside its own.
   """
 
   seed: int
   target: int
   poison: poison.Poison
-  extra: int
+  appended: int
 
 
 class World(NamedTuple):
@@ -82,7 +82,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   inference, `label_accuracy` on the poisoned rows.
 
   Args:
-    config: fields as in `configs/common.py: vfl`, with `poisoned`.
+    config: fields as in `configs/common.py: vfl`, with `backdoor`.
 
   Raises:
     InputError: anything in the config that cannot run; a trigger in an honest
@@ -97,8 +97,8 @@ def experiment(*, config: ConfigDict) -> Measure:
   _check_trigger(world)
   training = world.joint.training
   steps = config.trials * len(specs) * training.steps
-  world.joint.check_cost(training.batch_size + trials[0].extra, steps)
-  observe = inferred.observer(
+  world.joint.check_cost(training.batch_size + trials[0].appended, steps)
+  observe = observation.observer(
     world.joint,
     options['inference'],
     config.known,
@@ -114,7 +114,9 @@ def experiment(*, config: ConfigDict) -> Measure:
       labels, known = unknown, {}
       if observe:
         rows, y = trial.poison.rows, world.joint.source.y
-        labels = inferred.labels(world.joint, observe, rows, trial.seed)
+        labels = observation.infer_labels(
+          world.joint, observe, rows, trial.seed
+        )
         known = dict(label_accuracy=float((labels[rows] == y[rows]).mean()))
       for own, entry, joint in zip(values, specs, joints):
         state = _fit(world, entry, joint, trial, labels)
@@ -125,7 +127,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       _result(world, entry, own, trials) for entry, own in zip(specs, values)
     ]
     shown = dict(examples=examples) if examples else {}
-    first = results[0]._replace(figures=dict(results[0].figures, **shown))
+    first = results[0]._replace(details=dict(results[0].details, **shown))
     return [first, *results[1:]]
 
   return measure
@@ -190,20 +192,22 @@ def _draw(
     raise InputError(
       f'poison.target={target} must be a class, 0..{most - 1}, or None.'
     )
-  borne = world.trigger.borne and triggers.bearers(source, world.trigger)
+  bearers = None  # any row can bear the trigger
+  if world.trigger.detect:
+    bearers = triggers.bearers(source, world.trigger)
   trials = []
   for t, seed in enumerate(seeds):
     own = t % most if target is None else target
-    chosen = poison.choose(source.y, own, **options, seed=seed, borne=borne)
-    extra = poison.width(
+    chosen = poison.choose(source.y, own, **options, seed=seed, bearers=bearers)
+    appended = poison.num_appended(
       chosen,
       training.batch_size,
       training.steps,
       seed=seed if training.shuffle else None,
     )
-    trials.append(Trial(seed, own, chosen, extra))
-  widest = max(trial.extra for trial in trials)
-  return [trial._replace(extra=widest) for trial in trials]
+    trials.append(Trial(seed, own, chosen, appended))
+  widest = max(trial.appended for trial in trials)
+  return [trial._replace(appended=widest) for trial in trials]
 
 
 def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
@@ -211,12 +215,12 @@ def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
   if entry == NO_ATTACK:
     return None
   training = joint.training
-  source = triggers.marked(joint.source, world.trigger, trial.poison.rows)
+  source = triggers.mark(joint.source, world.trigger, trial.poison.rows)
   order = trial.seed if training.shuffle else None
 
   def batches(numbers):
     plan = poison.batches(
-      trial.poison, training.batch_size, numbers, trial.extra, seed=order
+      trial.poison, training.batch_size, numbers, trial.appended, seed=order
     )
     notes = Notes(
       pairs=plan.pairs,
@@ -262,11 +266,11 @@ def _judge(world, joint, state, trial) -> dict[str, float]:
   """Returns metrics of a model at the end; truth meets it here."""
   tested = joint.tested
   rows = np.flatnonzero(world.bearers)
-  marked = triggers.marked(tested, world.trigger, rows)
+  marked = triggers.mark(tested, world.trigger, rows)
   y = np.eye(tested.num_classes, dtype=np.float32)[tested.y[rows]]
   p = joint.score(joint.protocol.predict, state, marked)[rows]
   plain, moved = (_norms(world, joint, state, s) for s in (tested, marked))
-  without = ~world.bearers if world.trigger.borne else world.bearers
+  without = ~world.bearers if world.trigger.detect else world.bearers
   shift = moved[rows].mean() - plain[without].mean()
   return dict(
     backdoor_rate=float(metrics.backdoor_rate(p, y, trial.target)),
@@ -298,7 +302,7 @@ def _norm(parties, attackers):
 def _examples(world, joint, state, trial) -> dict[str, Any]:
   """Returns test images with and without trigger, and what they pass for."""
   tested = joint.tested
-  if len(tested.shape) != 3 or world.trigger.borne:
+  if len(tested.shape) != 3 or world.trigger.detect:
     return {}
   rows = np.flatnonzero(tested.y != trial.target)[:_SHOWN]
   plain = tested.take(rows)
@@ -322,7 +326,7 @@ def _result(world, entry, values, trials) -> Result:
     (),
     world.setting,
     values={k: np.array([v[k] for v in values]) for k in values[0]},
-    figures=dict(
+    details=dict(
       per_trial=[
         dict(target=trial.target, **{k: round(v, 4) for k, v in value.items()})
         for trial, value in zip(trials, values)

@@ -38,7 +38,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       traced once.
   """
   joint = build(config)
-  attackers = grants.load(
+  attackers = grants.load_attacks(
     config.attacks, config.known, fields=GRANTS, baseline='scores.random'
   )
   joint.check_cost(config.batch_size, config.trials)
@@ -104,7 +104,7 @@ def results(
       attacker.known,
       setting,
       values={name: value[name] for name in names} | learned,
-      figures=dict(matrix=_mean(value['matrix']).round(4).tolist()),
+      details=dict(matrix=_mean(value['matrix']).round(4).tolist()),
     )
     for attacker, value in zip(attackers, values)
   ]

@@ -52,19 +52,14 @@ def build(
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   num_classes = _num_classes(source, config.classes)
-  training = Training(
-    steps=config.train.steps,
-    batch_size=config.train.batch_size,
-    shuffle=config.train.shuffle,
-    workdir=config.train.workdir,
-    identity=config.to_json(),
-  )
   tested = None
-  if training.steps:  # untrained models draw classes anew for every trial
+  # Untrained models draw classes anew for every trial.
+  if config.train.steps or config.train.epochs:
     source, tested = (
       data.of_classes(each, range(num_classes))
       for each in (source, load(config.train.tested))
     )
+  training = _training(config.train, config.to_json(), len(source.y))
   split = registry.load('data', shape=source.shape, **config.split.to_dict())
   num = len(split(np.zeros((1, *source.shape), np.float32)))
   _check_attackers((config.attacker, *attackers), num)
@@ -146,6 +141,27 @@ def _num_classes(source: data.Source, classes: Optional[int]) -> int:
   return classes or most
 
 
+def _training(options: ConfigDict, identity: str, rows: int) -> Training:
+  """Returns a training, its epochs as steps over `rows` rows."""
+  if options.steps and options.epochs:
+    raise InputError(
+      f'train.steps={options.steps} and train.epochs={options.epochs} both say'
+      ' how long to train; set one of them to 0.'
+    )
+  if options.batch_size < 1:
+    raise InputError(
+      f'train.batch_size={options.batch_size} must be at least 1; raise it.'
+    )
+  per_epoch = -(-rows // options.batch_size)
+  return Training(
+    steps=options.steps or options.epochs * per_epoch,
+    batch_size=options.batch_size,
+    shuffle=options.shuffle,
+    workdir=options.workdir,
+    identity=identity,
+  )
+
+
 def _check_attackers(attackers: Sequence[int], num: int):
   """Refuses an attacker who is no passive party of `num` parties."""
   for attacker in attackers:
@@ -193,7 +209,7 @@ def _privacy(
   labels reach, the active party's own model, is not counted; see
   `defenses.accounting`.
   """
-  release = accounting.release(strengths)
+  release = accounting.gaussian_release(strengths)
   if not release or not training.steps:
     return {}
   epochs = -(-training.steps // training.steps_per_epoch(rows))

@@ -49,10 +49,8 @@ class Training(NamedTuple):
     return os.path.join(self.workdir, made_by[:16], str(seed))
 
   def check(self, rows: int, sealed: bool) -> None:
-    """Refuses batches that are empty, or of one row under a sealed link."""
+    """Refuses batches of one row under a sealed link."""
     size = self.batch_size
-    if size < 1:
-      raise InputError(f'train.batch_size={size} must be at least 1; raise it.')
     if self.steps and sealed and (size == 1 or rows % size == 1):
       raise InputError(
         f'train.batch_size={size} leaves a sealed batch of 1 of {rows} rows:'

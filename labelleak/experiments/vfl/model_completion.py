@@ -94,7 +94,7 @@ def prepare(config: ConfigDict) -> Setup:
   Raises:
     InputError: anything in the config that cannot run.
   """
-  attackers = grants.load(
+  attackers = grants.load_attacks(
     config.attacks, config.known, fields=GRANTS, baseline='scores.random'
   )
   joints = {
@@ -182,8 +182,8 @@ def _with_gain(result, plain):
   """Adds the paired differences of two attacks."""
   name = 'label_accuracy'
   gain = significance.gain(result.values[name] - plain.values[name])
-  figures = dict(result.figures, gain=dict(gain, over=plain.attack['name']))
-  return result._replace(figures=figures)
+  details = dict(result.details, gain=dict(gain, over=plain.attack['name']))
+  return result._replace(details=details)
 
 
 def _trial(setup, trial) -> Iterator[tuple[int, dict[str, float]]]:
@@ -198,7 +198,7 @@ def _trial(setup, trial) -> Iterator[tuple[int, dict[str, float]]]:
     except FloatingPointError as e:
       raise FloatingPointError(f'{name}: {e}' if name else str(e)) from e
     own = score_main(joint, state)
-    view = vfl.final(state, joint.attacker)
+    view = vfl.view_after_training(state, joint.attacker)
     for place in places:
       scores, _ = complete(setup, place, trial, view)
       yield place, scores | own

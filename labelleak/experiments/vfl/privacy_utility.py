@@ -39,7 +39,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   joint = build(config)
   observed = config.observed.to_dict()
   _check(joint, **observed)
-  attackers = grants.load(
+  attackers = grants.load_attacks(
     config.attacks,
     config.known,
     fields=batch_inference.GRANTS,

@@ -59,14 +59,14 @@ def experiment(*, config: ConfigDict) -> Measure:
     for trial in range(config.trials):
       state = jax.tree.map(lambda a, t=trial: a[t], states)
       main = model_completion.score_main(joint, state)
-      view = vfl.final(state, joint.attacker)
+      view = vfl.view_after_training(state, joint.attacker)
       for place, own in enumerate(values):
         scores, predict = model_completion.complete(setup, place, trial, view)
         learned = _exploit(joint, predict, z, config.seed, trial, **options)
         own.append(learned | scores | main)
       progress(1)
     return [
-      result._replace(figures=dict(gain=_gain(result.values)))
+      result._replace(details=dict(gain=_gain(result.values)))
       for result in model_completion.results(setup, values)
     ]
 

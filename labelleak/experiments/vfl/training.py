@@ -50,7 +50,7 @@ def experiment(*, config: ConfigDict) -> Measure:
         (),
         joint.setting._replace(batch_size=size),
         values={name: np.array(v, float) for name, v in values.items()},
-        figures=dict(
+        details=dict(
           traffic=[messages._asdict() for messages in traffic],
           step_seconds=round(step_seconds, 5),
         ),

@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 
 from labelleak.he import checks, frames
-from labelleak.he.exchange import Bytes, Count, Masks, Scheme, Shape, Sums
+from labelleak.he.exchange import (
+  Count,
+  Masks,
+  MessageBytes,
+  Scheme,
+  Shape,
+  Sums,
+)
 from labelleak.he.schemes import packing, seal
 from labelleak.he.schemes.seal import Parameters, Public
 
@@ -171,7 +178,7 @@ def count(public: Public, length: int, shape: Shape, nonzeros: int) -> Count:
     encrypt=at.sent,
     multiply=at.sent * at.returned,
     mask=at.returned,
-    sent=Bytes(
+    sent=MessageBytes(
       sealed=frames.size(at.sent, length),
       masked=frames.size(at.returned, length),
       opened=8 * shape[0],

@@ -17,7 +17,14 @@ import numpy as np
 
 from labelleak.base import InputError
 from labelleak.he import checks, frames
-from labelleak.he.exchange import Bytes, Count, Masks, Scheme, Shape, Sums
+from labelleak.he.exchange import (
+  Count,
+  Masks,
+  MessageBytes,
+  Scheme,
+  Shape,
+  Sums,
+)
 
 _SECURE_BITS = 2048
 _WINDOW = 4  # bits of an exponent that one multiplication handles
@@ -166,7 +173,7 @@ def count(key_bits: int, shape: Shape, nonzeros: int) -> Count:
     encrypt=inputs,
     multiply=nonzeros,
     mask=outputs,
-    sent=Bytes(
+    sent=MessageBytes(
       sealed=frames.size(inputs, length),
       masked=frames.size(outputs, length),
       opened=outputs * length // 2,

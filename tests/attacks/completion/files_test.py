@@ -16,7 +16,7 @@ import pytest
 from configs import completion
 from labelleak import data, experiments
 from labelleak.base import InputError
-from labelleak.experiments.vfl import joint
+from labelleak.experiments.vfl.build import build
 
 _CLASSES = [
   'airplane',
@@ -134,7 +134,6 @@ _SAMPLES = dict(
   yahoo=_yahoo,
   histopathology=_histopathology,
 )
-_SPLITS = 'train', 'test'
 _OPTIONS = dict(criteo=dict(rows=150), yahoo=dict(per_class=12, buckets=64))
 
 
@@ -162,11 +161,11 @@ class SamplesTest(parameterized.TestCase):
     config.dataset.per_class = 12
     config.train.steps, config.trials = 4, 1
     rows = experiments.run(config)
-    names = [row['attack'] for row in rows]
+    names = [row['attack']['name'] for row in rows]
     wanted = [
       'completion.texts.passive',
       'completion.texts.active',
-      'completion.texts.released',
+      'completion.texts.semi_supervised',
     ]
     self.assertEqual(names[:3], wanted)
     self.assertIn('test_accuracy', rows[0]['metrics'])
@@ -182,7 +181,10 @@ class SamplesTest(parameterized.TestCase):
       if name in ('cinic10', 'tiny_imagenet', 'histopathology'):
         config.model = dict(name='mlp.mlp2', width=8)
       found.append(experiments.run(config)[0])
-      x.append([joint.source(config, s).take(np.arange(8)) for s in _SPLITS])
+      joint = build(config)
+      self.assertEqual(config.train.tested, 'test')
+      sources = joint.source, joint.tested
+      x.append([source.take(np.arange(8)) for source in sources])
     np.testing.assert_array_equal(x[0][0], x[1][0])
     self.assertFalse(np.array_equal(x[0][1], x[1][1]))
     metrics = [row['metrics'] for row in found]
@@ -210,7 +212,7 @@ def test_mnist_runs(shared):
   config.dataset.split, config.train.tested = 'train[:600]', 'test[:200]'
   config.attacks = config.attacks[:2]
   rows = experiments.run(config)
-  assert [row['data'] for row in rows] == ['mnist'] * 3
+  assert [row['setting']['data'] for row in rows] == ['mnist'] * 3
   for row in rows:
-    assert row['setting']['labelled'] == 40
+    assert row['setting']['extra']['labelled'] == 40
     assert 0 < row['metrics']['label_accuracy']['mean'] < 1

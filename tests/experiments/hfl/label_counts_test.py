@@ -128,7 +128,7 @@ class DefenseTest(parameterized.TestCase):
     workdir = self.create_tempdir().full_path
     rows = experiments.run(config, workdir)
     self.assertEqual(rows[0]['attack'], dict(name='counts.llbg'))
-    values = runs.trials(workdir)['0/count_accuracy']
+    values = runs.read_arrays(workdir)['0/count_accuracy']
     self.assertLen(values, 6)
     np.testing.assert_array_equal(values, 1.0)
 
@@ -223,7 +223,7 @@ class CostTest(parameterized.TestCase):
       local_steps=1, model__width=256, batch_size=64, **fields
     )
     setup = build(config)
-    attackers = grants.load(
+    attackers = grants.load_attacks(
       [dict(name='counts.llbg')],
       config.known,
       fields=GRANTS,

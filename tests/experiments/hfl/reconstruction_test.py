@@ -25,8 +25,11 @@ def _config(*labels, steps=30, **fields):
   config.batch_size = 4
   config.local_steps = 1
   config.trials = 3
+  bound = dict(known=(*common.SERVER, 'labels'))
   config.attacks = tuple(
-    dict(name=_INVERT, labels=source, steps=steps) for source in labels
+    dict(name=_INVERT, labels=source, steps=steps)
+    | (bound if source == 'granted' else {})
+    for source in labels
   )
   for name, value in fields.items():
     config[name] = value
@@ -41,7 +44,7 @@ class RunTest(parameterized.TestCase):
   def test_what_a_run_leaves(self):
     config = _config('counts.llg', 'counts.llbg', 'granted')
     rows = experiments.run(config, str(self.path))
-    self.assertEqual(rows, runs.read(self.path))
+    self.assertEqual(rows, runs.read_rows(self.path))
     llg, llbg, bound, random = rows
     self.assertEqual(random['attack'], dict(name='reconstruction.random'))
     names = ['count_accuracy', 'mse', 'psnr', 'ssim', 'cw_ssim', 'objective']
@@ -56,7 +59,7 @@ class RunTest(parameterized.TestCase):
     self.assertLess(
       llbg['metrics']['mse']['mean'], random['metrics']['mse']['mean']
     )
-    arrays = runs.trials(self.path)
+    arrays = runs.read_arrays(self.path)
     for i in range(len(rows)):
       images = arrays[f'{i}/restored']
       self.assertEqual((images.shape, images.dtype), ((2, 4, 8, 8, 1), 'uint8'))
@@ -74,7 +77,7 @@ class RunTest(parameterized.TestCase):
     """Where an attack names the labels that were granted, so is its image."""
     config = _config('counts.llbg', 'granted')
     experiments.run(config, str(self.path))
-    arrays = runs.trials(self.path)
+    arrays = runs.read_arrays(self.path)
     right = arrays['0/count_accuracy'] == 1
     self.assertTrue(right.any())
     for metric in ('mse', 'ssim', 'objective'):
@@ -103,13 +106,20 @@ class RunTest(parameterized.TestCase):
     for fields, message in (
       (dict(dataset=dict(name='breast_cancer')), 'no images'),
       (dict(attacks=(dict(name='counts.llbg'),)), 'restores no images'),
-      (dict(known=('lr',)), 'needs apply'),
+      (dict(known=('lr',)), "needs 'model'"),
       (dict(lpips='nowhere.npz'), 'AlexNet needs 31 pixels'),
       (dict(clients=2, local_steps=2), 'no single batch'),
     ):
       with self.assertRaisesRegex(InputError, message):
         experiments.run(_config('counts.llbg', **fields))
-    data = dict(name='synthetic.images')
+    granted = dict(name=_INVERT, labels='granted', steps=1)
+    with self.assertRaisesRegex(InputError, "needs 'labels', which is not"):
+      experiments.run(_config(attacks=(granted,)))
+    extracted = dict(granted, labels='counts.llbg')
+    known = (*common.SERVER, 'labels')
+    with self.assertRaisesRegex(InputError, "'labels'.*upper bounds alone"):
+      experiments.run(_config(attacks=(dict(extracted, known=known),)))
+    data = dict(name='synthetic')
     with self.assertRaisesRegex(InputError, 'nowhere.npz.*is no file'):
       experiments.run(_config(dataset=data, lpips='nowhere.npz'))
 
@@ -130,7 +140,7 @@ class RunTest(parameterized.TestCase):
       _config('granted', steps=3, train=train, defense=defense)
     )
     self.assertTrue(rows[0]['setting']['trained'])
-    self.assertEqual(rows[0]['defense'], 'gaussian')
+    self.assertEqual(rows[0]['setting']['defense'], list(defense))
 
   @pytest.mark.slow
   def test_devices_agree(self):

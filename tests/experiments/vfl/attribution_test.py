@@ -30,8 +30,8 @@ class ExplainTest(parameterized.TestCase):
     self.assertTrue(pathlib.Path(workdir, 'points.png').exists())
 
   def test_rows_are_spread(self):
-    self.assertEqual(attribution._some(10, 99).tolist(), list(range(10)))
-    self.assertEqual(attribution._some(101, 3).tolist(), [0, 50, 100])
+    self.assertEqual(attribution._spread(10, 99).tolist(), list(range(10)))
+    self.assertEqual(attribution._spread(101, 3).tolist(), [0, 50, 100])
 
 
 if __name__ == '__main__':

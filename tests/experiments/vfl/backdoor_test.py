@@ -6,12 +6,14 @@ import numpy as np
 from configs import common
 from labelleak import experiments, metrics
 from labelleak.base import InputError
-from labelleak.experiments.vfl import inferred, joint
+from labelleak.experiments.vfl import observation
+from labelleak.experiments.vfl.build import build
 
 
 def _config(**fields):
-  config = common.poisoned('test')
-  config.trials, config.train.steps = 2, 320  # whole chunks compile once
+  config = common.backdoor('test')
+  config.trials = 2
+  config.train.update(steps=320, epochs=0)  # whole chunks compile once
   for path, value in fields.items():
     config.update_from_flattened_dict({path.replace('__', '.'): value})
   return config
@@ -26,6 +28,16 @@ def _means(config):
     {k: v['mean'] for k, v in row['metrics'].items()}
     for row in experiments.run(config)
   ]
+
+
+def _observer(joint, config):
+  """What watches a training step for the attackers of a config."""
+  return observation.observer(
+    joint,
+    config.poison.inference,
+    config.known,
+    per_class=config.aux.per_class,
+  )
 
 
 class MetricsTest(parameterized.TestCase):
@@ -55,7 +67,8 @@ class BackdoorTest(parameterized.TestCase):
       {k: v['mean'] for k, v in each['metrics'].items()}
       for each in (row, clean)
     )
-    self.assertEqual(clean['attack'], 'none')
+    self.assertEqual(row['attack'], _backdoor(gamma=10.0))
+    self.assertEqual(clean['attack'], dict(name='none'))
     self.assertGreater(plain['main_accuracy'], 0.8)
     self.assertLess(plain['backdoor_rate'], 0.1)
     self.assertGreater(attacked['backdoor_rate'], 0.3)
@@ -102,7 +115,9 @@ class BackdoorTest(parameterized.TestCase):
     config.trigger.at = ((3, 3), (3, 7), (7, 3))
     config.poison.attackers = (0, 1, 2)
     rows = experiments.run(config)
-    self.assertEqual(rows[0]['setting']['split'], 'splits.quarters')
+    extra = rows[0]['setting']['extra']
+    self.assertEqual(extra['split'], dict(name='splits.quarters'))
+    self.assertEqual(extra['poison']['attackers'], [0, 1, 2])
     config.poison.attackers = (0, 2)
     with self.assertRaisesRegex(InputError, 'part of party 1, .*attackers='):
       experiments.run(config)
@@ -138,7 +153,7 @@ class BackdoorTest(parameterized.TestCase):
     config = _config(train__steps=20, trials=1)
     config.defense = (dict(name='sparsify', drop=0.5),)
     rows = experiments.run(config)
-    self.assertEqual(rows[0]['defense'], 'sparsify')
+    self.assertEqual(rows[0]['setting']['defense'], list(config.defense))
 
 
 class RelabelTest(parameterized.TestCase):
@@ -165,29 +180,28 @@ class RelabelTest(parameterized.TestCase):
   def test_only_poisoned_rows_are_known(self):
     config = self._config()
     config.poison.inference = dict(name='scores.random')
-    source = joint.source(config)
-    model = joint.build(config, source)
-    rows = np.array([4, 9, 40])
-    observe = inferred.observer(config, model, source)
-    found = inferred.labels(config, model, source, observe, rows, seed=0)
+    joint, rows = build(config), np.array([4, 9, 40])
+    found = observation.infer_labels(
+      joint, _observer(joint, config), rows, seed=0
+    )
     np.testing.assert_array_equal(np.delete(found, rows), -1)
-    self.assertEqual(found.shape, source.y.shape)
+    self.assertEqual(found.shape, joint.source.y.shape)
     config.poison.inference = None
-    self.assertIsNone(inferred.observer(config, model, source))
+    self.assertIsNone(_observer(joint, config))
 
   def test_what_is_inferred_is_right_where_all_is_seen(self):
     """In the clear, direct inference names every row of the first epoch."""
     config = self._config()
     config.poison.inference = dict(name='scores.direct')
     config.aggregate = dict(name='plaintext')
-    source = joint.source(config)
-    model = joint.build(config, source)
-    rows = np.arange(len(source.y))
-    observe = inferred.observer(config, model, source)
-    found = inferred.labels(config, model, source, observe, rows, seed=0)
+    joint = build(config)
+    rows = np.arange(len(joint.source.y))
+    found = observation.infer_labels(
+      joint, _observer(joint, config), rows, seed=0
+    )
     seen = found >= 0
     self.assertEqual(seen.sum(), len(rows) // 128 * 128)
-    np.testing.assert_array_equal(found[seen], source.y[seen])
+    np.testing.assert_array_equal(found[seen], joint.source.y[seen])
 
   @parameterized.parameters(
     (dict(batch_size=64), 'batch_size=64 must be that of the training'),

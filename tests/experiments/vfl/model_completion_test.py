@@ -63,15 +63,20 @@ class ExperimentTest(parameterized.TestCase):
           metrics['best_accuracy']['mean'] + 1e-6,
           metrics['label_accuracy']['mean'],
         )
-      self.assertEqual(row['setting']['extra']['labelled'], 40)
-      held = [
-        row['setting']['extra'][k] for k in ('parties', 'share', 'shared')
-      ]
-      self.assertEqual(held, [2, 0.5, 0])
+      self.assertTrue(row['setting']['trained'])
+      extra = row['setting']['extra']
+      self.assertEqual(extra['labelled'], 40)
+      self.assertEqual(
+        [extra[k] for k in ('parties', 'share', 'shared')], [2, 0.5, 0]
+      )
     # Who shares a training shares its model; the active attack has its own.
     main = lambda attack: mean(attack, 'main_accuracy')
     self.assertEqual(main(passive), main(untrained))
-    active = next(r for r in rows if r['attack']['name'] == 'completion.active')
+    self.assertNotEqual(main('completion.active'), main(passive))
+    (active,) = (
+      row for row in rows if row['attack']['name'] == 'completion.active'
+    )
+    self.assertEqual(active['gain']['over'], passive)
     self.assertEqual(active['gain']['verdict'], 'not told from 0')  # one seed
     gain = mean('completion.active') - mean(passive)
     self.assertAlmostEqual(active['gain']['mean'], gain, places=4)

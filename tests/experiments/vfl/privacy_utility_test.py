@@ -9,7 +9,7 @@ from configs import common
 from labelleak import experiments
 from labelleak.base import InputError
 from labelleak.defenses import accounting
-from labelleak.experiments.vfl import fitting, joint
+from labelleak.experiments.vfl.build import build
 
 
 def _config(**fields):
@@ -24,19 +24,21 @@ def _config(**fields):
   return config
 
 
-class TradeoffTest(parameterized.TestCase):
+def _batch(joint, number):
+  """The batch of one training step, from 1, in the order of seed 0."""
+  return jax.tree.map(lambda a: a[0], joint.epochs(np.array([number]), 0))
+
+
+class PrivacyUtilityTest(parameterized.TestCase):
   @parameterized.parameters(True, False)
   def test_together_is_one_by_one(self, shuffle):
-    config = _config(train__shuffle=shuffle)
-    source = joint.source(config)
-    model = joint.build(config, source)
-    stops = (0, 2, 5)
-    first, _, last = fitting.fit_all(config, model, source, (3, 4), stops)
+    joint = build(_config(train__shuffle=shuffle))
+    first, _, last = joint.fit_all((3, 4), (0, 2, 5))
     for i, seed in enumerate((3, 4)):
-      alone = fitting.start(config, model, source, seed)
+      alone = joint.init(seed)
       ours = jax.tree.map(lambda a, i=i: a[i], first)
       chex.assert_trees_all_equal(ours, alone)
-      alone = fitting.fit(config, model, source, seed)
+      alone = joint.fit(seed)
       ours = jax.tree.map(lambda a, i=i: a[i], last)
       chex.assert_trees_all_close(
         ours.variables, alone.variables, atol=1e-5, rtol=1e-4
@@ -57,25 +59,28 @@ class TradeoffTest(parameterized.TestCase):
     self.assertLess(noisy['label_accuracy']['mean'], 0.3)
     self.assertGreater(noisy['main_accuracy']['mean'], 0.2)
     self.assertEqual([row['trials'] for row in rows], [3] * 4)
-    self.assertEqual(rows[2]['defense'], 'gaussian')
-    self.assertNotIn('observed', rows[2]['setting'])
+    defenses = [row['setting']['defense'] for row in rows]
+    noise = dict(name='gaussian', stddev=1.0)
+    self.assertEqual(defenses, [[], [], [noise], [noise]])
+    for row in rows:  # at the first step of a training
+      self.assertFalse(row['setting']['trained'])
+      self.assertEqual(row['setting']['extra']['step'], 0)
+      self.assertNotIn('observed', row['setting']['extra'])
 
   def test_steps_are_averaged(self):
     config = _config(train__shuffle=False, observed__steps=4, trials=1)
-    source = joint.source(config)
-    model = joint.build(config, source)
     row = experiments.run(config)[1]
-    self.assertEqual(row['attack'], 'scores.random')
+    self.assertEqual(row['attack'], dict(name='scores.random'))
+    observed = row['setting']['extra']['observed']
+    self.assertEqual(observed, dict(steps=4, epochs=1))
     self.assertLess(row['metrics']['label_accuracy']['mean'], 0.2)
     config.attacks = (dict(name='scores.direct', rule='complement'),)
     config.optimizer.lr = 1.0  # labels move far between steps
     scores = []
-    state = fitting.start(config, model, source, 0)
+    joint = build(config)
+    state, step = joint.init(0), jax.jit(joint.protocol.step)
     for number in range(1, 5):
-      model = joint.build(config, source)
-      batch = fitting.epochs(config, model, source, np.array([number]), 0)
-      batch = jax.tree.map(lambda a: a[0], batch)
-      state, (views, _) = jax.jit(model.protocol.step)(state, batch)
+      state, (views, _) = step(state, batch := _batch(joint, number))
       hits = np.argmax(views[0].cut_grads, -1) == batch.y.argmax(-1)
       scores.append(hits.mean())
     row = experiments.run(config)[0]
@@ -100,24 +105,21 @@ class TradeoffTest(parameterized.TestCase):
     self.assertGreater(accuracy[1], 0.65)
 
   def test_codes_penalties_and_bottlenecks_are_defenses(self):
+    defense = (
+      dict(name='penalties.distance_correlation', weight=0.1),
+      dict(name='permutation', seed=3),
+      dict(name='mid', weight=0.01),
+    )
     config = _config(
-      trials=1,
-      defense=(
-        dict(name='penalties.distance_correlation', weight=0.1),
-        dict(name='permutation', seed=3),
-        dict(name='mid', weight=0.01),
-      ),
-      top_optimizer=dict(name='adam', lr=1e-4),
+      trials=1, defense=defense, top_optimizer=dict(name='adam', lr=1e-4)
     )
     row = experiments.run(config)[0]
-    self.assertEqual(
-      row['setting']['defense'],
-      [
-        dict(name='distance_correlation', weight=0.1),
-        dict(name='permutation', seed=3),
-        dict(name='mid', weight=0.01),
-      ],
-    )
+    first = dict(name='distance_correlation', weight=0.1)  # as rows spell it
+    self.assertEqual(row['setting']['defense'], [first, *defense[1:]])
+    state = build(config).init(0)
+    self.assertNotEmpty(state.top)  # the bottleneck is trained
+    bare = build(_config(trials=1)).init(0)
+    self.assertEmpty(bare.top)
 
   def test_epsilon_stands_beside_sigma(self):
     noise = dict(name='gaussian', stddev=0.1)
@@ -126,8 +128,7 @@ class TradeoffTest(parameterized.TestCase):
     found = []
     for defense, steps in ((clipped, each), (clipped, each + 1), ((noise,), 1)):
       config = _config(train__steps=steps, defense=defense)
-      source = joint.source(config)
-      found.append(joint.facts(config, source, 64)['setting'].get('epsilon'))
+      found.append(build(config).setting.extra.get('epsilon'))
     one, two = (
       accounting.epsilon(0.1, 0.05, steps=epochs, delta=1e-5)
       for epochs in (1, 2)
@@ -145,7 +146,7 @@ class TradeoffTest(parameterized.TestCase):
     (dict(observed__epochs=2, train__steps=30), 'train.shuffle=False'),
     (dict(defense=(dict(alpha=0.1),)), 'has no name'),
     (dict(defense=(dict(name='smoothing', alpha=2.0),)), 'alpha=2.0'),
-    (dict(defense=(dict(name='dcor'),)), 'defenses has no'),
+    (dict(defense=(dict(name='dcor'),)), "defenses has no 'dcor'"),
     (
       dict(defense=(dict(name='gaussian', stddev=1.0, at='step'),)),
       "takes no 'at'",
@@ -154,7 +155,7 @@ class TradeoffTest(parameterized.TestCase):
       dict(
         defense=(dict(name='mid', weight=1.0),), top=dict(name='mlp.linear')
       ),
-      'cannot have two',
+      'one model cannot have two',
     ),
     (dict(top_optimizer=dict(lr=1.0), top=dict(name='mlp.linear')), 'name'),
   )
@@ -171,31 +172,21 @@ class StateTest(absltest.TestCase):
       config = _config(
         defense=(dict(name='optax.scale', step_size=0.0),), defend_active=own
       )
-      source = joint.source(config)
-      model = joint.build(config, source)
-      state = fitting.start(config, model, source, 0)
-      batch = fitting.epochs(config, model, source, np.array([1]), 0)
-      batch = jax.tree.map(lambda a: a[0], batch)
-      _, (views, _) = model.protocol.step(state, batch)
+      joint = build(config)
+      _, (views, _) = joint.protocol.step(joint.init(0), _batch(joint, 1))
       self.assertEqual(float(np.abs(views[0].cut_grads).max()), 0)
       cuts.append(float(np.abs(views[1].cut_grads).max()))
     self.assertGreater(cuts[0], 0)
     self.assertEqual(cuts[1], 0)
 
   def test_a_defenses_state_starts_anew_with_every_trial(self):
-    config = _config(defense=(dict(name='optax.trace', decay=0.9),))
-    source = joint.source(config)
-    model = joint.build(config, source)
-    first, second = (fitting.start(config, model, source, s) for s in (0, 0))
-    batch = jax.tree.map(
-      lambda a: a[0], fitting.epochs(config, model, source, np.array([1]), 0)
-    )
-    used, (views, _) = model.protocol.step(first, batch)
-    _, (again, _) = model.protocol.step(second, batch)
+    joint = build(_config(defense=(dict(name='optax.trace', decay=0.9),)))
+    first, second = joint.init(0), joint.init(0)
+    batch, step = _batch(joint, 1), joint.protocol.step
+    used, (views, _) = step(first, batch)
+    _, (again, _) = step(second, batch)
     chex.assert_trees_all_equal(views, again)
-    _, (later, _) = model.protocol.step(
-      first._replace(link_states=used.link_states), batch
-    )
+    _, (later, _) = step(first._replace(link_states=used.link_states), batch)
     difference = np.abs(later[0].cut_grads - views[0].cut_grads).max()
     self.assertGreater(float(difference), 0)  # the state does act
 

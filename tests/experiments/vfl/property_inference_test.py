@@ -7,7 +7,8 @@ import numpy as np
 from configs import appendix_e
 from labelleak import experiments
 from labelleak.base import InputError
-from labelleak.experiments.vfl import joint, property_inference
+from labelleak.experiments.vfl import property_inference
+from labelleak.experiments.vfl.build import build
 
 
 def _learned(x, extra, z, rows, epochs=60):
@@ -47,8 +48,8 @@ class LearnTest(parameterized.TestCase):
 class PropertyTest(parameterized.TestCase):
   def test_half_of_the_rows_exceed_the_median(self):
     config = appendix_e.get_config()
-    source = joint.source(config)
-    z = property_inference._property(config, source)
+    source, exploit = build(config).source, config.exploit
+    z = property_inference._property(source, exploit.column, exploit.per_class)
     self.assertAlmostEqual(z.mean(), 0.5, delta=1 / len(z))
     area = source.take(np.arange(len(z)))[:, 3]
     self.assertGreater(area[z == 1].min(), area[z == 0].max())

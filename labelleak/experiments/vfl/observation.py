@@ -48,7 +48,7 @@ def observer(
       f'batch_size={joint.draws.batch_size} must be that of the training,'
       f' {joint.training.batch_size}, whose steps are watched; change it.'
     )
-  attackers = grants.load(
+  attackers = grants.load_attacks(
     [inference],
     known,
     fields=batch_inference.GRANTS,
@@ -66,7 +66,7 @@ def observer(
   return jax.jit(observe)
 
 
-def labels(
+def infer_labels(
   joint: Joint, observe: Observer, rows: np.ndarray, seed: int
 ) -> np.ndarray:
   """Returns classes [N] of `rows`, as an epoch of another training shows them.
