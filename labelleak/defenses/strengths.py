@@ -33,8 +33,8 @@ def view_strengths(
   update of S steps counts 1 / sqrt(S), averaging Q queries takes 1 / sqrt(Q),
   and several noises of one kind add in quadrature.
 
-  >>> view_strengths((), (Strength('gaussian', 0.6),), steps=9)
-  (Strength(kind='gaussian', value=0.2),)
+  >>> view_strengths((), (Strength('gaussian', 0.5),), steps=4)
+  (Strength(kind='gaussian', value=0.25),)
 
   Args:
     step: of what acts on the gradient of every local step; None: unknown.
