@@ -147,7 +147,7 @@ class ResumeTest(parameterized.TestCase):
     config = samples.horizontal(sweep=(('batch_size', (20, 30)),))
     workdir = self.create_tempdir().full_path
     rows = experiments.run(config, workdir)
-    with mock.patch.object(runs, 'append') as append:
+    with mock.patch.object(runs, 'append_point') as append:
       again = experiments.run(config, workdir)
     append.assert_not_called()
     self.assertEqual(rows, again)
