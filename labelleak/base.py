@@ -29,6 +29,7 @@ from typing import (
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 Memory = Any  # a pytree, whatever an attack keeps; None before the first view
@@ -172,8 +173,10 @@ class Reconstruction(NamedTuple):
   objective: chex.Array
 
 
-# (key, memory, known) -> counts [K] | scores [B, K] | Reconstruction
-Infer = Callable[[chex.PRNGKey, Memory, Known], Any]
+# Counts [K], scores [B, K] or images
+Answer = chex.Array | Reconstruction
+# (key, memory, known) -> answer
+Infer = Callable[[chex.PRNGKey, Memory, Known], Answer]
 # (memory, view) -> memory
 Observe = Callable[[Memory, View], Memory]
 # known -> memory before the first view
@@ -283,10 +286,12 @@ class Tampering(NamedTuple):
 
 @runtime_checkable
 class _Checks(Protocol):
-  """A memory that knows what fits it."""
+  """A memory that knows what fits it: a view."""
 
-  def check(self, known: Known) -> None:
-    """Raises an InputError where the memory does not fit what is granted."""
+  def check(
+    self, name: str, known: Known
+  ) -> tuple[Memory, Optional[chex.Array]]:
+    """Returns what to read and whether it is finite; refuses other views."""
 
 
 def attack(
@@ -297,9 +302,12 @@ def attack(
   observe: Observe = keep_last,
   init: InitMemory = no_memory,
 ) -> Attack:
-  """Returns an attack that refuses to infer without what it needs.
+  """Returns an attack that refuses what it cannot infer from.
 
-  A memory that can `check` what is granted, as an `hfl.View` can, does.
+  That is a grant that it lacks, a view of other shapes than `Known` says, and a
+  view with entries that are not finite. The last is known to an array alone, so
+  that under a trace the answer says it: counts of -1, scores of NaN. It also
+  refuses to answer in another form than the threat model asks for.
 
   Args:
     infer: (key, memory, known) -> counts [K], scores [B, K] or a
@@ -312,9 +320,12 @@ def attack(
 
   def infer_checked(key, memory, known):
     check_needs(name, needs, list_grants(known))
+    finite = None
     if isinstance(memory, _Checks):
-      memory.check(known)
-    return infer(key, memory, known)
+      memory, finite = memory.check(name, known)
+    answer = infer(key, memory, known)
+    known.check_answer(name, answer)
+    return answer if finite is None else blank(answer, finite)
 
   return Attack(infer_checked, observe, init, tuple(needs))
 
@@ -373,6 +384,24 @@ def check_needs(
       raise InputError(
         f'{name} needs {field!r}, which is not granted; add it to known.'
       )
+
+
+def blank(answer: Any, finite: chex.Array) -> Any:
+  """Returns an answer, -1 and NaN all over where its view was not finite."""
+
+  def mask(leaf):
+    floats = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jnp.where(finite, leaf, jnp.array(jnp.nan if floats else -1))
+
+  return jax.tree.map(mask, answer)
+
+
+def named_leaves(tree: chex.ArrayTree) -> dict[str, chex.Array]:
+  """Returns the leaves of a pytree by their paths, joined by '/'."""
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  # Variables of Flax's nnx are nodes around their value.
+  return {name(path).removesuffix('/value'): leaf for path, leaf in leaves}
 
 
 Function = TypeVar('Function')

@@ -18,8 +18,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import he
-from labelleak.base import Apply, Batch, InputError, Labelled, Model
+from labelleak import base, contract, he, validate
+from labelleak.base import (
+  Apply,
+  Batch,
+  InputError,
+  Labelled,
+  Model,
+  Reconstruction,
+)
 
 # (key, variables, batch) -> update, like variables['params']
 Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
@@ -42,15 +49,37 @@ class View(NamedTuple):
   grads: chex.ArrayTree
   variables: Optional[chex.ArrayTree] = None
 
-  def check(self, known: 'Known') -> None:
-    """Raises an InputError where the classifier is not of K classes."""
-    _, bias = _linear_leaves(_named_leaves(self.grads))
-    if bias is not None and bias.shape != (known.num_classes,):
-      raise InputError(
-        f'a bias gradient of shape {tuple(bias.shape)} with'
-        f' num_classes={known.num_classes}: an attack sees one round, a bias'
-        ' [K]; set num_classes, or vmap over rounds.'
-      )
+  def check(
+    self, name: str, known: 'Known'
+  ) -> tuple['View', Optional[chex.Array]]:
+    """Returns the view in float32, and [] whether it is finite.
+
+    None stands for yes: where there are values, others are refused by name. A
+    trace looks at the classifier alone, so as not to ask for more gradients
+    than an attack does.
+
+    Args:
+      name: of the attack.
+      known: what it is granted.
+
+    Raises:
+      InputError: a classifier that is not of K classes, gradients of another
+        model than `variables`, entries that are not finite.
+    """
+    leaves = base.named_leaves(self.grads)
+    kernel, bias = _linear_leaves(leaves)
+    head = kernel if bias is None else bias
+    contract.check_axes(name, 'grads: bias', bias, (known.num_classes,))
+    if kernel is not None:
+      shape = jnp.shape(kernel)[0], known.num_classes
+      contract.check_axes(name, 'grads: kernel', kernel, shape)
+    if self.variables and 'params' in self.variables:
+      contract.check_like(name, 'grads', self.grads, self.variables['params'])
+    view = self._replace(grads=contract.widen(self.grads))
+    if contract.is_traced(self):
+      return view, contract.all_finite(self.grads if head is None else head)
+    contract.check_finite(name, self._asdict())
+    return view, None
 
 
 @functools.partial(
@@ -96,6 +125,15 @@ class Known:
   labelled: Optional[Labelled] = None
   unlabelled: Optional[chex.Array] = None
   labels: Optional[chex.Array] = None
+
+  def check_answer(
+    self, name: str, answer: chex.Array | Reconstruction
+  ) -> None:
+    """Refuses an answer that is neither counts [K] nor a `Reconstruction`."""
+    shapes = [(self.num_classes,)]
+    if isinstance(answer, Reconstruction):
+      shapes = [(self.num_examples,)]
+    contract.check_shape(name, answer, shapes, 'counts')
 
   @property
   def num_examples(self) -> int:
@@ -189,8 +227,7 @@ def fedavg(
     steps: S.
     step_defense: acts on each step's mini-batch gradient, before the step.
   """
-  if lr <= 0:
-    raise InputError(f'lr={lr} must be positive; the update is divided by it.')
+  validate.within('lr', lr, '(0, inf)', 'the update is divided by it')
   defense = optax.with_extra_args_support(step_defense or optax.identity())
 
   def client(key, variables, batch):
@@ -331,7 +368,7 @@ def head(
   Raises:
     InputError: the tree has no classifier there, or not one of a linear layer.
   """
-  leaves = _named_leaves(tree)
+  leaves = base.named_leaves(tree)
   kernel, bias = _linear_leaves(leaves, path)
   if kernel is None and bias is None and path is None:
     names = sorted({name.split('/')[0] for name in leaves})
@@ -351,14 +388,6 @@ def head(
       ' classifier is [H, K] with [K]; transpose it, or set path=.'
     )
   return kernel, bias
-
-
-def _named_leaves(tree):
-  """Returns the leaves of a pytree by their paths, joined by '/'."""
-  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  # Variables of Flax's nnx are nodes around their value.
-  return {name(path).removesuffix('/value'): leaf for path, leaf in leaves}
 
 
 def _linear_leaves(leaves, path=None):

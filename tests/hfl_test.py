@@ -459,16 +459,6 @@ class ObserveTest(parameterized.TestCase):
     with self.assertRaisesRegex(base.InputError, message):
       hfl.observe(KEY, self.clients['fedsgd'], _variables(), batch)
 
-  def test_attacks_refuse_another_number_of_classes(self):
-    attack = base.attack(lambda key, view, known: 0, name='zero')
-    view = _observe(self.clients['fedsgd'], _stack(self.batches[0]))
-    self.assertEqual(attack.infer(KEY, view, hfl.Known(7, 8)), 0)
-    with self.assertRaisesRegex(base.InputError, 'num_classes=9: an attack'):
-      attack.infer(KEY, view, hfl.Known(9, 8))
-    stacked = _stack(view, view)
-    with self.assertRaisesRegex(base.InputError, r'\(2, 7\).*vmap'):
-      attack.infer(KEY, stacked, hfl.Known(7, 8))
-
 
 class HeadTest(parameterized.TestCase):
   def test_finds_the_classifier_or_takes_bare_leaves(self):

@@ -7,6 +7,7 @@ from typing import NamedTuple, Optional
 import chex
 import jax
 
+from labelleak import contract
 from labelleak.base import Bottom, Labelled, Party, Pool
 
 
@@ -31,6 +32,36 @@ class View(NamedTuple):
   param_grads: chex.ArrayTree
   cut_grads: Optional[chex.Array]
   index: Optional[chex.Array] = None
+
+  def check(
+    self, name: str, known: 'Known'
+  ) -> tuple['View', Optional[chex.Array]]:
+    """Returns the view in float32, and [] whether it is finite; None is yes.
+
+    Args:
+      name: of the attack.
+      known: what it is granted.
+
+    Raises:
+      InputError: another number of rows than B, gradients of another shape than
+        what they are of, entries that are not finite (where there are values).
+    """
+    for field in ('x', 'h', 'cut_grads', 'index'):
+      shape = (known.batch_size, -1)
+      contract.check_axes(name, field, getattr(self, field), shape)
+    if self.cut_grads is not None and self.h is not None:
+      contract.check_axes(name, 'cut_grads', self.cut_grads, self.h.shape)
+    if self.variables and 'params' in self.variables:
+      params = self.variables['params']
+      contract.check_like(name, 'param_grads', self.param_grads, params)
+    seen = dict(
+      h=self.h, cut_grads=self.cut_grads, param_grads=self.param_grads
+    )
+    view = self._replace(**contract.widen(seen))
+    if contract.is_traced(seen):
+      return view, contract.all_finite(seen)
+    contract.check_finite(name, seen)
+    return view, None
 
 
 @functools.partial(
@@ -67,3 +98,10 @@ class Known:
   pool: Optional[Pool] = None
   num_rows: Optional[int] = None
   labels: Optional[chex.Array] = None
+
+  def check_answer(self, name: str, answer: chex.Array) -> None:
+    """Refuses an answer that is not scores, [B, K] or of all rows [N, K]."""
+    shapes = [(self.batch_size, self.num_classes)]
+    if self.num_rows is not None:
+      shapes.append((self.num_rows, self.num_classes))
+    contract.check_shape(name, answer, shapes, 'scores')

@@ -114,7 +114,6 @@ def _read_head(view, known, x, beta) -> Reading:
   kernel, _ = hfl.head(view.grads)
   if not (noise and clip) or kernel is None or known.clients > 1:
     return Reading(beta)
-  kernel = evidence.finite(kernel)
   mean = head_input.mean_input(view, known, x)
   h = head_input.rescale(beta, kernel, mean)
   louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)

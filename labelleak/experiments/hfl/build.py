@@ -13,7 +13,17 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from labelleak import base, data, defenses, hfl, models, registry, spec, train
+from labelleak import (
+  base,
+  data,
+  defenses,
+  hfl,
+  models,
+  registry,
+  spec,
+  train,
+  validate,
+)
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
@@ -178,6 +188,7 @@ def build(config: ConfigDict) -> Round:
   for field in ('clients', 'queries', 'rounds', 'per_device'):
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
+  validate.within('lr', config.lr, '(0, inf)', 'a step must move the model')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())

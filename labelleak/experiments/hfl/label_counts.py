@@ -11,7 +11,7 @@ import numpy as np
 
 from labelleak import hfl, metrics, sweep
 from labelleak.base import Batch
-from labelleak.experiments import Measure, grants
+from labelleak.experiments import Measure, answers, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.hfl.build import GRANTS, Round, build
 from labelleak.experiments.result import Result
@@ -94,7 +94,7 @@ def prepare(
 
   def run(progress):
     variables, setting = setup.fit()
-    values = sweep.run_trials(
+    finite, values = sweep.run_trials(
       trial,
       key,
       trials,
@@ -104,6 +104,7 @@ def prepare(
       finished=progress.finished,
       callback=progress,
     )
+    answers.check(attackers, finite, [value.pop('sound') for value in values])
     learned = setup.main_task.accuracy()
     return [
       Result(
@@ -120,7 +121,7 @@ def prepare(
 
 
 def _trial(setup, attackers, scoring):
-  """Returns (key, batches [C, B, ...], shared) -> what each attack scored."""
+  """Returns (key, batches [C, B, ...], shared) -> all was finite, scores."""
 
   def trial(key, batches, shared):
     variables, labelled, arrays = shared
@@ -139,30 +140,34 @@ def _trial(setup, attackers, scoring):
       )
       for attacker in attackers
     ]
-    pairs = [(attacker.attack, own) for attacker, own in zip(attackers, known)]
-    observe = _observer(setup, [attack for attack, _ in pairs], batches)
-    carry = variables, [attack.init(own) for attack, own in pairs]
+    observe = _observer(setup, attackers, batches, known)
+    memories = [a.attack.init(own) for a, own in zip(attackers, known)]
     # A first round by itself: only then has every memory its lasting form.
-    carry, _ = observe(carry, view_key)
+    carry, finite = observe((variables, memories), view_key)
     if setup.rounds > 1:
       keys = jax.random.split(view_key, setup.rounds - 1)
-      carry, _ = jax.lax.scan(observe, carry, keys)
-    return [
-      scoring.score(attack.infer(attack_key, memory, own), batches, own, arrays)
-      for (attack, own), memory in zip(pairs, carry[1])
-    ]
+      carry, others = jax.lax.scan(observe, carry, keys)
+      finite &= others.all()
+    scores = []
+    for attacker, memory, own in zip(attackers, carry[1], known):
+      answer = answers.infer(attacker, attack_key, memory, own)
+      score = scoring.score(answer, batches, own, arrays)
+      sound = answers.is_sound(answer, own.num_examples)
+      scores.append(score | dict(sound=sound))
+    return finite, scores
 
   return trial
 
 
-def _observer(setup, attacks, batches):
-  """Returns ((variables, memories), key) -> both after a round, and nothing."""
+def _observer(setup, attackers, batches, known):
+  """Returns a round, ((variables, memories), key) -> (both, it was finite)."""
 
   def observe(carry, key):
     variables, memories = carry
     view = setup.observe(key, variables, batches)
-    memories = [a.observe(m, view) for a, m in zip(attacks, memories)]
-    return (setup.advance(variables, view), memories), None
+    _, finite = view.check('view', known[0])
+    memories = [a.attack.observe(m, view) for a, m in zip(attackers, memories)]
+    return (setup.advance(variables, view), memories), finite
 
   return observe
 

@@ -1,6 +1,7 @@
 """Vertical FL: the labels of all rows, from a trained bottom and few labels."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
 import functools
 from typing import NamedTuple, Optional
 
@@ -216,8 +217,12 @@ def complete(
   known = _grant(setup, attacker, trial)
   score = functools.partial(_score, setup, joint_of(setup, attacker), trial)
   if isinstance(attacker.attack, Attack):  # it guesses
-    predict = lambda x: attacker.attack.infer(key, view._replace(x=x), known)
-    return score(predict), predict
+
+    def guess(x):
+      rows = dataclasses.replace(known, batch_size=len(x))
+      return attacker.attack.infer(key, view._replace(x=x), rows)
+
+    return score(guess), guess
   history = []
   keep = lambda epoch, predict: history.append(score(predict, quick=True))
   predict = attacker.attack.fit(key, view, known, keep)

@@ -57,7 +57,7 @@ def observer(
   score = batch_inference.scorer(joint, attackers, per_class=per_class)
 
   def observe(key, state, batch):
-    (scores,) = score(key, batch, state)
+    (scores,), _ = score(key, batch, state)
     return joint.protocol.step(state, batch)[0], scores.argmax(-1)
 
   key, batch = sweep.key(0, 'trace'), _batch(joint, 1, 0)
