@@ -270,7 +270,7 @@ class ClientTest(parameterized.TestCase):
     self.assertLess(abs(std / (0.2 * np.sqrt(10)) - 1), 0.025)
 
   def test_a_learning_rate_that_cannot_divide_is_refused(self):
-    with self.assertRaisesRegex(base.InputError, 'lr=0.0 must be positive'):
+    with self.assertRaisesRegex(base.InputError, 'lr=0.0 must be in'):
       hfl.fedavg(LOSS, lr=0.0, steps=10)
 
 
