@@ -10,7 +10,7 @@ from concurrent import futures
 import copy
 import itertools
 import os
-from typing import Optional
+from typing import Any, Optional
 import zlib
 
 import chex
@@ -55,6 +55,81 @@ def grid(config: ConfigDict) -> Iterator[tuple[dict, ConfigDict]]:
       raise InputError(f'config.sweep holds the point {point} twice; drop one.')
     seen.append(point)
     yield point, full
+
+
+def override(config: ConfigDict, fields: Mapping[str, Any]) -> list[str]:
+  """Rewrites `config.sweep` so that fields set by hand win over its axes.
+
+  >>> config = ConfigDict(dict(lr=9.0, sweep=(('lr', (0.1, 0.2)),)))
+  >>> override(config, {'lr': 9.0})
+  ['lr=9.0 wins over the sweep: lr is not swept.']
+  >>> config.sweep
+  ()
+
+  An axis of the field itself, or of a part of it, goes; where the field is a
+  part of what is swept, it is set in each value. Points that become equal are
+  one.
+
+  Args:
+    config: as it was parsed, with the fields set.
+    fields: path -> value.
+
+  Returns:
+    what to say of each field that an axis meant otherwise, a line each.
+
+  Raises:
+    InputError: a swept value has no such part, or one of another type; the
+      sweep was set by hand as well.
+  """
+  lines = []
+  for path, value in fields.items():
+    axes = []
+    for axis in map(_fields, config.get('sweep', ())):
+      parts = [_override(part, path, value) for part in axis]
+      if parts == axis:
+        axes.append(axis)
+        continue
+      paths = itertools.chain(*axis)
+      swept = next(p for p in paths if _overlap(p, path))
+      if 'sweep' in fields:
+        raise InputError(
+          f'{path}={value!r} and a sweep over {swept} are both set by hand;'
+          ' drop one.'
+        )
+      kept = any(swept in part for part in parts)
+      effect = f'each {swept} has it' if kept else f'{swept} is not swept'
+      lines.append(f'{path}={value!r} wins over the sweep: {effect}.')
+      parts = [p for i, p in enumerate(parts) if p and p not in parts[:i]]
+      axes += [parts] if parts else []
+    config.sweep = tuple(map(tuple, axes))
+  return lines
+
+
+def _override(part, path, value):
+  """Returns path -> value of one point of an axis, with a field set by hand."""
+  out = {}
+  for swept, old in part.items():
+    shared = _overlap(swept, path)
+    if not shared:
+      out[swept] = old
+    elif shared < 0:  # a part of what is swept
+      whole = ConfigDict({'value': copy.deepcopy(old)})
+      try:
+        config_path.set_value(f'value{path[len(swept) :]}', whole, value)
+      except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
+        raise InputError(
+          f'{path}={value!r} cannot be set by hand: the sweep over {swept} has'
+          f' {spec.plain(old)!r}; set {swept} as a whole.'
+        ) from e
+      out[swept] = whole.to_dict()['value']
+  return out
+
+
+def _overlap(swept, path):
+  """Returns 0 for paths apart, 1 where `path` holds `swept`, else -1."""
+  a, b = map(config_path.split, (swept, path))
+  num = min(len(a), len(b))
+  return (a[:num] == b[:num]) * (1 if len(b) == num else -1)
 
 
 def key(seed: int, role: str) -> chex.PRNGKey:
@@ -196,14 +271,10 @@ def _round_up(num, step):
   return max(-(-num // step), 1) * step
 
 
-def _axis(entry, config):
-  """One sweep entry as a list of tuples of (path, value) that move together."""
+def _fields(entry):
+  """Returns a sweep entry as a list of path -> value that move together."""
   if entry and all(isinstance(part, Mapping) for part in entry):
-    paths = list(dict.fromkeys(itertools.chain(*entry)))
-    return [
-      tuple((p, part[p] if p in part else _get(config, p)) for p in paths)
-      for part in entry
-    ]
+    return [dict(part) for part in entry]
   try:
     path, values = entry
     values = list(values)
@@ -213,14 +284,24 @@ def _axis(entry, config):
       " ('batch_size', (64, 128)), or dicts {path: value}."
     ) from None
   if isinstance(path, str):
-    return [((path, value),) for value in values]
+    return [{path: value} for value in values]
   for value in values:
     if not isinstance(value, tuple | list) or len(value) != len(path):
       raise InputError(
         f'sweep value {value!r} must have one part for each of the paths'
         f' {tuple(path)}.'
       )
-  return [tuple(zip(path, value)) for value in values]
+  return [dict(zip(path, value)) for value in values]
+
+
+def _axis(entry, config):
+  """Returns a sweep entry with all fields in each part; see `grid`."""
+  parts = _fields(entry)
+  paths = list(dict.fromkeys(itertools.chain(*parts)))
+  return [
+    tuple((p, part[p] if p in part else _get(config, p)) for p in paths)
+    for part in parts
+  ]
 
 
 def _get(config, path):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Optional, Protocol
 from absl import flags
 import chex
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 import numpy as np
 import tqdm
 
@@ -86,8 +86,12 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   return rows
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
-  """The config that a command line names; what is wrong with it, in one line.
+def parse(
+  values: flags.FlagValues, argv: Sequence[str]
+) -> tuple[ConfigDict, list[str]]:
+  """Returns the config that a command line names, and what to say of it.
+
+  A field that the command line sets wins over the config's own sweep of it.
 
   Raises:
     InputError: an unknown flag or config field, a value of another type, or a
@@ -112,7 +116,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
       f'{rest[0]!r} is no flag; write --config=FILE.py, --config.field=value or'
       ' --workdir=DIR.'
     )
-  return config
+  fields = config_flags.get_override_values(values['config'])
+  return config, sweep.override(config, fields)
 
 
 def _prepare(config):
