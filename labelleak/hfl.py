@@ -107,8 +107,8 @@ class Known:
     steps: S.
     clients: C.
     lr: local learning rate behind an update.
-    defense: as far as the attacker knows it: pairs of a transform's name and
-      its strength, such as (('clip', 0.1), ('gaussian', 0.01)).
+    defense: exactly what is done, pairs of a transform's name and its
+      strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is nothing.
     model: the forward pass behind `View.variables`.
     labelled: examples of the attacker's own, with labels.
     unlabelled: [M, ...] examples of its own without; `labelled` goes before.
@@ -126,6 +126,18 @@ class Known:
   unlabelled: Optional[chex.Array] = None
   labels: Optional[chex.Array] = None
 
+  def __post_init__(self):
+    """Refuses sizes and strengths that mean nothing, before they are used."""
+    validate.whole('Known: num_classes', self.num_classes, 2)
+    for field in ('batch_size', 'steps', 'clients'):
+      validate.whole(f'Known: {field}', getattr(self, field), 1)
+    if self.lr is not None:
+      validate.within('Known: lr', self.lr, '(0, inf)')
+    if self.defense is None:
+      return
+    for pair in _pairs(self.defense):
+      validate.at_least(f'Known: defense {pair[0]}', pair[1], 0.0)
+
   def check_answer(
     self, name: str, answer: chex.Array | Reconstruction
   ) -> None:
@@ -139,6 +151,22 @@ class Known:
   def num_examples(self) -> int:
     """Examples behind one round's update: C * B."""
     return self.clients * self.batch_size
+
+
+def _pairs(defense):
+  """Returns pairs of kind and strength; refuses what is none."""
+  try:
+    pairs = [(kind, value) for kind, value in tuple(defense)]
+    hash(defense)
+  except (TypeError, ValueError):
+    pairs = [(None, None)]
+  if not all(isinstance(kind, str) for kind, _ in pairs):
+    raise InputError(
+      f'Known: defense={defense!r} must be a tuple of pairs of name and'
+      " strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is none at"
+      ' all, None an unknown one.'
+    )
+  return pairs
 
 
 def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:

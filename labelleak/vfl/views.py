@@ -7,7 +7,7 @@ from typing import NamedTuple, Optional
 import chex
 import jax
 
-from labelleak import contract
+from labelleak import contract, validate
 from labelleak.base import Bottom, Labelled, Party, Pool
 
 
@@ -98,6 +98,11 @@ class Known:
   pool: Optional[Pool] = None
   num_rows: Optional[int] = None
   labels: Optional[chex.Array] = None
+
+  def __post_init__(self):
+    """Refuses sizes that mean nothing."""
+    validate.whole('Known: num_classes', self.num_classes, 2)
+    validate.whole('Known: batch_size', self.batch_size, 1)
 
   def check_answer(self, name: str, answer: chex.Array) -> None:
     """Refuses an answer that is not scores, [B, K] or of all rows [N, K]."""

@@ -40,8 +40,8 @@ def calibrated(
 
   It uses what is granted of `known.model` (else the softmax is taken as
   uniform), `labelled` or `unlabelled` examples (else it draws dummies; without
-  labels there is one softmax for all classes), `lr`, and `defense` (None:
-  unknown scale and noise; else exactly these transforms).
+  labels there is one softmax for all classes), `lr`, and `defense` (None, or
+  others than 'clip', 'gaussian', 'laplace': unknown scale and noise).
 
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
@@ -58,6 +58,7 @@ def calibrated(
     )
 
   def infer(key, view, known):
+    known = allocation.forget_unmodelled(known)
     beta = evidence.bias('counts.calibrated', view)
     if known.model is None:
       softmax = expectation.uniform(known.num_classes)
