@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import functools
-from typing import Any, Optional
+from typing import Optional
 
 from flax import linen as nn
 from ml_collections import ConfigDict
@@ -16,8 +16,6 @@ from labelleak.experiments.result import Setting
 from labelleak.experiments.vfl import optimizers
 from labelleak.experiments.vfl.joint import Draws, Joint, Training
 from labelleak.spec import Spec
-
-_DELTA = 1e-5  # of differential privacy
 
 
 def build(
@@ -110,7 +108,7 @@ def build(
       draw=config.draw,
       step=training.steps,
       aggregate=spec.plain(config.aggregate),
-      **_privacy(defense.strengths, training, len(source.y)),
+      **accounting.facts(defense.strengths, -(-training.steps // per_epoch)),
     ),
   )
   return Joint(
@@ -196,23 +194,3 @@ def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:
       ' classes; change them.'
     )
   return vfl.weighted_cross_entropy(weights)
-
-
-def _privacy(
-  strengths: Optional[Sequence[defenses.Strength]],
-  training: Training,
-  rows: int,
-) -> dict[str, Any]:
-  """Returns epsilon of a clipped and noised link over the training.
-
-  At delta `_DELTA`; each row's gradient is sent once an epoch. What else the
-  labels reach, the active party's own model, is not counted; see
-  `defenses.accounting`.
-  """
-  release = accounting.gaussian_release(strengths)
-  if not release or not training.steps:
-    return {}
-  epochs = -(-training.steps // training.steps_per_epoch(rows))
-  stddev, max_norm = release
-  spent = accounting.epsilon(stddev, max_norm, steps=epochs, delta=_DELTA)
-  return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}
