@@ -28,6 +28,7 @@ from typing import (
 )
 
 import chex
+from flax import struct
 import jax
 import optax
 
@@ -107,12 +108,11 @@ class Revealed(NamedTuple):
   message: Optional[chex.ArrayTree]  # what it could read; None when sealed
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('pixel_range',),
-  meta_fields=('apply', 'shape'),
-)
-@dataclasses.dataclass(frozen=True)
+# A field of a `struct.dataclass` that is no leaf of it.
+static = functools.partial(struct.field, pytree_node=False)
+
+
+@struct.dataclass
 class Model:
   """A grant: the model's forward pass.
 
@@ -123,8 +123,8 @@ class Model:
       or 2 x [1]; None of other examples.
   """
 
-  apply: Apply
-  shape: tuple[int, ...]
+  apply: Apply = static()
+  shape: tuple[int, ...] = static()
   pixel_range: Optional[tuple[chex.Array, chex.Array]] = None
 
 
@@ -140,12 +140,7 @@ class Labelled(NamedTuple):
   y: chex.Array
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=(),
-  meta_fields=('take', 'size'),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Pool:
   """A grant: the attacker's own rows without labels, on the host.
 
@@ -154,8 +149,8 @@ class Pool:
     size: how many rows there are.
   """
 
-  take: Take
-  size: int
+  take: Take = static()
+  size: int = static()
 
 
 class Reconstruction(NamedTuple):

@@ -8,18 +8,18 @@ as they are and only 'params' are updated.
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 import math
 from typing import NamedTuple, Optional
 
 import chex
+from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from labelleak import he
-from labelleak.base import Apply, Batch, InputError, Labelled, Model
+from labelleak.base import Apply, Batch, InputError, Labelled, Model, static
 
 # (key, variables, batch) -> update, like variables['params']
 Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
@@ -53,19 +53,7 @@ class View(NamedTuple):
       )
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('model', 'labelled', 'unlabelled', 'labels'),
-  meta_fields=(
-    'num_classes',
-    'batch_size',
-    'steps',
-    'clients',
-    'lr',
-    'defense',
-  ),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Known:
   """All that an attack on a round is granted beside its view.
 
@@ -86,12 +74,12 @@ class Known:
     labels: [C * B, K] of the round itself, for upper bounds alone: no attack.
   """
 
-  num_classes: int
-  batch_size: int
-  steps: int = 1
-  clients: int = 1
-  lr: Optional[float] = None
-  defense: Optional[tuple[tuple[str, float], ...]] = None
+  num_classes: int = static()
+  batch_size: int = static()
+  steps: int = static(default=1)
+  clients: int = static(default=1)
+  lr: Optional[float] = static(default=None)
+  defense: Optional[tuple[tuple[str, float], ...]] = static(default=None)
   model: Optional[Model] = None
   labelled: Optional[Labelled] = None
   unlabelled: Optional[chex.Array] = None
