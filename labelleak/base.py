@@ -24,7 +24,6 @@ from typing import (
   Optional,
   Protocol,
   TypeVar,
-  runtime_checkable,
 )
 
 import chex
@@ -206,13 +205,8 @@ class Attack(NamedTuple):
   needs: tuple[str, ...] = ()
 
 
-class Callback(Protocol):
-  """What a fit reports to after each epoch."""
-
-  def __call__(self, epoch: int, predict: Predict) -> None:
-    """Takes the number of the epoch, from 1, and what predicts after it."""
-
-
+# (epoch, from 1; what predicts after it) -> None
+Callback = Callable[[int, Predict], None]
 # (key, view, known, callback) -> predict
 Fit = Callable[[chex.PRNGKey, View, Known, Callback], Predict]
 # (known) -> None; raises what would make `fit` fail
@@ -276,14 +270,6 @@ class Tampering(NamedTuple):
   tamper: Optional[optax.GradientTransformation] = None
 
 
-@runtime_checkable
-class _Checks(Protocol):
-  """A memory that knows what fits it."""
-
-  def check(self, known: Known) -> None:
-    """Raises an InputError where the memory does not fit what is granted."""
-
-
 def attack(
   infer: Infer,
   *,
@@ -297,17 +283,13 @@ def attack(
   A memory that can `check` what is granted, as an `hfl.View` can, does.
 
   Args:
-    infer: (key, memory, known) -> counts [K], scores [B, K] or a
-      `Reconstruction`.
+    infer, needs, observe, init: the fields of `Attack`.
     name: as in a config, such as 'counts.llbg'.
-    needs: fields of `Known`.
-    observe: (memory, view) -> memory.
-    init: (known) -> memory.
   """
 
   def infer_checked(key, memory, known):
     check_needs(name, needs, list_grants(known))
-    if isinstance(memory, _Checks):
+    if hasattr(memory, 'check'):
       memory.check(known)
     return infer(key, memory, known)
 
@@ -325,12 +307,9 @@ def completion(
   """Returns a completion that refuses to fit without what it needs.
 
   Args:
-    fit: (key, view, known, callback) -> predict.
+    fit, needs, check, optimizer: the fields of `Completion`; `check` is called
+      where nothing is missing.
     name: as in a config, such as 'completion.passive'.
-    needs: fields of `Known`.
-    check: (known) -> None, called where nothing is missing; raises what else
-      would make `fit` fail.
-    optimizer: in the place of the party's own.
   """
 
   def fit_checked(key, view, known, callback):
