@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import he
+from labelleak import he, validate
 from labelleak.base import Apply, Batch, InputError, Labelled, Model, static
 
 # (key, variables, batch) -> update, like variables['params']
@@ -103,11 +103,8 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
   Raises:
     InputError: a step would be left without examples.
   """
-  if batch_size < 1 or steps < 1:
-    raise InputError(
-      f'batch_size={batch_size} and local_steps={steps}: both must be at'
-      ' least 1.'
-    )
+  validate.whole('batch_size', batch_size, 1)
+  validate.whole('local_steps', steps, 1)
   if batch_size < steps:
     return (1,) * steps
   size = math.ceil(batch_size / steps)

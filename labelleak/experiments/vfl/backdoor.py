@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import attacks, metrics, registry, spec, sweep, vfl
+from labelleak import attacks, metrics, registry, spec, sweep, validate, vfl
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import InputError
 from labelleak.data import batches as data_batches
@@ -188,10 +188,8 @@ def _draw(
   del attackers, inference
   source, training = world.joint.source, world.joint.training
   most = source.num_classes
-  if target is not None and not 0 <= target < most:
-    raise InputError(
-      f'poison.target={target} must be a class, 0..{most - 1}, or None.'
-    )
+  if target is not None:
+    validate.whole('poison.target', target, 0, most - 1, 'it is a class')
   bearers = None  # any row can bear the trigger
   if world.trigger.detect:
     bearers = triggers.bearers(source, world.trigger)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import data, defenses, models, registry, spec, vfl
+from labelleak import data, defenses, models, registry, spec, validate, vfl
 from labelleak.base import InputError, MakeOptimizer, Tampering
 from labelleak.defenses import accounting
 from labelleak.experiments import sources
@@ -49,7 +49,9 @@ def build(
       raise InputError(f'config.{field} lacks a name; add it.')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
-  num_classes = _num_classes(source, config.classes)
+  most = source.num_classes
+  num_classes = most if config.classes is None else config.classes
+  validate.whole('classes', num_classes, 2, most, f'those of {source.name}')
   tested = None
   # Untrained models draw classes anew for every trial.
   if config.train.steps or config.train.epochs:
@@ -60,7 +62,9 @@ def build(
   training = _training(config.train, config.to_json(), len(source.y))
   split = registry.load('data', shape=source.shape, **config.split.to_dict())
   num = len(split(np.zeros((1, *source.shape), np.float32)))
-  _check_attackers((config.attacker, *attackers), num)
+  for attacker in (config.attacker, *attackers):
+    remedy = 'it is a passive party, and the last one holds the labels'
+    validate.whole('attacker', attacker, 0, num - 2, remedy)
   aggregate = registry.load('he', **config.aggregate.to_dict())
   training.check(len(source.y), aggregate.sealed)
   specs = defenses.canonical(config.defense)
@@ -70,9 +74,7 @@ def build(
   width = config.cut_width or num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
   honest = vfl.party(bottom, make(config.optimizer))
-  other = honest
-  if optimizer:
-    other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
+  other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
   passive = functools.partial(vfl.link, defense.gradient, aggregate=aggregate)
   active = vfl.link(*([defense.gradient] if config.defend_active else []))
@@ -128,17 +130,6 @@ def build(
   )
 
 
-def _num_classes(source: data.Source, classes: Optional[int]) -> int:
-  """Returns K, all classes of the data or so many."""
-  most = source.num_classes
-  if classes is not None and not 2 <= classes <= most:
-    raise InputError(
-      f'classes={classes} must lie in 2..{most}, the number of {source.name};'
-      ' change it.'
-    )
-  return classes or most
-
-
 def _training(options: ConfigDict, identity: str, rows: int) -> Training:
   """Returns a training, its epochs as steps over `rows` rows."""
   if options.steps and options.epochs:
@@ -146,10 +137,7 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
       f'train.steps={options.steps} and train.epochs={options.epochs} both say'
       ' how long to train; set one of them to 0.'
     )
-  if options.batch_size < 1:
-    raise InputError(
-      f'train.batch_size={options.batch_size} must be at least 1; raise it.'
-    )
+  validate.whole('train.batch_size', options.batch_size, 1)
   per_epoch = -(-rows // options.batch_size)
   return Training(
     steps=options.steps or options.epochs * per_epoch,
@@ -158,16 +146,6 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
     workdir=options.workdir,
     identity=identity,
   )
-
-
-def _check_attackers(attackers: Sequence[int], num: int):
-  """Refuses an attacker who is no passive party of `num` parties."""
-  for attacker in attackers:
-    if not 0 <= attacker < num - 1:
-      raise InputError(
-        f'attacker={attacker} must be a passive party, 0 to {num - 2} of'
-        f' {num} parties; the last one holds the labels.'
-      )
 
 
 def _top(

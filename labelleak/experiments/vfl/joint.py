@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, data, he, sweep, train, vfl
+from labelleak import base, data, he, sweep, train, validate, vfl
 from labelleak.base import Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
@@ -82,23 +82,15 @@ class Draws(NamedTuple):
     Raises:
       InputError: an unknown draw, or more rows than these classes hold.
     """
+    validate.one_of('draw', self.draw, ('random', 'first'))
     rng = np.random.default_rng([self.seed, trial])
     classes = np.arange(source.num_classes)
     if self.draw == 'random':
-      classes = np.sort(rng.permutation(classes)[: self.classes])
-    elif self.draw == 'first':
-      classes = classes[: self.classes]
-    else:
-      raise InputError(
-        f"draw={self.draw!r} is unknown; use 'random' or 'first'."
-      )
-    part = data.of_classes(source, classes)
+      classes = rng.permutation(classes)
+    part = data.of_classes(source, np.sort(classes[: self.classes]))
     size, held = self.batch_size, len(part.y)
-    if not 2 <= size <= held:
-      raise InputError(
-        f'batch_size={size} must lie in 2..{held}, the rows of'
-        f' {len(classes)} classes of {source.name}; change it.'
-      )
+    rows = f'the rows of {part.num_classes} classes of {source.name}'
+    validate.whole('batch_size', size, 2, held, rows)
     if self.draw == 'random':
       return part, rng.choice(held, size, replace=False)
     return part, np.arange(size)

@@ -8,10 +8,9 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import metrics, spec, sweep, vfl
+from labelleak import metrics, spec, sweep, validate, vfl
 from labelleak.base import (
   Attack,
-  InputError,
   Labelled,
   MakeOptimizer,
   Pool,
@@ -304,11 +303,8 @@ def _label_rows(setup, trial) -> np.ndarray:
   per_class, source = setup.per_class, setup.joint.source
   y, num_classes = source.y, source.num_classes
   fewest = np.bincount(y, minlength=num_classes).min()
-  if not 1 <= per_class < fewest:
-    raise InputError(
-      f'aux.per_class={per_class} must lie in 1..{fewest - 1}: the rarest class'
-      f' of {source.name} has {fewest} rows; change it.'
-    )
+  rarest = f'the rarest class of {source.name} has {fewest} rows'
+  validate.whole('aux.per_class', per_class, 1, fewest - 1, rarest)
   order = np.random.default_rng([setup.seed, trial]).permutation(len(y))
   classes = range(num_classes)
   return np.concatenate([order[y[order] == k][:per_class] for k in classes])
