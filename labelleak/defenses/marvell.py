@@ -162,22 +162,6 @@ def sum_kl(moments: Moments, noise: Noise) -> chex.Array:
   return 0.5 * (apart + _contrast(along[0], along[1]) + _nan_to_zero(ends))
 
 
-def auc_bound(sum_kl: chex.Array) -> chex.Array:
-  """Bounds any scorer's AUC: 1/2 + sqrt(e) / 2 - e / 8 for e = sumKL < 4.
-
-  Pinsker bounds the total variation, t <= sqrt(min KL / 2) <= sqrt(e) / 2, and
-  the area under the best curve is at most 1/2 + t - t^2 / 2. A scorer may be
-  read upside down, so 1 minus the bound is the least AUC.
-  """
-  variation = jnp.minimum(jnp.sqrt(sum_kl) / 2, 1.0)
-  return 0.5 + variation - variation**2 / 2
-
-
-def error_bound(sum_kl: chex.Array) -> chex.Array:
-  """Bounds any detector's mean error over the two classes from below, []."""
-  return jnp.maximum(0.5 - jnp.sqrt(sum_kl) / 4, 0.0)
-
-
 def solve(moments: Moments, power: chex.Array) -> Noise:
   """Finds the noise of least sumKL with a mean power of `power`.
 
