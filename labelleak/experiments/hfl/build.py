@@ -1,6 +1,6 @@
 """The horizontal round of a config; the one reader of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any, Optional
@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
-import optax
 
 from labelleak import base, data, defenses, hfl, models, registry, spec, train
 from labelleak import sweep as sweeps
@@ -20,7 +19,6 @@ from labelleak.data import plans
 from labelleak.experiments import sources
 from labelleak.experiments.hfl import main_task
 from labelleak.experiments.result import Setting
-from labelleak.he import Aggregate
 from labelleak.models import weights
 
 # What a config may grant beyond the class count and the batch size.
@@ -28,6 +26,9 @@ GRANTS = (
   *('lr', 'steps', 'clients', 'defense', 'model'),
   *('labelled', 'unlabelled'),
 )
+
+# (key, variables, batches [C, B, ...]) -> the server's view
+Observe = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], hfl.View]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +39,7 @@ class Round:
     source: the split that clients draw from.
     rows: of it, those that clients hold.
     model: the classifier.
-    client: what each client does.
-    defense: acts on each client's update.
-    aggregate: of the clients' updates.
-    queries: answers of each client to one request.
+    observe: (key, variables, batches [C, B, ...]) -> what the server sees.
     plan: how a client draws its batch; see `plans.draw`.
     num_clients: C.
     training: options of `train.classifier`, run before; None: untrained.
@@ -55,10 +53,7 @@ class Round:
   source: data.Source
   rows: np.ndarray
   model: nn.Module
-  client: hfl.Client
-  defense: optax.GradientTransformation
-  aggregate: Aggregate
-  queries: int
+  observe: Observe
   plan: Mapping[str, Any]
   num_clients: int
   training: Optional[Mapping[str, Any]]
@@ -86,20 +81,6 @@ class Round:
     x = source.take(drawn.reshape(-1)).reshape(*drawn.shape, *source.shape)
     y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
     return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
-
-  def observe(
-    self, key: chex.PRNGKey, variables: chex.ArrayTree, batches: Batch
-  ) -> hfl.View:
-    """Returns what the server sees of a round, batches [C, B, ...]."""
-    return hfl.observe(
-      key,
-      self.client,
-      variables,
-      batches,
-      defense=self.defense,
-      aggregate=self.aggregate,
-      queries=self.queries,
-    )
 
   def shapes(self) -> chex.ArrayTree:
     """Returns the shapes of the model's variables, once all of it was traced.
@@ -174,6 +155,8 @@ def build(config: ConfigDict) -> Round:
   at_step, at_update = defenses.split(specs)
   step = defenses.build(at_step, only='gradient')
   update = defenses.build(at_update, only='gradient')
+  aggregate = registry.load('he', **config.aggregate.to_dict())
+  queries = config.queries  # not of the config of a later point
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))
   if config.local_steps > 1 or at_step:
@@ -222,10 +205,15 @@ def build(config: ConfigDict) -> Round:
     source=source,
     rows=rows,
     model=model,
-    client=client,
-    defense=update.gradient,
-    aggregate=registry.load('he', **config.aggregate.to_dict()),
-    queries=config.queries,
+    observe=lambda key, variables, batches: hfl.observe(
+      key,
+      client,
+      variables,
+      batches,
+      defense=update.gradient,
+      aggregate=aggregate,
+      queries=queries,
+    ),
     plan=dict(
       num_classes=source.num_classes,
       partition=config.partition,
