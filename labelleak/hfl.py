@@ -122,11 +122,7 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
 
 
 def cross_entropy(apply: Apply) -> Loss:
-  """Returns the mean cross entropy over examples that are not padding.
-
-  Args:
-    apply: (variables, x [B, ...]) -> logits [B, K].
-  """
+  """Returns the mean cross entropy over examples that are not padding."""
 
   def loss_fn(variables, batch):
     logits = apply(variables, batch.xs[0])
@@ -169,7 +165,7 @@ def fedavg(
   norm makes the head's inputs sum to zero, as in a ViT.
 
   Args:
-    loss_fn: (variables, batch) -> [], a mean over `batch.mask`.
+    loss_fn: such as `cross_entropy`.
     lr: local learning rate.
     steps: S.
     step_defense: acts on each step's mini-batch gradient, before the step.

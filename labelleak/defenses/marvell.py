@@ -116,13 +116,10 @@ def measure(
   *,
   isotropic: bool = True,
 ) -> tuple[chex.Array, Moments]:
-  """Measures Delta [D] and the moments; Delta is 0 where a class is missing.
+  """Measures Delta [D] and the moments of a cut gradient [B, D].
 
-  Args:
-    cut: [B, D].
-    labels: [B, 2].
-    mask: [B].
-    isotropic: see `marvell`.
+  Delta is 0 where one of the two classes of the labels [B, 2] is missing. For
+  `isotropic` see `marvell`; rows whose mask [B] is 0 do not count.
 
   Raises:
     InputError: labels of more than two classes.

@@ -71,14 +71,7 @@ def prepare(
   trials: int,
   per_device: Optional[int],
 ) -> Measure:
-  """Prepares trials in which all attacks see one view.
-
-  Args:
-    setup: the round.
-    attackers: with what each is granted.
-    scoring: what the attacks are after.
-    trials: T.
-    per_device: trials at once.
+  """Prepares `trials` T in which all attacks see one view.
 
   Raises:
     InputError: an attack that cannot run.

@@ -64,8 +64,7 @@ def build(
     options: of `train.classifier`, `seeds` to repeat it with, and the `dataset`
       and `model` to train where they are not those of the attack. None: no main
       task.
-    dataset: of the attack.
-    model: of the attack.
+    dataset, model: of the attack.
     data_dir: where prepared data sets live.
     defense: of the clients.
     seed: the first one.

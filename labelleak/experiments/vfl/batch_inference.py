@@ -115,10 +115,7 @@ def scorer(
 ) -> Scorer:
   """Returns what scores the labels of the next step by each attack.
 
-  Args:
-    joint: the joint model.
-    attackers: with what each is granted.
-    per_class: rows of each class whose labels may be granted.
+  Labels of `per_class` rows of each class may be granted.
   """
   bottom = vfl.bottom(joint.party)
 

@@ -129,12 +129,7 @@ def optimizer_of(attacker: Attacker) -> Optional[MakeOptimizer]:
 
 
 def _share(joint, shared) -> dict[str, object]:
-  """Returns what the attacker has of an example, among how many parties.
-
-  Args:
-    joint: the joint model.
-    shared: parts of an example that others hold, too.
-  """
+  """Returns what the attacker has of an example, among how many parties."""
   example = joint.source.take(np.arange(1))
   xs = joint.split(example)
   share = round(xs[joint.attacker].size / example.size, 4)
