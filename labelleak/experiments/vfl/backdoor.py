@@ -267,7 +267,8 @@ def _judge(world, joint, state, trial) -> dict[str, float]:
   marked = triggers.mark(tested, world.trigger, rows)
   y = np.eye(tested.num_classes, dtype=np.float32)[tested.y[rows]]
   p = joint.score(joint.protocol.predict, state, marked)[rows]
-  plain, moved = (_norms(world, joint, state, s) for s in (tested, marked))
+  norm = _norm(joint.parties, world.attackers)
+  plain, moved = (joint.score(norm, state, s) for s in (tested, marked))
   without = ~world.bearers if world.trigger.detect else world.bearers
   shift = moved[rows].mean() - plain[without].mean()
   return dict(
@@ -278,14 +279,9 @@ def _judge(world, joint, state, trial) -> dict[str, float]:
   )
 
 
-def _norms(world, joint, state, source) -> np.ndarray:
-  """Returns norms of what the attackers send of each row together, [N]."""
-  return joint.score(_norm(joint.parties, world.attackers), state, source)
-
-
 @functools.lru_cache(maxsize=16)  # one function, one compilation
 def _norm(parties, attackers):
-  """Returns (state, xs) -> [B]."""
+  """Returns (state, xs) -> norms [B] of what the attackers send together."""
 
   def norm(state, xs):
     hs = [

@@ -164,20 +164,18 @@ def _with_gains(setup, results):
     for attacker, result in pairs
     if not isinstance(attacker.attack, Attack) and not optimizer_of(attacker)
   ]
-  if not passive:
-    return results
+
+  def gain(result):
+    plain, name = passive[0], 'label_accuracy'
+    gain = significance.gain(result.values[name] - plain.values[name])
+    return dict(gain=dict(gain, over=plain.attack['name']))
+
   return [
-    _with_gain(result, passive[0]) if optimizer_of(attacker) else result
+    result._replace(details=gain(result))
+    if passive and optimizer_of(attacker)
+    else result
     for attacker, result in pairs
   ]
-
-
-def _with_gain(result, plain):
-  """Adds the paired differences of two attacks."""
-  name = 'label_accuracy'
-  gain = significance.gain(result.values[name] - plain.values[name])
-  details = dict(result.details, gain=dict(gain, over=plain.attack['name']))
-  return result._replace(details=details)
 
 
 def _trial(setup, trial) -> Iterator[tuple[int, dict[str, float]]]:
