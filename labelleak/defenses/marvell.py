@@ -29,33 +29,20 @@ _ROUNDS = 6
 
 
 class Moments(NamedTuple):
-  """Second moments of the cut gradients of classes 0 and 1.
+  """Second moments of the cut gradients of classes 0 and 1."""
 
-  Attributes:
-    share: of the rows, [2].
-    along: variance along Delta, [2].
-    across: mean variance of the other D - 1 directions, [2].
-    gap: |Delta|^2, [].
-    width: D.
-  """
-
-  share: chex.Array
-  along: chex.Array
-  across: chex.Array
-  gap: chex.Array
-  width: int
+  share: chex.Array  # of the rows, [2]
+  along: chex.Array  # variance along Delta, [2]
+  across: chex.Array  # mean variance of the other D - 1 directions, [2]
+  gap: chex.Array  # |Delta|^2, []
+  width: int  # D
 
 
 class Noise(NamedTuple):
-  """Variances of the noise, by class; along >= across >= 0.
+  """Variances of the noise, by class; along >= across >= 0."""
 
-  Attributes:
-    along: along Delta, [2].
-    across: in each of the other D - 1 directions, [2].
-  """
-
-  along: chex.Array
-  across: chex.Array
+  along: chex.Array  # along Delta, [2]
+  across: chex.Array  # in each of the other D - 1 directions, [2]
 
 
 def marvell(*, s: float, isotropic: bool = True) -> Defense:

@@ -25,18 +25,12 @@ METRICS = (
 
 
 class Scoring(NamedTuple):
-  """What an experiment is after; attacks run on the same views for each.
+  """What an experiment is after; attacks run on the same views for each."""
 
-  Attributes:
-    score: (what an attack returned, batches [C, B, ...], known, shared) ->
-      metric -> [].
-    metrics: names of the metrics, that of papers first.
-    shared: arrays that `score` reads.
-  """
-
+  # (what an attack returned, batches [C, B, ...], known, shared) -> {name: []}
   score: Callable[[Any, Batch, hfl.Known, Any], dict[str, chex.Array]]
-  metrics: Sequence[str]
-  shared: chex.ArrayTree = ()
+  metrics: Sequence[str]  # names of the metrics, that of papers first
+  shared: chex.ArrayTree = ()  # arrays that `score` reads
 
 
 def experiment(*, config: ConfigDict) -> Measure:

@@ -27,17 +27,12 @@ from labelleak.spec import Spec
 
 
 class MainTask(NamedTuple):
-  """Trainings that tell what defenses cost, one a seed.
+  """Trainings that tell what defenses cost, one a seed."""
 
-  Attributes:
-    defended: each as JSON; empty where none was asked for.
-    plain: the same without a defense.
-    facts: what identifies them: `main_task`, the model and data where they are
-      not the attack's, and `epsilon`.
-  """
-
-  defended: tuple[str, ...] = ()
-  plain: tuple[str, ...] = ()
+  defended: tuple[str, ...] = ()  # each as JSON; empty where none was asked for
+  plain: tuple[str, ...] = ()  # the same without a defense
+  # what identifies them: `main_task`, the model and data where they are not the
+  # attack's, and `epsilon`
   facts: Mapping[str, Any] = {}
 
   def accuracy(self) -> dict[str, np.ndarray]:

@@ -29,39 +29,25 @@ _SHOWN = 4  # examples in a row
 
 
 class Trial(NamedTuple):
-  """One target class, rows to poison, and a seed for all else.
+  """One target class, rows to poison, and a seed for all else."""
 
-  Attributes:
-    seed: of the trainings.
-    target: class.
-    poison: rows that bear the trigger, and those of the target class.
-    appended: rows of a batch, beside its own.
-  """
-
-  seed: int
-  target: int
+  seed: int  # of the trainings
+  target: int  # class
+  # rows that bear the trigger, and those of the target class
   poison: poison.Poison
-  appended: int
+  appended: int  # rows of a batch, beside its own
 
 
 class World(NamedTuple):
-  """What the trainings of a point share.
+  """What the trainings of a point share."""
 
-  Attributes:
-    build: (tampering=, attackers=) -> the joint model under an attack.
-    joint: the joint model that nobody attacks.
-    trigger: what opens the backdoor.
-    bearers: [N] test rows whose triggered form is tested.
-    attackers: parties that collude.
-    setting: identifies the point.
-  """
-
+  # (tampering=, attackers=) -> the joint model under an attack
   build: Callable[..., Joint]
-  joint: Joint
-  trigger: triggers.Trigger
-  bearers: np.ndarray
-  attackers: tuple[int, ...]
-  setting: Setting
+  joint: Joint  # the joint model that nobody attacks
+  trigger: triggers.Trigger  # what opens the backdoor
+  bearers: np.ndarray  # [N] test rows whose triggered form is tested
+  attackers: tuple[int, ...]  # parties that collude
+  setting: Setting  # identifies the point
 
 
 def experiment(*, config: ConfigDict) -> Measure:

@@ -21,21 +21,13 @@ from labelleak.models import weights
 
 
 class Training(NamedTuple):
-  """How a joint model is trained.
+  """How a joint model is trained."""
 
-  Attributes:
-    steps: of training; 0: none.
-    batch_size: of a step.
-    shuffle: whether every epoch has an order of its own.
-    workdir: where states are kept, to go on from; None: nowhere.
-    identity: tells apart what made a state.
-  """
-
-  steps: int
-  batch_size: int
-  shuffle: bool
-  workdir: Optional[str]
-  identity: str
+  steps: int  # of training; 0: none
+  batch_size: int  # of a step
+  shuffle: bool  # whether every epoch has an order of its own
+  workdir: Optional[str]  # where states are kept, to go on from; None: nowhere
+  identity: str  # tells apart what made a state
 
   def steps_per_epoch(self, rows: int) -> int:
     """Returns the steps of an epoch over so many rows."""
@@ -59,20 +51,14 @@ class Training(NamedTuple):
 
 
 class Draws(NamedTuple):
-  """How each trial draws the batch that it attacks.
+  """How each trial draws the batch that it attacks."""
 
-  Attributes:
-    draw: 'random' draws classes and rows anew for every trial, as the BLI paper
-      does; 'first' takes the first of both, as VFLAIR does.
-    classes: how many of the data set's; None: all.
-    batch_size: B.
-    seed: of the draws.
-  """
-
+  # 'random' draws classes and rows anew for every trial, as the BLI paper does;
+  # 'first' takes the first of both, as VFLAIR does
   draw: str
-  classes: Optional[int]
-  batch_size: int
-  seed: int
+  classes: Optional[int]  # how many of the data set's; None: all
+  batch_size: int  # B
+  seed: int  # of the draws
 
   def rows(
     self, source: data.Source, trial: int

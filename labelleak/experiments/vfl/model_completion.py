@@ -27,23 +27,17 @@ GRANTS = ('party', 'pool', 'labelled', 'labels')
 
 
 class Setup(NamedTuple):
-  """What a point consists of.
+  """What a point consists of."""
 
-  Attributes:
-    attackers: of the config.
-    joints: by the optimizer of the attacker, None of an honest one.
-    per_class: labelled examples of each class.
-    scored_rows: of each split, that choose the best epoch; None: all.
-    facts: that identify the point, beside those of its joint model.
-    seed: of the first trial.
-  """
-
-  attackers: Sequence[Attacker]
+  attackers: Sequence[Attacker]  # of the config
+  # by the optimizer of the attacker, None of an honest one
   joints: Mapping[Optional[MakeOptimizer], Joint]
-  per_class: int
+  per_class: int  # labelled examples of each class
+  # of each split, that choose the best epoch; None: all
   scored_rows: Optional[int]
+  # that identify the point, beside those of its joint model
   facts: Mapping[str, object]
-  seed: int
+  seed: int  # of the first trial
 
   @property
   def joint(self) -> Joint:
