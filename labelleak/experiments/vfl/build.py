@@ -15,7 +15,6 @@ from labelleak.experiments import sources
 from labelleak.experiments.result import Setting
 from labelleak.experiments.vfl import optimizers
 from labelleak.experiments.vfl.joint import Draws, Joint, Training
-from labelleak.spec import Spec
 
 
 def build(
@@ -69,7 +68,7 @@ def build(
   training.check(len(source.y), aggregate.sealed)
   specs = defenses.canonical(config.defense)
   defense = defenses.build(specs, num_classes)
-  per_epoch = training.steps_per_epoch(len(source.y))
+  per_epoch = training.steps_per_epoch
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
   width = config.cut_width or num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
@@ -141,6 +140,7 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
   per_epoch = -(-rows // options.batch_size)
   return Training(
     steps=options.steps or options.epochs * per_epoch,
+    steps_per_epoch=per_epoch,
     batch_size=options.batch_size,
     shuffle=options.shuffle,
     workdir=options.workdir,
@@ -148,9 +148,7 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
   )
 
 
-def _top(
-  top: Optional[Spec], defense: Optional[nn.Module], num_classes: int
-) -> Optional[nn.Module]:
+def _top(top, defense, num_classes) -> Optional[nn.Module]:
   """Returns the top: the config's, a defense's, or none that is trained."""
   if not top:
     return defense

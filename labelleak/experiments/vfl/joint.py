@@ -24,14 +24,11 @@ class Training(NamedTuple):
   """How a joint model is trained."""
 
   steps: int  # of training; 0: none
+  steps_per_epoch: int
   batch_size: int  # of a step
   shuffle: bool  # whether every epoch has an order of its own
   workdir: Optional[str]  # where states are kept, to go on from; None: nowhere
   identity: str  # tells apart what made a state
-
-  def steps_per_epoch(self, rows: int) -> int:
-    """Returns the steps of an epoch over so many rows."""
-    return -(-rows // self.batch_size)
 
   def folder(self, seed: int, name: str) -> Optional[str]:
     """Returns where the state of a training is kept, by what made it."""
@@ -164,7 +161,6 @@ class Joint:
     *,
     batches: Optional[vfl.Batches] = None,
     name: str = '',
-    progress: Optional[bool] = None,
   ) -> vfl.State:
     """Returns the joint model after its training, epoch by epoch.
 
@@ -175,7 +171,6 @@ class Joint:
       seed: of the initialisation and of the order.
       batches: of the steps, where they are not the epochs of `source`.
       name: tells a training apart from others of the same config.
-      progress: whether to show a bar; None shows it on a terminal.
     """
     return vfl.fit(
       self.protocol,
@@ -183,7 +178,6 @@ class Joint:
       batches or (lambda numbers: self.epochs(numbers, seed)),
       steps=self.training.steps,
       workdir=self.training.folder(seed, name),
-      progress=progress,
     )
 
   def fit_all(

@@ -200,7 +200,8 @@ def complete(
   attacker = setup.attackers[place]
   key = sweep.key(setup.seed + trial, f'attack {place}')
   known = _grant(setup, attacker, trial)
-  score = functools.partial(_score, setup, joint_of(setup, attacker), trial)
+  joint = setup.joints[optimizer_of(attacker)]
+  score = functools.partial(_score, setup, joint, trial)
   if isinstance(attacker.attack, Attack):  # it guesses
     predict = lambda x: attacker.attack.infer(key, view._replace(x=x), known)
     return score(predict), predict
@@ -214,11 +215,6 @@ def complete(
     best_test_accuracy=best['test_accuracy'],
   )
   return scores, predict
-
-
-def joint_of(setup: Setup, attacker: Attacker) -> Joint:
-  """Returns the joint model that an attack meets."""
-  return setup.joints[optimizer_of(attacker)]
 
 
 def _score(setup, joint, trial, predict, quick=False):
@@ -263,7 +259,7 @@ def _metrics(scores, labels, quick):
 
 def _grant(setup, attacker, trial) -> vfl.Known:
   """Returns what an attack is granted; `labels` are those of the whole pool."""
-  joint = joint_of(setup, attacker)
+  joint = setup.joints[optimizer_of(attacker)]
   source = joint.source
   rows, pool = _label_rows(setup, trial), _pool_rows(setup, trial)
   one_hot = np.eye(source.num_classes, dtype=np.float32)
