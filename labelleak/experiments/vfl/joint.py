@@ -259,22 +259,11 @@ class Joint:
     )
 
   def check_training(self) -> None:
-    """Refuses a config that trains nothing.
-
-    Raises:
-      InputError: names the number of steps.
-    """
-    if not self.training.steps:
-      raise InputError(
-        f'train.steps={self.training.steps} trains nothing; raise it.'
-      )
+    """Refuses a config that trains nothing."""
+    validate.whole('train.steps', self.training.steps, 1)
 
   def _shapes(self, batch_size):
-    """Returns shapes of all embeddings and variables, from a step's trace.
-
-    Raises:
-      InputError: a model that the protocol cannot train.
-    """
+    """Returns shapes of all embeddings and variables, from a step's trace."""
     source = data.of_classes(self.source, range(self.num_classes))
     batch = data_batches.batch(
       source, self.split, np.zeros(batch_size, np.int64)

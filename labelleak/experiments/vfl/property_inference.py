@@ -125,9 +125,10 @@ def _exploit(
   sides = _learn(lr, momentum, key, x, extra, z, rows, index, mask)
   others = np.setdiff1d(np.arange(len(z)), rows)
   hits = (np.asarray(sides) == z)[:, others].mean(1)
-  names = 'property_without', 'property_accuracy', 'property_true'
-  scores = dict(zip(names, map(float, hits)))
-  return dict(property_accuracy=scores.pop('property_accuracy'), **scores)
+  without, accuracy, true = map(float, hits)
+  return dict(
+    property_accuracy=accuracy, property_without=without, property_true=true
+  )
 
 
 def _standard(values):

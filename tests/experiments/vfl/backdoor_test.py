@@ -135,7 +135,7 @@ class BackdoorTest(parameterized.TestCase):
     self.assertEqual(rows[0]['setting']['num_classes'], 2)
 
   @parameterized.parameters(
-    (dict(train__steps=0), 'trains nothing'),
+    (dict(train__steps=0), 'train.steps=0 must be .* of at least 1'),
     (dict(poison__targets=10**4), 'poison.targets=10000 must lie'),
     (dict(poison__form='pair'), "poison.form='pair' is unknown"),
     (

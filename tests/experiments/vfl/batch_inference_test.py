@@ -74,7 +74,7 @@ class RunTest(parameterized.TestCase):
       'train.batch_size=673 leaves a sealed batch of 1 of 1347 rows',
     ),
     (dict(aux__per_class=0), 'aux.per_class=0 must be .* of at least 1'),
-    (dict(experiment='vfl.training'), 'train.steps=0 trains nothing'),
+    (dict(experiment='vfl.training'), 'train.steps=0 must be .* of at least 1'),
   )
   def test_bad_input_is_named_before_anything_runs(self, fields, message):
     with self.assertRaisesRegex(InputError, message):
