@@ -24,10 +24,10 @@ from typing import (
   Optional,
   Protocol,
   TypeVar,
-  runtime_checkable,
 )
 
 import chex
+from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -108,12 +108,11 @@ class Revealed(NamedTuple):
   message: Optional[chex.ArrayTree]  # what it could read; None when sealed
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('pixel_range',),
-  meta_fields=('apply', 'shape'),
-)
-@dataclasses.dataclass(frozen=True)
+# A field of a `struct.dataclass` that is no leaf of it.
+static = functools.partial(struct.field, pytree_node=False)
+
+
+@struct.dataclass
 class Model:
   """A grant: the model's forward pass.
 
@@ -124,8 +123,8 @@ class Model:
       or 2 x [1]; None of other examples.
   """
 
-  apply: Apply
-  shape: tuple[int, ...]
+  apply: Apply = static()
+  shape: tuple[int, ...] = static()
   pixel_range: Optional[tuple[chex.Array, chex.Array]] = None
 
 
@@ -141,12 +140,7 @@ class Labelled(NamedTuple):
   y: chex.Array
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=(),
-  meta_fields=('take', 'size'),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Pool:
   """A grant: the attacker's own rows without labels, on the host.
 
@@ -155,8 +149,8 @@ class Pool:
     size: how many rows there are.
   """
 
-  take: Take
-  size: int
+  take: Take = static()
+  size: int = static()
 
 
 class Reconstruction(NamedTuple):
@@ -214,13 +208,8 @@ class Attack(NamedTuple):
   needs: tuple[str, ...] = ()
 
 
-class Callback(Protocol):
-  """What a fit reports to after each epoch."""
-
-  def __call__(self, epoch: int, predict: Predict) -> None:
-    """Takes the number of the epoch, from 1, and what predicts after it."""
-
-
+# (epoch, from 1; what predicts after it) -> None
+Callback = Callable[[int, Predict], None]
 # (key, view, known, callback) -> predict
 Fit = Callable[[chex.PRNGKey, View, Known, Callback], Predict]
 # (known) -> None; raises what would make `fit` fail
@@ -284,16 +273,6 @@ class Tampering(NamedTuple):
   tamper: Optional[optax.GradientTransformation] = None
 
 
-@runtime_checkable
-class _Checks(Protocol):
-  """A memory that knows what fits it: a view."""
-
-  def check(
-    self, name: str, known: Known
-  ) -> tuple[Memory, Optional[chex.Array]]:
-    """Returns what to read and whether it is finite; refuses other views."""
-
-
 def attack(
   infer: Infer,
   *,
@@ -310,18 +289,14 @@ def attack(
   refuses to answer in another form than the threat model asks for.
 
   Args:
-    infer: (key, memory, known) -> counts [K], scores [B, K] or a
-      `Reconstruction`.
+    infer, needs, observe, init: the fields of `Attack`.
     name: as in a config, such as 'counts.llbg'.
-    needs: fields of `Known`.
-    observe: (memory, view) -> memory.
-    init: (known) -> memory.
   """
 
   def infer_checked(key, memory, known):
     check_needs(name, needs, list_grants(known))
     finite = None
-    if isinstance(memory, _Checks):
+    if hasattr(memory, 'check'):  # a view, which knows what fits it
       memory, finite = memory.check(name, known)
     answer = infer(key, memory, known)
     known.check_answer(name, answer)
@@ -341,12 +316,9 @@ def completion(
   """Returns a completion that refuses to fit without what it needs.
 
   Args:
-    fit: (key, view, known, callback) -> predict.
+    fit, needs, check, optimizer: the fields of `Completion`; `check` is called
+      where nothing is missing.
     name: as in a config, such as 'completion.passive'.
-    needs: fields of `Known`.
-    check: (known) -> None, called where nothing is missing; raises what else
-      would make `fit` fail.
-    optimizer: in the place of the party's own.
   """
 
   def fit_checked(key, view, known, callback):

@@ -8,12 +8,11 @@ as they are and only 'params' are updated.
 """
 
 from collections.abc import Callable
-import dataclasses
-import functools
 import math
 from typing import NamedTuple, Optional
 
 import chex
+from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,6 +25,7 @@ from labelleak.base import (
   Labelled,
   Model,
   Reconstruction,
+  static,
 )
 
 # (key, variables, batch) -> update, like variables['params']
@@ -82,19 +82,7 @@ class View(NamedTuple):
     return view, None
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('model', 'labelled', 'unlabelled', 'labels'),
-  meta_fields=(
-    'num_classes',
-    'batch_size',
-    'steps',
-    'clients',
-    'lr',
-    'defense',
-  ),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Known:
   """All that an attack on a round is granted beside its view.
 
@@ -115,12 +103,12 @@ class Known:
     labels: [C * B, K] of the round itself, for upper bounds alone: no attack.
   """
 
-  num_classes: int
-  batch_size: int
-  steps: int = 1
-  clients: int = 1
-  lr: Optional[float] = None
-  defense: Optional[tuple[tuple[str, float], ...]] = None
+  num_classes: int = static()
+  batch_size: int = static()
+  steps: int = static(default=1)
+  clients: int = static(default=1)
+  lr: Optional[float] = static(default=None)
+  defense: Optional[tuple[tuple[str, float], ...]] = static(default=None)
   model: Optional[Model] = None
   labelled: Optional[Labelled] = None
   unlabelled: Optional[chex.Array] = None
@@ -181,11 +169,8 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
   Raises:
     InputError: a step would be left without examples.
   """
-  if batch_size < 1 or steps < 1:
-    raise InputError(
-      f'batch_size={batch_size} and local_steps={steps}: both must be at'
-      ' least 1.'
-    )
+  validate.whole('batch_size', batch_size, 1)
+  validate.whole('local_steps', steps, 1)
   if batch_size < steps:
     return (1,) * steps
   size = math.ceil(batch_size / steps)
@@ -203,11 +188,7 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
 
 
 def cross_entropy(apply: Apply) -> Loss:
-  """Returns the mean cross entropy over examples that are not padding.
-
-  Args:
-    apply: (variables, x [B, ...]) -> logits [B, K].
-  """
+  """Returns the mean cross entropy over examples that are not padding."""
 
   def loss_fn(variables, batch):
     logits = apply(variables, batch.xs[0])
@@ -250,7 +231,7 @@ def fedavg(
   norm makes the head's inputs sum to zero, as in a ViT.
 
   Args:
-    loss_fn: (variables, batch) -> [], a mean over `batch.mask`.
+    loss_fn: such as `cross_entropy`.
     lr: local learning rate.
     steps: S.
     step_defense: acts on each step's mini-batch gradient, before the step.

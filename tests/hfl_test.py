@@ -159,8 +159,8 @@ class StepSizesTest(parameterized.TestCase):
     self.assertBetween(sizes[-1], 1, max(sizes))
 
   @parameterized.parameters(
-    (0, 10, 'batch_size=0 and local_steps=10: both must be at least 1'),
-    (4, 0, 'batch_size=4 and local_steps=0: both'),
+    (0, 10, 'batch_size=0 must be a whole number of at least 1'),
+    (4, 0, 'local_steps=0 must be a whole number of at least 1'),
     (12, 10, 'leaves 4 of local_steps=10 without examples; use local_steps=6'),
   )
   def test_impossible_sizes_are_refused(self, batch_size, steps, message):

@@ -44,11 +44,8 @@ def fit(
 
   Args:
     protocol: of the joint model.
-    state: where to start.
+    state, steps, workdir, progress: see `train.fit`.
     batches: of the steps, such as `epochs` with all else given.
-    steps: how many, those of an earlier run included.
-    workdir: where the state is kept, to go on from; see `train.fit`.
-    progress: whether to show a bar; None shows it on a terminal.
 
   Raises:
     FloatingPointError: a loss is not finite; names the step.

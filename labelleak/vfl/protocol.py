@@ -179,7 +179,7 @@ def _init(model, key, xs):
   party_key, top_key, step_key = jax.random.split(key, 3)
   keys = jax.random.split(party_key, len(parties))
   variables = tuple(p.init(k, x) for p, k, x in zip(parties, keys, xs))
-  hs = _forward(parties, variables, xs, keys, train=False)
+  hs = _evaluate(parties, variables, xs)
   top_variables = top.init(top_key, jnp.concatenate(hs, -1)) if top else {}
   return State(
     variables=variables,
@@ -270,17 +270,16 @@ def _step(model, state, batch):
 
 
 def _predict(model, state, xs):
-  keys = (None,) * len(xs)
-  hs = _forward(model.parties, state.variables, xs, keys, train=False)
+  hs = _evaluate(model.parties, state.variables, xs)
   logits, _ = _join(model.top, state.top, hs, key=None, train=False)
   return model.code.decode(jax.nn.softmax(logits))
 
 
-def _forward(parties, variables, xs, keys, train):
-  """Returns the embeddings of all parties."""
+def _evaluate(parties, variables, xs):
+  """Returns the embeddings of all parties in evaluation mode."""
   return tuple(
-    each.apply(v, x, train=train, key=key)[0]
-    for each, v, x, key in zip(parties, variables, xs, keys, strict=True)
+    each.apply(v, x, train=False, key=None)[0]
+    for each, v, x in zip(parties, variables, xs, strict=True)
   )
 
 

@@ -1,14 +1,12 @@
 """What a party observes of a step, and what it is granted beside."""
 
-import dataclasses
-import functools
 from typing import NamedTuple, Optional
 
 import chex
-import jax
+from flax import struct
 
 from labelleak import contract, validate
-from labelleak.base import Bottom, Labelled, Party, Pool
+from labelleak.base import Bottom, Labelled, Party, Pool, static
 
 
 class View(NamedTuple):
@@ -64,12 +62,7 @@ class View(NamedTuple):
     return view, None
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('step', 'labelled', 'pool', 'labels'),
-  meta_fields=('num_classes', 'batch_size', 'bottom', 'party', 'num_rows'),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Known:
   """All that a party's attack is granted beside its view.
 
@@ -89,14 +82,14 @@ class Known:
     labels: [N, K] of the whole pool, for upper bounds alone: no attack.
   """
 
-  num_classes: int
-  batch_size: int
-  bottom: Optional[Bottom] = None
+  num_classes: int = static()
+  batch_size: int = static()
+  bottom: Optional[Bottom] = static(default=None)
   step: Optional[chex.Array] = None
   labelled: Optional[Labelled] = None
-  party: Optional[Party] = None
+  party: Optional[Party] = static(default=None)
   pool: Optional[Pool] = None
-  num_rows: Optional[int] = None
+  num_rows: Optional[int] = static(default=None)
   labels: Optional[chex.Array] = None
 
   def __post_init__(self):

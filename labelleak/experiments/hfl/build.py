@@ -1,6 +1,6 @@
 """The horizontal round of a config; the one reader of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any, Optional
@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
-import optax
 
 from labelleak import (
   base,
@@ -30,7 +29,6 @@ from labelleak.data import plans
 from labelleak.experiments import sources
 from labelleak.experiments.hfl import main_task
 from labelleak.experiments.result import Setting
-from labelleak.he import Aggregate
 from labelleak.models import weights
 
 # What a config may grant beyond the class count and the batch size.
@@ -38,6 +36,9 @@ GRANTS = (
   *('lr', 'steps', 'clients', 'defense', 'model'),
   *('labelled', 'unlabelled'),
 )
+
+# (key, variables, batches [C, B, ...]) -> the server's view
+Observe = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], hfl.View]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +49,7 @@ class Round:
     source: the split that clients draw from.
     rows: of it, those that clients hold.
     model: the classifier.
-    client: what each client does.
-    defense: acts on each client's update.
-    aggregate: of the clients' updates.
-    queries: answers of each client to one request.
+    observe: (key, variables, batches [C, B, ...]) -> what the server sees.
     rounds: R, that the server observes of these clients.
     lr: of a step of the server between them.
     plan: how a client draws its batch; see `plans.draw`.
@@ -67,10 +65,7 @@ class Round:
   source: data.Source
   rows: np.ndarray
   model: nn.Module
-  client: hfl.Client
-  defense: optax.GradientTransformation
-  aggregate: Aggregate
-  queries: int
+  observe: Observe
   rounds: int
   lr: float
   plan: Mapping[str, Any]
@@ -100,20 +95,6 @@ class Round:
     x = source.take(drawn.reshape(-1)).reshape(*drawn.shape, *source.shape)
     y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
     return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
-
-  def observe(
-    self, key: chex.PRNGKey, variables: chex.ArrayTree, batches: Batch
-  ) -> hfl.View:
-    """Returns what the server sees of a round, batches [C, B, ...]."""
-    return hfl.observe(
-      key,
-      self.client,
-      variables,
-      batches,
-      defense=self.defense,
-      aggregate=self.aggregate,
-      queries=self.queries,
-    )
 
   def advance(
     self, variables: chex.ArrayTree, view: hfl.View
@@ -197,6 +178,8 @@ def build(config: ConfigDict) -> Round:
   at_step, at_update = defenses.split(specs)
   step = defenses.build(at_step, only='gradient')
   update = defenses.build(at_update, only='gradient')
+  aggregate = registry.load('he', **config.aggregate.to_dict())
+  queries = config.queries  # not of the config of a later point
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))
   if config.local_steps > 1 or at_step:
@@ -245,10 +228,15 @@ def build(config: ConfigDict) -> Round:
     source=source,
     rows=rows,
     model=model,
-    client=client,
-    defense=update.gradient,
-    aggregate=registry.load('he', **config.aggregate.to_dict()),
-    queries=config.queries,
+    observe=lambda key, variables, batches: hfl.observe(
+      key,
+      client,
+      variables,
+      batches,
+      defense=update.gradient,
+      aggregate=aggregate,
+      queries=queries,
+    ),
     rounds=config.rounds,
     lr=config.lr,
     plan=dict(

@@ -25,18 +25,12 @@ METRICS = (
 
 
 class Scoring(NamedTuple):
-  """What an experiment is after; attacks run on the same views for each.
+  """What an experiment is after; attacks run on the same views for each."""
 
-  Attributes:
-    score: (what an attack returned, batches [C, B, ...], known, shared) ->
-      metric -> [].
-    metrics: names of the metrics, that of papers first.
-    shared: arrays that `score` reads.
-  """
-
+  # (what an attack returned, batches [C, B, ...], known, shared) -> {name: []}
   score: Callable[[Any, Batch, hfl.Known, Any], dict[str, chex.Array]]
-  metrics: Sequence[str]
-  shared: chex.ArrayTree = ()
+  metrics: Sequence[str]  # names of the metrics, that of papers first
+  shared: chex.ArrayTree = ()  # arrays that `score` reads
 
 
 def experiment(*, config: ConfigDict) -> Measure:
@@ -71,17 +65,10 @@ def prepare(
   trials: int,
   per_device: Optional[int],
 ) -> Measure:
-  """Prepares trials in which all attacks see the same rounds.
+  """Prepares `trials` T in which all attacks see the same rounds.
 
   The server steps from round to round by what it sees. An attack of an instant
   answers to the last.
-
-  Args:
-    setup: the round.
-    attackers: with what each is granted.
-    scoring: what the attacks are after.
-    trials: T.
-    per_device: trials at once.
 
   Raises:
     InputError: an attack that cannot run.

@@ -38,6 +38,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   """
   setup = model_completion.prepare(config)
   figures = config.figures.to_dict()
+  rows = figures.pop('rows')
 
   def measure(progress):
     values = [[] for _ in setup.attackers]
@@ -45,7 +46,7 @@ def experiment(*, config: ConfigDict) -> Measure:
     for trial in range(config.trials):
       for optimizer, joint in setup.joints.items():
         state = joint.fit(config.seed + trial, name=str(bool(optimizer)))
-        reliance = _reliance(joint, state, config.seed + trial, figures['rows'])
+        reliance = _reliance(joint, state, config.seed + trial, rows)
         scores = model_completion.score_main(joint, state)
         if not trial:
           pictures[optimizer] = _pictures(joint, state, config.seed, **figures)
@@ -73,9 +74,8 @@ def _reliance(joint, state, seed, rows) -> float:
   return float(shares[joint.attacker])
 
 
-def _pictures(joint, state, seed, *, points, images, layer, rows):
+def _pictures(joint, state, seed, *, points, images, layer):
   """Returns what the row of an attack keeps for its pictures."""
-  del rows
   source, party = joint.source, joint.party
   rows = _spread(len(source.y), points)
   variables = state.variables[joint.attacker]

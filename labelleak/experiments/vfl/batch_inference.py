@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import metrics, sweep, vfl
+from labelleak import metrics, sweep, validate, vfl
 from labelleak.attacks import over_time
 from labelleak.base import Batch, InputError, Labelled
 from labelleak.experiments import Measure, answers, grants
@@ -125,10 +125,7 @@ def scorer(
 ) -> Scorer:
   """Returns what scores the labels of the next step by each attack.
 
-  Args:
-    joint: the joint model.
-    attackers: with what each is granted.
-    per_class: rows of each class whose labels may be granted.
+  Labels of `per_class` rows of each class may be granted.
   """
   bottom = vfl.bottom(joint.party)
 
@@ -166,8 +163,7 @@ def label_rows(x: chex.Array, y: chex.Array, per_class: int) -> Labelled:
   Raises:
     InputError: per_class < 1.
   """
-  if per_class < 1:
-    raise InputError(f'aux.per_class={per_class} must be at least 1; raise it.')
+  validate.whole('aux.per_class', per_class, 1)
   order = jnp.argsort(-y, axis=0, stable=True)
   index = order[:per_class].T.reshape(-1)
   return Labelled(x[index], y[index])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, data, he, sweep, train, vfl
+from labelleak import base, data, he, sweep, train, validate, vfl
 from labelleak.base import Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
@@ -21,25 +21,14 @@ from labelleak.models import weights
 
 
 class Training(NamedTuple):
-  """How a joint model is trained.
+  """How a joint model is trained."""
 
-  Attributes:
-    steps: of training; 0: none.
-    batch_size: of a step.
-    shuffle: whether every epoch has an order of its own.
-    workdir: where states are kept, to go on from; None: nowhere.
-    identity: tells apart what made a state.
-  """
-
-  steps: int
-  batch_size: int
-  shuffle: bool
-  workdir: Optional[str]
-  identity: str
-
-  def steps_per_epoch(self, rows: int) -> int:
-    """Returns the steps of an epoch over so many rows."""
-    return -(-rows // self.batch_size)
+  steps: int  # of training; 0: none
+  steps_per_epoch: int
+  batch_size: int  # of a step
+  shuffle: bool  # whether every epoch has an order of its own
+  workdir: Optional[str]  # where states are kept, to go on from; None: nowhere
+  identity: str  # tells apart what made a state
 
   def folder(self, seed: int, name: str) -> Optional[str]:
     """Returns where the state of a training is kept, by what made it."""
@@ -59,20 +48,14 @@ class Training(NamedTuple):
 
 
 class Draws(NamedTuple):
-  """How each trial draws the batch that it attacks.
+  """How each trial draws the batch that it attacks."""
 
-  Attributes:
-    draw: 'random' draws classes and rows anew for every trial, as the BLI paper
-      does; 'first' takes the first of both, as VFLAIR does.
-    classes: how many of the data set's; None: all.
-    batch_size: B.
-    seed: of the draws.
-  """
-
+  # 'random' draws classes and rows anew for every trial, as the BLI paper does;
+  # 'first' takes the first of both, as VFLAIR does
   draw: str
-  classes: Optional[int]
-  batch_size: int
-  seed: int
+  classes: Optional[int]  # how many of the data set's; None: all
+  batch_size: int  # B
+  seed: int  # of the draws
 
   def rows(
     self, source: data.Source, trial: int
@@ -82,23 +65,15 @@ class Draws(NamedTuple):
     Raises:
       InputError: an unknown draw, or more rows than these classes hold.
     """
+    validate.one_of('draw', self.draw, ('random', 'first'))
     rng = np.random.default_rng([self.seed, trial])
     classes = np.arange(source.num_classes)
     if self.draw == 'random':
-      classes = np.sort(rng.permutation(classes)[: self.classes])
-    elif self.draw == 'first':
-      classes = classes[: self.classes]
-    else:
-      raise InputError(
-        f"draw={self.draw!r} is unknown; use 'random' or 'first'."
-      )
-    part = data.of_classes(source, classes)
+      classes = rng.permutation(classes)
+    part = data.of_classes(source, np.sort(classes[: self.classes]))
     size, held = self.batch_size, len(part.y)
-    if not 2 <= size <= held:
-      raise InputError(
-        f'batch_size={size} must lie in 2..{held}, the rows of'
-        f' {len(classes)} classes of {source.name}; change it.'
-      )
+    rows = f'the rows of {part.num_classes} classes of {source.name}'
+    validate.whole('batch_size', size, 2, held, rows)
     if self.draw == 'random':
       return part, rng.choice(held, size, replace=False)
     return part, np.arange(size)
@@ -186,7 +161,6 @@ class Joint:
     *,
     batches: Optional[vfl.Batches] = None,
     name: str = '',
-    progress: Optional[bool] = None,
   ) -> vfl.State:
     """Returns the joint model after its training, epoch by epoch.
 
@@ -197,7 +171,6 @@ class Joint:
       seed: of the initialisation and of the order.
       batches: of the steps, where they are not the epochs of `source`.
       name: tells a training apart from others of the same config.
-      progress: whether to show a bar; None shows it on a terminal.
     """
     return vfl.fit(
       self.protocol,
@@ -205,7 +178,6 @@ class Joint:
       batches or (lambda numbers: self.epochs(numbers, seed)),
       steps=self.training.steps,
       workdir=self.training.folder(seed, name),
-      progress=progress,
     )
 
   def fit_all(
@@ -287,22 +259,11 @@ class Joint:
     )
 
   def check_training(self) -> None:
-    """Refuses a config that trains nothing.
-
-    Raises:
-      InputError: names the number of steps.
-    """
-    if not self.training.steps:
-      raise InputError(
-        f'train.steps={self.training.steps} trains nothing; raise it.'
-      )
+    """Refuses a config that trains nothing."""
+    validate.whole('train.steps', self.training.steps, 1)
 
   def _shapes(self, batch_size):
-    """Returns shapes of all embeddings and variables, from a step's trace.
-
-    Raises:
-      InputError: a model that the protocol cannot train.
-    """
+    """Returns shapes of all embeddings and variables, from a step's trace."""
     source = data.of_classes(self.source, range(self.num_classes))
     batch = data_batches.batch(
       source, self.split, np.zeros(batch_size, np.int64)

@@ -32,10 +32,9 @@ def observer(
   """Returns what watches a training step by an attack; None without one.
 
   Args:
-    joint: the joint model.
+    joint, per_class: see `batch_inference.scorer`.
     inference: an attack on labels.
     known: what it is granted.
-    per_class: rows of each class whose labels may be granted.
 
   Raises:
     InputError: it is no attack on labels, lacks a grant, or `batch_size` is not

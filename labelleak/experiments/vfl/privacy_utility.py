@@ -49,7 +49,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   joint.check_cost(joint.training.batch_size, config.trials * steps)
   seeds = [config.seed + t for t in range(config.trials)]
   trial = _trial(joint, attackers, config.aux.per_class)
-  each_epoch = joint.training.steps_per_epoch(len(joint.source.y))
+  each_epoch = joint.training.steps_per_epoch
   stops = tuple(each_epoch * epoch for epoch in range(observed['epochs']))
   numbers = np.arange(observed['steps']) + 1
   start = joint.init(seeds[0])
@@ -174,7 +174,7 @@ def _check(joint, *, steps, epochs):
       f'train.steps={trained} must be positive and batch_size={batch_size} that'
       f' of the training, {size}; change them.'
     )
-  each_epoch = joint.training.steps_per_epoch(rows)
+  each_epoch = joint.training.steps_per_epoch
   if min(steps, epochs) < 1 or max(steps, each_epoch * (epochs - 1)) > trained:
     raise InputError(
       f'observed.steps={steps} and observed.epochs={epochs} must be at least 1'

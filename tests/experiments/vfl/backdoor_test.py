@@ -135,11 +135,17 @@ class BackdoorTest(parameterized.TestCase):
     self.assertEqual(rows[0]['setting']['num_classes'], 2)
 
   @parameterized.parameters(
-    (dict(train__steps=0), 'trains nothing'),
+    (dict(train__steps=0), 'train.steps=0 must be .* of at least 1'),
     (dict(poison__targets=10**4), 'poison.targets=10000 must lie'),
     (dict(poison__form='pair'), "poison.form='pair' is unknown"),
-    (dict(poison__target=10), 'poison.target=10 must be a class'),
-    (dict(poison__attackers=(1,)), 'attacker=1 must be a passive party'),
+    (
+      dict(poison__target=10),
+      r'poison.target=10 must be .* in 0\.\.9; it is a class',
+    ),
+    (
+      dict(poison__attackers=(1,)),
+      r'attacker=1 must be .* in 0\.\.0; it is a passive party',
+    ),
     (dict(poison__attackers=()), 'changes no message'),
     (dict(trigger__at=((0, 0),)), 'part of party 1, which is none'),
     (dict(attacks=(dict(name='scores.direct'),)), 'changes no message'),
