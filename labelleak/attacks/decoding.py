@@ -26,13 +26,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import defenses
+from labelleak import defenses, validate
 from labelleak.attacks.linear import equations
 from labelleak.attacks.scores import readout
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
-_NAMES = 'least', 'granted'
 _SMALL = 1e-8  # variance; below it is rounding
 
 
@@ -54,11 +53,8 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     InputError: an option out of range. At trace time: a sealed view, or a cut
       that is not K wide.
   """
-  if rounds < 1 or names not in _NAMES:
-    raise InputError(
-      f'rounds={rounds} must be positive, names={names!r} one of'
-      f' {", ".join(_NAMES)}.'
-    )
+  validate.whole('mixture: rounds', rounds, 1)
+  validate.one_of('mixture: names', names, ('least', 'granted'))
 
   def infer(key, view, known):
     cut = readout.cut_gradient('decoding.mixture', view)
@@ -127,8 +123,7 @@ def least_squares(
   Raises:
     InputError: no such rule. At trace time: a cut that is not K wide.
   """
-  if rule not in _RULES:
-    raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
+  validate.one_of('least_squares: rule', rule, _RULES)
 
   def infer(key, view, known):
     equations.check_width('decoding.least_squares', view, known)

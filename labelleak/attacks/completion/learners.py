@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import base
+from labelleak import base, validate
 from labelleak.attacks.completion import halves, mixmatch
 from labelleak.attacks.completion.halves import Variables
 from labelleak.base import InputError
@@ -81,11 +81,9 @@ def options(**given) -> Options:
         f'completion takes no {name!r}; it takes: {", ".join(Options._fields)}.'
       )
   values = Options(**given)
-  if values.tune not in ('head', 'all'):
-    raise InputError(f"tune={values.tune!r}; use 'head' or 'all'.")
+  validate.one_of('tune', values.tune, ('head', 'all'))
   for name in ('lr', 'batch_size', 'epochs', 'iterations'):
-    if not getattr(values, name) > 0:
-      raise InputError(f'{name}={getattr(values, name)} must be positive.')
+    validate.positive(name, getattr(values, name))
   _head(values, 2)
   _mixmatch(values, None)
   return values

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.base import InputError, MakeOptimizer
 
 READINGS = ('printed', 'release', 'release_torch2', 'clean')
@@ -76,8 +77,7 @@ def accelerate(
   Raises:
     InputError: no such reading, or bounds in the wrong order.
   """
-  if reading not in READINGS:
-    raise InputError(f'reading={reading!r}; use one of {", ".join(READINGS)}.')
+  validate.one_of('reading', reading, READINGS)
   if not 0 < r_min <= r_max:
     raise InputError(
       f'r_min={r_min} and r_max={r_max} must be positive and in this order;'

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.base import InputError
 
 
@@ -175,16 +176,12 @@ def mixmatch(
     InputError: a hyperparameter out of its range. At trace time: examples that
       are no real numbers, or groups of unequal size.
   """
-  for name, value, fits in (
-    ('steps', steps, steps >= 1),
-    ('temperature', temperature, temperature > 0),
-    ('alpha', alpha, alpha > 0),
-    ('weight', weight, weight >= 0),
-    ('ema', ema, 0 <= ema <= 1),
-    ('decay', decay, 0 <= decay < 1),
-  ):
-    if not fits:
-      raise InputError(f'{name}={value} is out of its range; change it.')
+  validate.whole('steps', steps, 1)
+  validate.positive('temperature', temperature)
+  validate.positive('alpha', alpha)
+  validate.at_least('weight', weight, 0)
+  validate.within('ema', ema, '[0, 1]')
+  validate.within('decay', decay, '[0, 1)')
 
   def init(key, trained, frozen):
     opt_state = tx.init(trained['params'])

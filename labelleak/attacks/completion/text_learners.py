@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from labelleak import base, train, vfl
+from labelleak import base, train, validate, vfl
 from labelleak.attacks.completion import batches, halves, learners, mixtext
 from labelleak.base import InputError
 from labelleak.models import mlp
@@ -127,7 +127,6 @@ def options(**given) -> Options:
   values = values._replace(mix_layers=tuple(values.mix_layers))
   positive = 'encoder_lr', 'head_lr', 'batch_size', 'unlabelled'
   for name in (*positive, 'epochs', 'iterations'):
-    if not getattr(values, name) > 0:
-      raise InputError(f'{name}={getattr(values, name)} must be positive.')
+    validate.positive(name, getattr(values, name))
   _mixtext(values, None)
   return values

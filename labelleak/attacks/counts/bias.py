@@ -5,9 +5,9 @@ from typing import Optional
 import jax
 import jax.numpy as jnp
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import evidence, greedy
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 
 def ebi() -> Attack:
@@ -40,10 +40,9 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
   Raises:
     InputError: a confidence outside [0, 1), or another word than 'aux'.
   """
-  if isinstance(confidence, str) and confidence != 'aux':
-    raise InputError(f'confidence={confidence!r}; use None, a number or "aux".')
-  if isinstance(confidence, float | int) and not 0 <= confidence < 1:
-    raise InputError(f'confidence={confidence} must lie in [0, 1).')
+  if confidence not in (None, 'aux'):
+    rule = "None takes an untrained model, 'aux' measures it"
+    validate.within('confidence', confidence, '[0, 1)', rule)
 
   def infer(key, view, known):
     beta = evidence.bias('counts.llbg', view)

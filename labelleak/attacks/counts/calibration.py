@@ -14,14 +14,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import (
   allocation,
   evidence,
   expectation,
   head_input,
 )
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 _PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
 
@@ -51,11 +51,9 @@ def calibrated(
   Raises:
     InputError: an argument below 1. (infer) A head without bias.
   """
-  if min(examples, replay, replays) < 1:
-    raise InputError(
-      f'counts.calibrated: examples={examples}, replay={replay} and'
-      f' replays={replays} must be at least 1.'
-    )
+  validate.whole('calibrated: examples', examples, 1)
+  validate.whole('calibrated: replay', replay, 1)
+  validate.whole('calibrated: replays', replays, 1)
 
   def infer(key, view, known):
     beta = evidence.bias('counts.calibrated', view)

@@ -7,9 +7,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import baseline, evidence, greedy
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 
 def idlg() -> Attack:
@@ -37,8 +37,7 @@ def llg(*, form: str = 'benchmark') -> Attack:
   Raises:
     InputError: no such form.
   """
-  if form not in ('benchmark', 'original'):
-    raise InputError(f'form={form!r}; use "benchmark" or "original".')
+  validate.one_of('llg: form', form, ('benchmark', 'original'))
 
   def infer(key, view, known):
     num = known.num_examples
@@ -78,8 +77,7 @@ def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
     'ones': lambda key, shape: jnp.ones(shape),
     'random': jax.random.normal,
   }
-  if inputs not in draw:
-    raise InputError(f'inputs={inputs!r}; use one of {", ".join(draw)}.')
+  validate.one_of('llg_star: inputs', inputs, draw)
 
   def infer(key, view, known):
     x = draw[inputs](key, (examples, *known.model.shape))

@@ -11,9 +11,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import defenses, vfl
+from labelleak import defenses, validate, vfl
 from labelleak.attacks.linear import equations, propagation, shifts
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 _NAME = 'linear.expectation_propagation'
 
@@ -68,13 +68,11 @@ def expectation_propagation(
   Raises:
     InputError: an option out of range.
   """
-  if min(rounds, steps) < 1 or not (ridge > 0 and excess > 0):
-    raise InputError(
-      f'rounds={rounds}, steps={steps}, ridge={ridge}, excess={excess}: all'
-      ' must be positive.'
-    )
-  if not 0 < damping <= 1:
-    raise InputError(f'damping={damping} must lie in (0, 1]; use 0.7.')
+  validate.whole('rounds', rounds, 1)
+  validate.whole('steps', steps, 1)
+  validate.positive('ridge', ridge)
+  validate.within('damping', damping, '(0, 1]', 'use 0.7')
+  validate.positive('excess', excess)
 
   def infer(key, view, known):
     with jax.ensure_compile_time_eval():

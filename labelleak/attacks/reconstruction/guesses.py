@@ -72,14 +72,3 @@ def restart(
   ends = jax.vmap(run)(jax.random.split(key, restarts))
   value = jnp.where(jnp.isnan(ends.objective), jnp.inf, ends.objective)
   return jax.tree.map(lambda a: a[value.argmin()], ends)
-
-
-def check_positive(**values: int) -> None:
-  """Refuses counts below 1.
-
-  Raises:
-    InputError: names the first of them.
-  """
-  for name, value in values.items():
-    if value < 1:
-      raise InputError(f'{name}={value} must be at least 1; raise it.')

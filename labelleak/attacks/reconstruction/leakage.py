@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.attacks.reconstruction import guesses, matching
 from labelleak.base import Attack, Reconstruction, attack
 
@@ -24,7 +25,8 @@ def deep_leakage(*, steps: int = 300, restarts: int = 1) -> Attack:
   Raises:
     InputError: a value below 1. At trace time: as `inverting_gradients`.
   """
-  guesses.check_positive(steps=steps, restarts=restarts)
+  validate.whole('steps', steps, 1)
+  validate.whole('restarts', restarts, 1)
 
   def infer(key, view, known):
     guesses.check(_NAME, known)

@@ -12,6 +12,7 @@ in Two-party Split Learning"), with the thresholds of VFLAIR.
 import jax
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.attacks.scores import readout
 from labelleak.base import Attack, InputError, attack
 
@@ -44,8 +45,7 @@ def direct(*, rule: str = 'argmin') -> Attack:
   Raises:
     InputError: no such rule. At trace time: a sealed view, or D != K.
   """
-  if rule not in _RULES:
-    raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
+  validate.one_of('direct: rule', rule, _RULES)
 
   def infer(key, view, known):
     cut = readout.cut_gradient('scores.direct', view)
