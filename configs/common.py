@@ -5,12 +5,11 @@ repeats, the `minutes` that it took on two cores (where that was measured), and
 the data set that it `needs`. `python launch.py --list` prints them.
 """
 
-import difflib
-
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import datasets
+from labelleak import validate
 from labelleak.base import InputError
 
 # The server runs the protocol and holds the model.
@@ -49,12 +48,7 @@ def parse_arg(arg, **spec):
   values = {name: of[0] for name, of in known.items()}
   for part in filter(None, (arg or '').split(',')):
     name, equals, text = part.partition('=')
-    if name not in spec:
-      close = difflib.get_close_matches(name, spec, 1)
-      hint = f'did you mean {close[0]!r}? ' if close else ''
-      raise InputError(
-        f'config argument {name!r} is unknown; {hint}use: {", ".join(spec)}.'
-      )
+    validate.one_of('config argument', name, spec)
     default = known[name][0]
     kind = type(default)
     if (kind is bool) == bool(equals):
@@ -67,7 +61,7 @@ def parse_arg(arg, **spec):
         f'config argument {part!r} needs a value of type {kind.__name__}.'
       ) from None
     if isinstance(spec[name], tuple):
-      check_choice(name, values[name], spec[name])
+      validate.one_of(name, values[name], spec[name])
   return values
 
 
@@ -216,11 +210,6 @@ def completion(name):
   # Rows of each split that choose the best epoch; None: all.
   config.scored_rows = placeholder(int)
   return config
-
-
-def check_choice(name, value, known):
-  if value not in known:
-    raise InputError(f'{name}={value} is none of this config: {known}.')
 
 
 def train(config, batch_size, *, epochs=0, steps=0, **options):

@@ -17,6 +17,7 @@ import chex
 import numpy as np
 from scipy import stats
 
+from labelleak import validate
 from labelleak.base import InputError
 
 _SIGMAS = 3.0
@@ -50,10 +51,7 @@ def dcs(
   Raises:
     InputError: beta is outside [0, 1].
   """
-  if not 0 <= beta <= 1:
-    raise InputError(
-      f'beta={beta} must be in [0, 1]; it is the weight of the main task.'
-    )
+  validate.within('beta', beta, '[0, 1]', 'it is the weight of the main task')
   lost = np.square(np.subtract(main, main_undefended))
   leaked = np.square(np.maximum(attack, 0) - attack_ideal)
   return 1 / (1 + np.sqrt((1 - beta) * leaked + beta * lost))

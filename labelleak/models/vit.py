@@ -12,6 +12,7 @@ import chex
 from flax import linen as nn
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.base import InputError
 
 # timm's `trunc_normal_(std=.02)` cuts at -2 and 2, not at two deviations: the
@@ -152,8 +153,7 @@ def vit(
     patch=patch,
   )
   for name, size in sizes.items():
-    if size < 1:
-      raise InputError(f'{name}={size} of a ViT must be at least 1.')
+    validate.whole(f'vit: {name}', size, 1)
   if width % heads:
     raise InputError(
       f'width={width} does not split into heads={heads}; use a multiple.'

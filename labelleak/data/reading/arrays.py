@@ -4,7 +4,7 @@ from typing import Optional
 
 import numpy as np
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.data import Source
 
 
@@ -29,10 +29,7 @@ def source(
   """
   rows = dict(train=~test, test=test, all=np.ones_like(test))
   split = split or 'test'
-  if split not in rows:
-    raise InputError(
-      f'{name} has no split {split!r}; use one of: {", ".join(rows)}.'
-    )
+  validate.one_of(f'{name}: split', split, rows)
   x, y = x[rows[split]].astype(np.float32), y[rows[split]].astype(np.int32)
   return Source(
     take=lambda index: x[np.asarray(index)],

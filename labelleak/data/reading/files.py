@@ -7,6 +7,7 @@ and, where a file is missing, the place to get it.
 import pathlib
 from typing import Optional, Protocol
 
+from labelleak import validate
 from labelleak.base import InputError
 
 
@@ -50,6 +51,5 @@ def is_test(name: str, split: Optional[str]) -> bool:
   Raises:
     InputError: it is neither.
   """
-  if split not in (None, 'train', 'test'):
-    raise InputError(f'{name} has no split {split!r}; use one of: train, test.')
+  validate.one_of(f'{name}: split', split, (None, 'train', 'test'))
   return split != 'train'

@@ -5,6 +5,7 @@ from typing import Optional
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 
 Index = slice | np.ndarray  # of one axis
@@ -29,11 +30,8 @@ def cut(
   """
   if sizes is None:
     parties = 2 if parties is None else parties
-    if not 2 <= parties <= length:
-      raise InputError(
-        f'parties={parties} must lie in 2..{length}, as an example has'
-        f' {length} {name}; change it.'
-      )
+    has = f'an example has {length} {name}'
+    validate.whole('parties', parties, 2, length, has)
     return np.array_split(np.arange(length), parties)
   sizes = tuple(sizes)
   whole = all(isinstance(size, int) and size > 0 for size in sizes)
@@ -75,11 +73,7 @@ def share(blocks: list[np.ndarray], shared: int) -> list[Index]:
     InputError: more than they hold.
   """
   others = np.concatenate(blocks[1:])
-  if not 0 <= shared <= len(others):
-    raise InputError(
-      f'shared={shared} must lie in 0..{len(others)}, what the other parties'
-      ' hold; change it.'
-    )
+  validate.whole('shared', shared, 0, len(others), 'what other parties hold')
   first = np.append(blocks[0], others[:shared])
   return [index(block) for block in (first, *blocks[1:])]
 

@@ -136,7 +136,7 @@ class BackdoorTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(train__steps=0), 'trains nothing'),
-    (dict(poison__targets=10**4), 'poison.targets=10000 must lie'),
+    (dict(poison__targets=10**4), 'poison.targets=10000 must be'),
     (dict(poison__form='pair'), "poison.form='pair' is unknown"),
     (dict(poison__target=10), 'poison.target=10 must be a class'),
     (dict(poison__attackers=(1,)), 'attacker=1 must be a passive party'),
