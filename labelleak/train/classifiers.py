@@ -29,19 +29,12 @@ class Examples(Protocol):
 
 
 class State(NamedTuple):
-  """What training carries from step to step.
+  """What training carries from step to step."""
 
-  Attributes:
-    variables: Flax's dict: 'params' and, say, 'batch_stats'.
-    opt_state: of the optimizer.
-    key: constant; steps fold in their number.
-    count: [] steps done.
-  """
-
-  variables: chex.ArrayTree
-  opt_state: chex.ArrayTree
-  key: chex.PRNGKey
-  count: chex.Array
+  variables: chex.ArrayTree  # Flax's dict: 'params' and, say, 'batch_stats'
+  opt_state: chex.ArrayTree  # of the optimizer
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
 
 
 def classifier(

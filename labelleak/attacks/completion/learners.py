@@ -24,17 +24,13 @@ State = chex.ArrayTree  # what a training carries
 
 
 class Learner(NamedTuple):
-  """Pure functions of one completion.
+  """Pure functions of one completion."""
 
-  Attributes:
-    init: (key, bottom variables, x [B, ...]) -> state.
-    step: (state, batch) -> (state, {'loss': []}).
-    predict: (state, bottom variables as given to init, x [n, ...]) -> logits
-      [n, K].
-  """
-
+  # (key, bottom variables, x [B, ...]) -> state
   init: Callable[[chex.PRNGKey, Variables, chex.Array], State]
+  # (state, batch) -> (state, {'loss': []})
   step: Callable[[State, chex.ArrayTree], tuple[State, dict[str, chex.Array]]]
+  # (state, bottom variables as given to init, x [n, ...]) -> logits [n, K]
   predict: Callable[[State, Variables, chex.Array], chex.Array]
 
 

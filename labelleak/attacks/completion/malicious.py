@@ -41,17 +41,11 @@ _TINY = 1e-7  # the release adds it to the signed divisor
 
 
 class State(NamedTuple):
-  """What the optimizer remembers of every element.
+  """What the optimizer remembers of every element."""
 
-  Attributes:
-    count: [] steps done.
-    last: u of the previous step, like the parameters.
-    momentum: m of `clean`; () otherwise.
-  """
-
-  count: chex.Array
-  last: chex.ArrayTree
-  momentum: chex.ArrayTree
+  count: chex.Array  # [] steps done
+  last: chex.ArrayTree  # u of the previous step, like the parameters
+  momentum: chex.ArrayTree  # m of `clean`; () otherwise
 
 
 def accelerate(

@@ -33,37 +33,23 @@ from labelleak.base import InputError
 
 
 class Batch(NamedTuple):
-  """Labelled and unlabelled examples of one step.
+  """Labelled and unlabelled examples of one step."""
 
-  Attributes:
-    x: [B, ...] real-valued.
-    y: [B, K] one-hot or soft.
-    u: [B, ...] without labels.
-  """
-
-  x: chex.Array
-  y: chex.Array
-  u: chex.Array
+  x: chex.Array  # [B, ...] real-valued
+  y: chex.Array  # [B, K] one-hot or soft
+  u: chex.Array  # [B, ...] without labels
 
 
 class State(NamedTuple):
-  """What training carries from step to step.
+  """What training carries from step to step."""
 
-  Attributes:
-    trained: {'params': ..., 'batch_stats': ...}, trained and averaged.
-    frozen: what only drifts.
-    average: like trained.
-    opt_state: of trained['params'].
-    key: constant; steps fold in their number.
-    count: [] steps done.
-  """
-
+  # {'params': ..., 'batch_stats': ...}, trained and averaged
   trained: chex.ArrayTree
-  frozen: chex.ArrayTree
-  average: chex.ArrayTree
-  opt_state: chex.ArrayTree
-  key: chex.PRNGKey
-  count: chex.Array
+  frozen: chex.ArrayTree  # what only drifts
+  average: chex.ArrayTree  # like trained
+  opt_state: chex.ArrayTree  # of trained['params']
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
 
 
 class Apply(Protocol):
@@ -80,14 +66,11 @@ class Apply(Protocol):
 
 
 class MixMatch(NamedTuple):
-  """Pure functions, in the order of `lax.scan`.
+  """Pure functions, in the order of `lax.scan`."""
 
-  Attributes:
-    init: (key, trained, frozen) -> State.
-    step: (State, Batch) -> (State, {'loss': []}).
-  """
-
+  # (key, trained, frozen) -> State
   init: Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], State]
+  # (State, Batch) -> (State, {'loss': []})
   step: Callable[[State, Batch], tuple[State, dict[str, chex.Array]]]
 
 

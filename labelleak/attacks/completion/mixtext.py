@@ -32,17 +32,11 @@ from labelleak.models import bert
 
 
 class Batch(NamedTuple):
-  """Labelled texts and views of unlabelled ones, as tokens.
+  """Labelled texts and views of unlabelled ones, as tokens."""
 
-  Attributes:
-    x: [B, L].
-    y: [B, K] one-hot or soft.
-    u: [V, U, L]; the last view is the text itself.
-  """
-
-  x: chex.Array
-  y: chex.Array
-  u: chex.Array
+  x: chex.Array  # [B, L]
+  y: chex.Array  # [B, K] one-hot or soft
+  u: chex.Array  # [V, U, L]; the last view is the text itself
 
 
 class Apply(Protocol):
@@ -60,14 +54,11 @@ class Apply(Protocol):
 
 
 class MixText(NamedTuple):
-  """Pure functions, in the order of `lax.scan`; the states of `mixmatch`.
+  """Pure functions, in the order of `lax.scan`; the states of `mixmatch`."""
 
-  Attributes:
-    init: (key, trained, frozen) -> mixmatch.State.
-    step: (State, Batch) -> (State, {'loss': []}).
-  """
-
+  # (key, trained, frozen) -> mixmatch.State
   init: Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], mixmatch.State]
+  # (State, Batch) -> (State, {'loss': []})
   step: Callable[
     [mixmatch.State, Batch], tuple[mixmatch.State, dict[str, chex.Array]]
   ]

@@ -92,17 +92,13 @@ def _inputs(key, known, num):
 
 
 class Reading(NamedTuple):
-  """What the head's update says of the summed softmax errors.
+  """What the head's update says of the summed softmax errors."""
 
-  Attributes:
-    beta: [K] their sum.
-    quiet: [] granted noise on `beta` over that on one entry of the update.
-    ratio: [] norm of a step's gradient over that of its bias part; None where
-      the model does not tell it.
-  """
-
-  beta: chex.Array
+  beta: chex.Array  # [K] their sum
+  # [] granted noise on `beta` over that on one entry of the update
   quiet: chex.Array | float = 1.0
+  # [] norm of a step's gradient over that of its bias part; None where the
+  # model does not tell it
   ratio: Optional[chex.Array] = None
 
 

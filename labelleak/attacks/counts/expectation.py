@@ -16,19 +16,12 @@ from labelleak.hfl import Known, View
 
 
 class Softmax(NamedTuple):
-  """Moments of an example's softmax, by its class.
+  """Moments of an example's softmax, by its class."""
 
-  Attributes:
-    mean: [K, K] row j: E[p | class j], averaged over the steps.
-    var: [K, K] row j: Var[p | class j] of one example.
-    num: [K] examples behind row j.
-    shift: [] by how much the steps moved the mean.
-  """
-
-  mean: chex.Array
-  var: chex.Array
-  num: chex.Array
-  shift: chex.Array | float = 0.0
+  mean: chex.Array  # [K, K] row j: E[p | class j], averaged over the steps
+  var: chex.Array  # [K, K] row j: Var[p | class j] of one example
+  num: chex.Array  # [K] examples behind row j
+  shift: chex.Array | float = 0.0  # [] by how much the steps moved the mean
 
 
 def uniform(num_classes: int) -> Softmax:

@@ -17,15 +17,10 @@ _POWER_ITERATIONS = 30
 
 
 class Inversion(NamedTuple):
-  """Where the optimisation ended.
+  """Where the optimisation ended."""
 
-  Attributes:
-    scores: [B, K] labels of the cross entropy.
-    residual: [] D in the scale of the mean loss.
-  """
-
-  scores: chex.Array
-  residual: chex.Array
+  scores: chex.Array  # [B, K] labels of the cross entropy
+  residual: chex.Array  # [] D in the scale of the mean loss
 
 
 def batch(

@@ -34,21 +34,13 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 class Equations(NamedTuple):
-  """M whitened equations `apply(B * U) = observed` in zero-sum rows.
+  """M whitened equations `apply(B * U) = observed` in zero-sum rows."""
 
-  Attributes:
-    apply: [B, K] -> [M].
-    adjoint: [M] -> [B, K], rows sum to zero.
-    observed: [M].
-    gain: [B] squared length of a row's equations, mean over K - 1.
-    rank: [] equations that the cuts left, an upper bound.
-  """
-
-  apply: Callable[[chex.Array], chex.Array]
-  adjoint: Callable[[chex.Array], chex.Array]
-  observed: chex.Array
-  gain: chex.Array
-  rank: chex.Array
+  apply: Callable[[chex.Array], chex.Array]  # [B, K] -> [M]
+  adjoint: Callable[[chex.Array], chex.Array]  # [M] -> [B, K], rows sum to zero
+  observed: chex.Array  # [M]
+  gain: chex.Array  # [B] squared length of a row's equations, mean over K - 1
+  rank: chex.Array  # [] equations that the cuts left, an upper bound
 
 
 def center(u: chex.Array) -> chex.Array:

@@ -19,23 +19,14 @@ _NAME = 'linear.expectation_propagation'
 
 
 class Solution(NamedTuple):
-  """What `solve` finds.
+  """What `solve` finds."""
 
-  Attributes:
-    y: [B, K] posterior probability of each label.
-    s: [B, K] softmax of the summed logits.
-    residual: [] RMS of the equations that (s - y) / B leaves.
-    rank: [] equations used, after whitening.
-    share: [] share of the unknowns that they determine, in [0, 1].
-    rounds: [] rounds until the labels stood still.
-  """
-
-  y: chex.Array
-  s: chex.Array
-  residual: chex.Array
-  rank: chex.Array
-  share: chex.Array
-  rounds: chex.Array
+  y: chex.Array  # [B, K] posterior probability of each label
+  s: chex.Array  # [B, K] softmax of the summed logits
+  residual: chex.Array  # [] RMS of the equations that (s - y) / B leaves
+  rank: chex.Array  # [] equations used, after whitening
+  share: chex.Array  # [] share of the unknowns that they determine, in [0, 1]
+  rounds: chex.Array  # [] rounds until the labels stood still
 
 
 def expectation_propagation(
