@@ -10,8 +10,7 @@ which side is which. That is `permuted_label_accuracy` with K = 2, a leak to
 report beside the accuracy and not used for scores here.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Optional
+from collections.abc import Sequence
 
 import chex
 import numpy as np
@@ -66,31 +65,6 @@ def t_dcs(scores: Sequence[float]) -> float:
   if not len(scores):
     raise InputError('t_dcs of no attack; pass the DCS of one at least.')
   return float(np.mean(scores))
-
-
-def c_dcs(
-  scores: Mapping[str, Optional[float]],
-  weights: Optional[Mapping[str, float]] = None,
-) -> float:
-  """Computes C-DCS, the weighted mean of T-DCS over the types of attack.
-
-  Args:
-    scores: type -> T-DCS; a type that is None was not tried and is skipped,
-      and its weight with it.
-    weights: type -> weight; None weighs all types alike.
-
-  Raises:
-    InputError: no type was tried, or one of them has no weight.
-  """
-  tried = {k: v for k, v in scores.items() if v is not None}
-  if not tried:
-    raise InputError('c_dcs of no type of attack; pass one T-DCS at least.')
-  weights = dict.fromkeys(tried, 1.0) if weights is None else weights
-  if missing := sorted(set(tried) - set(weights)):
-    raise InputError(f'c_dcs has no weight for {missing}; add it.')
-  return float(
-    np.average(list(tried.values()), weights=[weights[k] for k in tried])
-  )
 
 
 def below_chance(
