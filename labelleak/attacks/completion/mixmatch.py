@@ -35,9 +35,9 @@ from labelleak.base import InputError
 class Batch(NamedTuple):
   """Labelled and unlabelled examples of one step."""
 
-  x: chex.Array  # [B, ...] real-valued
+  x: chex.Array  # [B, ...] real-valued, or tokens for `mixtext`
   y: chex.Array  # [B, K] one-hot or soft
-  u: chex.Array  # [B, ...] without labels
+  u: chex.Array  # [U, ...] without labels; U = B here
 
 
 class State(NamedTuple):
@@ -61,11 +61,15 @@ class Apply(Protocol):
     frozen: chex.ArrayTree,
     x: chex.Array,
     key: chex.PRNGKey,
+    **inputs: chex.ArrayTree,
   ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
-    """Returns logits [B, K] of x [B, ...], and both trees, changed."""
+    """Returns logits [B, K] of x [B, ...], and both trees, changed.
+
+    What else the model takes, such as `bert.Mix`, comes as `inputs`.
+    """
 
 
-class MixMatch(NamedTuple):
+class Method(NamedTuple):
   """Pure functions, in the order of `lax.scan`."""
 
   # (key, trained, frozen) -> State
@@ -140,7 +144,7 @@ def mixmatch(
   ema: float = 0.999,
   decay: float = 4e-5,
   per_pair: bool = False,
-) -> MixMatch:
+) -> Method:
   """Builds the training step of a model; defaults are the published ones.
 
   Args:
@@ -165,12 +169,6 @@ def mixmatch(
   validate.at_least('weight', weight, 0)
   validate.within('ema', ema, '[0, 1]')
   validate.within('decay', decay, '[0, 1)')
-
-  def init(key, trained, frozen):
-    opt_state = tx.init(trained['params'])
-    return State(
-      trained, frozen, trained, opt_state, key, jnp.zeros((), jnp.int32)
-    )
 
   def step(state, batch):
     _check(batch)
@@ -200,7 +198,19 @@ def mixmatch(
     state = State(trained, frozen, average, opt_state, state.key, count)
     return state, dict(loss=loss)
 
-  return MixMatch(init, step)
+  return Method(functools.partial(start, tx), step)
+
+
+def start(
+  tx: optax.GradientTransformation,
+  key: chex.PRNGKey,
+  trained: chex.ArrayTree,
+  frozen: chex.ArrayTree,
+) -> State:
+  """Returns the state before the first step."""
+  opt_state = tx.init(trained['params'])
+  count = jnp.zeros((), jnp.int32)
+  return State(trained, frozen, trained, opt_state, key, count)
 
 
 def _loss(apply, trained, frozen, x, p, keys, weight, params):
