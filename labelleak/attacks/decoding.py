@@ -69,7 +69,10 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     fit = jax.tree.map(lambda leaf: leaf[best], fits)
     cost = fit.centers
     if names == 'granted':
-      cost = -_agreement(jax.nn.softmax(fit.scores), view, known)
+      x, y = known.labelled
+      members = jax.nn.softmax(fit.scores)
+      same = readout.match_rows(view.x, x).astype(members.dtype)
+      cost = -members.T @ (same @ y)  # labelled rows of class j in cluster k
     cluster, name = optax.assignment.hungarian_algorithm(cost)
     return fit.scores[:, cluster[jnp.argsort(name)]]
 
@@ -182,11 +185,3 @@ def logits(*, code: Sequence[dict] = ()) -> Attack:
     return assumed.decode(jax.nn.softmax(view.h))
 
   return attack(infer, name='decoding.logits')
-
-
-def _agreement(members, view, known):
-  """Counts labelled rows of class j in cluster k, [K, K]."""
-  rows = view.x.reshape(len(view.x), -1)
-  examples = known.labelled.x.reshape(len(known.labelled.x), -1)
-  same = (rows[:, None] == examples[None]).all(-1).astype(members.dtype)
-  return members.T @ (same @ known.labelled.y)

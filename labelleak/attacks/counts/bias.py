@@ -16,12 +16,8 @@ def ebi() -> Attack:
   def infer(key, view, known):
     num = known.num_examples
     beta = evidence.bias('counts.ebi', view)
-    certain = beta < 0
-    m = greedy.masked_sum(beta, certain) / num
-    after = beta - m * certain
-    return greedy.name_labels(
-      beta, certain=certain, after=after, impact=m, num=num
-    )
+    m = greedy.negative_sum(beta) / num
+    return greedy.name_labels(beta, impact=m, num=num)
 
   return attack(infer, name='counts.ebi')
 
@@ -53,11 +49,7 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
       v = (probs * y).sum(0) / jnp.maximum(y.sum(0), 1.0)
     size = max(hfl.step_sizes(known.batch_size, known.steps))
     m = -(1.0 - v) / (size * known.clients) * jnp.ones_like(beta)
-    certain = beta < 0
-    after = beta - m * certain
-    return greedy.name_labels(
-      beta, certain=certain, after=after, impact=m, num=known.num_examples
-    )
+    return greedy.name_labels(beta, impact=m, num=known.num_examples)
 
   needs = ('model', 'labelled') if confidence == 'aux' else ()
   return attack(infer, name='counts.llbg', needs=needs)

@@ -42,12 +42,9 @@ def llg(*, form: str = 'benchmark') -> Attack:
   def infer(key, view, known):
     num = known.num_examples
     g = evidence.row_sums(view)
-    certain = g < 0
-    m = (1 + 1 / known.num_classes) * greedy.masked_sum(g, certain) / num
-    after = g - m * certain if form == 'original' else g
-    return greedy.name_labels(
-      g, certain=certain, after=after, impact=m, num=num
-    )
+    m = (1 + 1 / known.num_classes) * greedy.negative_sum(g) / num
+    after = None if form == 'original' else g
+    return greedy.name_labels(g, impact=m, num=num, after=after)
 
   return attack(infer, name='counts.llg')
 
@@ -118,6 +115,5 @@ def _measured_llg(
   sums = steps * (others * offsets).sum(0)
   offset = sums / jnp.maximum(others.sum(0), 1.0)
   g = evidence.row_sums(view)
-  certain = g < 0
-  after = g - offset - m * certain
-  return greedy.name_labels(g, certain=certain, after=after, impact=m, num=num)
+  after = g - offset - m * (g < 0)
+  return greedy.name_labels(g, impact=m, num=num, after=after)

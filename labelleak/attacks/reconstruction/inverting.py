@@ -102,21 +102,8 @@ def invert(
   distance = matching.cosine_distance(key, view, known)
   objective = lambda x: distance(x, y) + tv * matching.total_variation(x)
   tx = optax.chain(optax.scale_by_sign(), optax.adam(schedule(lr, steps)))
-
-  def step(carry, _):
-    x, state, best = carry
-    value, slope = jax.value_and_grad(objective)(x)
-    best = guesses.keep_lower(best, (value, x))
-    updates, state = tx.update(slope, state)
-    return (
-      guesses.clip_pixels(optax.apply_updates(x, updates), known),
-      state,
-      best,
-    ), None
-
-  carry = x, tx.init(x), (jnp.asarray(jnp.inf), x)
-  (x, _, best), _ = jax.lax.scan(step, carry, length=steps)
-  value, x = guesses.keep_lower(best, (objective(x), x))
+  clip = lambda x: guesses.clip_pixels(x, known)
+  value, x = guesses.descend(objective, tx, x, steps, clip)
   return Reconstruction(x, labels, value)
 
 

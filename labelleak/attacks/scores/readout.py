@@ -33,6 +33,12 @@ def cut_gradient(name: str, view: vfl.View) -> chex.Array:
   return view.cut_grads
 
 
+def match_rows(x: chex.Array, examples: chex.Array) -> chex.Array:
+  """Tells which rows of x [B, ...] are which examples [M, ...]; [B, M] bool."""
+  rows, examples = (a.reshape(len(a), -1) for a in (x, examples))
+  return (rows[:, None] == examples[None]).all(-1)
+
+
 def argmin(cut: chex.Array) -> chex.Array:
   """Scores the most negative entry highest."""
   return -cut
