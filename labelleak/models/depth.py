@@ -51,11 +51,8 @@ def remainder(
 ) -> resnet.ResNet:
   """Builds what `bottom` left, on parties' maps side by side: [B, D] -> [B, K].
 
-  Args:
-    num_classes: K.
-    model: as of the bottoms.
-    stages: as of the bottoms.
-    height: H of the parties' images, all the same.
+  Arguments are those of `bottom`, and `height`, H of the parties' images, all
+  the same.
 
   Raises:
     InputError: see `bottom`. At trace time: embeddings that are no such maps.

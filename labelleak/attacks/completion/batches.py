@@ -21,14 +21,8 @@ def draw(
   """Draws the batches of the steps `numbers` [n], from 1; leaves [n, B, ...].
 
   Labelled and unlabelled rows are shuffled anew in every pass through them;
-  what is left of a pass after its last whole batch is dropped.
-
-  Args:
-    pool: unlabelled rows.
-    labelled: examples x [M, ...], y [M, K].
-    sizes: of a batch, B labelled examples and U rows.
-    numbers: of the steps.
-    seed: of the order.
+  what is left of a pass after its last whole batch is dropped. A batch has as
+  many of either as `sizes` say: B labelled examples and U rows.
   """
   nums = len(labelled.x), pool.size
   labelled_rows, rows = (

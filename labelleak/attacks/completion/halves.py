@@ -33,16 +33,10 @@ def forward(
   key: chex.PRNGKey,
   **inputs: chex.ArrayTree,
 ) -> tuple[chex.Array, Variables, Variables]:
-  """Runs bottom and head in training mode.
+  """Runs bottom and head on x [B, ...] in training mode.
 
-  Args:
-    party: of the bottom.
-    head: on it; None: the bottom's outputs are the logits.
-    bottom: its variables.
-    top: those of the head.
-    x: [B, ...] examples.
-    key: of this pass.
-    **inputs: what else the bottom takes, such as `bert.Mix`.
+  Without a head the bottom's outputs are the logits. What else the bottom
+  takes, such as `bert.Mix`, comes as `inputs`.
 
   Returns:
     logits [B, K], new variables of bottom and head.

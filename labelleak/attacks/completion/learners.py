@@ -21,6 +21,7 @@ from labelleak.base import InputError
 from labelleak.models import mlp
 
 State = chex.ArrayTree  # what a training carries
+MakeMethod = Callable[[mixmatch.Apply], mixmatch.Method]
 
 
 class Learner(NamedTuple):
@@ -115,7 +116,7 @@ def supervised(
 def build(
   party: base.Party,
   head: Optional[nn.Module],
-  method: Callable[[mixmatch.Apply], mixmatch.Method],
+  method: MakeMethod,
   *,
   tune: str = 'all',
 ) -> Learner:

@@ -112,19 +112,10 @@ def run(
   steps: int,
   callback: Callback,
 ) -> Predict:
-  """Trains a learner; calls back with what predicts after each epoch.
+  """Trains a learner, from a state and the bottom that this began with.
 
-  Args:
-    learner: from `learners`.
-    state: from its `init`.
-    bottom: variables that it began with.
-    draw: the batches.
-    epochs: how many.
-    steps: of an epoch.
-    callback: (epoch, predict) -> None.
-
-  Returns:
-    what predicts at the end.
+  It calls back with what predicts after each epoch of `steps` steps, and
+  returns what predicts at the end.
   """
   chunk = max(n for n in range(1, min(_CHUNK, steps) + 1) if steps % n == 0)
   for epoch in range(epochs):

@@ -29,10 +29,6 @@ def bias(name: str, view: hfl.View) -> chex.Array:
 
   Entries that are not finite count as 0, no evidence.
 
-  Args:
-    name: of the attack that reads it.
-    view: of the round.
-
   Raises:
     InputError: the head has no bias.
   """

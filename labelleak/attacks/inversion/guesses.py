@@ -42,13 +42,9 @@ class Dummies(NamedTuple):
 def draw(
   key: chex.PRNGKey, h: chex.Array, num_classes: int, top: str
 ) -> Dummies:
-  """Draws standard normal guesses; a linear top as PyTorch initialises it.
+  """Draws standard normal guesses beside an own embedding h [B, D].
 
-  Args:
-    key: of the draw.
-    h: [B, D] own embedding.
-    num_classes: K.
-    top: 'sum' or 'linear'.
+  Of a linear `top` also its weights, as PyTorch initialises them.
 
   Raises:
     InputError: D != K under 'sum'.

@@ -56,12 +56,7 @@ def whiten(
   Leaves are taken from the output backwards, until they hold `excess` times
   (K - 1) B numbers: what lies before them in the model is then neither
   differentiated nor stored, and every subset of leaves gives valid equations.
-
-  Args:
-    key: random cut gradients of the whitening.
-    view: of the step.
-    known: with `bottom`.
-    excess: equations to use for each unknown, where the model has as many.
+  `key` draws the cut gradients of the whitening.
   """
   params = traverse_util.flatten_dict(view.variables['params'])
   grads = traverse_util.flatten_dict(view.param_grads)

@@ -55,13 +55,9 @@ def outside(shift: Shift, z: chex.Array) -> chex.Array:
 def estimate(
   shift: Shift, misfit: chex.Array, c: chex.Array, noise: chex.Array
 ) -> chex.Array:
-  """Returns the posterior mean of c [K].
+  """Returns the posterior mean of c [K], from the misfit [M] at a first c.
 
-  Args:
-    shift: from `find`.
-    misfit: [M] of the equations at c.
-    c: [K].
-    noise: [] its variance.
+  The misfit is that of the equations, and has variance `noise` [].
   """
   observed = shift.basis.T @ misfit + shift.image @ c
   gram = shift.image.T @ shift.image / noise

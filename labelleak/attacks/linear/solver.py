@@ -118,12 +118,8 @@ def solve(
   occupy, which carries the attack past the rank: at (K - 1) B unknowns about a
   quarter as many effective equations suffice.
 
-  Args:
-    key: randomness of probes.
-    view: of the step.
-    known: with `bottom`.
-    rounds, steps, ridge, damping, excess: see `expectation_propagation`.
-    rows: [K, K] what a label of each class looks like; None: one-hot.
+  Options are those of `expectation_propagation`; `rows` [K, K] are what a label
+  of each class looks like, None: one-hot.
 
   Raises:
     InputError: logits that are not K wide.

@@ -56,13 +56,7 @@ def gradient(
 ) -> Optional[LayerFactors]:
   """Returns the gradient of the mean cross entropy by layer.
 
-  Args:
-    apply: (variables, x [B, ...]) -> logits [B, K].
-    variables: with 'params'.
-    batch: examples and their labels.
-
-  Returns:
-    factors by layer; None where the model has none.
+  None where the model has no such factors.
   """
   modules = _modules(variables['params'])
   if modules is None:
@@ -107,12 +101,7 @@ def gradient(
 
 
 def inner(factors: LayerFactors, grads: LayerGradients) -> chex.Array:
-  """Returns <factors, grads> over all parameters, [].
-
-  Args:
-    factors: from `gradient`.
-    grads: from `by_layer` or `thin`.
-  """
+  """Returns <factors, grads> over all parameters, []."""
   total = 0.0
   for path, (inputs, cut) in factors.items():
     layer = grads[path]

@@ -19,10 +19,6 @@ Project = Callable[[chex.ArrayTree], chex.ArrayTree]
 def check(name: str, known: Known) -> None:
   """Refuses what a reconstruction cannot run on.
 
-  Args:
-    name: of the attack.
-    known: with `model`.
-
   Raises:
     InputError: examples that are no images, an update of several steps without
       `lr`, or the mean of several clients' updates of several steps.

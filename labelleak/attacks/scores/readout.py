@@ -17,10 +17,6 @@ from labelleak.base import InputError
 def cut_gradient(name: str, view: vfl.View) -> chex.Array:
   """Returns the cut gradients [B, D] that an attack reads.
 
-  Args:
-    name: of the attack.
-    view: of the step.
-
   Raises:
     InputError: the link is sealed.
   """

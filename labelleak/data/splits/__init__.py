@@ -101,16 +101,8 @@ def features(
 ) -> Split:
   """Cuts a table's columns or tokens into blocks: P x [n, F_p].
 
-  Args:
-    shape: (F,) of an example.
-    parties: P, default 2; blocks are as even as can be, the first ones larger.
-    sizes: of the blocks instead, as they lie in the data, F in all.
-    order: order[p] is the block of party p; default 0, 1, ...
-    shared: features that party 0 holds beside its own: the first ones of party
-      1, then of party 2, and so on.
-
-  Raises:
-    InputError: the shape is no table's, or the blocks do not fit it.
+  Arguments and errors are those of `rows`, with F for H and a table of shape
+  (F,) for the image.
   """
   shape = _check_shape('features', shape, 'F')
   parts = blocks.cut('features', shape[0], parties, sizes)
