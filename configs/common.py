@@ -97,9 +97,8 @@ def hfl(name):
       per_class_cap=placeholder(int),
       trials=100,
       seed=0,
-      per_device=placeholder(
-        int
-      ),  # trials at once; None: see `sweep.run_trials`
+      # Trials at once; None: see `sweep.run_trials`.
+      per_device=placeholder(int),
       sweep=(),
     )
   )
@@ -148,9 +147,8 @@ def vfl(name):
       ),
       trials=5,
       seed=0,
-      per_device=placeholder(
-        int
-      ),  # trials at once; None: see `sweep.run_trials`
+      # Trials at once; None: see `sweep.run_trials`.
+      per_device=placeholder(int),
       sweep=(),
     )
   )

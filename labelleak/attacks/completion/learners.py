@@ -135,14 +135,16 @@ def build(
     logits, bottom, top = halves.forward(
       party, head, bottom, top, x, key, **inputs
     )
-    return logits, *split(bottom, top)
+    trained, frozen = split(bottom, top)
+    return logits, trained, frozen
 
   core = method(apply)
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
     top = halves.init_head(party, head, head_key, variables, x)
-    return core.init(key, *split(variables, top))
+    trained, frozen = split(variables, top)
+    return core.init(key, trained, frozen)
 
   def predict(state, variables, x):
     _, frozen = split(variables, {})

@@ -21,7 +21,7 @@ predictions use the `frozen` that training began with.
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import chex
 import jax
@@ -52,21 +52,9 @@ class State(NamedTuple):
   count: chex.Array  # [] steps done
 
 
-class Apply(Protocol):
-  """A model in training mode."""
-
-  def __call__(
-    self,
-    trained: chex.ArrayTree,
-    frozen: chex.ArrayTree,
-    x: chex.Array,
-    key: chex.PRNGKey,
-    **inputs: chex.ArrayTree,
-  ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
-    """Returns logits [B, K] of x [B, ...], and both trees, changed.
-
-    What else the model takes, such as `bert.Mix`, comes as `inputs`.
-    """
+# A model in training mode: (trained, frozen, x [B, ...], key, **inputs such as
+# `bert.Mix`) -> logits [B, K], and both trees, changed
+Apply = Callable[..., tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]]
 
 
 class Method(NamedTuple):
@@ -148,8 +136,7 @@ def mixmatch(
   """Builds the training step of a model; defaults are the published ones.
 
   Args:
-    apply: (trained, frozen, x [B, ...], key) -> (logits [B, K], trained,
-      frozen), in training mode; what it returns holds the new statistics.
+    apply: see `Apply`; the trees that it returns hold the new statistics.
     tx: on trained['params']; the release has Adam at 2e-3.
     steps: of the whole training, over which the weight ramps up from 0.
     temperature: T of the guesses.

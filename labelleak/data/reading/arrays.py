@@ -15,14 +15,10 @@ def source(
   test: np.ndarray,
   split: Optional[str],
 ) -> Source:
-  """Builds the source of one split.
+  """Builds the source of one split of examples x [N, ...] with labels y [N].
 
-  Args:
-    name: what a row of results shows.
-    x: [N, ...] examples.
-    y: [N] labels.
-    test: [N] bool, the rows of the test split.
-    split: 'train', 'test' (None) or 'all'.
+  Rows where `test` [N] holds are those of the split 'test', which None is; the
+  others are 'train', and there is 'all'.
 
   Raises:
     InputError: no such split.

@@ -48,22 +48,27 @@ def cut(
   return np.split(np.arange(length), np.cumsum(sizes)[:-1])
 
 
-def reorder(
-  blocks: list[np.ndarray], order: Optional[Sequence[int]]
-) -> list[np.ndarray]:
-  """Orders blocks as parties hold them: order[p] is that of party p.
+def deal(
+  name: str,
+  length: int,
+  parties: Optional[int],
+  sizes: Optional[Sequence[int]],
+  order: Optional[Sequence[int]],
+  shared: int,
+) -> list[Index]:
+  """Deals the blocks of `cut`: order[p] to party p, what is shared to party 0.
 
   Raises:
-    InputError: not an order of all blocks.
+    InputError: see `cut` and `share`; not an order of all blocks.
   """
-  if order is None:
-    return blocks
+  blocks = cut(name, length, parties, sizes)
+  order = range(len(blocks)) if order is None else order
   if sorted(order) != list(range(len(blocks))):
     raise InputError(
       f'order={tuple(order)} must name each of the {len(blocks)} blocks, 0 to'
       f' {len(blocks) - 1}, once; change it.'
     )
-  return [blocks[k] for k in order]
+  return share([blocks[k] for k in order], shared)
 
 
 def share(blocks: list[np.ndarray], shared: int) -> list[Index]:
