@@ -196,10 +196,7 @@ def completion(name):
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
   )
-  config.attacks = tuple(
-    dict(name=f'completion.{name}')
-    for name in ('passive', 'active', 'semi_supervised')
-  )
+  config.attacks = completions('completion')
   config.known = ('party', 'pool', 'labelled')
   config.aux.per_class = 4
   config.depth = placeholder(int)  # layers of a bottom, where they are varied
@@ -208,6 +205,14 @@ def completion(name):
   # Rows of each split that choose the best epoch; None: all.
   config.scored_rows = placeholder(int)
   return config
+
+
+def completions(package, **options):
+  """Returns the two attacks of a package and the baseline beside them."""
+  return tuple(
+    dict(name=f'{package}.{name}', **options)
+    for name in ('passive', 'active', 'semi_supervised')
+  )
 
 
 def train(config, batch_size, *, epochs=0, steps=0, **options):

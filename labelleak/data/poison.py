@@ -125,12 +125,7 @@ def batches(
 ) -> Plan:
   """Plans the batches of the steps `numbers` [n], from 1; see `plans.epochs`.
 
-  Args:
-    poison: what the attacker does.
-    batch_size: B, rows of a batch without those appended.
-    numbers: [n].
-    appended: Q, from `num_appended`.
-    seed: of the epochs' order; None keeps the rows' order.
+  B, `batch_size`, is without the Q `appended` rows, from `num_appended`.
   """
   rows = clean_rows(poison)
   index, mask = plans.epochs(len(rows), batch_size, numbers, seed=seed)

@@ -51,11 +51,8 @@ def mixtext(
     apply: as of `mixmatch`, of tokens [B, L]; takes `mix`, a `bert.Mix` or
       None.
     tx: on trained['params']; see `optimizer`.
-    steps: of the whole training, over which the weight ramps up from 0.
+    steps, temperature, alpha, weight: as of `mixmatch`.
     mix_layers: blocks, from 1, of which a step draws one to mix past.
-    temperature: T of the guesses.
-    alpha: of the Beta distribution.
-    weight: lambda_u, of the unlabelled loss at the end.
     hinge: weight, with the same ramp, of the entropy above `margin` of what the
       model says of unmixed texts; released at 0.
     margin: in nats.
@@ -128,13 +125,9 @@ def losses(
 def optimizer(
   encoder: float = 5e-6, head: float = 5e-4
 ) -> optax.GradientTransformation:
-  """Builds Adam with one rate for BERT and one for all that is called head...
+  """Builds Adam with one rate for the encoder and one for all called head...
 
   As released: eps 1e-6, bias correction, no weight decay, no schedule.
-
-  Args:
-    encoder: learning rate of the pretrained part.
-    head: of all else.
   """
 
   def groups(params):
