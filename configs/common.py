@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from configs import datasets
-from labelleak import validate
 from labelleak.base import InputError
 
 # The server runs the protocol and holds the model.
@@ -48,7 +47,7 @@ def parse_arg(arg, **spec):
   values = {name: of[0] for name, of in known.items()}
   for part in filter(None, (arg or '').split(',')):
     name, equals, text = part.partition('=')
-    validate.one_of('config argument', name, spec)
+    check_choice('config argument', name, tuple(spec))
     default = known[name][0]
     kind = type(default)
     if (kind is bool) == bool(equals):
@@ -61,7 +60,7 @@ def parse_arg(arg, **spec):
         f'config argument {part!r} needs a value of type {kind.__name__}.'
       ) from None
     if isinstance(spec[name], tuple):
-      validate.one_of(name, values[name], spec[name])
+      check_choice(name, values[name], spec[name])
   return values
 
 
@@ -205,6 +204,11 @@ def completion(name):
   # Rows of each split that choose the best epoch; None: all.
   config.scored_rows = placeholder(int)
   return config
+
+
+def check_choice(name, value, known):
+  if value not in known:
+    raise InputError(f'{name}={value!r} is none of this config: {known}.')
 
 
 def completions(package, **options):

@@ -15,7 +15,6 @@ names of the released bert-base-uncased:
 from ml_collections.config_dict import placeholder
 
 from configs import common, datasets
-from labelleak import validate
 
 _FU = 'Fu Tables 2, 4'
 BHI = 'breast_histopathology'
@@ -104,7 +103,7 @@ def get_config(arg=None):
   data = arg['data']
   for flag, only in dict(bert='yahoo', small='cifar10').items():
     if arg[flag]:
-      validate.one_of(f'data, as {flag} is of one', data, (only,))
+      common.check_choice('data', data, (only,))
   config = common.completion('completion')
   datasets.use(config, data)
   config.model = _RESNET
