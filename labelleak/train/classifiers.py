@@ -1,7 +1,8 @@
 """Classifiers of our own: cross entropy on all examples of a source."""
 
+from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Protocol
 
 import chex
 from flax import linen as nn
@@ -11,9 +12,20 @@ import numpy as np
 import optax
 
 from labelleak import base, validate
-from labelleak.data import Source
 from labelleak.train import loop, optimizers, order
 from labelleak.train.loop import Callback
+
+
+class Examples(Protocol):
+  """Labelled examples on the host, such as a `data.Source`.
+
+  Attributes:
+    take: index [n] -> x [n, ...].
+    y: [N] int labels.
+  """
+
+  take: Callable[[np.ndarray], np.ndarray]
+  y: np.ndarray
 
 
 class State(NamedTuple):
@@ -27,7 +39,7 @@ class State(NamedTuple):
 
 def classifier(
   model: nn.Module,
-  source: Source,
+  source: Examples,
   *,
   steps: int,
   batch_size: int,
@@ -47,7 +59,7 @@ def classifier(
 
   Args:
     model: called as (x [B, ...], train=...) -> logits [B, K].
-    source: labelled examples; `take` and `y` are read.
+    source: a `data.Source`, or what else has `take` and `y`.
     steps, batch_size: of mini-batches from epochs shuffled anew.
     lr: learning rate, constant.
     seed: of the order, and of all else without a key.
@@ -100,7 +112,7 @@ def _predict(model, variables, x):
 def accuracy(
   model: nn.Module,
   variables: chex.ArrayTree,
-  source: Source,
+  source: Examples,
   *,
   batch_size: int = 256,
 ) -> float:
