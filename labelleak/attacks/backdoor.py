@@ -18,7 +18,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak.base import InputError, Tampering
+from labelleak import validate
+from labelleak.base import Tampering
 from labelleak.defenses import extra_args
 
 
@@ -73,14 +74,9 @@ def backdoor(
     InputError: gamma is not positive, margin is negative, or an unknown
       stealth.
   """
-  if not (gamma > 0 and margin >= 0):
-    raise InputError(
-      f'backdoor: gamma={gamma} must be positive, margin={margin} at least 0.'
-    )
-  if stealth not in ('random', 'identity'):
-    raise InputError(
-      f"backdoor: stealth={stealth!r} is unknown; use 'random' or 'identity'."
-    )
+  validate.positive('backdoor: gamma', gamma)
+  validate.at_least('backdoor: margin', margin, 0)
+  validate.one_of('backdoor: stealth', stealth, ('random', 'identity'))
 
   def send(key, h, *, mask, notes):
     poisoned, partners, stolen = _places(notes)
@@ -125,12 +121,8 @@ def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
   Raises:
     InputError: gamma is not positive, or an unknown reduction.
   """
-  if not gamma > 0:
-    raise InputError(f'relabel: gamma={gamma} must be positive.')
-  if reduction not in ('mean', 'sum'):
-    raise InputError(
-      f"relabel: reduction={reduction!r} is unknown; use 'mean' or 'sum'."
-    )
+  validate.positive('relabel: gamma', gamma)
+  validate.one_of('relabel: reduction', reduction, ('mean', 'sum'))
 
   def change(cut, *, notes, mask, **extra):
     del extra

@@ -8,6 +8,7 @@ from typing import Optional
 import numpy as np
 from sklearn import model_selection
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
 from labelleak.data.reading import files, images
@@ -59,11 +60,9 @@ def breast_histopathology(
   """
   name = 'breast_histopathology'
   test = files.is_test(name, split)
-  if patches < 1 or not 0 <= (background or 0) <= 1:
-    raise InputError(
-      f'{name}: patches={patches} must be at least 1 and'
-      f' background={background} lie in 0..1; change them.'
-    )
+  validate.whole(f'{name}: patches', patches, 1)
+  if background is not None:
+    validate.within(f'{name}: background', background, '[0, 1]')
   find = files.finder(path, data_dir, _HOME)
   pngs = images.list_files(find(), '*/[01]/*.png')
   if background is not None:

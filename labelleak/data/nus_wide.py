@@ -6,6 +6,7 @@ from typing import Optional
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
 from labelleak.data.reading import files
@@ -58,8 +59,7 @@ def nus_wide(
       holds something else than numbers; no such split or classes; no row left.
   """
   test = files.is_test('nus_wide', split)
-  if classes not in _CONCEPTS:
-    raise InputError(f'nus_wide: classes={classes} must be 2, 5 or 81.')
+  validate.one_of('nus_wide: classes', classes, _CONCEPTS)
   find = files.finder(path, data_dir, _HOME)
   concepts = _CONCEPTS[classes] or _all_concepts(find)
   x, y = _photos(find, 'Test' if test else 'Train', concepts)

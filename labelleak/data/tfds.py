@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.data import Source
 from labelleak.data.reading import builders, framing, pixels, records
 from labelleak.data.reading.framing import Shape
@@ -70,7 +70,10 @@ def images(
     InputError: unknown or unprepared data set, no such split, no labels, or an
       option out of range.
   """
-  _at_least_one(size=size, crop=crop, classes=classes, copies=copies)
+  sizes = dict(size=size, crop=crop, classes=classes, copies=copies)
+  for option, value in sizes.items():
+    if value is not None:
+      validate.whole(option, value, 1)
   builder = builders.open_directory(builders.find(dataset, data_dir))
   image_key, label_key = records.keys(builder)
   name = builder.info.full_name.rpartition('/')[0]  # without the version
@@ -128,13 +131,6 @@ def _decoder(
   return decode
 
 
-def _at_least_one(**options: Optional[int]) -> None:
-  """Refuses options below 1."""
-  for name, value in options.items():
-    if value is not None and value < 1:
-      raise InputError(f'{name}={value} must be at least 1; raise it.')
-
-
 def _statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
   """Returns mean and deviation of the first prefix that fits."""
   return next(v for k, v in _STATISTICS.items() if name.startswith(k))
@@ -144,9 +140,5 @@ def _merge(
   name: str, y: np.ndarray, num_classes: int, classes: int
 ) -> np.ndarray:
   """Merges labels into `classes` groups of consecutive ones."""
-  if not 2 <= classes <= num_classes:
-    raise InputError(
-      f'classes={classes} must lie in 2..{num_classes}, the labels of {name};'
-      ' change it.'
-    )
+  validate.whole('classes', classes, 2, num_classes, f'the labels of {name}')
   return y * classes // num_classes

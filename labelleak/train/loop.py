@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tqdm
 
+from labelleak import validate
 from labelleak.base import InputError
 
 Metrics = Mapping[str, chex.Numeric]  # scalars such as loss and accuracy
@@ -117,10 +118,8 @@ def fit(
       last is from before that chunk.
     InputError: workdir holds a run that is longer than `steps`.
   """
-  if steps < 0 or chunk < 1:
-    raise InputError(
-      f'steps={steps} and chunk={chunk}: need steps >= 0 and chunk >= 1.'
-    )
+  validate.whole('steps', steps, 0)
+  validate.whole('chunk', chunk, 1)
   scan = _compile(step)
   hide = None if progress is None else not progress
   with _checkpoints(workdir) as manager:

@@ -59,7 +59,7 @@ class Cinic10Test(samples.FilesTest):
     name = 'cinic10'
     self.refuses('test/airplane does not exist; fetch', name)
     self.cinic()
-    self.refuses('no split', name, split='valid')
+    self.refuses("split='.*' is unknown", name, split='valid')
     self.image('test/cat/test-0.png', self.noise(31, 32))
     self.refuses('test/cat.*expected 32 x 32 pixels, found 32 x 31', name)
     (self.root / 'test/cat/test-0.png').unlink()

@@ -114,8 +114,8 @@ class NusWideTest(samples.FilesTest):
       r'Labels_clouds_Train\.txt does not exist; fetch', name, **options
     )
     self.both()
-    self.refuses('no split', name, split='all')
-    self.refuses('classes=3 must be 2, 5 or 81', name, classes=3)
+    self.refuses("split='.*' is unknown", name, split='all')
+    self.refuses('classes=3 is unknown; use one of: 2, 5, 81', name, classes=3)
     tags = 'NUS_WID_Tags/Train_Tags1k.dat'
     good = np.zeros((6, 1000), int)
     for rows, message in (

@@ -24,10 +24,6 @@ def row_sums(view: hfl.View) -> chex.Array:
 def bias(name: str, view: hfl.View) -> chex.Array:
   """Returns the bias's gradient, [K].
 
-  Args:
-    name: of the attack that reads it.
-    view: of the round.
-
   Raises:
     InputError: the head has no bias.
   """

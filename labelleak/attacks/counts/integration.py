@@ -4,7 +4,7 @@ Nodes of a grid are weighted by their evidence. The scale gets two grids, a wide
 one and a closer look at its peak.
 """
 
-from typing import Protocol
+from collections.abc import Callable
 
 import chex
 import jax
@@ -16,26 +16,11 @@ from labelleak.hfl import Known
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
 
 
-class Evaluate(Protocol):
-  """One node of the grid."""
-
-  def __call__(
-    self,
-    scale: chex.Array,
-    floor: chex.Array,
-    doubt: chex.Array,
-    off: chex.Array,
-    blur: chex.Array | float = 0.0,
-  ) -> Posterior:
-    """Returns the counts' posterior at a node.
-
-    Args:
-      scale: [] what clipping left of the update.
-      floor: [] noise that the model of the softmax does not know.
-      doubt: [] true unconfidence over that of auxiliary examples.
-      off: [] relative error of the mean softmax.
-      blur: [] relative error of the scale, by the distance of two nodes.
-    """
+# (scale, floor, doubt, off, blur), all [] -> the counts' posterior at a node:
+# what clipping left of the update; noise that the model of the softmax does not
+# know; true unconfidence over that of auxiliary examples; relative error of the
+# mean softmax, and of the scale, by the distance of two nodes
+Evaluate = Callable[..., Posterior]
 
 
 def log_prior(doubt: chex.Array) -> chex.Array:

@@ -28,10 +28,6 @@ def find(dataset: str, data_dir: Optional[str]) -> pathlib.Path:
   tfds.builder is not asked, because it looks on the network for what it does
   not find.
 
-  Args:
-    dataset: name, 'name/config' or 'name:version' of tfds, or a directory.
-    data_dir: see `data.load`.
-
   Raises:
     InputError: it is not there, or has several configs.
   """

@@ -36,14 +36,8 @@ def source(
 ) -> Source:
   """Builds a source of images that lie in files, decoded when taken.
 
-  Args:
-    name: what a row of results shows.
-    examples: files and labels.
-    num_classes: K.
-    shape: of an example, (H, W, 3) or (stack, H, W, 3).
-    scale: by which pixels are normalised.
-    resize: scales images of another size to (H, W), which are otherwise
-      refused.
+  An example is of `shape` (H, W, 3) or (stack, H, W, 3). Images of another size
+  are scaled to (H, W) with `resize`, otherwise refused.
   """
   side = shape[-2]
 

@@ -39,14 +39,9 @@ def lazy_take(
   mean: float | Sequence[float],
   std: float | Sequence[float],
 ) -> Take:
-  """Builds the `Source.take` of encoded images.
+  """Builds the `Source.take` of encoded images, of a shape with channels last.
 
-  Args:
-    records: N encoded images.
-    decode: one record -> uint8 of `shape`.
-    shape: of an example, channels last.
-    mean: by channel, in [0, 1].
-    std: by channel.
+  Pixels in [0, 1] are normalised by mean and deviation, by channel.
   """
   fetch = _remember(records, decode, shape)
   # Full shapes: numpy is slow to broadcast over three channels.

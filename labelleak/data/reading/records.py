@@ -53,10 +53,7 @@ def read_labels(
 ) -> tuple[Records, np.ndarray]:
   """Reads the labels [N] of a split, and gives access to its records.
 
-  Args:
-    builder: of the data set.
-    split: see `data.load`.
-    key: of the label in a record.
+  `key` is that of the label in a record; None for a split is as in `data.load`.
 
   Raises:
     InputError: no such split, none that is labelled, or files that cannot be

@@ -27,6 +27,7 @@ from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.models.weights import state_dicts
 from labelleak.models.weights.gradients import head
@@ -70,8 +71,7 @@ def load(
     InputError: the file cannot be read, or a tensor is missing, left over or of
       another shape.
   """
-  if head not in ('load', 'fresh'):
-    raise InputError(f"head={head!r} is unknown; use 'load' or 'fresh'.")
+  validate.one_of('head', head, ('load', 'fresh'))
   state = state_dicts.read(path)
   leaves = traverse_util.flatten_dict(variables)
   excluded = _is_head if head == 'fresh' else lambda key: key[1] == 'head'

@@ -136,7 +136,7 @@ class BackdoorTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(train__steps=0), 'train.steps=0 must be .* of at least 1'),
-    (dict(poison__targets=10**4), 'poison.targets=10000 must lie'),
+    (dict(poison__targets=10**4), 'poison.targets=10000 must be'),
     (dict(poison__form='pair'), "poison.form='pair' is unknown"),
     (
       dict(poison__target=10),

@@ -80,7 +80,7 @@ class RunTest(parameterized.TestCase):
       dict(train__steps=1, train__epochs=2),
       'train.steps=1 and train.epochs=2 both',
     ),
-    (dict(train__steps=1, train__tested='tset'), "no split 'tset'"),
+    (dict(train__steps=1, train__tested='tset'), "split='tset' is unknown"),
     (
       dict(train__steps=1, train__batch_size=673),  # 1347 rows
       'train.batch_size=673 leaves a sealed batch of 1 of 1347 rows',
