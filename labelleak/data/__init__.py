@@ -63,13 +63,21 @@ def load(
     **options: of the constructor; `tfds.images` documents those of tfds.
 
   Raises:
-    InputError: no such name, split or option; the data set is not prepared.
+    InputError: no such name, split or option; the data set is not prepared, or
+      its files cannot be read.
   """
   if _is_own(name):
     name = f'{name}.{name}'
   elif not re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', name):
     name, options = 'tfds.images', dict(options, dataset=name)
-  return registry.load('data', name, split=split, data_dir=data_dir, **options)
+  try:
+    return registry.load(
+      'data', name, split=split, data_dir=data_dir, **options
+    )
+  except (OSError, UnicodeError) as e:  # a folder, binary, no permission
+    raise base.InputError(
+      f'{name}: a file cannot be read ({e}); fetch the data again.'
+    ) from e
 
 
 @functools.cache  # and so no constructor, which `registry` would list

@@ -13,11 +13,23 @@ from labelleak.base import InputError
 
 
 def open_directory(directory: pathlib.Path) -> tfds.core.DatasetBuilder:
-  """Opens the builder of a directory, without tfds announcing each file."""
+  """Opens the builder of a directory, without tfds announcing each file.
+
+  Raises:
+    InputError: its description is damaged.
+  """
   verbosity = logging.get_verbosity()
   logging.set_verbosity(min(verbosity, logging.WARNING))
   try:
-    return tfds.builder_from_directory(directory)
+    builder = tfds.builder_from_directory(directory)
+    if builder.info.features is None:
+      raise ValueError('no features.json')
+    return builder
+  except Exception as e:  # json, protobuf and tfds raise many kinds
+    reason = ' '.join(str(e).split()) or type(e).__name__
+    raise InputError(
+      f'{directory} holds a damaged data set ({reason}); prepare it again.'
+    ) from e
   finally:
     logging.set_verbosity(verbosity)
 
