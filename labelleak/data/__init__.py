@@ -58,8 +58,9 @@ def load(
       ('../shared/tfds/imagenet_sample/1.0.0').
     split: None is the evaluation split, as in the published runs: 'test' where
       it exists and is labelled, otherwise 'validation'.
-    data_dir: where prepared data sets live; default `TFDS_DATA_DIR`, then
-      ~/tensorflow_datasets. Sources without files ignore it.
+    data_dir: where prepared data sets live; None looks in `TFDS_DATA_DIR`, then
+      ~/tensorflow_datasets, then ../shared/tfds. Sources without files ignore
+      it.
     **options: of the constructor; `tfds.images` documents those of tfds.
 
   Raises:
