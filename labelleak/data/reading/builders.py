@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from labelleak import data
 from labelleak.base import InputError
+from labelleak.data.reading import raw
 
 _INFO = 'dataset_info.json'
 # After data_dir or TFDS_DATA_DIR; the last is beside a checkout, of samples.
@@ -61,7 +62,7 @@ def find(dataset: str, data_dir: Optional[str]) -> pathlib.Path:
       f'{dataset} holds no prepared data set (no dataset_info.json in {path});'
       ' give the directory of a version, such as DIR/mnist/3.0.1.'
     )
-  raise InputError(_explain_absence(dataset, _roots(data_dir)))
+  raise InputError(_explain_absence(dataset, roots(data_dir)))
 
 
 def locate(dataset: str, data_dir: Optional[str]) -> Optional[pathlib.Path]:
@@ -73,7 +74,7 @@ def locate(dataset: str, data_dir: Optional[str]) -> Optional[pathlib.Path]:
   if _is_path(dataset):
     paths = [pathlib.Path(dataset).expanduser()]
   else:
-    paths = [root / dataset.replace(':', '/') for root in _roots(data_dir)]
+    paths = [root / dataset.replace(':', '/') for root in roots(data_dir)]
   for path, pattern in itertools.product(paths, ('.', '*', '*/*')):
     versions = [file.parent for file in path.glob(f'{pattern}/{_INFO}')]
     if len({v.parent for v in versions}) > 1:  # several configs of a data set
@@ -86,7 +87,7 @@ def locate(dataset: str, data_dir: Optional[str]) -> Optional[pathlib.Path]:
   return None
 
 
-def _roots(data_dir: Optional[str]) -> list[pathlib.Path]:
+def roots(data_dir: Optional[str]) -> list[pathlib.Path]:
   """Lists where prepared data sets may lie, the first ones first."""
   environment = os.environ.get('TFDS_DATA_DIR')
   names = [data_dir] if data_dir else [environment, *_ROOTS]
@@ -126,9 +127,12 @@ def _explain_absence(dataset: str, roots: Sequence[pathlib.Path]) -> str:
       f'no data set {dataset!r}; {hint}{listed}; our own:'
       f' {", ".join(data.names())}.'
     )
+  command = f'tfds build {dataset} --file_format=array_record'
+  if dataset in raw.DISTRIBUTIONS:  # TensorFlow is not needed
+    command = f'python -m labelleak.data prepare {dataset}'
   return (
     f'data set {dataset!r} is not prepared ({listed}); where there is a'
-    f' network run `tfds build {dataset} --file_format=array_record` and pass'
+    f' network run `{command}` and pass'
     ' its directory as --config.data_dir or TFDS_DATA_DIR, or use a prepared'
     ' one such as ../shared/tfds/imagenet_sample/1.0.0.'
   )
