@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import gzip
+import io
 import math
 import pathlib
 import tarfile
@@ -75,7 +76,8 @@ def cifar(archive: pathlib.Path, names: Sequence[str], labels: int) -> Images:
     InputError: the archive is damaged, or lacks a file.
   """
   try:
-    with tarfile.open(archive, 'r:gz') as tar:
+    contents = gzip.decompress(archive.read_bytes())  # checks their digest
+    with tarfile.open(fileobj=io.BytesIO(contents)) as tar:
       members = {pathlib.PurePath(m.name).name: m for m in tar if m.isfile()}
       parts = [tar.extractfile(members[name]).read() for name in names]
   except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error) as e:
