@@ -108,10 +108,18 @@ def write(
       writer.write(features.serialize_example(example))
     writer.close()
   features.save_config(directory)
-  info = dict(
+  info = _describe(name, directory.name, splits)
+  (directory / 'dataset_info.json').write_text(json.dumps(info, indent=2))
+
+
+def _describe(name: str, version: str, splits: Mapping[str, Images]) -> dict:
+  """Returns what tfds knows of a data set beside its features."""
+  keys = [dict(featureKey=key) for key in ('image', 'label')]
+  return dict(
     name=name,
-    version=directory.name,
+    version=version,
     fileFormat='array_record',
+    supervisedKeys=dict(tuple=dict(items=keys)),
     splits=[
       dict(
         name=split,
@@ -121,11 +129,7 @@ def write(
       )
       for split, images in splits.items()
     ],
-    supervisedKeys=dict(
-      tuple=dict(items=[dict(featureKey=key) for key in ('image', 'label')])
-    ),
   )
-  (directory / 'dataset_info.json').write_text(json.dumps(info, indent=2))
 
 
 def _existing(file: pathlib.Path) -> pathlib.Path:
