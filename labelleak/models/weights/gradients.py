@@ -107,9 +107,10 @@ def _find(path: Path, state: State) -> tuple[Optional[str], Optional[str]]:
 def _only(path, leaf, names):
   """Returns the one name that a leaf may have."""
   if len(names) > 1:
+    beside = ', and bias= to that beside it' if leaf == 'kernel' else ''
     raise InputError(
       f'{path} holds {state_dicts.abbreviate(names)}, each of which may be the'
-      f' {leaf}; set {leaf}= to one of them.'
+      f' {leaf}; set {leaf}= to one of them{beside}.'
     )
   return names[0]
 
