@@ -31,6 +31,9 @@ def main(argv: list[str]) -> int:
   except (InputError, OSError) as e:
     print(f'labelleak.data: {e}', file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    print('labelleak.data: stopped, nothing is left of it', file=sys.stderr)
+    return 130
   print(f'{values.name} is prepared in {directory}')
   return 0
 
