@@ -14,6 +14,7 @@ import shutil
 import tarfile
 from typing import NamedTuple, Protocol
 
+from flax import traverse_util
 import numpy as np
 from PIL import Image
 import safetensors.numpy
@@ -28,8 +29,10 @@ _NUS_WIDE = dict(CH=64, CM55=225, CORR=144, EDH=73, WT=128)
 _VARIABLES = {
   'params': {
     'fc1': {'kernel': np.zeros((6, 4), 'f4'), 'bias': np.zeros(4, 'f4')},
+    'bn1': {'scale': np.zeros(4, 'f4'), 'bias': np.zeros(4, 'f4')},
     'head': {'kernel': np.zeros((4, 3), 'f4'), 'bias': np.zeros(3, 'f4')},
-  }
+  },
+  'batch_stats': {'bn1': {'mean': np.zeros(4, 'f4'), 'var': np.ones(4, 'f4')}},
 }
 
 
@@ -70,6 +73,8 @@ class Kind(NamedTuple):
 def _state(rng):
   shapes = {'fc1.weight': (4, 6), 'fc1.bias': (4,)}
   shapes |= {'head.weight': (3, 4), 'head.bias': (3,)}
+  for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
+    shapes[f'bn1.{leaf}'] = (4,)
   return {k: np.float32(rng.normal(size=s)) for k, s in shapes.items()}
 
 
@@ -91,8 +96,8 @@ def _weights(suffix, read):
 
 
 def _load(path):
-  params = weights.load(path, _VARIABLES)['params']
-  return {f'{m}/{k}': v for m, leaf in params.items() for k, v in leaf.items()}
+  variables = weights.load(path, _VARIABLES)
+  return traverse_util.flatten_dict(variables, sep='/')
 
 
 def _head(path):
@@ -328,7 +333,7 @@ def _tensors(file, rng):
       state = dict(f)
   else:
     state = safetensors.numpy.load_file(file)
-  name = sorted(n for n in state if 'head' in n)[int(rng.integers(2))]
+  name = ('head.weight', 'head.bias')[int(rng.integers(2))]
   changes = {
     kind: np.ones_like(state[name], kind)
     for kind in ('int8', 'uint8', 'int64', 'bool')
