@@ -57,6 +57,9 @@ def load(
 ) -> chex.ArrayTree:
   """Reads a PyTorch state_dict into variables of the same model.
 
+  The names of wrapping modules ('module.', '_orig_mod.', '_module.') are left
+  out. A file of gradients has no buffers: variables={'params': ...} loads it.
+
   Args:
     path: an .npz or .safetensors file of the state_dict's tensors.
     variables: {'params', 'batch_stats'?}, from the model's `init`.
@@ -65,9 +68,6 @@ def load(
 
   Returns:
     A tree like `variables`.
-
-  A file of gradients has no buffers: variables={'params': ...} loads it. The
-  names of wrapping modules ('module.', '_orig_mod.', '_module.') are left out.
 
   Raises:
     InputError: the file cannot be read, or a tensor is missing, left over, of
