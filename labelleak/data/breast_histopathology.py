@@ -11,7 +11,7 @@ from sklearn import model_selection
 from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
-from labelleak.data.reading import files, images
+from labelleak.data.reading import files, images, pixels
 
 _HOME = (
   'https://www.kaggle.com/datasets/paultimothymooney/'
@@ -111,4 +111,4 @@ def _runs(pngs, length, straddle):
 
 def _bright_share(file: pathlib.Path) -> float:
   """Returns the share of pixels brighter than tissue."""
-  return (np.asarray(images.read(file)).mean(-1) > _BRIGHT).mean()
+  return (np.asarray(pixels.read(file)).mean(-1) > _BRIGHT).mean()

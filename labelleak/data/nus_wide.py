@@ -56,7 +56,8 @@ def nus_wide(
 
   Raises:
     InputError: a file is missing, has another number of columns or of lines, or
-      holds something else than numbers; no such split or classes; no row left.
+      holds something else than finite numbers; no such split or classes; no
+      row left.
   """
   test = files.is_test('nus_wide', split)
   validate.one_of('nus_wide: classes', classes, _CONCEPTS)
@@ -156,8 +157,15 @@ def _matrix(file: pathlib.Path, width: int, chosen: np.ndarray) -> np.ndarray:
 
   with file.open('rb') as rows:
     try:
-      return np.loadtxt(lines(rows), np.float32, comments=None, ndmin=2)
+      x = np.loadtxt(lines(rows), np.float32, comments=None, ndmin=2)
     except InputError:
       raise
     except ValueError as e:
       raise InputError(f'{file} holds no numbers ({e}); fetch it again.') from e
+  wrong = np.flatnonzero(~np.isfinite(x).all(1))
+  if len(wrong):
+    number = np.flatnonzero(chosen)[wrong[0]] + 1
+    raise InputError(
+      f'{file}, line {number}: a number is not finite; fetch it again.'
+    )
+  return x

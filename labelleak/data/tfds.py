@@ -9,7 +9,6 @@ import io
 from typing import Optional
 
 import numpy as np
-from PIL import Image
 
 from labelleak import validate
 from labelleak.data import Source
@@ -78,7 +77,7 @@ def images(
   image_key, label_key = records.keys(builder)
   name = builder.info.full_name.rpartition('/')[0]  # without the version
   images, y = records.read_labels(builder, split, label_key)
-  height, width, channels = builder.info.features[image_key].shape
+  height, width, channels = records.image_shape(builder, image_key, _MODES)
   stored = height, width, 1 if grey else channels
   frame, shorter = framing.geometry(name, stored, size)
   shape = framing.crop_shape(name, frame, crop)
@@ -89,7 +88,9 @@ def images(
   if grey:
     mean, std = np.mean(mean), np.mean(std)
   parse = records.parser(builder, image_key)
-  decode = _decoder(parse, shape, shorter=shorter, size=size, crop=crop)
+  decode = _decoder(
+    name, parse, stored, shape, shorter=shorter, size=size, crop=crop
+  )
   take = pixels.lazy_take(images, decode, shape, mean, std)
   rows = np.tile(np.arange(len(images)), copies)
   changes = (
@@ -110,18 +111,21 @@ def images(
 
 
 def _decoder(
+  name: str,
   parse: Parse,
+  stored: Shape,
   shape: Shape,
   *,
   shorter: Optional[int],
   size: Optional[int],
   crop: Optional[int],
 ) -> Decode:
-  """Returns what decodes a record, framed and cropped to `shape`."""
+  """Returns what decodes a record of size `stored`, framed to `shape`."""
 
   def decode(record):
-    image = Image.open(io.BytesIO(parse(record)))
-    image = image.convert(_MODES[shape[-1]])
+    file = io.BytesIO(parse(record))
+    image = pixels.read(file, _MODES[shape[-1]], name=f'an image of {name}')
+    framing.check_size(name, image, stored)
     if shorter is not None:
       image = framing.frame(image, shorter, size)
     if crop is not None:

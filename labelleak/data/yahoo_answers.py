@@ -192,6 +192,11 @@ def _word_pieces(file: pathlib.Path) -> Tokenise:
       ' uncased BERT model.'
     )
   ids = {word: i for i, word in enumerate(words)}
+  if len(ids) < len(words):
+    raise InputError(
+      f'{file} holds {len(words) - len(ids)} words twice; use the vocab.txt of'
+      ' a BERT model as it is.'
+    )
   pieces = tokenizers.models.WordPiece(ids, unk_token='[UNK]')
   model = tokenizers.Tokenizer(pieces)
   model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)

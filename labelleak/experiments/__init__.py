@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from labelleak import base, registry, runs, spec, sweep
-from labelleak.experiments import result
+from labelleak.experiments import result, sources
 from labelleak.experiments.result import Result
 
 _KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
@@ -63,6 +63,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
     Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
   ]
   finished = runs.open_workdir(workdir, config) if workdir else []
+  _announce([job.config for job in points if 'dataset' in job.config])
   rows, failed = [], []
   with _bar(len(points), 'point') as bar:
     for point in points:
@@ -118,6 +119,18 @@ def parse(
     )
   fields = config_flags.get_override_values(values['config'])
   return config, sweep.override(config, fields)
+
+
+def _announce(configs):
+  """Says which data the points read, and which stand for others."""
+  lines = [
+    sources.describe(
+      full.dataset, full.data_dir, stands_for=full.stands_for.data
+    )
+    for full in configs
+  ]
+  for line in dict.fromkeys(lines):
+    print(line, file=sys.stderr)
 
 
 def _prepare(config):

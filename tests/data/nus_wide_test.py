@@ -137,6 +137,25 @@ class NusWideTest(samples.FilesTest):
     self.write(labels, '1\n0\n1\n0\n0\n1\n')
     self.refuses('no Train photo has exactly one', name, **options)
 
+  def test_numbers_are_finite(self):
+    self.both()
+    for file in (
+      'NUS_WID_Tags/Train_Tags1k.dat',
+      'Low_Level_Features/Train_Normalized_EDH.dat',
+      'Low_Level_Features/Test_Normalized_WT.dat',
+    ):
+      text = (self.root / file).read_text()
+      photo, *others = text.splitlines(keepends=True)  # the first one is chosen
+      for value in ('nan', 'inf', '-inf', '1e39'):
+        with self.subTest(file, value=value):
+          columns = photo.split()
+          broken = ' '.join([value, *columns[1:]]) + '\n'
+          self.write(file, broken + ''.join(others))
+          message = f'{file.split("/")[1]}, line 1: .* not finite'
+          split = 'train' if 'Train' in file else 'test'
+          self.refuses(message, 'nus_wide', classes=2, split=split)
+      self.write(file, text)
+
 
 if __name__ == '__main__':
   absltest.main()

@@ -70,19 +70,6 @@ def list_files(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
   return files
 
 
-def read(file: pathlib.Path) -> Image.Image:
-  """Reads the image of a file, in red, green and blue.
-
-  Raises:
-    InputError: it cannot be decoded.
-  """
-  try:
-    with Image.open(file) as image:
-      return image.convert('RGB')
-  except OSError as e:
-    raise InputError(f'{file} is no image ({e}); fetch it again.') from e
-
-
 class _Stacks(list):
   """Files by example, fetched as records of tensorflow_datasets are."""
 
@@ -92,7 +79,7 @@ class _Stacks(list):
 
 def _decode(file: pathlib.Path, side: int, resize: bool) -> np.ndarray:
   """Decodes an image, uint8 [side, side, 3]."""
-  image = read(file)
+  image = pixels.read(file)
   if image.size != (side, side):
     if not resize:
       raise InputError(
