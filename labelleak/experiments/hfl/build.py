@@ -13,7 +13,17 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from labelleak import base, data, defenses, hfl, models, registry, spec, train
+from labelleak import (
+  base,
+  data,
+  defenses,
+  he,
+  hfl,
+  models,
+  registry,
+  spec,
+  train,
+)
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
@@ -23,6 +33,7 @@ from labelleak.experiments.result import Setting
 from labelleak.he import Aggregate
 from labelleak.models import weights
 
+_HE = dict(max_hours=1.0)  # of runs that are older than the field
 # What a config may grant beyond the class count and the batch size.
 GRANTS = (
   *('lr', 'steps', 'clients', 'defense', 'model'),
@@ -49,6 +60,7 @@ class Round:
     known: what can be granted, by field of `hfl.Known`.
     setting: identifies the point.
     main_task: what the defenses cost.
+    max_hours: that encryption may take.
     seed: of initialisation, training and batches.
   """
 
@@ -66,6 +78,7 @@ class Round:
   known: Mapping[str, Any]
   setting: Setting
   main_task: main_task.MainTask
+  max_hours: float
   seed: int
 
   def draw(self, index: np.ndarray) -> Batch:
@@ -100,6 +113,23 @@ class Round:
       aggregate=self.aggregate,
       queries=self.queries,
     )
+
+  def check_cost(self, params: chex.ArrayTree, rounds: int) -> None:
+    """Refuses encryption beyond `max_hours`, or beyond what a key may open.
+
+    Args:
+      params: of the model, or their shapes.
+      rounds: so many updates of all clients are aggregated.
+    """
+    if self.aggregate.scheme is None:
+      return
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    he.check_openings(self.aggregate, num_outputs=size, steps=rounds)
+    inputs = size * self.num_clients
+    cost = he.estimate(
+      self.aggregate, num_inputs=inputs, num_outputs=size, num_nonzeros=inputs
+    )
+    he.check_hours(cost, steps=rounds, max_hours=self.max_hours)
 
   def shapes(self) -> chex.ArrayTree:
     """Returns the shapes of the model's variables, once all of it was traced.
@@ -251,6 +281,7 @@ def build(config: ConfigDict) -> Round:
     ),
     setting=setting,
     main_task=task,
+    max_hours=config.get('he', _HE)['max_hours'],
     seed=config.seed,
   )
 

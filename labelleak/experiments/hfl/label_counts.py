@@ -81,13 +81,15 @@ def prepare(
     per_device: trials at once.
 
   Raises:
-    InputError: an attack that cannot run.
+    InputError: an attack that cannot run, encryption that takes too long.
   """
   trial = jax.jit(_trial(setup, attackers, scoring))
   key = sweep.key(setup.seed, 'label_counts')
   labelled = setup.known['labelled']
   first = jax.tree.map(lambda a: a[0], setup.draw(np.arange(1)))
-  jax.eval_shape(trial, key, first, (setup.shapes(), labelled, scoring.shared))
+  shapes = setup.shapes()
+  jax.eval_shape(trial, key, first, (shapes, labelled, scoring.shared))
+  setup.check_cost(shapes['params'], trials)
 
   def run(progress):
     variables, setting = setup.fit()

@@ -97,13 +97,17 @@ def experiment(*, config: ConfigDict) -> Measure:
   _check_trigger(world)
   training = world.joint.training
   steps = config.trials * len(specs) * training.steps
-  world.joint.check_cost(training.batch_size + trials[0].appended, steps)
+  encrypted = [(training.batch_size + trials[0].appended, steps)]
   observe = observation.observer(
     world.joint,
     options['inference'],
     config.known,
     per_class=config.aux.per_class,
   )
+  if observe:
+    steps = config.trials * observation.num_steps(world.joint)
+    encrypted.append((training.batch_size, steps))
+  world.joint.check_cost(*encrypted)
   unknown = np.full(len(world.joint.source.y), -1)
   for entry, joint in zip(specs, joints):
     _trace(world, entry, joint, trials[0], unknown)
