@@ -9,6 +9,12 @@ A `Scheme` holds the roles as host functions. What passes between them is bytes,
 sealed against whoever carries them (see `he.frames`). The third party counts
 what it opens, and the passive party refuses a result that its map cannot have.
 
+What each learns: the active party nothing from here, but all embeddings in the
+clear, which the protocol sends it. The passive party its result, if it follows
+the protocol: it may put any map in the place of its own, the identity too. The
+third party sizes and how often it is asked; what it decrypts is uniform. With
+the messages or the masks of another party it would read everything.
+
 Masks and encryption draw from the operating system, not from the jax key: they
 must be secret, and they cancel, so that results are deterministic up to the
 stated error all the same.
