@@ -100,6 +100,7 @@ def hfl(name):
       local_steps=10,
       lr=1e-3,
       queries=1,
+      rounds=1,  # observed, of the same clients and batches
       partition='unbalanced',
       per_class_cap=placeholder(int),
       trials=100,

@@ -1,18 +1,19 @@
-"""Attacks over time: what an attack of an instant says, kept by row.
+"""Attacks over time, made of attacks of an instant.
 
 A party sees each row once an epoch. An attack that remembers returns scores
 [N, K] of all rows of the data set; `average` makes one of any attack that
-scores a batch.
+scores a batch. A server sees a client once a round; `mean_update` makes an
+attack on all rounds of any attack on one.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import attacks, base
+from labelleak import attacks, base, hfl
 from labelleak.base import Attack, InputError
 from labelleak.vfl import Known
 
@@ -49,12 +50,7 @@ def average(attack: Attack | str | Mapping[str, Any]) -> Attack:
     InputError: no such attack, or one that remembers by itself. (init)
       `num_rows` was not granted.
   """
-  attack = attacks.build(attack)
-  if remembers(attack):
-    raise InputError(
-      'an average over views is of an attack of an instant, and this one'
-      ' remembers by itself; use it as it is.'
-    )
+  attack = _load_instant(attack)
 
   def init(known):
     if known.num_rows is None:
@@ -80,6 +76,60 @@ def average(attack: Attack | str | Mapping[str, Any]) -> Attack:
     return memory.sums / jnp.maximum(memory.counts, 1.0)[:, None]
 
   return base.Attack(infer, observe, init, attack.needs)
+
+
+class Updates(NamedTuple):
+  """What `mean_update` keeps.
+
+  Attributes:
+    total: of the updates, like them.
+    variables: what the server sent in the first round.
+    rounds: [] how many there were.
+  """
+
+  total: chex.ArrayTree
+  variables: Optional[chex.ArrayTree]
+  rounds: chex.Array
+
+
+def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
+  """Builds an attack on the mean update of all rounds that were observed.
+
+  While a client holds the same examples, their labels are in every update and
+  what a defense adds is new in each. The model moves little from round to
+  round; the attack is told the one that the first round began with.
+
+  Args:
+    attack: of an instant, on an `hfl.View`; or its name, with arguments as a
+      dict.
+
+  Raises:
+    InputError: no such attack, or one that remembers by itself.
+  """
+  attack = _load_instant(attack)
+
+  def observe(memory, view):
+    if memory is None:
+      return Updates(view.grads, view.variables, jnp.ones(()))
+    total = jax.tree.map(jnp.add, memory.total, view.grads)
+    return memory._replace(total=total, rounds=memory.rounds + 1)
+
+  def infer(key, memory, known):
+    mean = jax.tree.map(lambda g: g / memory.rounds, memory.total)
+    return attack.infer(key, hfl.View(mean, memory.variables), known)
+
+  return attack._replace(infer=infer, observe=observe)
+
+
+def _load_instant(attack):
+  """Returns an attack of an instant; refuses one that remembers."""
+  attack = attacks.build(attack)
+  if remembers(attack):
+    raise InputError(
+      'a mean over views is of an attack of an instant, and this one remembers'
+      ' by itself; use it as it is.'
+    )
+  return attack
 
 
 def remembers(attack: Attack) -> bool:

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import attacks, base, vfl
+from labelleak import attacks, base, hfl, vfl
 from labelleak.attacks import over_time
 
 KEY = jax.random.key(0)
@@ -106,6 +106,45 @@ class AverageTest(absltest.TestCase):
   def test_what_remembers(self):
     self.assertFalse(over_time.remembers(self.direct))
     self.assertTrue(over_time.remembers(self.average))
+
+
+class MeanUpdateTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.llbg = attacks.load('counts.llbg')
+    self.attack = over_time.mean_update('counts.llbg')
+    self.known = hfl.Known(num_classes=K, batch_size=8)
+
+  def _view(self, bias):
+    kernel = jnp.zeros((2, K))
+    return hfl.View({'head': dict(kernel=kernel, bias=jnp.float32(bias))})
+
+  def test_of_one_round_it_is_the_attack_itself(self):
+    view = self._view([-0.4, 0.2, -0.1, 0.3])
+    np.testing.assert_array_equal(
+      _run(self.attack, [view], self.known),
+      self.llbg.infer(KEY, view, self.known),
+    )
+
+  def test_it_reads_the_mean_of_all_rounds(self):
+    views = [
+      self._view(b) for b in ([-0.9, 0.7, 0, 0.2], [0.1, -0.3, -0.2, 0.4])
+    ]
+    mean = self._view([-0.4, 0.2, -0.1, 0.3])
+    last = self.llbg.infer(KEY, views[-1], self.known)
+    counts = _run(self.attack, views, self.known)
+    np.testing.assert_array_equal(
+      counts, self.llbg.infer(KEY, mean, self.known)
+    )
+    self.assertFalse(np.array_equal(counts, last))
+
+  def test_it_needs_what_the_attack_needs(self):
+    attack = over_time.mean_update(dict(name='counts.llbg', confidence='aux'))
+    self.assertEqual(attack.needs, ('model', 'labelled'))
+
+  def test_what_remembers_is_refused(self):
+    with self.assertRaisesRegex(base.InputError, 'remembers by itself'):
+      over_time.mean_update(self.attack)
 
 
 if __name__ == '__main__':

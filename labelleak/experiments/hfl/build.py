@@ -53,6 +53,8 @@ class Round:
     defense: acts on each client's update.
     aggregate: of the clients' updates.
     queries: answers of each client to one request.
+    rounds: R, that the server observes of these clients.
+    lr: of a step of the server between them.
     plan: how a client draws its batch; see `plans.draw`.
     num_clients: C.
     training: options of `train.classifier`, run before; None: untrained.
@@ -71,6 +73,8 @@ class Round:
   defense: optax.GradientTransformation
   aggregate: Aggregate
   queries: int
+  rounds: int
+  lr: float
   plan: Mapping[str, Any]
   num_clients: int
   training: Optional[Mapping[str, Any]]
@@ -114,22 +118,31 @@ class Round:
       queries=self.queries,
     )
 
-  def check_cost(self, params: chex.ArrayTree, rounds: int) -> None:
+  def check_cost(self, params: chex.ArrayTree, trials: int) -> None:
     """Refuses encryption beyond `max_hours`, or beyond what a key may open.
 
     Args:
       params: of the model, or their shapes.
-      rounds: so many updates of all clients are aggregated.
+      trials: T, of R rounds each.
     """
     if self.aggregate.scheme is None:
       return
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    he.check_openings(self.aggregate, num_outputs=size, steps=rounds)
+    steps = trials * self.rounds
+    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
     inputs = size * self.num_clients
     cost = he.estimate(
       self.aggregate, num_inputs=inputs, num_outputs=size, num_nonzeros=inputs
     )
-    he.check_hours(cost, steps=rounds, max_hours=self.max_hours)
+    he.check_hours(cost, steps=steps, max_hours=self.max_hours)
+
+  def advance(
+    self, variables: chex.ArrayTree, view: hfl.View
+  ) -> chex.ArrayTree:
+    """Returns what the server sends next: `variables` after its view's step."""
+    step = lambda p, g: p - self.lr * g
+    params = jax.tree.map(step, variables['params'], view.grads)
+    return {**variables, 'params': params}
 
   def shapes(self) -> chex.ArrayTree:
     """Returns the shapes of the model's variables, once all of it was traced.
@@ -193,7 +206,7 @@ def build(config: ConfigDict) -> Round:
   for field in ('dataset', 'model', 'aggregate'):
     if 'name' not in config[field]:
       raise InputError(f'config.{field} lacks a name; add it.')
-  for field in ('clients', 'queries', 'per_device'):
+  for field in ('clients', 'queries', 'rounds', 'per_device'):
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
@@ -244,7 +257,7 @@ def build(config: ConfigDict) -> Round:
       local_steps=config.local_steps,
       clients=config.clients,
       partition=config.partition,
-      **(dict(queries=config.queries) if config.queries > 1 else {}),
+      **{f: config[f] for f in ('queries', 'rounds') if config[f] > 1},
       **task.facts,
     ),
   )
@@ -256,6 +269,8 @@ def build(config: ConfigDict) -> Round:
     defense=update.gradient,
     aggregate=registry.load('he', **config.aggregate.to_dict()),
     queries=config.queries,
+    rounds=config.rounds,
+    lr=config.lr,
     plan=dict(
       num_classes=source.num_classes,
       partition=config.partition,

@@ -71,7 +71,10 @@ def prepare(
   trials: int,
   per_device: Optional[int],
 ) -> Measure:
-  """Prepares trials in which all attacks see one view.
+  """Prepares trials in which all attacks see the same rounds.
+
+  The server steps from round to round by what it sees. An attack of an instant
+  answers to the last.
 
   Args:
     setup: the round.
@@ -124,25 +127,46 @@ def _trial(setup, attackers, scoring):
   def trial(key, batches, shared):
     variables, labelled, arrays = shared
     view_key, attack_key = jax.random.split(key)
-    view = setup.observe(view_key, variables, batches)
     given = dict(
       setup.known,
       labelled=labelled,
       unlabelled=labelled and labelled.x,
       labels=batches.y.reshape(-1, setup.source.num_classes),
     )
-    scores = []
-    for attacker in attackers:
-      known = hfl.Known(
+    known = [
+      hfl.Known(
         num_classes=setup.source.num_classes,
         batch_size=setup.plan['batch_size'],
         **grants.select(attacker, given),
       )
-      found = attacker.attack.infer(attack_key, view, known)
-      scores.append(scoring.score(found, batches, known, arrays))
-    return scores
+      for attacker in attackers
+    ]
+    pairs = [(attacker.attack, own) for attacker, own in zip(attackers, known)]
+    observe = _observer(setup, [attack for attack, _ in pairs], batches)
+    carry = variables, [attack.init(own) for attack, own in pairs]
+    # A first round by itself: only then has every memory its lasting form.
+    carry, _ = observe(carry, view_key)
+    if setup.rounds > 1:
+      keys = jax.random.split(view_key, setup.rounds - 1)
+      carry, _ = jax.lax.scan(observe, carry, keys)
+    return [
+      scoring.score(attack.infer(attack_key, memory, own), batches, own, arrays)
+      for (attack, own), memory in zip(pairs, carry[1])
+    ]
 
   return trial
+
+
+def _observer(setup, attacks, batches):
+  """Returns ((variables, memories), key) -> both after a round, and nothing."""
+
+  def observe(carry, key):
+    variables, memories = carry
+    view = setup.observe(key, variables, batches)
+    memories = [a.observe(m, view) for a, m in zip(attacks, memories)]
+    return (setup.advance(variables, view), memories), None
+
+  return observe
 
 
 def _score(counts, batches, known, shared):

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import metrics, sweep, vfl
+from labelleak.attacks import over_time
 from labelleak.base import Batch, InputError, Labelled
 from labelleak.experiments import Measure, grants
 from labelleak.experiments.grants import Attacker
@@ -135,12 +136,20 @@ def scorer(
       known = vfl.Known(
         num_classes=joint.num_classes,
         batch_size=batch.mask.shape[0],
+        num_rows=len(joint.source.y),
         **grants.select(attacker, given),
       )
-      scores.append(attacker.attack.infer(key, view, known))
+      scores.append(_infer(attacker.attack, key, view, known))
     return scores
 
   return score
+
+
+def _infer(attack, key, view, known):
+  """Returns scores [B, K] of one view; an attack over time knows but that."""
+  memory = attack.observe(attack.init(known), view)
+  scores = attack.infer(key, memory, known)
+  return scores[view.index] if over_time.remembers(attack) else scores
 
 
 def label_rows(x: chex.Array, y: chex.Array, per_class: int) -> Labelled:

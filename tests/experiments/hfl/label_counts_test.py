@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import experiments, runs
+from labelleak import base, experiments, metrics, runs
 from labelleak.base import InputError
 from labelleak.experiments import grants
 from labelleak.experiments.hfl import label_counts
@@ -114,6 +114,67 @@ def passes_once() -> optax.GradientTransformation:
       jnp.zeros(()),
     ),
   )
+
+
+def count_rounds() -> base.Attack:
+  """Says that a class has as many examples as there were rounds."""
+
+  def infer(key, rounds, known):
+    counts = jnp.zeros(known.num_classes)
+    return counts.at[:2].set(jnp.array([rounds, known.batch_size - rounds]))
+
+  return base.attack(
+    infer,
+    name='count_rounds',
+    init=lambda known: jnp.zeros(()),
+    observe=lambda rounds, view: rounds + 1,
+  )
+
+
+class RoundsTest(parameterized.TestCase):
+  def test_the_server_steps_between_them(self):
+    setup = build(samples.horizontal(rounds=3, lr=0.5, local_steps=1))
+    variables, _ = setup.fit()
+    batches = jax.tree.map(lambda a: a[0], setup.draw(np.arange(1)))
+    view = setup.observe(jax.random.key(0), variables, batches)
+    after = setup.advance(variables, view)['params']['head']['bias']
+    before = variables['params']['head']['bias']
+    np.testing.assert_allclose(
+      after, before - 0.5 * view.grads['head']['bias'], rtol=1e-6
+    )
+
+  @parameterized.parameters(1, 2, 5)
+  def test_an_attack_over_time_sees_all(self, rounds):
+    config = samples.horizontal(
+      rounds=rounds,
+      batch_size=5,
+      per_class_cap=5,
+      trials=1,
+      attacks=(dict(name=f'{__name__}.count_rounds'),),
+    )
+    row = experiments.run(config)[0]
+    truth = build(config).draw(np.arange(1)).y[0].sum((0, 1))
+    guess = np.zeros(len(truth))
+    guess[:2] = rounds, 5 - rounds
+    expected = metrics.count_accuracy(jnp.array(guess), jnp.array(truth))
+    found = row['metrics']['count_accuracy']['mean']
+    self.assertAlmostEqual(found, expected, 6)
+
+  def test_noise_of_the_rounds_averages(self):
+    # A step that moves nothing: nine rounds are as one at sigma / 3.
+    run = lambda sigma, rounds: experiments.run(
+      samples.horizontal(
+        attacks=(dict(name='over_time.mean_update', attack='counts.llbg'),),
+        defense=(dict(name='gaussian', stddev=sigma),),
+        rounds=rounds,
+        lr=1e-6,
+        trials=60,
+        local_steps=1,
+      )
+    )[0]['metrics']['count_accuracy']['mean']
+    one, nine, third = run(0.09, 1), run(0.09, 9), run(0.03, 1)
+    self.assertGreater(nine, one + 0.05)
+    self.assertAlmostEqual(nine, third, delta=0.04)
 
 
 class DefenseTest(parameterized.TestCase):
@@ -271,7 +332,8 @@ class EncryptedTest(parameterized.TestCase):
 
   @parameterized.parameters('paillier', 'ckks')
   def test_too_long_a_run_is_refused_before_it_starts(self, name):
-    config = self._config(name=name, trials=10**6)
+    config = self._config(name=name, trials=10**5)
+    config.rounds = 10
     says = f'{10**6} encrypted steps of .* more than he.max_hours=1;'
     if name == 'ckks':  # long before
       config.he.max_hours = 1e-6

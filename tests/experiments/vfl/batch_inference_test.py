@@ -42,6 +42,18 @@ class RunTest(parameterized.TestCase):
     for metric in ('label_accuracy', 'permuted_label_accuracy'):
       self.assertEqual(row['metrics'][metric]['mean'], 1.0)
 
+  def test_an_attack_over_time_sees_the_one_step(self):
+    config = samples.vertical(
+      attacks=(
+        dict(name='over_time.average', attack='scores.direct'),
+        dict(name='scores.direct'),
+      ),
+      aggregate=dict(name='plaintext'),
+      defense=(dict(name='gaussian', stddev=0.01),),
+    )
+    over_time, instant, _ = experiments.run(config)
+    self.assertEqual(over_time['metrics'], instant['metrics'])
+
   @parameterized.parameters(
     (dict(attacker=1), 'attacker=1 must be a passive party'),
     (dict(batch_size=1), 'batch_size=1 must lie in 2'),
