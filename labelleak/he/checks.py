@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import threading
 import types
 from typing import Optional
 
@@ -21,6 +22,7 @@ class Ledger:
 
   most: Optional[int] = None
   opened: int = 0
+  _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
   def open(self, results: int) -> None:
     """Counts results that are about to be opened.
@@ -28,8 +30,9 @@ class Ledger:
     Raises:
       InputError: more than the key may open.
     """
-    self.check(self.opened + results)
-    self.opened += results
+    with self._lock:  # trials run side by side in threads
+      self.check(self.opened + results)
+      self.opened += results
 
   def check(self, results: int) -> None:
     """Refuses so many results under one key.

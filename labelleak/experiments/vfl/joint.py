@@ -283,6 +283,8 @@ class Joint:
       return
     total = passive * sum(steps for _, steps in runs)
     for batch_size, steps in runs:
+      if not steps:
+        continue
       hs, variables = self._shapes(batch_size)
       outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
       he.check_openings(aggregate, num_outputs=outputs, steps=total)

@@ -108,8 +108,7 @@ def encode(public: Public, values: np.ndarray) -> Any:
   header = bytearray(save(public.seal.Plaintext())[:16])
   header[5] = 0  # not compressed
   wrap = lambda body: bytes(header[:8]) + _ARRAY.pack(16 + len(body)) + body
-  identity = public.context.first_parms_id()
-  body = _PLAIN.pack(*identity, values.size, 1.0)
+  body = _PLAIN.pack(*public.context.first_parms_id(), values.size, 1.0)
   body += wrap(_ARRAY.pack(values.size) + values.tobytes())
   return _load(public, public.seal.Plaintext(), wrap(body))
 
