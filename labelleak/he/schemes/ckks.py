@@ -13,8 +13,9 @@ EUROCRYPT 2021, IND-CPA-D). So the third party rounds its answer to multiples of
 a grain, 2^mask_bits times the noise. As its masks are uniform, the passive
 party sees the result plus a number that is uniform over a grain, and noise in
 it changes what it sees with the probability |noise| / grain. Over a run of n
-results that is at most n 2^-mask_bits, by the union bound; `LEAK` bounds it,
-and with it n, which the third party counts.
+results that is at most n 2^-mask_bits, by the union bound, in the mean over
+keys and for maps that do not depend on the key. The third party counts results
+and stops at n 2^-mask_bits = 2^-LEAK_BITS.
 """
 
 import functools
@@ -37,7 +38,7 @@ from labelleak.he.schemes import packing, rings, seal
 from labelleak.he.schemes.packing import Layout
 from labelleak.he.schemes.seal import Parameters, Public
 
-# Statistical distance of a whole run from one without noise, 2^-LEAK_BITS.
+# A whole run is within 2^-LEAK_BITS, in total variation, of one without noise.
 LEAK_BITS = 20
 
 

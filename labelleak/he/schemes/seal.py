@@ -16,7 +16,7 @@ from labelleak.he.schemes.rings import Ring
 
 _LEAST_MASK = 20  # bits
 _LEAST_RESULT = 10  # bits above the grain of an answer
-_PLAIN = struct.Struct('<4QQd')  # parameters, entries, scale
+_PLAIN = struct.Struct('<Qd')  # entries, scale
 _ARRAY = struct.Struct('<Q')  # entries
 
 
@@ -108,7 +108,8 @@ def encode(public: Public, values: np.ndarray) -> Any:
   header = bytearray(save(public.seal.Plaintext())[:16])
   header[5] = 0  # not compressed
   wrap = lambda body: bytes(header[:8]) + _ARRAY.pack(16 + len(body)) + body
-  body = _PLAIN.pack(*public.context.first_parms_id(), values.size, 1.0)
+  body = np.array(public.context.first_parms_id(), '<u8').tobytes()
+  body += _PLAIN.pack(values.size, 1.0)
   body += wrap(_ARRAY.pack(values.size) + values.tobytes())
   return _load(public, public.seal.Plaintext(), wrap(body))
 
