@@ -34,10 +34,7 @@ class CostTest(parameterized.TestCase):
     _, config = next(iter(sweep.grid(config)))
     config.aggregate = scheme
     config.he.max_hours = 1e-12
-    says = (
-      'more than he.max_hours=1e-12;|too large to materialise|this link is'
-      ' sealed'
-    )
+    says = 'more than he.max_hours=1e-12;|too large to materialise'
     with self.assertRaisesRegex(InputError, says):
       experiments._prepare(config)
 

@@ -370,6 +370,44 @@ class SecrecyTest(parameterized.TestCase):
 class LedgerTest(parameterized.TestCase):
   """What a key opens in a whole run."""
 
+  @hypothesis.settings(max_examples=200, deadline=None)
+  @hypothesis.given(
+    bits=st.lists(st.integers(30, 60), min_size=2, max_size=5),
+    degree=st.sampled_from((4096, 8192, 16384)),
+    fraction_bits=st.integers(20, 130),
+    mask_bits=st.integers(10, 90),
+    width=st.sampled_from((None, 1, 64, 4096)),
+    shape=st.tuples(st.integers(1, 9000), st.integers(1, 3000)),
+  )
+  def test_whatever_is_accepted_hides_the_noise_of_a_run(
+    self, bits, degree, fraction_bits, mask_bits, width, shape
+  ):
+    parameters = _parameters()._replace(
+      bits=tuple(bits),
+      degree=degree,
+      fraction_bits=fraction_bits,
+      mask_bits=mask_bits,
+      width=width,
+    )
+    try:
+      seal._validate(checks.import_library('tenseal.sealapi'), parameters)
+    except InputError:
+      hypothesis.event('refused')
+      return
+    hypothesis.event('accepted')
+    at = packing.layout(parameters, shape)
+    noise, grain = (
+      seal.find_noise(parameters, at.rows),
+      ckks.find_grain(parameters, at),
+    )
+    results = 2 ** (mask_bits - ckks.LEAK_BITS)
+    self.assertGreaterEqual(results, 1)
+    self.assertLessEqual(results * noise / grain, 2.0**-20)
+    one = 2**parameters.product_bits
+    self.assertLessEqual(2**9 * grain, one)
+    q = 2 ** (sum(bits[:-1]) - 1)  # at least
+    self.assertLess(one + grain // 2 + 8 * noise, q // 2)
+
   @parameterized.parameters(20, 24, 30)
   def test_distances_add_up_to_no_more_than_stated(self, mask_bits):
     scheme = _build('ckks', mask_bits=mask_bits, fraction_bits=80).scheme
