@@ -15,6 +15,7 @@ import functools
 from typing import Any, NamedTuple, Optional, Protocol
 
 import chex
+import jax
 
 from labelleak import base, lazy, registry
 from labelleak.base import Revealed
@@ -203,6 +204,15 @@ def traffic(
     return aggregate.scheme.count(shape, num_inputs * num_outputs).sent
   back = 4 * num_outputs if aggregate.sealed else 0
   return MessageBytes(4 * num_inputs, back, back)
+
+
+def devices(aggregate: Aggregate) -> list[jax.Device]:
+  """Lists the devices that can share trials under an aggregator.
+
+  Encryption is a callback on the host. It needs a thread of XLA:CPU, and other
+  devices that wait for its result hold them all.
+  """
+  return jax.devices()[: 1 if aggregate.scheme else None]
 
 
 def check_openings(

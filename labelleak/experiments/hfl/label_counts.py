@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import hfl, metrics, sweep
+from labelleak import he, hfl, metrics, sweep
 from labelleak.base import Batch
 from labelleak.experiments import Measure, grants
 from labelleak.experiments.grants import Attacker
@@ -103,6 +103,7 @@ def prepare(
       setup.draw,
       (variables, labelled, scoring.shared),
       per_device=per_device,
+      devices=he.devices(setup.aggregate),
       finished=progress.finished,
       callback=progress,
     )

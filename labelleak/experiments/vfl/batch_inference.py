@@ -65,6 +65,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       joint.draw,
       state,
       per_device=config.per_device,
+      devices=joint.devices,
       finished=progress.finished,
       callback=progress,
     )

@@ -143,6 +143,11 @@ class Joint:
     """The attacker's own party."""
     return self.parties[self.attacker]
 
+  @property
+  def devices(self) -> list[jax.Device]:
+    """Those that can share trials."""
+    return he.devices(self.links[0].aggregate)
+
   def part(self, x: chex.Array) -> chex.Array:
     """Returns what the attacker holds of examples x [n, ...]."""
     return self.split(x)[self.attacker]

@@ -76,6 +76,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       items,
       (),
       per_device=config.per_device,
+      devices=joint.devices,
       finished=progress.finished,
       callback=progress,
     )

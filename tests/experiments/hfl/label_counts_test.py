@@ -1,7 +1,5 @@
 """Label counts of a client's batch: who reads them, and what hides them."""
 
-from unittest import mock
-
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -322,12 +320,11 @@ class EncryptedTest(parameterized.TestCase):
     return samples.horizontal(model=model, trials=trials, aggregate=aggregate)
 
   def test_counts_are_those_of_what_is_ideal(self):
-    device = jax.devices()[:1]  # a callback stops the others
-    with mock.patch.object(jax, 'devices', lambda *args: device):
-      sealed, ideal = (
-        samples.by_attack(experiments.run(self._config(**aggregate)))
-        for aggregate in (dict(name='ckks', bound=32.0), dict(name='ideal'))
-      )
+    self.assertLen(jax.devices(), 4)  # which hang where they share a callback
+    sealed, ideal = (
+      samples.by_attack(experiments.run(self._config(**aggregate)))
+      for aggregate in (dict(name='ckks', bound=32.0), dict(name='ideal'))
+    )
     self.assertEqual(sealed, ideal)
 
   @parameterized.parameters('paillier', 'ckks')
