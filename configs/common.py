@@ -87,6 +87,7 @@ def hfl(name):
       # On the update, or with `at='step'` on the gradient of a local step.
       defense=(),
       aggregate=dict(name='plaintext'),
+      he=dict(max_hours=1.0),
       batch_size=64,
       clients=1,
       local_steps=10,

@@ -157,6 +157,7 @@ def run_trials(
   shared: chex.ArrayTree,
   *,
   per_device: Optional[int] = None,
+  devices: Optional[Sequence[jax.Device]] = None,
   finished: Sequence[np.ndarray] = (),
   callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
 ) -> chex.ArrayTree:
@@ -177,6 +178,7 @@ def run_trials(
     shared: the same for all trials, replicated.
     per_device: trials that a device runs at once. None is as many as there are
       cores, 4 at most, on a single CPU, 1 on several, 8 on an accelerator.
+    devices: to run on, one kind; None: all.
     finished: leaves [t, ...] of the first t trials, from an earlier call with
       the same arguments that did not end; they are not run again.
     callback: called with the number of trials that a chunk finished, and their
@@ -188,7 +190,7 @@ def run_trials(
   Raises:
     InputError: per_device < 1.
   """
-  keys, devices = trial_keys(key, trials), jax.devices()
+  keys, devices = trial_keys(key, trials), devices or jax.devices()
   cpu = devices[0].platform == 'cpu'
   threaded = cpu and len(devices) == 1
   if per_device is None:

@@ -7,6 +7,12 @@ of one row to another and scales them (`backdoor`, Algorithm 3), or adds a
 constant (`relabel`, Eq. 13 and 14). Both are affine, so they run on the
 ciphertexts of any scheme.
 
+Such a party departs from the protocol, against which encryption does not help:
+these attacks are the mild form. The map that runs on its ciphertexts is its own
+choice, and with the identity for a map the third party would decrypt any single
+cut gradient for it, unmasked by its own mask, and so name that row's label.
+Nothing in Algorithm 1 proves to the others which map was applied.
+
 What the attacker holds of a batch comes as `Notes` with it. Several colluding
 parties run the same attack, each on its own link; nothing passes between them
 but the notes.

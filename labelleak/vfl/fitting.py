@@ -49,11 +49,18 @@ def fit(
 
   Raises:
     FloatingPointError: a loss is not finite; names the step.
+    InputError: a sealed batch of one row.
   """
+
+  def checked(numbers):
+    batch = batches(numbers)
+    protocol.check(batch)
+    return batch
+
   return train.fit(
     train_step(protocol),
     state,
-    batches,
+    checked,
     steps=steps,
     workdir=workdir,
     progress=progress,

@@ -16,6 +16,7 @@ from labelleak import (
   base,
   data,
   defenses,
+  he,
   hfl,
   models,
   registry,
@@ -59,6 +60,8 @@ class Round:
     known: what can be granted, by field of `hfl.Known`.
     setting: identifies the point.
     main_task: what the defenses cost.
+    aggregate: that reveals updates in `observe`.
+    max_hours: that encryption may take.
     seed: of initialisation, training and batches.
   """
 
@@ -75,6 +78,8 @@ class Round:
   known: Mapping[str, Any]
   setting: Setting
   main_task: main_task.MainTask
+  aggregate: he.Aggregate
+  max_hours: float
   seed: int
 
   def draw(self, index: np.ndarray) -> Batch:
@@ -95,6 +100,24 @@ class Round:
     x = source.take(drawn.reshape(-1)).reshape(*drawn.shape, *source.shape)
     y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
     return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
+
+  def check_cost(self, params: chex.ArrayTree, trials: int) -> None:
+    """Refuses encryption beyond `max_hours`, or beyond what a key may open.
+
+    Args:
+      params: of the model, or their shapes.
+      trials: T, of R rounds each.
+    """
+    if self.aggregate.scheme is None:
+      return
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    steps = trials * self.rounds
+    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
+    inputs = size * self.num_clients
+    cost = he.estimate(
+      self.aggregate, num_inputs=inputs, num_outputs=size, num_nonzeros=inputs
+    )
+    he.check_hours(cost, steps=steps, max_hours=self.max_hours)
 
   def advance(
     self, variables: chex.ArrayTree, view: hfl.View
@@ -264,6 +287,8 @@ def build(config: ConfigDict) -> Round:
     ),
     setting=setting,
     main_task=task,
+    aggregate=aggregate,
+    max_hours=config.he.max_hours,
     seed=config.seed,
   )
 

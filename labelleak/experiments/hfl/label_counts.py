@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import hfl, metrics, sweep
+from labelleak import he, hfl, metrics, sweep
 from labelleak.base import Batch
 from labelleak.experiments import Measure, answers, grants
 from labelleak.experiments.grants import Attacker
@@ -71,13 +71,15 @@ def prepare(
   answers to the last.
 
   Raises:
-    InputError: an attack that cannot run.
+    InputError: an attack that cannot run, encryption that takes too long.
   """
   trial = jax.jit(_trial(setup, attackers, scoring))
   key = sweep.key(setup.seed, 'label_counts')
   labelled = setup.known['labelled']
   first = jax.tree.map(lambda a: a[0], setup.draw(np.arange(1)))
-  jax.eval_shape(trial, key, first, (setup.shapes(), labelled, scoring.shared))
+  shapes = setup.shapes()
+  jax.eval_shape(trial, key, first, (shapes, labelled, scoring.shared))
+  setup.check_cost(shapes['params'], trials)
 
   def run(progress):
     variables, setting = setup.fit()
@@ -88,6 +90,7 @@ def prepare(
       setup.draw,
       (variables, labelled, scoring.shared),
       per_device=per_device,
+      devices=he.devices(setup.aggregate),
       finished=progress.finished,
       callback=progress,
     )

@@ -82,13 +82,16 @@ def experiment(*, config: ConfigDict) -> Measure:
   trials = _draw(world, seeds, **options)
   _check_trigger(world)
   training = world.joint.training
-  steps = config.trials * len(specs) * training.steps
-  world.joint.check_cost(training.batch_size + trials[0].appended, steps)
   observe = observation.observer(
     world.joint,
     options['inference'],
     config.known,
     per_class=config.aux.per_class,
+  )
+  size, watched = training.batch_size, observation.num_steps(world.joint)
+  world.joint.check_cost(
+    (size + trials[0].appended, config.trials * len(specs) * training.steps),
+    (size, config.trials * watched if observe else 0),
   )
   unknown = np.full(len(world.joint.source.y), -1)
   for entry, joint in zip(specs, joints):

@@ -44,8 +44,10 @@ def experiment(*, config: ConfigDict) -> Measure:
   attackers = grants.load_attacks(
     config.attacks, config.known, fields=GRANTS, baseline='scores.random'
   )
-  joint.check_cost(config.batch_size, config.trials)
-  joint.check_cost(joint.training.batch_size, joint.training.steps)
+  training = joint.training
+  joint.check_cost(
+    (config.batch_size, config.trials), (training.batch_size, training.steps)
+  )
   score = scorer(joint, attackers, per_class=config.aux.per_class)
 
   def trial(key, batch, state):
@@ -66,6 +68,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       joint.draw,
       state,
       per_device=config.per_device,
+      devices=joint.devices,
       finished=progress.finished,
       callback=progress,
     )

@@ -118,6 +118,11 @@ class Joint:
     """The attacker's own party."""
     return self.parties[self.attacker]
 
+  @property
+  def devices(self) -> list[jax.Device]:
+    """Those that can share trials."""
+    return he.devices(self.links[0].aggregate)
+
   def part(self, x: chex.Array) -> chex.Array:
     """Returns what the attacker holds of examples x [n, ...]."""
     return self.split(x)[self.attacker]
@@ -244,19 +249,24 @@ class Joint:
       for link, h, v in zip(self.links[:-1], hs, variables)
     )
 
-  def check_cost(self, batch_size: int, steps: int) -> None:
-    """Refuses what encryption would draw out beyond `max_hours`."""
-    aggregate = self.links[0].aggregate
+  def check_cost(self, *runs: tuple[int, int]) -> None:
+    """Refuses encryption beyond `max_hours`, or beyond what a key may open.
+
+    Args:
+      *runs: rows of a batch, and how many batches, of all that is encrypted.
+    """
+    aggregate, passive = self.links[0].aggregate, len(self.parties) - 1
     if aggregate.scheme is None:
       return
-    hs, variables = self._shapes(batch_size)
-    outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
-    cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
-    he.check_hours(
-      cost,
-      steps=steps * (len(self.parties) - 1),
-      max_hours=self.max_hours,
-    )
+    total = passive * sum(steps for _, steps in runs)
+    for batch_size, steps in runs:
+      if not steps:
+        continue
+      hs, variables = self._shapes(batch_size)
+      outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
+      he.check_openings(aggregate, num_outputs=outputs, steps=total)
+      cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
+      he.check_hours(cost, steps=passive * steps, max_hours=self.max_hours)
 
   def check_training(self) -> None:
     """Refuses a config that trains nothing."""

@@ -111,7 +111,7 @@ def prepare(config: ConfigDict) -> Setup:
     joint.check_training()
     size, steps = joint.training.batch_size, joint.training.steps
     joint.traffic(size)
-    joint.check_cost(size, config.trials * steps)
+    joint.check_cost((size, config.trials * steps))
   for attacker in attackers:
     if not isinstance(attacker.attack, Attack):
       attacker.attack.check(_grant(setup, attacker, 0))

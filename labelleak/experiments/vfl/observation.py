@@ -76,7 +76,7 @@ def infer_labels(
   classes = np.full(len(joint.source.y), -1)
   seed += _OTHER
   state = joint.init(seed)
-  for number in range(1, len(classes) // joint.training.batch_size + 1):
+  for number in range(1, num_steps(joint) + 1):
     batch = _batch(joint, number, seed)
     key = jax.random.fold_in(sweep.key(seed, 'observer'), number)
     state, seen = observe(key, state, batch)
@@ -84,6 +84,11 @@ def infer_labels(
   poisoned = np.full(len(classes), -1)
   poisoned[rows] = classes[rows]
   return poisoned
+
+
+def num_steps(joint: Joint) -> int:
+  """Counts the steps that are watched: the full batches of an epoch."""
+  return len(joint.source.y) // joint.training.batch_size
 
 
 def _batch(joint, number, seed):

@@ -46,7 +46,9 @@ def experiment(*, config: ConfigDict) -> Measure:
     baseline='scores.random',
   )
   steps = joint.training.steps
-  joint.check_cost(joint.training.batch_size, config.trials * steps)
+  watched = observed['steps'] * observed['epochs']
+  size = joint.training.batch_size
+  joint.check_cost((size, config.trials * (steps + watched)))
   seeds = [config.seed + t for t in range(config.trials)]
   trial = _trial(joint, attackers, config.aux.per_class)
   each_epoch = joint.training.steps_per_epoch
@@ -74,6 +76,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       items,
       (),
       per_device=config.per_device,
+      devices=joint.devices,
       finished=progress.finished,
       callback=progress,
     )

@@ -29,7 +29,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   joint.check_training()
   size, steps = joint.training.batch_size, joint.training.steps
   traffic = joint.traffic(size)
-  joint.check_cost(size, config.trials * steps)
+  joint.check_cost((size, config.trials * steps))
 
   def measure(progress):
     values = dict(main_accuracy=[], train_accuracy=[])

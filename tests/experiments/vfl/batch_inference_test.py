@@ -42,6 +42,17 @@ class RunTest(parameterized.TestCase):
     for metric in ('label_accuracy', 'permuted_label_accuracy'):
       self.assertEqual(row['metrics'][metric]['mean'], 1.0)
 
+  def test_ciphertexts_show_what_an_ideal_link_does(self):
+    rows = [
+      experiments.run(
+        samples.vertical(model=dict(name='mlp.linear'), aggregate=aggregate)
+      )[0]
+      for aggregate in (dict(name='ckks', bound=1 / 31), dict(name='ideal'))
+    ]
+    real, ideal = (row['metrics']['label_accuracy']['mean'] for row in rows)
+    self.assertAlmostEqual(real, ideal, delta=0.05)
+    self.assertGreater(real, 0.5)
+
   def test_an_attack_over_time_sees_the_one_step(self):
     config = samples.vertical(
       attacks=(
