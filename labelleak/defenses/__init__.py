@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 import inspect
 from typing import Any, Optional
 
-import jax
 import optax
 
 from labelleak import lazy, registry
 from labelleak.base import InputError
-from labelleak.defenses import label_codes
+from labelleak.defenses import extra_args, label_codes
 from labelleak.defenses.defense import Defense, LabelCode, Penalty
 from labelleak.defenses.strengths import Strength, view_strengths
 from labelleak.spec import Spec
@@ -145,8 +144,9 @@ def split(specs: Sequence[Spec]) -> tuple[list[Spec], list[Spec]]:
 def chain(*defenses: Defense) -> Defense:
   """Composes defenses in their order; of none, the identity.
 
-  Transforms act one after the other, and so do codes, each with its own key.
-  Penalties add up. `gradient` and `labels` are always there.
+  Transforms act one after the other, and so do codes, each with its own key;
+  `optax.chain` hands all of them the same key, so that their noises are copies
+  of one another. Penalties add up. `gradient` and `labels` are always there.
 
   Raises:
     InputError: more than one of them is a top model.
@@ -162,7 +162,7 @@ def chain(*defenses: Defense) -> Defense:
     )
   strengths = [d.strengths for d in defenses if d.gradient is not None]
   return Defense(
-    gradient=_chain_transforms(filled('gradient')),
+    gradient=extra_args.chain(*filled('gradient')),
     labels=label_codes.chain(*codes),
     penalty=_sum_penalties(penalties) if penalties else None,
     top=tops[0] if tops else None,
@@ -199,25 +199,6 @@ def _load(spec, num_classes):
       ' optax transform; return one.'
     )
   return defense
-
-
-def _chain_transforms(transforms):
-  """Makes one transform of several; the identity of none."""
-  links = [_with_own_key(i, tx) for i, tx in enumerate(transforms)]
-  joint = optax.chain(*links) if links else optax.identity()
-  return optax.with_extra_args_support(joint)
-
-
-def _with_own_key(index, tx):
-  """Folds a link's place into `key`: links of a chain must not share noise."""
-  tx = optax.with_extra_args_support(tx)
-
-  def update(updates, state, params=None, *, key=None, **extra):
-    if key is not None:
-      key = jax.random.fold_in(key, index)
-    return tx.update(updates, state, params, key=key, **extra)
-
-  return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def _sum_penalties(penalties):

@@ -4,6 +4,9 @@ A vertical link calls `tx.update(cut [B, D], state, h [B, D], key=, labels=
 [B, K], index= [B], mask= [B], epoch= [], relabel=)`, a client of horizontal FL
 `tx.update(tree, state, params, key=, mask=)`. Rows whose mask is 0 are padding:
 they arrive as 0, leave as 0, and count in no statistic.
+
+`optax.chain` hands one `key` to all of its transforms, and two draws of noise
+are then one draw, doubled or cancelled: `chain` gives each a key of its own.
 """
 
 from collections.abc import Callable
@@ -48,6 +51,30 @@ def stateless(update: Update) -> optax.GradientTransformationExtraArgs:
   return optax.GradientTransformationExtraArgs(
     lambda params: optax.EmptyState(), apply
   )
+
+
+def chain(
+  *transforms: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+  """Makes one transform of several, each with its own key; of none, identity.
+
+  As `optax.chain` in all else.
+  """
+  links = [_with_own_key(place, tx) for place, tx in enumerate(transforms)]
+  joint = optax.chain(*links) if links else optax.identity()
+  return optax.with_extra_args_support(joint)
+
+
+def _with_own_key(place, tx):
+  """Folds a transform's place into `key`: no two may share noise."""
+  tx = optax.with_extra_args_support(tx)
+
+  def update(updates, state, params=None, *, key=None, **extra):
+    if key is not None:
+      key = jax.random.fold_in(key, place)
+    return tx.update(updates, state, params, key=key, **extra)
+
+  return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
 def is_cut(updates: chex.ArrayTree) -> bool:

@@ -8,6 +8,7 @@ import optax
 
 from labelleak import he
 from labelleak.base import Tampering
+from labelleak.defenses import extra_args
 
 
 class Link(NamedTuple):
@@ -34,12 +35,18 @@ def link(
 ) -> Link:
   """A link whose transforms act in order; in plaintext unless told otherwise.
 
+  Several transforms draw with a key each, as in `defenses.chain`; in one that
+  is an `optax.chain` they would share the key, and with it their noise.
+
   Args:
     *txs: defenses, at the active end.
     aggregate: from `he`.
     tampering: of the party at the other end; None: it follows the protocol.
   """
-  tx = optax.with_extra_args_support(optax.chain(optax.identity(), *txs))
+  alone = len(txs) == 1  # its key stays as it is
+  tx = optax.with_extra_args_support(
+    txs[0] if alone else extra_args.chain(*txs)
+  )
   tampering = tampering or Tampering()
   if tampering.tamper:
     tamper = optax.with_extra_args_support(tampering.tamper)

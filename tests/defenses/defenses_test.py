@@ -325,6 +325,9 @@ class DefensesTest(parameterized.TestCase):
     std = lambda x: np.std(np.asarray(x))
     self.assertTrue(_scale_accepted(noise, std, 0.3 * np.sqrt(2)))
     self.assertFalse(_scale_accepted(noise, std, 0.3 * 2))  # the same twice
+    other = dict(name='laplace', scale=0.3)
+    noise = _apply(_build((link, other)), {'a': jnp.zeros(20000)})['a']
+    self.assertTrue(_scale_accepted(noise, std, 0.3 * np.sqrt(3)))
 
   @parameterized.parameters(0.1, 1.0, 3.0, 5.0, 100.0)
   def test_clip_is_the_published_formula(self, rho):

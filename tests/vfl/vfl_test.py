@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import he, models, vfl
+from labelleak import defenses, he, models, vfl
 from labelleak.base import Batch, InputError
-from labelleak.defenses import bottleneck, label_codes
+from labelleak.defenses import Defense, bottleneck, label_codes, noise
 
 B, K = 37, 5  # B is no size of any model: a leaf with it is per-sample
 
@@ -271,6 +271,27 @@ class ProtocolTest(parameterized.TestCase):
     )
     trace = jax.tree.leaves(new.link_states[1])[0]
     np.testing.assert_allclose(trace, clean[1].cut_grads, rtol=1e-6)
+
+  def test_transforms_of_a_link_draw_their_own_noise(self):
+    normal = noise.gaussian(stddev=1.0)
+    double = noise.laplace(scale=1.0)  # variance 2
+    zeros = jnp.zeros((500, 20))
+    for chained, variance in (
+      ((normal, normal), 2),
+      ((normal, double), 3),
+      ((defenses.chain(normal, normal), normal), 3),
+      ((normal, defenses.chain(normal, normal), double), 5),
+      ((normal, Defense(gradient=optax.scale(-1.0)), normal), 2),
+    ):
+      tx = vfl.link(*(each.gradient for each in chained)).tx
+      noises = tx.update(zeros, tx.init(zeros), key=jax.random.key(0))[0]
+      # A variance of 10,000 draws, whose fourth moments are at most Laplace's.
+      np.testing.assert_allclose(jnp.var(noises), variance, rtol=0.08)
+
+  def test_a_transform_alone_gets_the_key_of_its_link(self):
+    tx, zeros = noise.gaussian(stddev=1.0).gradient, jnp.zeros((3, 2))
+    sent = lambda tx: tx.update(zeros, tx.init(zeros), key=jax.random.key(0))[0]
+    np.testing.assert_array_equal(sent(vfl.link(tx).tx), sent(tx))
 
   def test_a_link_gets_what_defenses_need(self):
     seen = {}
