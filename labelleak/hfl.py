@@ -92,7 +92,8 @@ class Known:
 
   Attributes:
     num_classes: K.
-    batch_size: B, of a client.
+    batch_size: B, of a client. Of clients of unequal sizes their sum is
+      known, with clients=1: the server weights them by their sizes.
     steps: S.
     clients: C.
     lr: local learning rate behind an update.
@@ -284,7 +285,9 @@ def observe(
   """Returns what the server sees of one round with C clients.
 
   Each client answers `queries` times with its own randomness; the server
-  averages the answers, then the aggregator reveals the mean over clients.
+  averages the answers, then the aggregator reveals the mean over clients, each
+  weighted by its number of examples (McMahan et al. 2017, algorithm 1): rows
+  whose mask is 0 are padding, and not of them.
 
   Args:
     key: randomness of clients, defenses and aggregator.
@@ -324,7 +327,10 @@ def observe(
     updates = jax.tree.map(lambda a: a[None], one_client(keys[0], first))
   else:
     updates = jax.vmap(one_client)(keys, batches)
-  mean = lambda tree: jax.tree.map(lambda a: a.mean(0), tree)
+  sizes = batches.mask.sum(1)
+  weights = clients * sizes / jnp.maximum(sizes.sum(), 1.0)  # 1 if all alike
+  weigh = jax.vmap(lambda weight, a: weight * a)
+  mean = lambda tree: jax.tree.map(lambda a: weigh(weights, a).mean(0), tree)
   revealed = aggregate.reveal(aggregate_key, mean, updates)
   return View(grads=revealed.result, variables=variables)
 

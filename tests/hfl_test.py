@@ -80,6 +80,11 @@ def _batch(size, num_features=5, num_classes=7, seed=0):
   )
 
 
+def _pad(batch, size):
+  """The batch with all rows after `size` as padding."""
+  return batch._replace(mask=batch.mask * (jnp.arange(len(batch.y)) < size))
+
+
 def _stack(*trees):
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
@@ -318,6 +323,27 @@ class ObserveTest(parameterized.TestCase):
     view = _observe(self.clients['fedsgd'], _stack(self.batches[0]), variables)
     chex.assert_trees_all_equal(view.variables, variables)
     self.assertEqual(view._fields, ('grads', 'variables'))
+
+  @parameterized.parameters('fedsgd', 'fedavg')
+  def test_unequal_clients_weigh_by_their_examples(self, name):
+    client, sizes = self.clients[name], [2, 8, 5]
+    padded = [_pad(b, n) for b, n in zip(self.batches, sizes)]
+    updates = [client(KEY, _variables(), batch) for batch in padded]
+    chex.assert_trees_all_close(
+      _observe(client, _stack(*padded)).grads,
+      jax.tree.map(lambda *u: np.average(u, 0, weights=sizes), *updates),
+      atol=1e-6,
+    )
+
+  def test_unequal_clients_pool_their_examples(self):
+    sizes = [2, 8, 5]
+    padded = [_pad(b, n) for b, n in zip(self.batches, sizes)]
+    rows = [(b.xs[0][:n], b.y[:n]) for b, n in zip(self.batches, sizes)]
+    x, y = (np.concatenate(parts) for parts in zip(*rows))
+    head = jax.tree.map(np.asarray, _variables()['params']['head'])
+    found = _observe(self.clients['fedsgd'], _stack(*padded)).grads['head']
+    pooled = _numpy_grad(head['kernel'], head['bias'], x, y)
+    chex.assert_trees_all_close(found, pooled, atol=1e-6)
 
   def test_clients_pool_their_batches(self):
     # FedSGD: the mean of C means is the mean over C * B examples, so that an
