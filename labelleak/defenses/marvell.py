@@ -187,7 +187,7 @@ def _search(moments, power):
     moments.across[1] - moments.across[0],
     power / (moments.share[0] * moments.width),
   )
-  grid = jnp.linspace(0.0, 1.0, _POINTS)
+  grid = jnp.linspace(0.0, 1.0, _POINTS, dtype=highest.dtype)
 
   def narrow(_, ends):
     low, high = ends

@@ -73,9 +73,9 @@ def _sent(tx, cuts, key=KEY, real=None):
   """What a link sends of cut gradients [S, B, D], an epoch each, [S, B, D]."""
   steps, rows, width = cuts.shape
   real = rows if real is None else real
-  y = jnp.eye(2)[jnp.arange(rows) % 2]
+  y = jnp.eye(2, dtype=cuts.dtype)[jnp.arange(rows) % 2]
   mask = (jnp.arange(rows) < real).astype(jnp.float32)
-  relabel = lambda y: (y @ jnp.ones((2, width))) * mask[:, None]
+  relabel = lambda y: (y @ jnp.ones((2, width), y.dtype)) * mask[:, None]
 
   def step(state, inputs):
     cut, epoch = inputs
@@ -242,6 +242,13 @@ class DefensesTest(parameterized.TestCase):
     with jax.disable_jit():
       slow = _sent(tx, _cuts(), KEY, 9)
     chex.assert_trees_all_close(sent(_cuts(), KEY, 9), slow, **_close(spec))
+
+  @parameterized.parameters(*EVERY)
+  def test_float32_stays_so_under_x64(self, spec):
+    tx, cuts = _build((spec,)), _cuts(steps=1)
+    with jax.enable_x64(True):
+      out = jax.eval_shape(functools.partial(_sent, tx), cuts)
+    self.assertEqual(out.dtype, jnp.float32)
 
   @parameterized.parameters(*EVERY)
   def test_padding_stays_zero_and_the_rest_changes(self, spec):
