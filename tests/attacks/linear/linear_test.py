@@ -12,7 +12,13 @@ import numpy as np
 import optax
 
 from labelleak import attacks, vfl
-from labelleak.attacks.linear import closed_form, equations, solver
+from labelleak.attacks.linear import (
+  closed_form,
+  equations,
+  propagation,
+  shifts,
+  solver,
+)
 from labelleak.base import InputError
 from labelleak.vfl import Known
 
@@ -246,6 +252,62 @@ class LastLayerTest(parameterized.TestCase):
     view = view._replace(variables={'params': params})
     with self.assertRaisesRegex(InputError, "0 classifiers named 'head'"):
       closed_form.solve(view, known)
+
+
+def _problem(view, known, rounds):
+  eq = equations.whiten(KEY, view, known)
+  return propagation.Problem(
+    eq=eq,
+    shift=shifts.find(eq, view.h),
+    rows=jnp.eye(known.num_classes),
+    key=KEY,
+    rounds=rounds,
+    steps=25,
+    ridge=0.03,
+    damping=0.7,
+  )
+
+
+class PropagationTest(absltest.TestCase):
+  def test_the_variance_of_the_others_softmax_is_learned(self):
+    view, known, (_, _, labels) = observe(Mlp(5, 16), 64)
+    other = 2 * jax.random.normal(jax.random.key(1), view.h.shape)
+    s = jax.nn.softmax(view.h + other)
+    u = (s - jax.nn.one_hot(labels, 5)) / 64
+    forward = lambda p: known.bottom({'params': p}, view.x, view.key)
+    grads = jax.vjp(forward, view.variables['params'])[1](u)[0]
+    problem = _problem(view._replace(param_grads=grads), known, 30)
+    found = jax.jit(lambda: propagation.run(problem))()
+    rest = s - shifts.softmax(problem.shift, found.shift)
+    truth = jnp.mean(rest**2) * 5 / 4  # K - 1 directions of K
+    first = propagation.start(view.h, problem.rows).var
+    self.assertGreater(float(truth), 2.5 * float(first))
+    np.testing.assert_allclose(found.var, truth, rtol=0.25)
+
+  def test_the_first_round_doubts_twice_as_much_as_the_last(self):
+    """Of equations that fit the beliefs, which call for no doubt."""
+    view, known, _ = observe(Mlp(11, 16), 128)
+    rounds = 8
+    problem = _problem(view, known, rounds)
+    first = propagation.start(view.h, problem.rows)
+    first = first._replace(m=jax.random.dirichlet(KEY, jnp.ones(11), (128,)))
+    fit = problem.eq.apply(jax.nn.softmax(view.h) - first.m)
+    problem = problem._replace(eq=problem.eq._replace(observed=fit))
+    probes = jax.random.split(KEY, 8)
+
+    @jax.jit
+    def contrast(done):
+      state = first._replace(round=done)
+      advance = lambda key: propagation.advance(
+        problem._replace(key=key), state
+      )
+      y = jnp.log(jax.lax.map(advance, probes).y)
+      return (y[..., 1:] - y[..., :1]).mean(0)
+
+    early = contrast(0)
+    for done in (rounds // 2, rounds):
+      slope = (early * contrast(done)).sum() / (early**2).sum()
+      np.testing.assert_allclose(slope, 2 / (2 - done / rounds), rtol=0.1)
 
 
 class FullTest(parameterized.TestCase):
