@@ -3,6 +3,7 @@
 from fractions import Fraction
 import functools
 import itertools
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -13,10 +14,11 @@ from labelleak import attacks, hfl
 from labelleak.attacks.counts import (
   allocation,
   expectation,
+  integration,
   likelihood,
   posterior,
 )
-from labelleak.base import InputError
+from labelleak.base import InputError, Labelled
 from labelleak.data import plans
 
 KEY = jax.random.key(0)
@@ -195,6 +197,63 @@ class ClippingTest(parameterized.TestCase):
     np.testing.assert_allclose(
       accuracy(clipped, truth), accuracy(free, truth), atol=0.3
     )
+
+
+class SpreadTest(absltest.TestCase):
+  """What a handful of examples tells, against what it would have told."""
+
+  def test_the_spread_is_that_of_updates_and_of_estimates(self):
+    """Batches are drawn, and so are the examples behind the means."""
+    k, each, trials = 5, 4, 20000
+    rng = np.random.default_rng(0)
+    num = np.array([1.0, 2.0, 3.0, 6.0, 20.0])
+    var = rng.uniform(0.2, 2.0, size=(k, k)) * 1e-3  # row j: class j
+    entries = np.zeros((trials, k))
+    for j in range(k):
+      sd = np.sqrt(var[j])
+      batch = rng.normal(size=(trials, each, k)).mean(1) * sd
+      estimate = rng.normal(size=(trials, k)) * sd / np.sqrt(num[j])
+      entries += (batch - estimate) / k  # a K-th of the examples are of class j
+    softmax = expectation.uniform(k)._replace(
+      var=jnp.asarray(var, jnp.float32), num=jnp.asarray(num, jnp.float32)
+    )
+    known = hfl.Known(k, k * each, defense=())
+    one = lambda evaluate, *args, **kwargs: evaluate(1.0, 0.0, 1.0, 0.0).probs
+    with (
+      mock.patch.object(integration, 'integrate', one),
+      mock.patch.object(
+        likelihood, 'log_likelihood', wraps=likelihood.log_likelihood
+      ) as call,
+    ):
+      allocation.count_labels(jnp.zeros(k), softmax, known)
+    spread = call.call_args.args[4][:, each]  # of classes that have their share
+    np.testing.assert_allclose(spread, entries.std(0), rtol=0.03)
+
+  def test_own_means_are_shrunk_as_far_as_chance_explains_them(self):
+    k, var = 400, 0.04
+    rng = np.random.default_rng(0)
+    num = np.where(np.arange(k) % 2, 4.0, 16.0)
+    labelled = Labelled(jnp.zeros((1, 1)), jnp.zeros((1, k)))
+    known = hfl.Known(k, 8, labelled=labelled)
+    error = lambda a, b: np.mean((np.asarray(a) - b) ** 2)
+    for between in (0.0, 0.05, 0.1, 1.0):
+      truth = 0.4 + between * rng.normal(size=k)
+      raw = truth + np.sqrt(var / num) * rng.normal(size=k)
+      softmax = expectation.Softmax(
+        jnp.diag(jnp.asarray(raw, jnp.float32)),
+        jnp.diag(jnp.full(k, var)),
+        jnp.asarray(num, jnp.float32),
+      )
+      mean, _, unsure = allocation._confidence(softmax, known)
+      # The best linear estimate is told both variances.
+      weight = between**2 / (between**2 + var / num)
+      best = 0.4 + weight * (raw - 0.4)
+      self.assertLess(error(mean, truth), 1.1 * error(best, truth) + 2e-4)
+      # Its error is said, of classes with few examples and with many.
+      for few in (0, 1):
+        part = slice(few, None, 2)
+        said, made = unsure[part].mean(), error(mean[part], truth[part])
+        np.testing.assert_allclose(said, made, rtol=0.25, atol=3e-4)
 
 
 class GrantTest(parameterized.TestCase):
