@@ -333,6 +333,34 @@ class InvertingGradientsTest(parameterized.TestCase):
     np.testing.assert_allclose(found.objective, best.objective, rtol=1e-4)
     self.assertLess(jnp.abs(found.x - best.x).mean(), 1e-3)
 
+  def test_a_restart_that_diverged_loses(self):
+    values = jnp.array([jnp.nan, 0.3, 0.1])
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = lambda key: jax.random.uniform(key)
+
+    def run(key):
+      x = draw(key)
+      place = jnp.argmin(jnp.abs(jax.vmap(draw)(keys) - x))
+      return Reconstruction(x, jnp.zeros((), int), values[place])
+
+    found = guesses.restart(run, jax.random.key(0), 3)
+    self.assertEqual(found.x, draw(keys[2]))
+
+  def test_the_best_guess_is_kept_and_not_the_last(self):
+    move = lambda path: optax.GradientTransformation(
+      lambda x: jnp.zeros((), int),
+      lambda slope, place, x: (jnp.array(path)[place], place + 1),
+    )
+    square = lambda x: jnp.where(x > 50, jnp.nan, x**2)
+    for path, best in (
+      ([1.0, 2.0, 3.0], 1.0),  # the first
+      ([-0.5, 4.0, 5.0], 0.5),
+      ([1.0, 1.0, -3.0], 0.0),  # the last, that is judged too
+      ([99.0, 1.0, 1.0], 1.0),  # not a number from the second on
+    ):
+      value, x = guesses.descend(square, move(path), jnp.array(1.0), 3)
+      self.assertEqual((float(value), float(x)), (best**2, best))
+
   def test_the_guess_that_is_kept_has_the_objective_that_is_stated(self):
     batch = _batch(2)
     view, known = _observed(_model(**MODELS[0]), batch)
