@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from labelleak import defenses, he, models, vfl
-from labelleak.base import Batch, InputError
+from labelleak.base import Batch, InputError, Tampering
 from labelleak.defenses import Defense, bottleneck, label_codes, noise
 
 B, K = 37, 5  # B is no size of any model: a leaf with it is per-sample
@@ -292,6 +292,39 @@ class ProtocolTest(parameterized.TestCase):
     tx, zeros = noise.gaussian(stddev=1.0).gradient, jnp.zeros((3, 2))
     sent = lambda tx: tx.update(zeros, tx.init(zeros), key=jax.random.key(0))[0]
     np.testing.assert_array_equal(sent(vfl.link(tx).tx), sent(tx))
+
+  def test_everybody_draws_with_a_key_of_their_own(self):
+    seen = set()  # some are asked twice
+
+    def keep(role, key):
+      seen.add((role, tuple(jax.random.key_data(key).tolist())))
+
+    def keeping(role):
+      def update(updates, state, params=None, *, key, **extra):
+        keep(role, key)
+        return updates, state
+
+      init = optax.identity().init
+      return optax.GradientTransformationExtraArgs(init, update)
+
+    def link(p):
+      def send(key, h, *, mask, notes):
+        keep(f'send {p}', key)
+        return h
+
+      tampering = Tampering(send=send, tamper=keeping(f'tamper {p}'))
+      return vfl.link(keeping(f'link {p}'), tampering=tampering)
+
+    parties, links = zip(*((_party(), link(p)) for p in range(3)))
+    protocol, batch = vfl.protocol(parties, None, links), _batch(parties=3)
+    state = protocol.init(jax.random.key(0), batch.xs)
+    for _ in range(2):
+      state, (views, _) = protocol.step(state, batch)
+      for p, view in enumerate(views):
+        keep(f'party {p}', view.key)
+    self.assertLen({role for role, _ in seen}, 4 * 3)
+    self.assertLen({key for _, key in seen}, 2 * 4 * 3)  # two steps
+    self.assertLen(seen, 2 * 4 * 3)
 
   def test_a_link_gets_what_defenses_need(self):
     seen = {}
