@@ -1,0 +1,192 @@
+"""Mutations of the package: which changes of its code does no test notice?
+
+`python -m tests.repository.mutate --seed=0 --num=100` draws places of all
+packages, changes one at a time in a copy of the repository, runs the test
+modules that mirror the changed one until one fails, and prints what came of it.
+A survivor may still be noticed by the rest of the suite.
+"""
+
+import argparse
+import ast
+from collections.abc import Iterator
+import concurrent.futures
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PACKAGE = 'labelleak'
+_SWAP = {ast.Add: '-', ast.Sub: '+', ast.Mult: '/', ast.Div: '*'}
+_REDUCE = 'sum', 'mean', 'max', 'min', 'argmax', 'argmin', 'all', 'any', 'std'
+# What is said to a person, or to a type checker, is no computation.
+_SILENT = ast.Raise, ast.JoinedStr, ast.AnnAssign, ast.arguments
+
+
+class Mutation(NamedTuple):
+  """One changed expression."""
+
+  file: str  # from the root
+  line: int
+  old: str
+  new: str
+  start: int  # where `old` stands, in bytes
+  kind: str  # sign, term, index or axis
+
+  def apply(self, source: bytes) -> bytes:
+    """Returns the changed source."""
+    end = self.start + len(self.old.encode())
+    return source[: self.start] + self.new.encode() + source[end:]
+
+  def __str__(self):
+    old, new = (' '.join(text.split()) for text in (self.old, self.new))
+    return f'{self.file}:{self.line}: {self.kind}: {old}  ->  {new}'
+
+
+def mutations(file: str, source: bytes) -> Iterator[Mutation]:
+  """Yields the mutations of a module's source, in its order."""
+  starts = [0]
+  for line in source.splitlines(keepends=True):
+    starts.append(starts[-1] + len(line))
+  text = source.decode()
+  place = lambda line, column: starts[line - 1] + column
+  for node in _walk(ast.parse(text)):
+    for part, kind, new in _changes(node, text):
+      start = place(part.lineno, part.col_offset)
+      old = source[start : place(part.end_lineno, part.end_col_offset)].decode()
+      yield Mutation(file, part.lineno, old, new, start, kind)
+
+
+def mirrors(file: str) -> list[str]:
+  """Lists the test modules of a module, its own first.
+
+  Without one of its own it is tested by all of the nearest folder that has any.
+  """
+  path = 'tests' / pathlib.Path(file).relative_to(PACKAGE)
+  near = path.parent
+  while not any((ROOT / near).glob('*_test.py')):
+    near = near.parent
+  own = path.with_name(f'{path.stem}_test.py')
+  names = [own, near.with_name(f'{near.name}_test.py')]
+  names.append(near / f'{near.name}_test.py')
+  if not any((ROOT / name).exists() for name in names[:2]):
+    names += sorted(
+      p.relative_to(ROOT) for p in (ROOT / near).glob('*_test.py')
+    )
+  return [str(n) for n in dict.fromkeys(names) if (ROOT / n).exists()]
+
+
+def _walk(node):
+  """Yields the expressions that compute something."""
+  for child in ast.iter_child_nodes(node):
+    if not isinstance(child, _SILENT):
+      yield child
+      yield from _walk(child)
+
+
+def _changes(node, text):
+  """Yields (what is replaced, kind, by what) of one expression."""
+  code = lambda part: f'({ast.get_source_segment(text, part)})'
+  if isinstance(node, ast.BinOp) and _is_arithmetic(node):
+    swapped = _SWAP[type(node.op)]
+    yield node, 'sign', f'({code(node.left)} {swapped} {code(node.right)})'
+    if isinstance(node.op, ast.Add | ast.Sub):
+      yield node, 'term', code(node.left)
+  if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+    yield node, 'sign', code(node.operand)
+  if isinstance(node, ast.Subscript) and _is_whole(node.slice):
+    yield node.slice, 'index', '0' if _value(node.slice) else '-1'
+  if isinstance(node, ast.Call):
+    axes = [k.value for k in node.keywords if k.arg == 'axis']
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _REDUCE:
+      axes += node.args[-1:]
+    for axis in axes:
+      if _is_whole(axis):
+        yield axis, 'axis', '-1' if _value(axis) == 0 else '0'
+
+
+def _is_arithmetic(node):
+  sides = node.left, node.right
+  return type(node.op) in _SWAP and not any(map(_is_text, sides))
+
+
+def _is_text(node):
+  return isinstance(node, ast.JoinedStr) or (
+    isinstance(node, ast.Constant) and isinstance(node.value, str)
+  )
+
+
+def _is_whole(node):
+  return type(_value(node)) is int
+
+
+def _value(node):
+  """Returns the number that is written, None for what is none."""
+  try:
+    return ast.literal_eval(node)
+  except ValueError:
+    return None
+
+
+def _copy(folder):
+  """Copies what git tracks, except for results and notebooks."""
+  listed = subprocess.run(
+    ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True
+  )
+  for name in listed.stdout.splitlines():
+    if not name.startswith(('results/', 'colab/')):
+      target = folder / name
+      target.parent.mkdir(parents=True, exist_ok=True)
+      shutil.copyfile(ROOT / name, target)
+
+
+def _outcome(mutation, timeout):
+  """Returns 'killed', 'survived' or, undecided, 'slow'."""
+  shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    _copy(folder)
+    source = (folder / mutation.file).read_bytes()
+    (folder / mutation.file).write_bytes(mutation.apply(source))
+    options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider'
+    try:
+      done = subprocess.run(
+        [sys.executable, '-m', 'pytest', *options, *mirrors(mutation.file)],
+        cwd=folder,
+        env=dict(os.environ, LABELLEAK_SHARED=shared),
+        capture_output=True,
+        timeout=timeout,
+      )
+    except subprocess.TimeoutExpired:
+      return 'slow'
+  return 'killed' if done.returncode else 'survived'
+
+
+def main():
+  """Draws places, tries them one by one and counts what came of them."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--num', type=int, default=100, help='places')
+  parser.add_argument('--jobs', type=int, default=2, help='at a time')
+  parser.add_argument('--timeout', type=float, default=600, help='seconds each')
+  options = parser.parse_args()
+  every = []
+  for path in sorted((ROOT / PACKAGE).rglob('*.py')):
+    every += mutations(str(path.relative_to(ROOT)), path.read_bytes())
+  random.Random(options.seed).shuffle(every)
+  drawn = every[: options.num]
+  counts = dict(killed=0, survived=0, slow=0)
+  with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    outcomes = pool.map(lambda m: _outcome(m, options.timeout), drawn)
+    for mutation, outcome in zip(drawn, outcomes):
+      counts[outcome] += 1
+      print(f'{outcome}: {mutation}', flush=True)
+  print(f'{len(every)} places, {options.num} drawn:', counts)
+
+
+if __name__ == '__main__':
+  main()
