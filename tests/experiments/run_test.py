@@ -13,6 +13,7 @@ import numpy as np
 from labelleak import experiments, runs
 from labelleak.base import InputError
 from labelleak.report import tables
+from labelleak.runs import unfinished
 from tests.experiments import samples
 
 _OUTSIDE = '''\
@@ -90,19 +91,19 @@ class RowsTest(parameterized.TestCase):
         raise KeyboardInterrupt  # as early as a kill would end it
 
     with (
-      mock.patch.object(experiments, '_KEEP_EVERY', 0.0),
+      mock.patch.object(runs, 'EVERY', 0.0),
       mock.patch.object(experiments.Progress, '__call__', tell),
     ):
       with self.assertRaises(KeyboardInterrupt):
         experiments.run(config, killed)
       self.assertEmpty(runs.read_rows(killed))
-      code = ['other'] if new_code else runs._code()
-      with mock.patch.object(runs, '_code', return_value=code):
+      code = ['other'] if new_code else runs.code()
+      with mock.patch.object(unfinished, 'code', return_value=code):
         again = experiments.run(config, killed)
     left = 9 if new_code else 9 - sum(moves[:2])
     self.assertEqual(sum(moves[2:]), left)
     self.assertEqual(*[[*map(runs.comparable, r)] for r in (rows, again)])
-    self.assertNotIn('unfinished.npz', os.listdir(killed))
+    self.assertNotIn('unfinished', os.listdir(killed))
     values = runs.read_arrays(whole)
     self.assertEqual(values.keys(), runs.read_arrays(killed).keys())
     for name in values:
@@ -214,7 +215,8 @@ class OutsideTest(parameterized.TestCase):
     )
     del given[field]
     config = self._config(f'**{given}')
-    with self.assertRaisesRegex(TypeError, f"missing .*'{field}'"):
+    message = f"TypeError: .*missing .*'{field}'"
+    with self.assertRaisesRegex(InputError, message):
       experiments.run(config, self.workdir)
     self.assertEmpty(runs.read_rows(self.workdir))
     # Mended, the same workdir goes on.
