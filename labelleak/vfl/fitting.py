@@ -38,6 +38,9 @@ def fit(
   *,
   steps: int,
   workdir: Optional[str] = None,
+  made_by: str = '',
+  every: float = 0.0,
+  callback: Optional[train.Callback] = None,
   progress: Optional[bool] = None,
 ) -> State:
   """Trains a joint model and returns its last state; no view is kept.
@@ -47,8 +50,7 @@ def fit(
     state: where to start.
     batches: of the steps, such as `epochs` with all else given.
     steps: how many, those of an earlier run included.
-    workdir: where the state is kept, to go on from; see `train.fit`.
-    progress: whether to show a bar; None shows it on a terminal.
+    workdir, made_by, every, callback, progress: see `train.fit`.
 
   Raises:
     FloatingPointError: a loss is not finite; names the step.
@@ -59,6 +61,9 @@ def fit(
     batches,
     steps=steps,
     workdir=workdir,
+    made_by=made_by,
+    every=every,
+    callback=callback,
     progress=progress,
   )
 

@@ -13,7 +13,17 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from labelleak import base, data, defenses, hfl, models, registry, spec, train
+from labelleak import (
+  base,
+  data,
+  defenses,
+  hfl,
+  models,
+  registry,
+  runs,
+  spec,
+  train,
+)
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
@@ -134,20 +144,30 @@ class Round:
     if self.weights:
       weights.load(self.weights, shapes)
     if self.training:
-      dry = functools.partial(self._train, steps=0, progress=False)
+      dry = functools.partial(
+        self._train, steps=0, workdir=None, progress=False
+      )
       jax.eval_shape(dry, shapes)
     return shapes
 
-  def fit(self) -> tuple[chex.ArrayTree, Setting]:
+  def fit(
+    self, workdir: Optional[str] = None
+  ) -> tuple[chex.ArrayTree, Setting]:
     """Returns the variables to attack, and the setting with their accuracy.
 
     All trials share one initialisation, as in the published runs.
+
+    Args:
+      workdir: of the point, where the state of a training is kept for as long
+        as that runs, unless the training has its own.
     """
     variables = base.jit_once(self._init)()
     if self.weights:
       variables = weights.load(self.weights, variables)
     if self.training:
-      variables = self._train(variables)
+      kept = dict(workdir=workdir, every=runs.EVERY)
+      kept = {} if self.training.get('workdir') else kept
+      variables = self._train(variables, **kept)
     if not self.setting.trained:
       return variables, self.setting
     accuracy = round(train.accuracy(self.model, variables, self.source), 4)

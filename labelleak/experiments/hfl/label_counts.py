@@ -93,7 +93,7 @@ def prepare(
   jax.eval_shape(trial, key, first, (setup.shapes(), labelled, scoring.shared))
 
   def run(progress):
-    variables, setting = setup.fit()
+    variables, setting = setup.fit(progress.checkpoints)
     values = sweep.run_trials(
       trial,
       key,
@@ -104,7 +104,7 @@ def prepare(
       finished=progress.finished,
       callback=progress,
     )
-    learned = setup.main_task.accuracy()
+    learned = setup.main_task.accuracy(progress.checkpoints)
     return [
       Result(
         attacker.spec,
