@@ -37,7 +37,9 @@ def main(argv):
   cache = os.path.expanduser('~/.cache/labelleak')
   jax.config.update('jax_compilation_cache_dir', cache)
   try:
-    config = experiments.parse(flags.FLAGS, argv)
+    config, notes = experiments.parse(flags.FLAGS, argv)
+    for note in notes:
+      print(f'launch.py: {note}', file=sys.stderr)
     workdir = _WORKDIR.value or os.path.join('runs', config.name)
     rows = experiments.run(config, workdir)
   except base.InputError as e:

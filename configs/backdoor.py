@@ -84,12 +84,7 @@ def get_config(arg=None):
   part = arg['part']
   config = common.backdoor('backdoor')
   if arg['runlocal']:
-    config.poison.count = 100
-    return common.shrink(
-      config,
-      training=dict(batch_size=128, steps=20),  # one chunk, one compilation
-      sweep=(('poison.form', ('paired', 'appended')),),
-    )
+    return shrink(config, sweep=(('poison.form', ('paired', 'appended')),))
   if part.startswith('mnist') or part == 'figure8':
     mnist(config)
   elif part.startswith('cifar10'):
@@ -110,6 +105,13 @@ def get_config(arg=None):
     defenses = _FIGURE8 if part == 'figure8' else _DEFENSES
     config.sweep = (('defense', defenses),)
   return config
+
+
+def shrink(config, **fields):
+  """Makes a config run in seconds: one chunk of steps, one compilation."""
+  config.poison.count = 100
+  training = dict(batch_size=128, steps=20)
+  return common.shrink(config, training=training, **fields)
 
 
 def mnist(config):

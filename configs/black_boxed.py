@@ -17,8 +17,8 @@ _AGGREGATES = (
   dict(name='ideal'),
   dict(name='paillier'),
   # Entries of the cut gradient stay within one over the rows of a batch, 42 at
-  # least here. Adam makes full steps of noise where a gradient is zero (blank
-  # pixels), so the noise must be small against its eps, 1e-8.
+  # least here. Adam makes full steps of an error where a gradient is tiny, so
+  # that it must be small against its eps, 1e-8.
   dict(name='ckks', bound=1 / 32),
 )
 _CANCER = {

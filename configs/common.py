@@ -5,8 +5,6 @@ repeats, the `minutes` that it took on two cores (where that was measured), and
 the data set that it `needs`. `python launch.py --list` prints them.
 """
 
-import difflib
-
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -49,12 +47,7 @@ def parse_arg(arg, **spec):
   values = {name: of[0] for name, of in known.items()}
   for part in filter(None, (arg or '').split(',')):
     name, equals, text = part.partition('=')
-    if name not in spec:
-      close = difflib.get_close_matches(name, spec, 1)
-      hint = f'did you mean {close[0]!r}? ' if close else ''
-      raise InputError(
-        f'config argument {name!r} is unknown; {hint}use: {", ".join(spec)}.'
-      )
+    check_choice('config argument', name, tuple(spec))
     default = known[name][0]
     kind = type(default)
     if (kind is bool) == bool(equals):
@@ -94,6 +87,7 @@ def hfl(name):
       # On the update, or with `at='step'` on the gradient of a local step.
       defense=(),
       aggregate=dict(name='plaintext'),
+      he=dict(max_hours=1.0),
       batch_size=64,
       clients=1,
       local_steps=10,
@@ -104,9 +98,8 @@ def hfl(name):
       per_class_cap=placeholder(int),
       trials=100,
       seed=0,
-      per_device=placeholder(
-        int
-      ),  # trials at once; None: see `sweep.run_trials`
+      # Trials at once; None: see `sweep.run_trials`.
+      per_device=placeholder(int),
       sweep=(),
     )
   )
@@ -155,9 +148,8 @@ def vfl(name):
       ),
       trials=5,
       seed=0,
-      per_device=placeholder(
-        int
-      ),  # trials at once; None: see `sweep.run_trials`
+      # Trials at once; None: see `sweep.run_trials`.
+      per_device=placeholder(int),
       sweep=(),
     )
   )
@@ -205,10 +197,7 @@ def completion(name):
   config.optimizer = dict(
     name='sgd', lr=0.1, momentum=0.9, weight_decay=5e-4, decay=(50, 85)
   )
-  config.attacks = tuple(
-    dict(name=f'completion.{name}')
-    for name in ('passive', 'active', 'semi_supervised')
-  )
+  config.attacks = completions('completion')
   config.known = ('party', 'pool', 'labelled')
   config.aux.per_class = 4
   config.depth = placeholder(int)  # layers of a bottom, where they are varied
@@ -221,7 +210,15 @@ def completion(name):
 
 def check_choice(name, value, known):
   if value not in known:
-    raise InputError(f'{name}={value} is none of this config: {known}.')
+    raise InputError(f'{name}={value!r} is none of this config: {known}.')
+
+
+def completions(package, **options):
+  """Returns the two attacks of a package and the baseline beside them."""
+  return tuple(
+    dict(name=f'{package}.{name}', **options)
+    for name in ('passive', 'active', 'semi_supervised')
+  )
 
 
 def train(config, batch_size, *, epochs=0, steps=0, **options):

@@ -124,10 +124,7 @@ def get_config(arg=None):
   if arg['bert']:
     _bert(config, schedule, arg['runlocal'])
     return config
-  passive, active, untrained = (
-    dict(name=f'completion.{name}', **schedule)
-    for name in ('passive', 'active', 'semi_supervised')
-  )
+  passive, active, untrained = common.completions('completion', **schedule)
   bound = dict(
     name='completion.supervised',
     known=('party', 'pool', 'labels'),
@@ -195,7 +192,4 @@ def _bert(config, schedule, tiny):
     config.model = dict(name='bert.bert', vocab=64, **size)
     config.dataset.update(buckets=64, length=8)
     schedule = dict(epochs=2, iterations=2, mix_layers=(1, 2))
-  config.attacks = tuple(
-    dict(name=f'completion.texts.{name}', **schedule)
-    for name in ('passive', 'active', 'semi_supervised')
-  )
+  config.attacks = common.completions('completion.texts', **schedule)

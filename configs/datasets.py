@@ -1,9 +1,5 @@
 """The data of configs: what each set is called, and what stands in for it."""
 
-import os
-
-PREPARED = '../shared/tfds'  # mnist and cifar10, read where they are there
-SAMPLE = f'{PREPARED}/imagenet_sample/1.0.0'  # 1000 images, one a class
 # Pixels along a side.
 SIDES = dict(
   digits=8,
@@ -39,30 +35,20 @@ _PRESETS = {name: dict(name=name, normalise=False) for name in _IMAGES} | {
 def use(config, name, **options):
   """Sets the data of a vertical config: the training split of a set."""
   config.dataset = dict(_PRESETS[name], split='train', **options)
-  config.data_dir = prepared_dir(name)
-
-
-def prepared_dir(name):
-  """Returns where a set lies that is at hand; None: where the user says."""
-  return PREPARED if os.path.isdir(os.path.join(PREPARED, name)) else None
 
 
 def cifar100(itself):
   """Returns CIFAR-100, or as many classes of its size that stand for it."""
   if itself:
     return dict(name='cifar100')
-  if os.path.isdir(SAMPLE):
-    return dict(name=SAMPLE, size=32, classes=100, copies=10)
-  return synthetic(32, 100, 100)
+  return dict(name='stand_in', size=32, classes=100, copies=10)
 
 
 def imagenet(itself, size):
   """Returns ImageNet's validation split, or what stands for it."""
   if itself:
     return dict(name='imagenet2012', size=size)
-  if os.path.isdir(SAMPLE):
-    return dict(name=SAMPLE, size=size, copies=50)
-  return synthetic(size, 1000, 50)
+  return dict(name='stand_in', size=size, copies=50)
 
 
 def synthetic(size, num_classes, per_class):

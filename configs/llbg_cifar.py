@@ -1,8 +1,8 @@
 """LLBG on CIFAR-100, untrained models: Tables 1, 3, 4 and 8 of the paper.
 
-Without `paper`, images of ../shared/tfds/imagenet_sample at 32 pixels, grouped
-into 100 classes, stand in for CIFAR-100 (synthetic images where they are
-absent): label statistics decide these tables.
+Without `paper`, images of imagenet_sample at 32 pixels, grouped into 100
+classes, stand in for CIFAR-100 (synthetic images where it is not prepared):
+label statistics decide these tables.
 """
 
 from configs import common, datasets

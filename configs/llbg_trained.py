@@ -4,7 +4,7 @@ Both are trained on the training split and attacked by FedAVG updates of the
 test split, S = 10, B = 64, with the attacks of the LLBG paper's section 6.3.
 """
 
-from configs import common, datasets
+from configs import common
 
 _TABLE9 = 'LLBG Table 9'
 HEAD = (
@@ -38,7 +38,6 @@ def get_config(arg=None):
   config = common.hfl('llbg_trained')
   if data != 'digits':
     config.dataset = dict(name=data)
-    config.data_dir = datasets.prepared_dir(data)
   sizes = _DATA[data]
   cnn, vit = _CNN, dict(_VIT, patch=sizes['patch'])
   if arg['runlocal']:

@@ -28,10 +28,8 @@ def get_config(arg=None):
   )
   config.sweep = (('poison.inference', _INFERENCE),)
   if arg['runlocal']:
-    config.poison.count = 100
-    return common.shrink(
+    return backdoor.shrink(
       config,
-      training=dict(batch_size=128, steps=20),  # one chunk, one compilation
       attacks=config.attacks[:1],
       sweep=(('poison.inference', _INFERENCE[::2]),),
     )

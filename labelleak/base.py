@@ -24,11 +24,12 @@ from typing import (
   Optional,
   Protocol,
   TypeVar,
-  runtime_checkable,
 )
 
 import chex
+from flax import struct
 import jax
+import jax.numpy as jnp
 import optax
 
 Memory = Any  # a pytree, whatever an attack keeps; None before the first view
@@ -107,12 +108,11 @@ class Revealed(NamedTuple):
   message: Optional[chex.ArrayTree]  # what it could read; None when sealed
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('pixel_range',),
-  meta_fields=('apply', 'shape'),
-)
-@dataclasses.dataclass(frozen=True)
+# A field of a `struct.dataclass` that is no leaf of it.
+static = functools.partial(struct.field, pytree_node=False)
+
+
+@struct.dataclass
 class Model:
   """A grant: the model's forward pass.
 
@@ -123,8 +123,8 @@ class Model:
       or 2 x [1]; None of other examples.
   """
 
-  apply: Apply
-  shape: tuple[int, ...]
+  apply: Apply = static()
+  shape: tuple[int, ...] = static()
   pixel_range: Optional[tuple[chex.Array, chex.Array]] = None
 
 
@@ -140,12 +140,7 @@ class Labelled(NamedTuple):
   y: chex.Array
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=(),
-  meta_fields=('take', 'size'),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Pool:
   """A grant: the attacker's own rows without labels, on the host.
 
@@ -154,8 +149,8 @@ class Pool:
     size: how many rows there are.
   """
 
-  take: Take
-  size: int
+  take: Take = static()
+  size: int = static()
 
 
 class Reconstruction(NamedTuple):
@@ -172,8 +167,10 @@ class Reconstruction(NamedTuple):
   objective: chex.Array
 
 
-# (key, memory, known) -> counts [K] | scores [B, K] | Reconstruction
-Infer = Callable[[chex.PRNGKey, Memory, Known], Any]
+# Counts [K], scores [B, K] or images
+Answer = chex.Array | Reconstruction
+# (key, memory, known) -> answer
+Infer = Callable[[chex.PRNGKey, Memory, Known], Answer]
 # (memory, view) -> memory
 Observe = Callable[[Memory, View], Memory]
 # known -> memory before the first view
@@ -211,13 +208,8 @@ class Attack(NamedTuple):
   needs: tuple[str, ...] = ()
 
 
-class Callback(Protocol):
-  """What a fit reports to after each epoch."""
-
-  def __call__(self, epoch: int, predict: Predict) -> None:
-    """Takes the number of the epoch, from 1, and what predicts after it."""
-
-
+# (epoch, from 1; what predicts after it) -> None
+Callback = Callable[[int, Predict], None]
 # (key, view, known, callback) -> predict
 Fit = Callable[[chex.PRNGKey, View, Known, Callback], Predict]
 # (known) -> None; raises what would make `fit` fail
@@ -281,14 +273,6 @@ class Tampering(NamedTuple):
   tamper: Optional[optax.GradientTransformation] = None
 
 
-@runtime_checkable
-class _Checks(Protocol):
-  """A memory that knows what fits it."""
-
-  def check(self, known: Known) -> None:
-    """Raises an InputError where the memory does not fit what is granted."""
-
-
 def attack(
   infer: Infer,
   *,
@@ -297,24 +281,26 @@ def attack(
   observe: Observe = keep_last,
   init: InitMemory = no_memory,
 ) -> Attack:
-  """Returns an attack that refuses to infer without what it needs.
+  """Returns an attack that refuses what it cannot infer from.
 
-  A memory that can `check` what is granted, as an `hfl.View` can, does.
+  That is a grant that it lacks, a view of other shapes than `Known` says, and a
+  view with entries that are not finite. The last is known to an array alone, so
+  that under a trace the answer says it: counts of -1, scores of NaN. It also
+  refuses to answer in another form than the threat model asks for.
 
   Args:
-    infer: (key, memory, known) -> counts [K], scores [B, K] or a
-      `Reconstruction`.
+    infer, needs, observe, init: the fields of `Attack`.
     name: as in a config, such as 'counts.llbg'.
-    needs: fields of `Known`.
-    observe: (memory, view) -> memory.
-    init: (known) -> memory.
   """
 
   def infer_checked(key, memory, known):
     check_needs(name, needs, list_grants(known))
-    if isinstance(memory, _Checks):
-      memory.check(known)
-    return infer(key, memory, known)
+    finite = None
+    if hasattr(memory, 'check'):  # a view, which knows what fits it
+      memory, finite = memory.check(name, known)
+    answer = infer(key, memory, known)
+    known.check_answer(name, answer)
+    return answer if finite is None else blank(answer, finite)
 
   return Attack(infer_checked, observe, init, tuple(needs))
 
@@ -330,12 +316,9 @@ def completion(
   """Returns a completion that refuses to fit without what it needs.
 
   Args:
-    fit: (key, view, known, callback) -> predict.
+    fit, needs, check, optimizer: the fields of `Completion`; `check` is called
+      where nothing is missing.
     name: as in a config, such as 'completion.passive'.
-    needs: fields of `Known`.
-    check: (known) -> None, called where nothing is missing; raises what else
-      would make `fit` fail.
-    optimizer: in the place of the party's own.
   """
 
   def fit_checked(key, view, known, callback):
@@ -373,6 +356,24 @@ def check_needs(
       raise InputError(
         f'{name} needs {field!r}, which is not granted; add it to known.'
       )
+
+
+def blank(answer: Any, finite: chex.Array) -> Any:
+  """Returns an answer, -1 and NaN all over where its view was not finite."""
+
+  def mask(leaf):
+    floats = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return jnp.where(finite, leaf, jnp.array(jnp.nan if floats else -1))
+
+  return jax.tree.map(mask, answer)
+
+
+def named_leaves(tree: chex.ArrayTree) -> dict[str, chex.Array]:
+  """Returns the leaves of a pytree by their paths, joined by '/'."""
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  # Variables of Flax's nnx are nodes around their value.
+  return {name(path).removesuffix('/value'): leaf for path, leaf in leaves}
 
 
 Function = TypeVar('Function')

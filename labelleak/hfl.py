@@ -8,18 +8,25 @@ as they are and only 'params' are updated.
 """
 
 from collections.abc import Callable
-import dataclasses
-import functools
 import math
 from typing import NamedTuple, Optional
 
 import chex
+from flax import struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import he
-from labelleak.base import Apply, Batch, InputError, Labelled, Model
+from labelleak import base, contract, he, validate
+from labelleak.base import (
+  Apply,
+  Batch,
+  InputError,
+  Labelled,
+  Model,
+  Reconstruction,
+  static,
+)
 
 # (key, variables, batch) -> update, like variables['params']
 Client = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], chex.ArrayTree]
@@ -42,30 +49,40 @@ class View(NamedTuple):
   grads: chex.ArrayTree
   variables: Optional[chex.ArrayTree] = None
 
-  def check(self, known: 'Known') -> None:
-    """Raises an InputError where the classifier is not of K classes."""
-    _, bias = _linear_leaves(_named_leaves(self.grads))
-    if bias is not None and bias.shape != (known.num_classes,):
-      raise InputError(
-        f'a bias gradient of shape {tuple(bias.shape)} with'
-        f' num_classes={known.num_classes}: an attack sees one round, a bias'
-        ' [K]; set num_classes, or vmap over rounds.'
-      )
+  def check(
+    self, name: str, known: 'Known'
+  ) -> tuple['View', Optional[chex.Array]]:
+    """Returns the view in float32, and [] whether it is finite.
+
+    None stands for yes: where there are values, others are refused by name. A
+    trace looks at the classifier alone, so as not to ask for more gradients
+    than an attack does.
+
+    Args:
+      name: of the attack.
+      known: what it is granted.
+
+    Raises:
+      InputError: a classifier that is not of K classes, gradients of another
+        model than `variables`, entries that are not finite.
+    """
+    leaves = base.named_leaves(self.grads)
+    kernel, bias = _linear_leaves(leaves)
+    head = kernel if bias is None else bias
+    contract.check_axes(name, 'grads: bias', bias, (known.num_classes,))
+    if kernel is not None:
+      shape = jnp.shape(kernel)[0], known.num_classes
+      contract.check_axes(name, 'grads: kernel', kernel, shape)
+    if self.variables and 'params' in self.variables:
+      contract.check_like(name, 'grads', self.grads, self.variables['params'])
+    view = self._replace(grads=contract.widen(self.grads))
+    if contract.is_traced(self):
+      return view, contract.all_finite(self.grads if head is None else head)
+    contract.check_finite(name, self._asdict())
+    return view, None
 
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('model', 'labelled', 'unlabelled', 'labels'),
-  meta_fields=(
-    'num_classes',
-    'batch_size',
-    'steps',
-    'clients',
-    'lr',
-    'defense',
-  ),
-)
-@dataclasses.dataclass(frozen=True)
+@struct.dataclass
 class Known:
   """All that an attack on a round is granted beside its view.
 
@@ -78,29 +95,66 @@ class Known:
     steps: S.
     clients: C.
     lr: local learning rate behind an update.
-    defense: as far as the attacker knows it: pairs of a transform's name and
-      its strength, such as (('clip', 0.1), ('gaussian', 0.01)).
+    defense: exactly what is done, pairs of a transform's name and its
+      strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is nothing.
     model: the forward pass behind `View.variables`.
     labelled: examples of the attacker's own, with labels.
     unlabelled: [M, ...] examples of its own without; `labelled` goes before.
     labels: [C * B, K] of the round itself, for upper bounds alone: no attack.
   """
 
-  num_classes: int
-  batch_size: int
-  steps: int = 1
-  clients: int = 1
-  lr: Optional[float] = None
-  defense: Optional[tuple[tuple[str, float], ...]] = None
+  num_classes: int = static()
+  batch_size: int = static()
+  steps: int = static(default=1)
+  clients: int = static(default=1)
+  lr: Optional[float] = static(default=None)
+  defense: Optional[tuple[tuple[str, float], ...]] = static(default=None)
   model: Optional[Model] = None
   labelled: Optional[Labelled] = None
   unlabelled: Optional[chex.Array] = None
   labels: Optional[chex.Array] = None
 
+  def __post_init__(self):
+    """Refuses sizes and strengths that mean nothing, before they are used."""
+    validate.whole('Known: num_classes', self.num_classes, 2)
+    for field in ('batch_size', 'steps', 'clients'):
+      validate.whole(f'Known: {field}', getattr(self, field), 1)
+    if self.lr is not None:
+      validate.within('Known: lr', self.lr, '(0, inf)')
+    if self.defense is None:
+      return
+    for pair in _pairs(self.defense):
+      validate.at_least(f'Known: defense {pair[0]}', pair[1], 0.0)
+
+  def check_answer(
+    self, name: str, answer: chex.Array | Reconstruction
+  ) -> None:
+    """Refuses an answer that is neither counts [K] nor a `Reconstruction`."""
+    shapes = [(self.num_classes,)]
+    if isinstance(answer, Reconstruction):
+      shapes = [(self.num_examples,)]
+    contract.check_shape(name, answer, shapes, 'counts')
+
   @property
   def num_examples(self) -> int:
     """Examples behind one round's update: C * B."""
     return self.clients * self.batch_size
+
+
+def _pairs(defense):
+  """Returns pairs of kind and strength; refuses what is none."""
+  try:
+    pairs = [(kind, value) for kind, value in tuple(defense)]
+    hash(defense)
+  except (TypeError, ValueError):
+    pairs = [(None, None)]
+  if not all(isinstance(kind, str) for kind, _ in pairs):
+    raise InputError(
+      f'Known: defense={defense!r} must be a tuple of pairs of name and'
+      " strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is none at"
+      ' all, None an unknown one.'
+    )
+  return pairs
 
 
 def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
@@ -115,11 +169,8 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
   Raises:
     InputError: a step would be left without examples.
   """
-  if batch_size < 1 or steps < 1:
-    raise InputError(
-      f'batch_size={batch_size} and local_steps={steps}: both must be at'
-      ' least 1.'
-    )
+  validate.whole('batch_size', batch_size, 1)
+  validate.whole('local_steps', steps, 1)
   if batch_size < steps:
     return (1,) * steps
   size = math.ceil(batch_size / steps)
@@ -137,11 +188,7 @@ def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:
 
 
 def cross_entropy(apply: Apply) -> Loss:
-  """Returns the mean cross entropy over examples that are not padding.
-
-  Args:
-    apply: (variables, x [B, ...]) -> logits [B, K].
-  """
+  """Returns the mean cross entropy over examples that are not padding."""
 
   def loss_fn(variables, batch):
     logits = apply(variables, batch.xs[0])
@@ -184,13 +231,12 @@ def fedavg(
   norm makes the head's inputs sum to zero, as in a ViT.
 
   Args:
-    loss_fn: (variables, batch) -> [], a mean over `batch.mask`.
+    loss_fn: such as `cross_entropy`.
     lr: local learning rate.
     steps: S.
     step_defense: acts on each step's mini-batch gradient, before the step.
   """
-  if lr <= 0:
-    raise InputError(f'lr={lr} must be positive; the update is divided by it.')
+  validate.within('lr', lr, '(0, inf)', 'the update is divided by it')
   defense = optax.with_extra_args_support(step_defense or optax.identity())
 
   def client(key, variables, batch):
@@ -331,7 +377,7 @@ def head(
   Raises:
     InputError: the tree has no classifier there, or not one of a linear layer.
   """
-  leaves = _named_leaves(tree)
+  leaves = base.named_leaves(tree)
   kernel, bias = _linear_leaves(leaves, path)
   if kernel is None and bias is None and path is None:
     names = sorted({name.split('/')[0] for name in leaves})
@@ -351,14 +397,6 @@ def head(
       ' classifier is [H, K] with [K]; transpose it, or set path=.'
     )
   return kernel, bias
-
-
-def _named_leaves(tree):
-  """Returns the leaves of a pytree by their paths, joined by '/'."""
-  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  # Variables of Flax's nnx are nodes around their value.
-  return {name(path).removesuffix('/value'): leaf for path, leaf in leaves}
 
 
 def _linear_leaves(leaves, path=None):

@@ -157,9 +157,9 @@ def _import(path: str) -> types.ModuleType | None:
 def _modules(root: types.ModuleType) -> Iterator[types.ModuleType]:
   """Yields a package and all modules below it."""
   yield root
-  for info in pkgutil.iter_modules(getattr(root, '__path__', ())):
-    path = f'{root.__name__}.{info.name}'
-    yield from _modules(importlib.import_module(path))
+  paths = getattr(root, '__path__', ())
+  for info in pkgutil.walk_packages(paths, f'{root.__name__}.'):
+    yield importlib.import_module(info.name)
 
 
 def _is_constructor(name: str, value: Any, module: types.ModuleType) -> bool:

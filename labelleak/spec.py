@@ -5,8 +5,8 @@ what it is called with. A spec stays a structure from the config to the row;
 text is made here, where it is shown, and never read back.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -48,11 +48,6 @@ def describe(value: Any) -> Any:
     f'{k}={describe(v)}' for k, v in sorted(value.items()) if k != 'name'
   )
   return f'{name}({listed})' if name and listed else name or listed
-
-
-def describe_chain(specs: Sequence[Spec]) -> Optional[str]:
-  """Returns several specs in order, such as 'clip(max_norm=0.1)+gaussian'."""
-  return '+'.join(describe(spec) for spec in specs) or None
 
 
 def describe_point(point: Mapping[str, Any]) -> str:

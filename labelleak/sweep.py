@@ -11,7 +11,7 @@ import copy
 import itertools
 import json
 import os
-from typing import Optional, TypeVar
+from typing import Any, Optional, TypeVar
 import zlib
 
 import chex
@@ -60,6 +60,81 @@ def grid(config: ConfigDict) -> Iterator[tuple[dict, ConfigDict]]:
     yield point, full
 
 
+def override(config: ConfigDict, fields: Mapping[str, Any]) -> list[str]:
+  """Rewrites `config.sweep` so that fields set by hand win over its axes.
+
+  >>> config = ConfigDict(dict(lr=9.0, sweep=(('lr', (0.1, 0.2)),)))
+  >>> override(config, {'lr': 9.0})
+  ['lr=9.0 wins over the sweep: lr is not swept.']
+  >>> config.sweep
+  ()
+
+  An axis of the field itself, or of a part of it, goes; where the field is a
+  part of what is swept, it is set in each value. Points that become equal are
+  one.
+
+  Args:
+    config: as it was parsed, with the fields set.
+    fields: path -> value.
+
+  Returns:
+    what to say of each field that an axis meant otherwise, a line each.
+
+  Raises:
+    InputError: a swept value has no such part, or one of another type; the
+      sweep was set by hand as well.
+  """
+  lines = []
+  for path, value in fields.items():
+    axes = []
+    for axis in map(_fields, config.get('sweep', ())):
+      parts = [_override(part, path, value) for part in axis]
+      if parts == axis:
+        axes.append(axis)
+        continue
+      paths = itertools.chain(*axis)
+      swept = next(p for p in paths if _overlap(p, path))
+      if 'sweep' in fields:
+        raise InputError(
+          f'{path}={value!r} and a sweep over {swept} are both set by hand;'
+          ' drop one.'
+        )
+      kept = any(swept in part for part in parts)
+      effect = f'each {swept} has it' if kept else f'{swept} is not swept'
+      lines.append(f'{path}={value!r} wins over the sweep: {effect}.')
+      parts = [p for i, p in enumerate(parts) if p and p not in parts[:i]]
+      axes += [parts] if parts else []
+    config.sweep = tuple(map(tuple, axes))
+  return lines
+
+
+def _override(part, path, value):
+  """Returns path -> value of one point of an axis, with a field set by hand."""
+  out = {}
+  for swept, old in part.items():
+    shared = _overlap(swept, path)
+    if not shared:
+      out[swept] = old
+    elif shared < 0:  # a part of what is swept
+      whole = ConfigDict({'value': copy.deepcopy(old)})
+      try:
+        config_path.set_value(f'value{path[len(swept) :]}', whole, value)
+      except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
+        raise InputError(
+          f'{path}={value!r} cannot be set by hand: the sweep over {swept} has'
+          f' {spec.plain(old)!r}; set {swept} as a whole.'
+        ) from e
+      out[swept] = whole.to_dict()['value']
+  return out
+
+
+def _overlap(swept, path):
+  """Returns 0 for paths apart, 1 where `path` holds `swept`, else -1."""
+  a, b = map(config_path.split, (swept, path))
+  num = min(len(a), len(b))
+  return (a[:num] == b[:num]) * (1 if len(b) == num else -1)
+
+
 def key(seed: int, role: str) -> chex.PRNGKey:
   """Returns the key of a role; no two roles of a seed share one.
 
@@ -85,6 +160,7 @@ def run_trials(
   shared: chex.ArrayTree,
   *,
   per_device: Optional[int] = None,
+  devices: Optional[Sequence[jax.Device]] = None,
   finished: Sequence[np.ndarray] = (),
   callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
 ) -> chex.ArrayTree:
@@ -105,6 +181,7 @@ def run_trials(
     shared: the same for all trials, replicated.
     per_device: trials that a device runs at once. None is as many as there are
       cores, 4 at most, on a single CPU, 1 on several, 8 on an accelerator.
+    devices: to run on, one kind; None: all.
     finished: leaves [t, ...] of the first t trials, from an earlier call with
       the same arguments that did not end; they are not run again.
     callback: called with the number of trials that a chunk finished, and their
@@ -116,7 +193,7 @@ def run_trials(
   Raises:
     InputError: per_device < 1.
   """
-  keys, devices = trial_keys(key, trials), jax.devices()
+  keys, devices = trial_keys(key, trials), devices or jax.devices()
   cpu = devices[0].platform == 'cpu'
   threaded = cpu and len(devices) == 1
   if per_device is None:
@@ -225,14 +302,10 @@ def _round_up(num, step):
   return max(-(-num // step), 1) * step
 
 
-def _axis(entry, config):
-  """One sweep entry as a list of tuples of (path, value) that move together."""
+def _fields(entry):
+  """Returns a sweep entry as a list of path -> value that move together."""
   if entry and all(isinstance(part, Mapping) for part in entry):
-    paths = list(dict.fromkeys(itertools.chain(*entry)))
-    return [
-      tuple((p, part[p] if p in part else _get(config, p)) for p in paths)
-      for part in entry
-    ]
+    return [dict(part) for part in entry]
   try:
     path, values = entry
     values = list(values)
@@ -242,14 +315,24 @@ def _axis(entry, config):
       " ('batch_size', (64, 128)), or dicts {path: value}."
     ) from None
   if isinstance(path, str):
-    return [((path, value),) for value in values]
+    return [{path: value} for value in values]
   for value in values:
     if not isinstance(value, tuple | list) or len(value) != len(path):
       raise InputError(
         f'sweep value {value!r} must have one part for each of the paths'
         f' {tuple(path)}.'
       )
-  return [tuple(zip(path, value)) for value in values]
+  return [dict(zip(path, value)) for value in values]
+
+
+def _axis(entry, config):
+  """Returns a sweep entry with all fields in each part; see `grid`."""
+  parts = _fields(entry)
+  paths = list(dict.fromkeys(itertools.chain(*parts)))
+  return [
+    tuple((p, part[p] if p in part else _get(config, p)) for p in paths)
+    for part in parts
+  ]
 
 
 def _get(config, path):

@@ -12,7 +12,7 @@ share set to zero.
 number.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 import math
 import numbers
 from typing import Any
@@ -62,13 +62,7 @@ def one_of(name: str, value: Any, options: Collection[Any]) -> None:
     raise InputError(f'{name}={value!r} is unknown; use one of: {listed}.')
 
 
-def _check(
-  name: str,
-  value: Any,
-  rule: str,
-  remedy: str,
-  holds: Callable[[float], bool],
-) -> None:
+def _check(name, value, rule, remedy, holds):
   """Refuses what is no number or does not hold."""
   number = isinstance(value, numbers.Real) and not isinstance(value, bool)
   if not (number and holds(value)):

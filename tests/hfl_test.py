@@ -159,8 +159,8 @@ class StepSizesTest(parameterized.TestCase):
     self.assertBetween(sizes[-1], 1, max(sizes))
 
   @parameterized.parameters(
-    (0, 10, 'batch_size=0 and local_steps=10: both must be at least 1'),
-    (4, 0, 'batch_size=4 and local_steps=0: both'),
+    (0, 10, 'batch_size=0 must be a whole number of at least 1'),
+    (4, 0, 'local_steps=0 must be a whole number of at least 1'),
     (12, 10, 'leaves 4 of local_steps=10 without examples; use local_steps=6'),
   )
   def test_impossible_sizes_are_refused(self, batch_size, steps, message):
@@ -270,7 +270,7 @@ class ClientTest(parameterized.TestCase):
     self.assertLess(abs(std / (0.2 * np.sqrt(10)) - 1), 0.025)
 
   def test_a_learning_rate_that_cannot_divide_is_refused(self):
-    with self.assertRaisesRegex(base.InputError, 'lr=0.0 must be positive'):
+    with self.assertRaisesRegex(base.InputError, 'lr=0.0 must be in'):
       hfl.fedavg(LOSS, lr=0.0, steps=10)
 
 
@@ -458,16 +458,6 @@ class ObserveTest(parameterized.TestCase):
     batch = self.batches[0]._replace(**fields)
     with self.assertRaisesRegex(base.InputError, message):
       hfl.observe(KEY, self.clients['fedsgd'], _variables(), batch)
-
-  def test_attacks_refuse_another_number_of_classes(self):
-    attack = base.attack(lambda key, view, known: 0, name='zero')
-    view = _observe(self.clients['fedsgd'], _stack(self.batches[0]))
-    self.assertEqual(attack.infer(KEY, view, hfl.Known(7, 8)), 0)
-    with self.assertRaisesRegex(base.InputError, 'num_classes=9: an attack'):
-      attack.infer(KEY, view, hfl.Known(9, 8))
-    stacked = _stack(view, view)
-    with self.assertRaisesRegex(base.InputError, r'\(2, 7\).*vmap'):
-      attack.infer(KEY, stacked, hfl.Known(7, 8))
 
 
 class HeadTest(parameterized.TestCase):

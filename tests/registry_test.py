@@ -49,7 +49,7 @@ class NamesTest(parameterized.TestCase):
       self.assertIn(new, attacks.names())
 
   @parameterized.parameters(
-    'counts.evidence.finite',
+    'counts.evidence.row_sums',
     'completion.malicious.sgd',
     'completion.learners.options',
     'over_time.remembers',

@@ -8,9 +8,11 @@ import chex
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
+from ml_collections.config_flags import config_path
 import numpy as np
 
-from labelleak import sweep
+from configs import llbg_vit
+from labelleak import spec, sweep
 from labelleak.base import InputError
 
 
@@ -102,6 +104,65 @@ def _inputs(num):
 
 
 KEY = jax.random.key(3)
+
+
+class OverrideTest(parameterized.TestCase):
+  def _points(self, config, path, value):
+    config_path.set_value(path, config, value)
+    self.notes = sweep.override(config, {path: value})
+    return [full for _, full in sweep.grid(config)]
+
+  @parameterized.parameters(
+    ('model.name', 'cnn.cnn', 3),
+    ('dataset.name', 'mnist', 3),
+    ('attacks', (dict(name='counts.ebi'),), 3),
+    ('train', dict(steps=9), 3),
+    ('per_class_cap', 7, 3),
+    ('stands_for.data', 'cifar100', 3),
+    ('batch_size', 12, 3),
+  )
+  def test_a_field_set_by_hand_is_that_of_every_point(self, path, value, num):
+    points = self._points(llbg_vit.get_config(), path, value)
+    self.assertLen(points, num)
+    for full in points:
+      at_point = config_path.get_value(path, full)
+      self.assertEqual(spec.plain(at_point), spec.plain(value))
+    swept = path != 'batch_size'
+    self.assertLen(self.notes, swept)
+    if swept:
+      self.assertStartsWith(self.notes[0], f'{path}={value!r} wins')
+
+  def test_points_that_become_equal_are_one(self):
+    config = ConfigDict(
+      dict(
+        model=dict(name='a', width=1),
+        sweep=(('model', (dict(name='b', width=1), dict(name='c', width=1))),),
+      )
+    )
+    (point,) = self._points(config, 'model.name', 'd')
+    self.assertEqual(point.model.to_dict(), dict(name='d', width=1))
+
+  def test_axes_that_move_together_keep_the_others(self):
+    config = ConfigDict(
+      dict(lr=1.0, size=1, sweep=((('lr', 'size'), ((0.1, 2), (0.2, 3))),))
+    )
+    points = self._points(config, 'lr', 9.0)
+    self.assertEqual([(p.lr, p.size) for p in points], [(9.0, 2), (9.0, 3)])
+
+  def test_a_whole_wins_over_the_sweep_of_a_part(self):
+    config = ConfigDict(
+      dict(model=dict(width=1), sweep=(('model.width', (2, 3)),))
+    )
+    (point,) = self._points(config, 'model', dict(width=5))
+    self.assertEqual(point.model.width, 5)
+
+  def test_what_cannot_be_meant_is_refused(self):
+    config = ConfigDict(dict(train=None, sweep=(('train', (None, 3)),)))
+    with self.assertRaisesRegex(InputError, 'train.steps=5 cannot be set by'):
+      sweep.override(config, {'train.steps': 5})
+    fields = {'train': 5, 'sweep': config.sweep}
+    with self.assertRaisesRegex(InputError, 'both set by hand'):
+      sweep.override(config, fields)
 
 
 class RunTrialsTest(parameterized.TestCase):

@@ -7,6 +7,12 @@ of one row to another and scales them (`backdoor`, Algorithm 3), or adds a
 constant (`relabel`, Eq. 13 and 14). Both are affine, so they run on the
 ciphertexts of any scheme.
 
+Such a party departs from the protocol, against which encryption does not help:
+these attacks are the mild form. The map that runs on its ciphertexts is its own
+choice, and with the identity for a map the third party would decrypt any single
+cut gradient for it, unmasked by its own mask, and so name that row's label.
+Nothing in Algorithm 1 proves to the others which map was applied.
+
 What the attacker holds of a batch comes as `Notes` with it. Several colluding
 parties run the same attack, each on its own link; nothing passes between them
 but the notes.
@@ -18,7 +24,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak.base import InputError, Tampering
+from labelleak import validate
+from labelleak.base import Tampering
 from labelleak.defenses import extra_args
 
 
@@ -73,14 +80,9 @@ def backdoor(
     InputError: gamma is not positive, margin is negative, or an unknown
       stealth.
   """
-  if not (gamma > 0 and margin >= 0):
-    raise InputError(
-      f'backdoor: gamma={gamma} must be positive, margin={margin} at least 0.'
-    )
-  if stealth not in ('random', 'identity'):
-    raise InputError(
-      f"backdoor: stealth={stealth!r} is unknown; use 'random' or 'identity'."
-    )
+  validate.positive('backdoor: gamma', gamma)
+  validate.at_least('backdoor: margin', margin, 0)
+  validate.one_of('backdoor: stealth', stealth, ('random', 'identity'))
 
   def send(key, h, *, mask, notes):
     poisoned, partners, stolen = _places(notes)
@@ -125,12 +127,8 @@ def relabel(*, gamma: float = 1.0, reduction: str = 'mean') -> Tampering:
   Raises:
     InputError: gamma is not positive, or an unknown reduction.
   """
-  if not gamma > 0:
-    raise InputError(f'relabel: gamma={gamma} must be positive.')
-  if reduction not in ('mean', 'sum'):
-    raise InputError(
-      f"relabel: reduction={reduction!r} is unknown; use 'mean' or 'sum'."
-    )
+  validate.positive('relabel: gamma', gamma)
+  validate.one_of('relabel: reduction', reduction, ('mean', 'sum'))
 
   def change(cut, *, notes, mask, **extra):
     del extra

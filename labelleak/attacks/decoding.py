@@ -26,13 +26,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import defenses
+from labelleak import defenses, validate
 from labelleak.attacks.linear import equations
 from labelleak.attacks.scores import readout
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 _RULES = {'argmin': readout.argmin, 'complement': readout.complement}
-_NAMES = 'least', 'granted'
 _SMALL = 1e-8  # variance; below it is rounding
 
 
@@ -54,11 +53,8 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     InputError: an option out of range. At trace time: a sealed view, or a cut
       that is not K wide.
   """
-  if rounds < 1 or names not in _NAMES:
-    raise InputError(
-      f'rounds={rounds} must be positive, names={names!r} one of'
-      f' {", ".join(_NAMES)}.'
-    )
+  validate.whole('mixture: rounds', rounds, 1)
+  validate.one_of('mixture: names', names, ('least', 'granted'))
 
   def infer(key, view, known):
     cut = readout.cut_gradient('decoding.mixture', view)
@@ -73,7 +69,10 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     fit = jax.tree.map(lambda leaf: leaf[best], fits)
     cost = fit.centers
     if names == 'granted':
-      cost = -_agreement(jax.nn.softmax(fit.scores), view, known)
+      x, y = known.labelled
+      members = jax.nn.softmax(fit.scores)
+      same = readout.match_rows(view.x, x).astype(members.dtype)
+      cost = -members.T @ (same @ y)  # labelled rows of class j in cluster k
     cluster, name = optax.assignment.hungarian_algorithm(cost)
     return fit.scores[:, cluster[jnp.argsort(name)]]
 
@@ -127,8 +126,7 @@ def least_squares(
   Raises:
     InputError: no such rule. At trace time: a cut that is not K wide.
   """
-  if rule not in _RULES:
-    raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
+  validate.one_of('least_squares: rule', rule, _RULES)
 
   def infer(key, view, known):
     equations.check_width('decoding.least_squares', view, known)
@@ -187,11 +185,3 @@ def logits(*, code: Sequence[dict] = ()) -> Attack:
     return assumed.decode(jax.nn.softmax(view.h))
 
   return attack(infer, name='decoding.logits')
-
-
-def _agreement(members, view, known):
-  """Counts labelled rows of class j in cluster k, [K, K]."""
-  rows = view.x.reshape(len(view.x), -1)
-  examples = known.labelled.x.reshape(len(known.labelled.x), -1)
-  same = (rows[:, None] == examples[None]).all(-1).astype(members.dtype)
-  return members.T @ (same @ known.labelled.y)

@@ -21,17 +21,11 @@ _ATTACK = 2**32 - 3  # sets the attack's key apart from those of the pass
 
 
 class Memory(NamedTuple):
-  """What `average` keeps.
+  """What `average` keeps."""
 
-  Attributes:
-    known: what the attack was granted.
-    sums: [N, K] of the scores of each row.
-    counts: [N] views that a row was in.
-  """
-
-  known: Known
-  sums: chex.Array
-  counts: chex.Array
+  known: Known  # what the attack was granted
+  sums: chex.Array  # [N, K] of the scores of each row
+  counts: chex.Array  # [N] views that a row was in
 
 
 def average(attack: Attack | str | Mapping[str, Any]) -> Attack:

@@ -58,18 +58,27 @@ def load(
       ('../shared/tfds/imagenet_sample/1.0.0').
     split: None is the evaluation split, as in the published runs: 'test' where
       it exists and is labelled, otherwise 'validation'.
-    data_dir: where prepared data sets live; default `TFDS_DATA_DIR`, then
-      ~/tensorflow_datasets. Sources without files ignore it.
+    data_dir: where prepared data sets live; None looks in `TFDS_DATA_DIR`, then
+      ~/tensorflow_datasets, then ../shared/tfds. Sources without files ignore
+      it.
     **options: of the constructor; `tfds.images` documents those of tfds.
 
   Raises:
-    InputError: no such name, split or option; the data set is not prepared.
+    InputError: no such name, split or option; the data set is not prepared, or
+      its files cannot be read.
   """
   if _is_own(name):
     name = f'{name}.{name}'
   elif not re.fullmatch(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)+', name):
     name, options = 'tfds.images', dict(options, dataset=name)
-  return registry.load('data', name, split=split, data_dir=data_dir, **options)
+  try:
+    return registry.load(
+      'data', name, split=split, data_dir=data_dir, **options
+    )
+  except (OSError, UnicodeError) as e:  # a folder, binary, no permission
+    raise base.InputError(
+      f'{name}: a file cannot be read ({e}); fetch the data again.'
+    ) from e
 
 
 @functools.cache  # and so no constructor, which `registry` would list

@@ -8,9 +8,10 @@ from typing import Optional
 import numpy as np
 from sklearn import model_selection
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
-from labelleak.data.reading import files, images
+from labelleak.data.reading import files, images, pixels
 
 _HOME = (
   'https://www.kaggle.com/datasets/paultimothymooney/'
@@ -59,11 +60,9 @@ def breast_histopathology(
   """
   name = 'breast_histopathology'
   test = files.is_test(name, split)
-  if patches < 1 or not 0 <= (background or 0) <= 1:
-    raise InputError(
-      f'{name}: patches={patches} must be at least 1 and'
-      f' background={background} lie in 0..1; change them.'
-    )
+  validate.whole(f'{name}: patches', patches, 1)
+  if background is not None:
+    validate.within(f'{name}: background', background, '[0, 1]')
   find = files.finder(path, data_dir, _HOME)
   pngs = images.list_files(find(), '*/[01]/*.png')
   if background is not None:
@@ -112,4 +111,4 @@ def _runs(pngs, length, straddle):
 
 def _bright_share(file: pathlib.Path) -> float:
   """Returns the share of pixels brighter than tissue."""
-  return (np.asarray(images.read(file)).mean(-1) > _BRIGHT).mean()
+  return (np.asarray(pixels.read(file)).mean(-1) > _BRIGHT).mean()

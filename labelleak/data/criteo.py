@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
 from labelleak.data.reading import files
@@ -47,8 +48,7 @@ def criteo(
       columns or a label that is neither 0 nor 1; no such split.
   """
   test = files.is_test('criteo', split)
-  if rows < 5:
-    raise InputError(f'criteo: rows={rows} must be at least 5; raise it.')
+  validate.whole('criteo: rows', rows, 5)
   find = files.finder(path, data_dir, _HOME)
   tokens = _tokens(find('train.txt'), rows)
   y = np.arange(rows, dtype=np.int32) % 2

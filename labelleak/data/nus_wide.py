@@ -6,6 +6,7 @@ from typing import Optional
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
 from labelleak.data.reading import files
@@ -55,11 +56,11 @@ def nus_wide(
 
   Raises:
     InputError: a file is missing, has another number of columns or of lines, or
-      holds something else than numbers; no such split or classes; no row left.
+      holds something else than finite numbers; no such split or classes; no
+      row left.
   """
   test = files.is_test('nus_wide', split)
-  if classes not in _CONCEPTS:
-    raise InputError(f'nus_wide: classes={classes} must be 2, 5 or 81.')
+  validate.one_of('nus_wide: classes', classes, _CONCEPTS)
   find = files.finder(path, data_dir, _HOME)
   concepts = _CONCEPTS[classes] or _all_concepts(find)
   x, y = _photos(find, 'Test' if test else 'Train', concepts)
@@ -156,8 +157,15 @@ def _matrix(file: pathlib.Path, width: int, chosen: np.ndarray) -> np.ndarray:
 
   with file.open('rb') as rows:
     try:
-      return np.loadtxt(lines(rows), np.float32, comments=None, ndmin=2)
+      x = np.loadtxt(lines(rows), np.float32, comments=None, ndmin=2)
     except InputError:
       raise
     except ValueError as e:
       raise InputError(f'{file} holds no numbers ({e}); fetch it again.') from e
+  wrong = np.flatnonzero(~np.isfinite(x).all(1))
+  if len(wrong):
+    number = np.flatnonzero(chosen)[wrong[0]] + 1
+    raise InputError(
+      f'{file}, line {number}: a number is not finite; fetch it again.'
+    )
+  return x

@@ -6,11 +6,11 @@ images: `y = np.repeat(np.arange(K), rows_per_class)`.
 """
 
 from collections.abc import Callable
-import difflib
 from typing import Optional
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 
 
@@ -91,32 +91,15 @@ def epochs(
 
 def _check(seed, trial, y, num_classes, partition, batch_size, cap):
   """Refuses what no partition can draw."""
-  if partition not in PARTITIONS:
-    close = difflib.get_close_matches(str(partition), PARTITIONS, 1)
-    hint = f'did you mean {close[0]!r}? ' if close else ''
-    raise InputError(
-      f'no partition {partition!r}; {hint}known: {", ".join(PARTITIONS)}.'
-    )
-  if num_classes < 2:
-    raise InputError(
-      f'num_classes={num_classes}: with fewer than two classes no label is'
-      ' secret; use a data set with more.'
-    )
-  if batch_size < 1:
-    raise InputError(f'batch_size={batch_size} must be at least 1; raise it.')
-  if batch_size > len(y):
-    raise InputError(
-      f'batch_size={batch_size} is larger than the data, {len(y)} rows; use'
-      f' at most {len(y)}, or a larger data set or split.'
-    )
-  if cap is not None and cap < 1:
-    raise InputError(
-      f'per_class_cap={cap} must be at least 1; raise it or use None.'
-    )
-  if min(seed, trial) < 0:
-    raise InputError(
-      f'seed={seed}, trial={trial}: neither may be negative; raise it.'
-    )
+  validate.one_of('partition', partition, PARTITIONS)
+  secret = 'of one class no label is secret'
+  validate.whole('num_classes', num_classes, 2, remedy=secret)
+  rows = 'the rows of the data; use a larger data set or split'
+  validate.whole('batch_size', batch_size, 1, len(y), rows)
+  if cap is not None:
+    validate.whole('per_class_cap', cap, 1, remedy='None is no cap')
+  validate.whole('seed', seed, 0)
+  validate.whole('trial', trial, 0)
 
 
 def _draw_unbalanced(rng, y, num_classes, batch_size, cap):

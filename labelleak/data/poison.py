@@ -19,7 +19,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.data import plans
 
 FORMS = 'paired', 'fallen', 'appended', 'alone'
@@ -82,27 +82,18 @@ def choose(
   Raises:
     InputError: an unknown form, or numbers that the data cannot give.
   """
-  if form not in FORMS:
-    raise InputError(
-      f'poison.form={form!r} is unknown; use one of: {", ".join(FORMS)}.'
-    )
+  validate.one_of('poison.form', form, FORMS)
   rng = np.random.default_rng((seed, _DRAW))
   of_target = np.flatnonzero(y == target)
-  if not 1 <= targets <= len(of_target):
-    raise InputError(
-      f'poison.targets={targets} must lie in 1..{len(of_target)}, the rows of'
-      f' class {target}; change it.'
-    )
+  rows = f'the rows of class {target}'
+  validate.whole('poison.targets', targets, 1, len(of_target), rows)
   known = rng.choice(of_target, targets, replace=False)
   free = np.ones(len(y), bool) if bearers is None else np.array(bearers)
   free[known] = False
   free = np.flatnonzero(free)
   count = len(free) if count is None else count
-  if not 1 <= count <= len(free) or count == len(y):
-    raise InputError(
-      f'poison.count={count} must lie in 1..{len(free)}, the rows that can bear'
-      ' the trigger; change it.'
-    )
+  rows = 'the rows that can bear the trigger'
+  validate.whole('poison.count', count, 1, min(len(free), len(y) - 1), rows)
   rows = rng.choice(free, count, replace=False)
   return Poison(len(y), np.sort(rows), np.sort(known), form, seed)
 
@@ -134,12 +125,7 @@ def batches(
 ) -> Plan:
   """Plans the batches of the steps `numbers` [n], from 1; see `plans.epochs`.
 
-  Args:
-    poison: what the attacker does.
-    batch_size: B, rows of a batch without those appended.
-    numbers: [n].
-    appended: Q, from `num_appended`.
-    seed: of the epochs' order; None keeps the rows' order.
+  B, `batch_size`, is without the Q `appended` rows, from `num_appended`.
   """
   rows = clean_rows(poison)
   index, mask = plans.epochs(len(rows), batch_size, numbers, seed=seed)

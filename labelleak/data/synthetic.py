@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.data import Source
 from labelleak.data.reading import pixels
 
@@ -44,17 +44,11 @@ def synthetic(
   """
   del data_dir
   shape = tuple(shape)
-  for argument, value, least in (
-    ('num_classes', num_classes, 2),
-    ('per_class', per_class, 1),
-    ('shape', min(shape, default=0), 1),
-    ('noise', noise, 0),
-    ('seed', seed, 0),
-  ):
-    if value < least:
-      raise InputError(
-        f'synthetic: {argument} {value} is below {least}; raise it.'
-      )
+  validate.whole('synthetic: num_classes', num_classes, 2)
+  validate.whole('synthetic: per_class', per_class, 1)
+  validate.whole('synthetic: the least of shape', min(shape, default=0), 1)
+  validate.at_least('synthetic: noise', noise, 0)
+  validate.whole('synthetic: seed', seed, 0)
   y = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
   stream = zlib.crc32((split or 'test').encode())
 

@@ -9,9 +9,8 @@ import io
 from typing import Optional
 
 import numpy as np
-from PIL import Image
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.data import Source
 from labelleak.data.reading import builders, framing, pixels, records
 from labelleak.data.reading.framing import Shape
@@ -70,12 +69,15 @@ def images(
     InputError: unknown or unprepared data set, no such split, no labels, or an
       option out of range.
   """
-  _at_least_one(size=size, crop=crop, classes=classes, copies=copies)
+  sizes = dict(size=size, crop=crop, classes=classes, copies=copies)
+  for option, value in sizes.items():
+    if value is not None:
+      validate.whole(option, value, 1)
   builder = builders.open_directory(builders.find(dataset, data_dir))
   image_key, label_key = records.keys(builder)
   name = builder.info.full_name.rpartition('/')[0]  # without the version
   images, y = records.read_labels(builder, split, label_key)
-  height, width, channels = builder.info.features[image_key].shape
+  height, width, channels = records.image_shape(builder, image_key, _MODES)
   stored = height, width, 1 if grey else channels
   frame, shorter = framing.geometry(name, stored, size)
   shape = framing.crop_shape(name, frame, crop)
@@ -86,7 +88,9 @@ def images(
   if grey:
     mean, std = np.mean(mean), np.mean(std)
   parse = records.parser(builder, image_key)
-  decode = _decoder(parse, shape, shorter=shorter, size=size, crop=crop)
+  decode = _decoder(
+    name, parse, stored, shape, shorter=shorter, size=size, crop=crop
+  )
   take = pixels.lazy_take(images, decode, shape, mean, std)
   rows = np.tile(np.arange(len(images)), copies)
   changes = (
@@ -107,18 +111,21 @@ def images(
 
 
 def _decoder(
+  name: str,
   parse: Parse,
+  stored: Shape,
   shape: Shape,
   *,
   shorter: Optional[int],
   size: Optional[int],
   crop: Optional[int],
 ) -> Decode:
-  """Returns what decodes a record, framed and cropped to `shape`."""
+  """Returns what decodes a record of size `stored`, framed to `shape`."""
 
   def decode(record):
-    image = Image.open(io.BytesIO(parse(record)))
-    image = image.convert(_MODES[shape[-1]])
+    file = io.BytesIO(parse(record))
+    image = pixels.read(file, _MODES[shape[-1]], name=f'an image of {name}')
+    framing.check_size(name, image, stored)
     if shorter is not None:
       image = framing.frame(image, shorter, size)
     if crop is not None:
@@ -126,13 +133,6 @@ def _decoder(
     return np.asarray(image).reshape(shape)
 
   return decode
-
-
-def _at_least_one(**options: Optional[int]) -> None:
-  """Refuses options below 1."""
-  for name, value in options.items():
-    if value is not None and value < 1:
-      raise InputError(f'{name}={value} must be at least 1; raise it.')
 
 
 def _statistics(name: str) -> tuple[Sequence[float], Sequence[float]]:
@@ -144,9 +144,5 @@ def _merge(
   name: str, y: np.ndarray, num_classes: int, classes: int
 ) -> np.ndarray:
   """Merges labels into `classes` groups of consecutive ones."""
-  if not 2 <= classes <= num_classes:
-    raise InputError(
-      f'classes={classes} must lie in 2..{num_classes}, the labels of {name};'
-      ' change it.'
-    )
+  validate.whole('classes', classes, 2, num_classes, f'the labels of {name}')
   return y * classes // num_classes

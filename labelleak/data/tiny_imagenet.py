@@ -1,6 +1,8 @@
 """TinyImageNet, fetched by hand."""
 
 from collections.abc import Iterator, Mapping
+import itertools
+import re
 from typing import Optional
 
 from labelleak.base import InputError
@@ -34,13 +36,14 @@ def tiny_imagenet(
     normalise: with ImageNet's constants; otherwise in [0, 1].
 
   Raises:
-    InputError: a file is missing, or a line of val_annotations.txt has other
-      than six columns or an unknown class; no such split. (take) An image
-      cannot be decoded or has another size.
+    InputError: a file is missing, a class is named twice or like a path, or a
+      line of val_annotations.txt has other than six columns, an unknown class
+      or a file that is named before or outside the folder; no such split.
+      (take) An image cannot be decoded or has another size.
   """
   test = files.is_test('tiny_imagenet', split)
   find = files.finder(path, data_dir, _HOME)
-  wnids = sorted(find('wnids.txt').read_text().split())
+  wnids = _wnids(find)
   labels = {wnid: label for label, wnid in enumerate(wnids)}
   if test:
     examples = list(_annotations(find, labels))
@@ -59,14 +62,40 @@ def tiny_imagenet(
   )
 
 
+def _wnids(find: Find) -> list[str]:
+  """Reads the names of the classes, sorted."""
+  file = find('wnids.txt')
+  wnids = sorted(file.read_text().split())
+  strange = [name for name in wnids if not _is_name(name)]
+  twice = [a for a, b in itertools.pairwise(wnids) if a == b]
+  if len(wnids) < 2 or strange or twice:
+    raise InputError(
+      f'{file} must name two or more classes once each, such as n01443537,'
+      f' found {len(wnids)}{[*strange, *twice][:1] or ""}; fetch it again.'
+    )
+  return wnids
+
+
+def _is_name(text: str) -> bool:
+  """Whether a text names a file of a folder, and no path leads elsewhere."""
+  return re.fullmatch(r'\w[\w.-]*', text) is not None
+
+
 def _annotations(find: Find, labels: Mapping[str, int]) -> Iterator[Example]:
   """Yields the examples of the val folder."""
   notes = find('val', 'val_annotations.txt')
+  names = set()
   for number, line in enumerate(notes.read_text().splitlines(), 1):
     columns = line.split('\t')
-    if len(columns) != 6 or columns[1] not in labels:
+    name = columns[0]
+    valid = len(columns) == 6 and columns[1] in labels
+    if not (valid and _is_name(name) and name not in names):
       raise InputError(
-        f'{notes}, line {number}: expected 6 columns, a class of wnids.txt in'
-        f' the second, found {len(columns)}: {line[:40]!r}; fetch it again.'
+        f'{notes}, line {number}: expected 6 columns, a new file of the folder'
+        f' in the first and a class of wnids.txt in the second, found'
+        f' {len(columns)}: {line[:40]!r}; fetch it again.'
       )
-    yield (find('val', 'images', columns[0]),), labels[columns[1]]
+    names.add(name)
+    yield (find('val', 'images', name),), labels[columns[1]]
+  if not names:
+    raise InputError(f'{notes} is empty; fetch it again.')

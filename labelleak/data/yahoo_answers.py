@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data import Source
 from labelleak.data.reading import files
@@ -64,8 +65,11 @@ def yahoo_answers(
       `tokenizers` is not installed; no such split.
   """
   test = files.is_test('yahoo_answers', split)
-  _check_least(1, parts=parts, length=length, per_class=per_class)
-  _check_least(2, buckets=buckets)
+  validate.whole('yahoo_answers: parts', parts, 1)
+  validate.whole('yahoo_answers: length', length, 1)
+  if per_class is not None:
+    validate.whole('yahoo_answers: per_class', per_class, 1)
+  validate.whole('yahoo_answers: buckets', buckets, 2)
   if counts and vocab is not None:
     raise InputError(
       f'yahoo_answers: counts=True are of hashed words; leave vocab={vocab!r}'
@@ -96,13 +100,6 @@ def yahoo_answers(
   shape = (parts * (buckets if counts else length),)
   name = 'yahoo_answers counts' if counts else 'yahoo_answers'
   return Source(take, y, _CLASSES, shape, name)
-
-
-def _check_least(least: int, **options: Optional[int]) -> None:
-  """Refuses options below `least`."""
-  for name, value in options.items():
-    if value is not None and value < least:
-      raise InputError(f'yahoo_answers: {name}={value} is below {least}.')
 
 
 def _texts(file: pathlib.Path, offsets: np.ndarray) -> Iterator[str]:
@@ -195,6 +192,11 @@ def _word_pieces(file: pathlib.Path) -> Tokenise:
       ' uncased BERT model.'
     )
   ids = {word: i for i, word in enumerate(words)}
+  if len(ids) < len(words):
+    raise InputError(
+      f'{file} holds {len(words) - len(ids)} words twice; use the vocab.txt of'
+      ' a BERT model as it is.'
+    )
   pieces = tokenizers.models.WordPiece(ids, unk_token='[UNK]')
   model = tokenizers.Tokenizer(pieces)
   model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)

@@ -2,18 +2,11 @@
 
 A step releases a vector of norm at most `max_norm` (a row of a cut gradient
 behind `clip_per_example`, a client's update behind `clip`) plus N(0, stddev^2)
-in every entry. dp_accounting composes the steps; what it is told here is who is
-a neighbour and who knows the batch:
-
-  'every'    Neighbours differ in one vector of each step, replaced by any
-             other: sensitivity 2 max_norm, nothing is gained by sampling. This
-             is vertical FL, where both sides know which rows are in a batch:
-             `steps` is the number of epochs, as other rows are other vectors.
-             It is a client's messages, too: `steps` is how many it sends.
-  'fixed'    Secret batches of a fixed size, drawn without replacement, whose
-             rows are summed; `rate` is B / N. One example is replaced.
-  'poisson'  Secret batches that an example joins with probability `rate`. One
-             example is added or removed: sensitivity max_norm.
+in every entry. Neighbours differ in one vector of each step, replaced by any
+other: the sensitivity is 2 max_norm, and nothing is gained by sampling, as both
+sides know which rows are in a batch. In vertical FL `steps` is the number of
+epochs, as other rows are other vectors; of a client it is how many messages it
+sends: clipping acts on the mean of a mini-batch, whatever its size.
 
 The guarantee is for what the link releases, given everything else. It covers a
 label only if nothing else that depends on it reaches the receiver: an active
@@ -26,25 +19,18 @@ import math
 from typing import Optional
 
 from labelleak import validate
-from labelleak.base import InputError
 from labelleak.defenses.strengths import Strength
 
-_SAMPLINGS = ('every', 'fixed', 'poisson')
+_DELTA = 1e-5  # of what rows tell
 
 
 def epsilon(
-  stddev: float,
-  max_norm: float,
-  *,
-  steps: int,
-  delta: float,
-  sampling: str = 'every',
-  rate: float = 1.0,
+  stddev: float, max_norm: float, *, steps: int, delta: float
 ) -> float:
   """Computes the epsilon of (epsilon, delta)-DP after `steps` releases.
 
-  From privacy loss distributions, rounded up; from Renyi divergences (Wang et
-  al. 2019), a looser upper bound, for 'fixed'.
+  They compose to one of stddev / sqrt(steps), whose epsilon is exact (Balle and
+  Wang 2018, theorem 8).
 
   >>> round(epsilon(4.0, 1.0, steps=10, delta=1e-5), 2)
   7.51
@@ -55,8 +41,6 @@ def epsilon(
       the mean over B rows is released, that is the clip over B.
     steps: how often.
     delta: below one over the number of examples.
-    sampling: 'every', 'fixed' or 'poisson', see above.
-    rate: share of the examples in a batch; 1 for 'every'.
 
   Raises:
     InputError: a value out of its range.
@@ -66,34 +50,12 @@ def epsilon(
   validate.within('epsilon: max_norm', max_norm, '(0, inf)', unclipped)
   validate.whole('epsilon: steps', steps, 0)
   validate.within('epsilon: delta', delta, '(0, 1)')
-  validate.within('epsilon: rate', rate, '(0, 1]')
-  if sampling not in _SAMPLINGS or (sampling == 'every' and rate != 1):
-    raise InputError(
-      f"epsilon: sampling={sampling!r} with rate={rate}; use 'every' with rate"
-      " 1, or 'fixed' or 'poisson' where the batch is secret."
-    )
   if steps == 0 or stddev == 0:
     return math.inf if steps else 0.0
-  return _compose(stddev / max_norm, int(steps), delta, sampling, rate)
-
-
-def _compose(multiplier, steps, delta, sampling, rate):
-  """Composes steps with noise of `multiplier` clipping norms."""
   import dp_accounting  # seconds, which only a run that asks should pay
-  from dp_accounting import pld, rdp
 
-  neighbours = dp_accounting.NeighboringRelation
-  accountant = pld.PLDAccountant(neighbours.ADD_OR_REMOVE_ONE)
-  if sampling == 'poisson':
-    event = dp_accounting.GaussianDpEvent(multiplier)
-    event = dp_accounting.PoissonSampledDpEvent(rate, event)
-  else:
-    event = dp_accounting.GaussianDpEvent(multiplier / 2)
-  if sampling == 'fixed' and rate < 1:
-    accountant = rdp.RdpAccountant(neighboring_relation=neighbours.REPLACE_ONE)
-    # The accountant reads the ratio of the two sizes only.
-    event = dp_accounting.SampledWithoutReplacementDpEvent(1.0, rate, event)
-  return float(accountant.compose(event, steps).get_epsilon(delta))
+  multiplier = stddev / (2 * max_norm * steps**0.5)
+  return float(dp_accounting.get_epsilon_gaussian(multiplier, delta))
 
 
 def gaussian_release(
@@ -111,3 +73,14 @@ def gaussian_release(
     return None
   (_, max_norm), (_, stddev) = strengths
   return stddev, max_norm
+
+
+def facts(
+  strengths: Optional[Sequence[Strength]], steps: int
+) -> dict[str, float]:
+  """Returns `epsilon` at delta 1e-5 after `steps` releases, if bounded."""
+  stddev, max_norm = gaussian_release(strengths) or (0.0, math.inf)
+  if not (steps and stddev and max_norm < math.inf):
+    return {}
+  spent = epsilon(stddev, max_norm, steps=steps, delta=_DELTA)
+  return dict(epsilon=float(f'{spent:.3g}'))

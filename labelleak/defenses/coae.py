@@ -5,7 +5,7 @@ VFL"), Section 6 and Algorithm 4. An encoder turns labels y into fake ones, a
 decoder turns those back; each is Linear, ReLU, Linear, softmax, (6K + 2)^2
 wide. They minimise
 
-  L = CE(y, decoded) - lambda_1 CE(y, fake) - lambda_2 H(fake)
+  L = CE(y, decoded) - lambda_1 CE(y, fake) - lambda_2 H(fake),  lambda_1 = 1,
 
 so that fake labels can be decoded, are not the true ones, and spread over many
 classes. Without confusion (lambda_2 = 0) the code comes out as a renaming of
@@ -72,7 +72,6 @@ def coae(
   *,
   num_classes: int,
   seed: int = 0,
-  contrast: float = 1.0,
   confusion: float = 1.0,
   steps: int = 2000,
   lr: float = 1e-3,
@@ -89,7 +88,6 @@ def coae(
   Args:
     num_classes: K, at most 20 or a multiple of it.
     seed: of the initialisation of both networks.
-    contrast: lambda_1.
     confusion: lambda_2.
     steps, lr: of Adam.
     form: 'shipped' or 'paper', see the module.
@@ -107,13 +105,12 @@ def coae(
       f' multiple of {_BLOCK}; keep fewer.'
     )
   validate.one_of('coae: form', form, tuple(_FORMS))
-  validate.at_least('coae: contrast', contrast, 0)
   validate.at_least('coae: confusion', confusion, 0)
   validate.whole('coae: steps', steps, 1)
   validate.positive('coae: lr', lr)
   validate.whole('coae: restarts', restarts, 0)
   options = _Options(num_classes, steps, form)
-  fake, decoder = _fit(options, seed, (contrast, confusion), lr, restarts)
+  fake, decoder = _fit(options, seed, confusion, lr, restarts)
   decoded = _count_decoded(fake, decoder)
   if lossless and decoded < num_classes:
     raise InputError(
@@ -172,13 +169,13 @@ class _Options(NamedTuple):
 
 
 @functools.lru_cache(maxsize=32)
-def _fit(options, seed, weights, lr, restarts):
+def _fit(options, seed, confusion, lr, restarts):
   """Returns fake labels [K, K] and a decoder, the best of several trainings."""
   key = jax.random.key(seed)
   best, most = None, -1
   for start in range(1 + restarts):
     start_key = jax.random.fold_in(key, start) if start else key
-    fake, decoder = _train(options, start_key, weights, lr)
+    fake, decoder = _train(options, start_key, confusion, lr)
     decoded = _count_decoded(fake, decoder)
     if decoded > most:
       best, most = (fake, decoder), decoded
@@ -212,10 +209,9 @@ def _count_decoded(fake, decoder):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _train(options, key, weights, lr):
+def _train(options, key, confusion, lr):
   """Trains fake labels of the classes [K, K] and the decoder's variables."""
   cross_entropy, entropy = _FORMS[options.form]
-  contrast, confusion = weights
   encoder, decoder = (
     Coder(options.num_classes, whole) for whole in (True, False)
   )
@@ -226,8 +222,8 @@ def _train(options, key, weights, lr):
   def loss(params):
     fake = encoder.apply(params[0], y)
     decoded = decoder.apply(params[1], fake)
-    likeness = contrast * cross_entropy(fake, y)
-    return cross_entropy(decoded, y) - likeness - confusion * entropy(fake)
+    apart = cross_entropy(decoded, y) - cross_entropy(fake, y)
+    return apart - confusion * entropy(fake)
 
   with jax.default_matmul_precision('highest'):
     params = _minimize(loss, params, options.steps, lr)

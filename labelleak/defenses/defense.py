@@ -5,8 +5,8 @@ labels that it trains on, on its loss, or in its model. One type holds all four,
 so that a config lists them side by side and `defenses.chain` composes them.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Optional, Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Optional
 
 import chex
 from flax import linen as nn
@@ -14,23 +14,17 @@ import optax
 
 from labelleak.defenses.strengths import Strength
 
-
-class Encode(Protocol):
-  """What makes fake labels, each row by itself."""
-
-  def __call__(self, key: chex.PRNGKey, y: chex.Array) -> chex.Array:
-    """Encodes labels y [B, K], one-hot or soft, as others [B, K]."""
-
-
-class Decode(Protocol):
-  """What undoes fake labels, each row by itself."""
-
-  def __call__(self, p: chex.Array) -> chex.Array:
-    """Turns probabilities of fake labels [B, K] into those of the classes."""
+# (key, labels y [B, K], one-hot or soft) -> fake labels [B, K]
+Encode = Callable[[chex.PRNGKey, chex.Array], chex.Array]
+# probabilities of fake labels [B, K] -> those of the classes [B, K]
+Decode = Callable[[chex.Array], chex.Array]
+# (hs, y [B, K], mask [B]) -> a term of the active party's loss []; hs are the
+# embeddings P x [B, D], the active party's last, y what the loss is formed with
+Penalty = Callable[[Sequence[chex.Array], chex.Array, chex.Array], chex.Array]
 
 
 class LabelCode(NamedTuple):
-  """Fake labels and back, pure functions; the default is the identity.
+  """Fake labels and back, each row by itself; the default is the identity.
 
   Attributes:
     encode: makes what enters the loss in the place of the labels.
@@ -39,21 +33,6 @@ class LabelCode(NamedTuple):
 
   encode: Encode = lambda key, y: y
   decode: Decode = lambda p: p
-
-
-class Penalty(Protocol):
-  """A term of the active party's loss."""
-
-  def __call__(
-    self, hs: Sequence[chex.Array], y: chex.Array, mask: chex.Array
-  ) -> chex.Array:
-    """Returns the term [].
-
-    Args:
-      hs: embeddings of all parties, P x [B, D], the active one last.
-      y: labels [B, K] that the loss is formed with.
-      mask: [B].
-    """
 
 
 class Defense(NamedTuple):

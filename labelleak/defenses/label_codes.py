@@ -24,13 +24,9 @@ from labelleak.defenses.defense import Defense, LabelCode
 def encode_rows(
   key: chex.PRNGKey, code: LabelCode, y: chex.Array, index: chex.Array
 ) -> chex.Array:
-  """Encodes labels of data set rows `index` [B], the same at every visit.
+  """Encodes labels y [B, K] of data set rows `index` [B].
 
-  Args:
-    key: of the whole training, not of a step.
-    code: acts on y [B, K].
-    y: [B, K].
-    index: [B] rows of the data set.
+  The same at every visit: `key` is of the whole training, not of a step.
   """
   keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
   return jax.vmap(lambda k, row: code.encode(k, row[None])[0])(keys, y)
@@ -40,11 +36,6 @@ def statistics(
   key: chex.PRNGKey, code: LabelCode, num_classes: int
 ) -> dict[str, chex.Array]:
   """Measures what a code makes of the K classes: means over them, each [].
-
-  Args:
-    key: what a random code draws.
-    code: of K classes.
-    num_classes: K.
 
   Returns:
     `reconstruction_accuracy`, the share that decoding returns, ties being

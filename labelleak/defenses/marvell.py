@@ -29,33 +29,20 @@ _ROUNDS = 6
 
 
 class Moments(NamedTuple):
-  """Second moments of the cut gradients of classes 0 and 1.
+  """Second moments of the cut gradients of classes 0 and 1."""
 
-  Attributes:
-    share: of the rows, [2].
-    along: variance along Delta, [2].
-    across: mean variance of the other D - 1 directions, [2].
-    gap: |Delta|^2, [].
-    width: D.
-  """
-
-  share: chex.Array
-  along: chex.Array
-  across: chex.Array
-  gap: chex.Array
-  width: int
+  share: chex.Array  # of the rows, [2]
+  along: chex.Array  # variance along Delta, [2]
+  across: chex.Array  # mean variance of the other D - 1 directions, [2]
+  gap: chex.Array  # |Delta|^2, []
+  width: int  # D
 
 
 class Noise(NamedTuple):
-  """Variances of the noise, by class; along >= across >= 0.
+  """Variances of the noise, by class; along >= across >= 0."""
 
-  Attributes:
-    along: along Delta, [2].
-    across: in each of the other D - 1 directions, [2].
-  """
-
-  along: chex.Array
-  across: chex.Array
+  along: chex.Array  # along Delta, [2]
+  across: chex.Array  # in each of the other D - 1 directions, [2]
 
 
 def marvell(*, s: float, isotropic: bool = True) -> Defense:
@@ -116,13 +103,10 @@ def measure(
   *,
   isotropic: bool = True,
 ) -> tuple[chex.Array, Moments]:
-  """Measures Delta [D] and the moments; Delta is 0 where a class is missing.
+  """Measures Delta [D] and the moments of a cut gradient [B, D].
 
-  Args:
-    cut: [B, D].
-    labels: [B, 2].
-    mask: [B].
-    isotropic: see `marvell`.
+  Delta is 0 where one of the two classes of the labels [B, 2] is missing. For
+  `isotropic` see `marvell`; rows whose mask [B] is 0 do not count.
 
   Raises:
     InputError: labels of more than two classes.
@@ -160,22 +144,6 @@ def sum_kl(moments: Moments, noise: Noise) -> chex.Array:
   apart = (moments.width - 1) * _contrast(across[0], across[1])
   ends = (1 / along).sum(0) * moments.gap
   return 0.5 * (apart + _contrast(along[0], along[1]) + _nan_to_zero(ends))
-
-
-def auc_bound(sum_kl: chex.Array) -> chex.Array:
-  """Bounds any scorer's AUC: 1/2 + sqrt(e) / 2 - e / 8 for e = sumKL < 4.
-
-  Pinsker bounds the total variation, t <= sqrt(min KL / 2) <= sqrt(e) / 2, and
-  the area under the best curve is at most 1/2 + t - t^2 / 2. A scorer may be
-  read upside down, so 1 minus the bound is the least AUC.
-  """
-  variation = jnp.minimum(jnp.sqrt(sum_kl) / 2, 1.0)
-  return 0.5 + variation - variation**2 / 2
-
-
-def error_bound(sum_kl: chex.Array) -> chex.Array:
-  """Bounds any detector's mean error over the two classes from below, []."""
-  return jnp.maximum(0.5 - jnp.sqrt(sum_kl) / 4, 0.0)
 
 
 def solve(moments: Moments, power: chex.Array) -> Noise:

@@ -6,6 +6,7 @@ number, not multiplied by a clipping norm and not divided by the batch size.
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from labelleak import validate
 from labelleak.defenses import extra_args
@@ -35,19 +36,15 @@ def laplace(*, scale: float) -> Defense:
 
 
 def _add(name, draw, scale):
-  """Adds `scale * draw(key, shape, dtype)` to every entry of every tensor."""
+  """Adds `scale * draw` to every entry of every tensor."""
 
   def update(updates, key=None, mask=None, **extra):
     del extra
     extra_args.require(name, key=key)
-    leaves, treedef = jax.tree.flatten(updates)
-    keys = jax.random.split(key, len(leaves))
-    noise = treedef.unflatten(
-      scale * draw(k, u.shape, u.dtype) for k, u in zip(keys, leaves)
-    )
+    noise = optax.tree.random_like(key, updates, draw)
     if extra_args.is_cut(updates):
       noise = noise * extra_args.row_mask(name, updates, mask)
-    return jax.tree.map(jnp.add, updates, noise)
+    return optax.tree.add_scale(updates, scale, noise)
 
   return transform(extra_args.stateless(update), name, scale)
 

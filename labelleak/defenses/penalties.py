@@ -38,12 +38,8 @@ def distance_correlation(*, weight: float, active: bool = False) -> Defense:
 def correlation(a: chex.Array, b: chex.Array, mask: chex.Array) -> chex.Array:
   """Returns the distance correlation of the rows of two matrices, [] in [0, 1].
 
-  sqrt(<A, B>) / sqrt(|A| |B|) of the doubly centred distance matrices.
-
-  Args:
-    a: [B, D].
-    b: [B, E].
-    mask: [B].
+  sqrt(<A, B>) / sqrt(|A| |B|) of the doubly centred distance matrices of
+  a [B, D] and b [B, E], over the rows that `mask` [B] has.
   """
   chex.assert_rank([a, b, mask], [2, 2, 1])
   share = mask / jnp.maximum(mask.sum(), 1.0)

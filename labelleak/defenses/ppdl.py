@@ -19,7 +19,6 @@ def ppdl(
   *,
   theta: float,
   epsilon: float = 1.8,
-  sensitivity: float = 1.0,
   max_value: float = 1e-3,
   tau: float = 1e-4,
   early_exit: bool = False,
@@ -32,8 +31,8 @@ def ppdl(
     |clip(g)| + Lap(4 c / e1) >= tau + Lap(2 c / e1),   e1 = 8/9 epsilon,
 
   where the threshold's noise is redrawn after each acceptance; it is sent as
-  clip(g + Lap(2 c / e2)), e2 = 2/9 epsilon, everything else as 0. All scales
-  are times the sensitivity, clip is to +-max_value. Needs `key=`.
+  clip(g + Lap(2 c / e2)), e2 = 2/9 epsilon, everything else as 0; clip is to
+  +-max_value, the sensitivity of an entry is 1. Needs `key=`.
 
   With the published values the noise is larger than the clip by orders of
   magnitude: what is sent is +-max_value with a random sign, and only about 36%
@@ -44,7 +43,6 @@ def ppdl(
   Args:
     theta: theta_u, the share to release.
     epsilon: of one release of a whole batch.
-    sensitivity: of an entry.
     max_value: gamma, the clip.
     tau: the threshold.
     early_exit: the released behaviour on exhaustion; otherwise zeros.
@@ -55,9 +53,8 @@ def ppdl(
   validate.within('ppdl: theta', theta, '(0, 1]', _SHARE)
   validate.positive('ppdl: epsilon', epsilon)
   validate.positive('ppdl: max_value', max_value)
-  validate.at_least('ppdl: sensitivity', sensitivity, 0)
   validate.at_least('ppdl: tau', tau, 0)
-  unit = 2 * sensitivity / epsilon  # times c and 9/8 or 9/2
+  unit = 2 / epsilon  # times c and 9/8 or 9/2
 
   def update(cut, key=None, mask=None, **extra):
     del extra

@@ -17,17 +17,11 @@ from labelleak.defenses.defense import Defense, transform
 
 
 class Moments(NamedTuple):
-  """Running mean and variance of all entries so far.
+  """Running mean and variance of all entries so far."""
 
-  Attributes:
-    count: of entries, [].
-    mean: [].
-    square: sum of squared deviations from the mean, [].
-  """
-
-  count: chex.Array
-  mean: chex.Array
-  square: chex.Array
+  count: chex.Array  # of entries, []
+  mean: chex.Array  # []
+  square: chex.Array  # sum of squared deviations from the mean, []
 
   def stddev(self) -> chex.Array:
     """Returns the population standard deviation; 0 of no entries."""

@@ -50,10 +50,8 @@ def mahalanobis(
 ) -> chex.Array:
   """Returns the squared Mahalanobis distance of each row to its class, [B].
 
-  Args:
-    h: embeddings [B, D].
-    y: their labels [B, K]; the largest entry counts.
-    mask: [B], rows of 0 shape no mean and no covariance.
+  Of embeddings h [B, D] and labels y [B, K], whose largest entry counts; rows
+  whose mask [B] is 0 shape no mean and no covariance.
   """
   mask = jnp.ones(len(h), h.dtype) if mask is None else mask
   member = jax.nn.one_hot(y.argmax(-1), y.shape[-1], dtype=h.dtype)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple, Optional, Protocol
 
 from absl import flags
 import jax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from labelleak import base, registry, runs, spec, sweep
-from labelleak.experiments import result
+from labelleak.experiments import result, sources
 from labelleak.experiments.progress import Progress, say, show
 from labelleak.experiments.result import Result
 
@@ -63,7 +63,9 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   points = [
     Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
   ]
+  configs = [job.config for job in points if 'dataset' in job.config]
   if not workdir:
+    _announce(configs)
     return _run(points, [], None)
   with runs.hold(workdir) as writable:
     finished = runs.open_workdir(workdir, config)
@@ -73,6 +75,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
         f'{workdir} cannot be written, and {len(ready)} of {len(points)} points'
         ' are finished; choose another --workdir.'
       )
+    _announce(configs)
     if ready:
       say(f'{workdir}: {len(ready)} of {len(points)} points were finished.')
     return _run(points, finished, workdir, writable)
@@ -135,8 +138,12 @@ def _rows(job, finished):
   return [row for row in finished if row['point'] == job.point]
 
 
-def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
-  """The config that a command line names; what is wrong with it, in one line.
+def parse(
+  values: flags.FlagValues, argv: Sequence[str]
+) -> tuple[ConfigDict, list[str]]:
+  """Returns the config that a command line names, and what to say of it.
+
+  A field that the command line sets wins over the config's own sweep of it.
 
   Raises:
     InputError: an unknown flag or config field, a value of another type, or a
@@ -161,7 +168,20 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> ConfigDict:
       f'{rest[0]!r} is no flag; write --config=FILE.py, --config.field=value or'
       ' --workdir=DIR.'
     )
-  return config
+  fields = config_flags.get_override_values(values['config'])
+  return config, sweep.override(config, fields)
+
+
+def _announce(configs):
+  """Says which data the points read, and which stand for others."""
+  lines = [
+    sources.describe(
+      full.dataset, full.data_dir, stands_for=full.stands_for.data
+    )
+    for full in configs
+  ]
+  for line in dict.fromkeys(lines):
+    say(line)
 
 
 def _prepare(config):

@@ -34,6 +34,26 @@ def _load(options, data_dir):
   return data.load(**json.loads(options), data_dir=data_dir)
 
 
+def describe(
+  dataset: Mapping[str, Any],
+  data_dir: Optional[str],
+  *,
+  stands_for: Optional[str],
+) -> str:
+  """Says in a line what a data set is, and for which published one it stands.
+
+  Args:
+    dataset: its spec, as a config holds it.
+    data_dir: where prepared data sets live.
+    stands_for: name of the published data set, if any.
+  """
+  source = load(dataset, data_dir)
+  text = f'data: {source.name}, {len(source.y)} x {source.shape}'
+  if not stands_for or source.name.split()[0] == stands_for:
+    return text
+  return f'{text}, which stand for {stands_for}'
+
+
 class Load(Protocol):
   """Loads a split of one data set; None: the one that clients draw from."""
 

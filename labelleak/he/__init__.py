@@ -15,6 +15,7 @@ import functools
 from typing import Any, NamedTuple, Optional, Protocol
 
 import chex
+import jax
 
 from labelleak import base, lazy, registry
 from labelleak.base import Revealed
@@ -115,33 +116,40 @@ def ckks(
   *,
   poly_modulus_degree: int = 8192,
   coeff_mod_bit_sizes: tuple[int, ...] = (60, 60, 60),
-  fraction_bits: int = 42,
-  mask_bits: int = 24,
+  fraction_bits: int = 84,
+  mask_bits: int = 44,
   bound: float = 1.0,
   width: Optional[int] = None,
+  insecure_for_tests: bool = False,
 ) -> Aggregate:
   """Runs CKKS (TenSEAL): approximate numbers, thousands to a ciphertext.
 
-  Error of a result: `schemes.ckks.error_bound`, about 2^(mask_bits - 48) of
-  `bound` times the sum of |map| along a row. Where the message is known to be
-  small, say so: the cut gradient of a mean cross entropy stays within 1 / B.
+  Error of a result: `schemes.ckks.error_bound`, at most about 2^(mask_bits + 10
+  - fraction_bits) of `bound` times the sum of |map| along a row. Where the
+  message is known to be small, say so: the cut gradient of a mean cross entropy
+  stays within 1 / B.
+
+  A key pair opens 2^(mask_bits - 20) results at most, 2^24 by default: what
+  they show of the scheme's noise, and thereby of the secret key, stays within a
+  statistical distance of 2^-20 for all of them together.
 
   Args:
-    poly_modulus_degree: N; a ciphertext has N / 2 slots.
+    poly_modulus_degree: N; a ciphertext has N coefficients.
     coeff_mod_bit_sizes: primes of the modulus, the last one special. At most
       the total that SEAL holds to be 128-bit secure for N.
-    fraction_bits: scale of message and map each, 2^fraction_bits.
-    mask_bits: a mask is 2^mask_bits times as large as what it hides, so that
-      what the third party sees of a slot is within 2^-mask_bits, in total
-      variation, of what it would see of any other value.
+    fraction_bits: scale of the message, 2^fraction_bits; the map has what the
+      modulus leaves.
+    mask_bits: an answer is rounded to 2^mask_bits standard deviations of the
+      noise that it holds; at least 20.
     bound: public; a message entry of larger magnitude is refused.
-    width: message entries to a ciphertext; the third party sums so many slots
-      for each result. None takes what needs the fewest ciphertexts; with 1
-      the third party only decrypts, as in Algorithm 1.
+    width: message entries to a ciphertext. None takes what needs the fewest
+      ciphertexts; with 1 each is encrypted by itself, as in Algorithm 1.
+    insecure_for_tests: allows any mask_bits, below zero too, and any number of
+      results.
 
   Raises:
-    InputError: parameters that are insecure or leave no room for results and
-      masks, or TenSEAL is not installed.
+    InputError: parameters that are insecure or leave no room for results, or
+      TenSEAL is not installed.
   """
   parameters = Parameters(
     degree=poly_modulus_degree,
@@ -150,6 +158,7 @@ def ckks(
     mask_bits=mask_bits,
     bound=bound,
     width=width,
+    insecure_for_tests=insecure_for_tests,
   )
   return _build(schemes.ckks.scheme(parameters))
 
@@ -195,6 +204,32 @@ def traffic(
     return aggregate.scheme.count(shape, num_inputs * num_outputs).sent
   back = 4 * num_outputs if aggregate.sealed else 0
   return MessageBytes(4 * num_inputs, back, back)
+
+
+def devices(aggregate: Aggregate) -> list[jax.Device]:
+  """Lists the devices that can share trials under an aggregator.
+
+  Encryption is a callback on the host. It needs a thread of XLA:CPU, and other
+  devices that wait for its result hold them all.
+  """
+  return jax.devices()[: 1 if aggregate.scheme else None]
+
+
+def check_openings(
+  aggregate: Aggregate, *, num_outputs: int, steps: int
+) -> None:
+  """Refuses a run whose results one key pair cannot open safely.
+
+  Args:
+    aggregate: from a constructor of this module.
+    num_outputs: O, entries of a result.
+    steps: batches of the run, of all parties that share the key.
+
+  Raises:
+    InputError: names the parameter to raise.
+  """
+  if aggregate.scheme:
+    aggregate.scheme.ledger.check(steps * num_outputs)
 
 
 def check_hours(cost: Cost, *, steps: int, max_hours: float) -> None:

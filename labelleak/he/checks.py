@@ -1,11 +1,53 @@
 """What every scheme refuses, and libraries that may not be installed."""
 
+import dataclasses
 import importlib
+import threading
 import types
+from typing import Optional
 
 import numpy as np
 
 from labelleak.base import InputError
+
+
+@dataclasses.dataclass
+class Ledger:
+  """What a third party has opened under its key, and what it may open.
+
+  Attributes:
+    most: results; None: any number.
+    opened: results so far.
+  """
+
+  most: Optional[int] = None
+  opened: int = 0
+  _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+  def open(self, results: int) -> None:
+    """Counts results that are about to be opened.
+
+    Raises:
+      InputError: more than the key may open.
+    """
+    with self._lock:  # trials run side by side in threads
+      self.check(self.opened + results)
+      self.opened += results
+
+  def check(self, results: int) -> None:
+    """Refuses so many results under one key.
+
+    Raises:
+      InputError: more than the key may open.
+    """
+    if self.most is not None and results > self.most:
+      more = (-(-results // self.most) - 1).bit_length()
+      raise InputError(
+        f'{results} results opened under one key are more than the {self.most}'
+        ' whose noise stays hidden within a statistical distance of 2^-20;'
+        f' raise mask_bits by {more}, or open fewer: a smaller bottom, fewer'
+        ' steps.'
+      )
 
 
 def round_up(bound: float) -> float:

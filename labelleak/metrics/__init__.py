@@ -10,7 +10,6 @@ expectation, and a row with a NaN names no class: it is a miss.
 
 from labelleak.metrics.backdoor import backdoor_count, backdoor_rate
 from labelleak.metrics.counts import (
-  chance_count_accuracy,
   count_accuracy,
   count_error,
   presence_precision,
@@ -30,7 +29,6 @@ __all__ = [
   'auc',
   'backdoor_count',
   'backdoor_rate',
-  'chance_count_accuracy',
   'count_accuracy',
   'count_error',
   'f1',

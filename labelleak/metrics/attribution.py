@@ -28,13 +28,8 @@ def reliance(
 
   Permutation importance: what accuracy loses where a party's rows, hence its
   embeddings, are shuffled over the batch; negative losses count as none, and
-  shares add up to 1. A model that loses nothing relies on nobody: zeros.
-
-  Args:
-    key: of the permutation, one for all parties.
-    predict: see the module.
-    xs: features of B examples, by party.
-    y: labels, [B, K].
+  shares add up to 1. A model that loses nothing relies on nobody: zeros. All
+  parties' rows xs, P x [B, ...], have one permutation; labels are y [B, K].
   """
   order = jax.random.permutation(key, len(y))
 
@@ -63,10 +58,7 @@ def gradcam(
   by side, *then* ReLU, less the least and over the largest of an example, so
   that the parts can be compared.
 
-  Args:
-    predict: see the module.
-    xs: images of B examples, by party.
-    layer: name of the convolution in every bottom.
+  `layer` names the convolution in every bottom.
 
   Raises:
     InputError: the bottoms have no such layer, or not one in each.

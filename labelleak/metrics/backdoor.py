@@ -8,12 +8,10 @@ from labelleak.metrics import ratios
 def backdoor_rate(
   scores: chex.Array, y: chex.Array, target: chex.Array
 ) -> chex.Array:
-  """Returns the share of examples of other classes taken for the target.
+  """Returns the share of examples of other classes taken for the target, [].
 
-  Args:
-    scores: [B, K] of the model, on examples that bear the trigger.
-    y: [B, K] their labels.
-    target: [] class.
+  The model's scores [B, K] are on examples of labels y [B, K] that bear the
+  trigger; the target [] is a class.
   """
   others = y.argmax(-1) != target
   hits = scores.argmax(-1) == target

@@ -2,7 +2,6 @@
 
 import chex
 import jax.numpy as jnp
-from jax.scipy import special
 
 from labelleak.base import InputError
 from labelleak.metrics import ratios
@@ -48,29 +47,3 @@ def count_error(counts: chex.Array, truth: chex.Array) -> chex.Array:
   """Returns the mean absolute error of a count, sum_i |c_i - t_i| / K."""
   _check(counts, truth)
   return jnp.abs(counts - truth).sum() / truth.shape[0]
-
-
-def chance_count_accuracy(truth: chex.Array) -> chex.Array:
-  """Returns `count_accuracy` of B uniform labels, in expectation, [K] -> [].
-
-  sum_i E min(X, truth_i) / B with X ~ Binomial(B, p = 1/K), where
-
-    E min(X, t) = B p (1 - P[X' >= t - 1]) + t P[X >= t],
-    X' ~ Binomial(B - 1, p),
-
-  and the tails are regularised incomplete beta functions (float32 leaves a
-  relative error of up to 5e-4).
-  """
-  chex.assert_rank(truth, 1)
-  p = 1.0 / truth.shape[0]
-  total = truth.sum()
-
-  def tail(n, j):  # P[Binomial(n, p) >= j]
-    inside = (j >= 1) & (j <= n)
-    a = jnp.where(inside, j, 1).astype(float)
-    b = jnp.where(inside, n - j + 1, 1).astype(float)
-    return jnp.where(inside, special.betainc(a, b, p), j <= 0)
-
-  below = total * p * (1.0 - tail(total - 1, truth - 1))
-  expected = jnp.where(truth > 0, below + truth * tail(total, truth), 0.0)
-  return ratios.ratio(expected.sum(), total)

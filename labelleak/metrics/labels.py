@@ -3,8 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-from scipy import optimize
+import optax
 
 from labelleak.base import InputError
 from labelleak.metrics import ratios
@@ -116,23 +115,13 @@ def label_matrix(scores: chex.Array, y: chex.Array) -> chex.Array:
 def permuted_label_accuracy(scores: chex.Array, y: chex.Array) -> chex.Array:
   """Returns `label_accuracy` after the best renaming of classes, -> [].
 
-  Hungarian matching of the confusion matrix, on the host. The renaming is
-  chosen by the truth: this is a leak to report (the classes are told apart,
-  though not by name), never an attack's accuracy.
+  Hungarian matching of the confusion matrix. The renaming is chosen by the
+  truth: this is a leak to report (the classes are told apart, though not by
+  name), never an attack's accuracy.
   """
-
-  def best(confusion):
-    confusion = np.asarray(confusion)
-    rows, columns = optimize.linear_sum_assignment(confusion, maximize=True)
-    return confusion[rows, columns].sum(dtype=np.float32)
-
-  hits = jax.pure_callback(
-    best,
-    jax.ShapeDtypeStruct((), jnp.float32),
-    _confusion(scores, y),
-    vmap_method='sequential',
-  )
-  return hits / y.shape[0]
+  confusion = _confusion(scores, y)
+  rows, columns = optax.assignment.hungarian_algorithm(-confusion)
+  return confusion[rows, columns].sum() / y.shape[0]
 
 
 def _confusion(scores: chex.Array, y: chex.Array) -> chex.Array:

@@ -10,13 +10,13 @@ which side is which. That is `permuted_label_accuracy` with K = 2, a leak to
 report beside the accuracy and not used for scores here.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Optional
+from collections.abc import Sequence
 
 import chex
 import numpy as np
 from scipy import stats
 
+from labelleak import validate
 from labelleak.base import InputError
 
 _SIGMAS = 3.0
@@ -50,10 +50,7 @@ def dcs(
   Raises:
     InputError: beta is outside [0, 1].
   """
-  if not 0 <= beta <= 1:
-    raise InputError(
-      f'beta={beta} must be in [0, 1]; it is the weight of the main task.'
-    )
+  validate.within('beta', beta, '[0, 1]', 'it is the weight of the main task')
   lost = np.square(np.subtract(main, main_undefended))
   leaked = np.square(np.maximum(attack, 0) - attack_ideal)
   return 1 / (1 + np.sqrt((1 - beta) * leaked + beta * lost))
@@ -68,31 +65,6 @@ def t_dcs(scores: Sequence[float]) -> float:
   if not len(scores):
     raise InputError('t_dcs of no attack; pass the DCS of one at least.')
   return float(np.mean(scores))
-
-
-def c_dcs(
-  scores: Mapping[str, Optional[float]],
-  weights: Optional[Mapping[str, float]] = None,
-) -> float:
-  """Computes C-DCS, the weighted mean of T-DCS over the types of attack.
-
-  Args:
-    scores: type -> T-DCS; a type that is None was not tried and is skipped,
-      and its weight with it.
-    weights: type -> weight; None weighs all types alike.
-
-  Raises:
-    InputError: no type was tried, or one of them has no weight.
-  """
-  tried = {k: v for k, v in scores.items() if v is not None}
-  if not tried:
-    raise InputError('c_dcs of no type of attack; pass one T-DCS at least.')
-  weights = dict.fromkeys(tried, 1.0) if weights is None else weights
-  if missing := sorted(set(tried) - set(weights)):
-    raise InputError(f'c_dcs has no weight for {missing}; add it.')
-  return float(
-    np.average(list(tried.values()), weights=[weights[k] for k in tried])
-  )
 
 
 def below_chance(

@@ -56,11 +56,7 @@ def cw_ssim(a: chex.Array, b: chex.Array) -> chex.Array:
 
 
 def transform(x: chex.Array, levels: int = _LEVELS) -> Iterator[chex.Array]:
-  """Computes complex coefficients of each level, finest first.
-
-  Args:
-    x: [B, H, W, C].
-    levels: how many.
+  """Computes complex coefficients of x [B, H, W, C] by level, finest first.
 
   Yields:
     [6, B, H / 2^l, W / 2^l, C], sizes rounded up; the six orientations.

@@ -17,6 +17,7 @@ import chex
 from flax import linen as nn
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.models import layers
 
@@ -207,14 +208,12 @@ def bert(
   """
   sizes = dict(width=width, heads=heads, depth=depth, vocab=vocab)
   for name, size in sizes.items():
-    if size < 1:
-      raise InputError(f'{name}={size} of a BERT must be at least 1.')
+    validate.whole(f'bert: {name}', size, 1)
   if width % heads:
     raise InputError(
       f'width={width} does not split into heads={heads}; use a multiple.'
     )
-  if not 0 <= drop < 1:
-    raise InputError(f'drop={drop} must lie in [0, 1); use 0.1.')
+  validate.within('bert: drop', drop, '[0, 1)')
   return Bert(num_classes=num_classes, drop=drop, **sizes)
 
 

@@ -16,7 +16,7 @@ with the layer before them.
 import chex
 from flax import linen as nn
 
-from labelleak import models
+from labelleak import models, validate
 from labelleak.base import InputError
 from labelleak.models import resnet
 
@@ -51,11 +51,8 @@ def remainder(
 ) -> resnet.ResNet:
   """Builds what `bottom` left, on parties' maps side by side: [B, D] -> [B, K].
 
-  Args:
-    num_classes: K.
-    model: as of the bottoms.
-    stages: as of the bottoms.
-    height: H of the parties' images, all the same.
+  Arguments are those of `bottom`, and `height`, H of the parties' images, all
+  the same.
 
   Raises:
     InputError: see `bottom`. At trace time: embeddings that are no such maps.
@@ -84,9 +81,5 @@ def _resnet(num_classes, model, stages):
   whole = models.load(num_classes=num_classes, **model)
   if not isinstance(whole, resnet.ResNet):
     raise InputError(f'{model["name"]} has no stages to cut at; use a ResNet.')
-  if not 0 <= stages <= len(whole.blocks):
-    raise InputError(
-      f'stages={stages} must lie in 0..{len(whole.blocks)}, those of'
-      f' {model["name"]}; change it.'
-    )
+  validate.whole('stages', stages, 0, len(whole.blocks), model['name'])
   return whole

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.models.layers import (
   Activation,
   BatchNorm,
@@ -74,11 +74,7 @@ def mlp(
   Raises:
     InputError: no such activation.
   """
-  if activation not in _ACTIVATIONS:
-    raise InputError(
-      f'activation={activation!r} is unknown; use one of'
-      f' {", ".join(_ACTIVATIONS)}.'
-    )
+  validate.one_of('activation', activation, _ACTIVATIONS)
   return Mlp(num_classes, width, depth, activation, head_bias)
 
 
@@ -150,15 +146,9 @@ def inference_head(
   Raises:
     InputError: an option that is none of these.
   """
-  for name, value, known in (
-    ('layers', layers, range(1, 6)),
-    ('activation', activation, _HEAD_ACTIVATIONS),
-    ('init', init, _HEAD_INITS),
-  ):
-    if value not in known:
-      raise InputError(
-        f'{name}={value!r}; use one of {", ".join(map(str, known))}.'
-      )
+  validate.whole('layers', layers, 1, 5)
+  validate.one_of('activation', activation, _HEAD_ACTIVATIONS)
+  validate.one_of('init', init, _HEAD_INITS)
   return BnMlp(
     (None,) * (layers - 1) + (num_classes,),
     batch_norm,

@@ -27,6 +27,7 @@ from flax import linen as nn
 from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.models.layers import (
   Activation,
@@ -193,14 +194,8 @@ def resnet56(
 
 def _small(num_classes, blocks, width, head_bias, shortcut, init):
   """Builds ResNet-(6 blocks + 2) of the CIFAR form."""
-  for name, value, known in (
-    ('shortcut', shortcut, ('projection', 'pad')),
-    ('init', init, tuple(_INITS)),
-  ):
-    if value not in known:
-      raise InputError(
-        f'{name}={value!r} is unknown; use {" or ".join(map(repr, known))}.'
-      )
+  validate.one_of('shortcut', shortcut, ('projection', 'pad'))
+  validate.one_of('init', init, _INITS)
   return ResNet(
     num_classes,
     (blocks,) * 3,

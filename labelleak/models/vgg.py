@@ -16,7 +16,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.models.layers import (
   BatchNorm,
   Conv,
@@ -107,8 +107,7 @@ class Vgg(nn.Module):
 
 
 def _vgg(depth, num_classes, form, head_bias):
-  if form not in ('cifar', 'imagenet'):
-    raise InputError(f"form={form!r} is unknown; use 'cifar' or 'imagenet'.")
+  validate.one_of('form', form, ('cifar', 'imagenet'))
   return Vgg(num_classes, _PLANS[depth], form, head_bias)
 
 

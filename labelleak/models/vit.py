@@ -12,20 +12,13 @@ import chex
 from flax import linen as nn
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.base import InputError
+from labelleak.models.layers import Dense
 
 # timm's `trunc_normal_(std=.02)` cuts at -2 and 2, not at two deviations: the
 # cut never acts and the deviation is not shrunk by it.
 _NORMAL = nn.initializers.normal(0.02)
-# The patch embedding is a torch convolution, which timm leaves at its default:
-# U(+-1/sqrt(fan_in)) for kernel and bias.
-_CONV_KERNEL = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-
-def _conv_bias(fan_in):
-  bound = fan_in**-0.5
-  uniform = nn.initializers.uniform(2 * bound)
-  return lambda *args: uniform(*args) - bound
 
 
 class Attention(nn.Module):
@@ -39,8 +32,7 @@ class Attention(nn.Module):
     qkv = nn.Dense(3 * width, kernel_init=_NORMAL, name='qkv')(x)
     qkv = qkv.reshape(*x.shape[:2], 3, self.heads, width // self.heads)
     q, k, v = (qkv[:, :, i] for i in range(3))
-    scores = jnp.einsum('bqhd,bkhd->bhqk', q * q.shape[-1] ** -0.5, k)
-    mixed = jnp.einsum('bhqk,bkhd->bqhd', nn.softmax(scores), v)
+    mixed = nn.dot_product_attention(q, k, v)
     return nn.Dense(width, kernel_init=_NORMAL, name='proj')(
       mixed.reshape(x.shape)
     )
@@ -73,7 +65,8 @@ class Block(nn.Module):
 class PatchEmbed(nn.Module):
   """Images [B, h*patch, w*patch, C] to tokens [B, h*w, width].
 
-  timm's convolution with a stride of its kernel is this matmul.
+  timm's convolution with a stride of its kernel is this matmul; it leaves that
+  at torch's initialisation.
   """
 
   width: int
@@ -85,12 +78,7 @@ class PatchEmbed(nn.Module):
     p = self.patch
     x = x.reshape(b, height // p, p, width // p, p, channels)
     x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, -1, p * p * channels)
-    return nn.Dense(
-      self.width,
-      kernel_init=_CONV_KERNEL,
-      bias_init=_conv_bias(x.shape[-1]),
-      name='proj',
-    )(x)
+    return Dense(self.width, name='proj')(x)
 
 
 class ViT(nn.Module):
@@ -152,8 +140,7 @@ def vit(
     patch=patch,
   )
   for name, size in sizes.items():
-    if size < 1:
-      raise InputError(f'{name}={size} of a ViT must be at least 1.')
+    validate.whole(f'vit: {name}', size, 1)
   if width % heads:
     raise InputError(
       f'width={width} does not split into heads={heads}; use a multiple.'

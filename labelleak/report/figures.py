@@ -27,12 +27,7 @@ _SWEEPS = dict(
 def draw(
   rows: Sequence[Row], arrays: Mapping[str, np.ndarray]
 ) -> Iterator[tuple[str, figure.Figure]]:
-  """Yields the figures that a run has, without those of each of many points.
-
-  Args:
-    rows: as in `rows.jsonl`.
-    arrays: of `trials.npz`.
-  """
+  """Yields the figures that a run has, without those of each of many points."""
   few = len(facts.groups(rows)) <= _FEW
   drawn = _EACH | _SWEEPS if few else _SWEEPS
   for name, draw_rows in drawn.items():

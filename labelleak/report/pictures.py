@@ -20,14 +20,8 @@ def restorations(
 ) -> Optional[figure.Figure]:
   """Draws a line of originals and one for each attack, points below each other.
 
-  As Figure 1c of the LLBG paper.
-
-  Args:
-    rows: as in `rows.jsonl`.
-    arrays: of `trials.npz`; 'originals' and 'restored', uint8 [n, B, H, W, C].
-
-  Returns:
-    None where no row has images.
+  As Figure 1c of the LLBG paper, from 'originals' and 'restored' in arrays,
+  uint8 [n, B, H, W, C]. None where no row has images.
   """
   lines, points = [], set()  # (caption, strip [H, ..., C], title)
   for i, row in enumerate(rows):
@@ -87,8 +81,7 @@ def trigger_examples(rows: Sequence[Row]) -> Optional[figure.Figure]:
   `row['examples']` holds images [n, H, W, C] as `plain` and `triggered`, their
   `label`, the attacker's `target` and classes `taken_for`.
 
-  Returns:
-    None where no row has examples; else those of the first that has.
+  None where no row has examples; else those of the first that has.
   """
   row = next((row for row in rows if row.get('examples')), None)
   if row is None:
@@ -119,8 +112,7 @@ def _image(ax, pixels, low, high):
 def embeddings(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws what the attacker's bottom makes of rows, in the plane, by label.
 
-  Returns:
-    None where no row has `points`.
+  None where no row has `points`.
   """
   rows = _select(rows, 'points')
   if not rows:
@@ -140,8 +132,7 @@ def class_maps(rows: Sequence[Row]) -> Optional[figure.Figure]:
 
   The attacker's part is the left one of a splits.columns split.
 
-  Returns:
-    None where no row has `maps`.
+  None where no row has `maps`.
   """
   rows = _select(rows, 'maps')
   if not rows:

@@ -77,8 +77,7 @@ def _bars(ax, group, colors):
 def field_sweep(rows: Sequence[Row], field: str) -> Optional[figure.Figure]:
   """Draws the first metric over a fact of the setting, a line an attack.
 
-  Returns:
-    None where that fact was not swept.
+  None where that fact was not swept.
   """
   groups = _sweep_groups(rows, field)
   if not groups:
@@ -145,8 +144,7 @@ def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
   One line a point and attack, the deviation over trials as a bar; dashed is the
   training that nobody attacked.
 
-  Returns:
-    None where gamma was not swept.
+  None where gamma was not swept.
   """
   metrics = 'backdoor_rate', 'main_accuracy'
   rows = [row for row in rows if {*metrics} <= {*row['metrics']}]
@@ -200,8 +198,7 @@ def _first_metric(group):
 def confusion(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws which class was restored as which, a panel a row (BLI, Figure 9).
 
-  Returns:
-    None where no row has a confusion matrix.
+  None where no row has a confusion matrix.
   """
   groups = facts.groups([row for row in rows if row.get('matrix')])
   if not groups:

@@ -32,51 +32,31 @@ nothing. `worst` is the lowest DCS.
 
 
 class Point(NamedTuple):
-  """One defense at one strength.
+  """One defense at one strength."""
 
-  Attributes:
-    defense: all that defends, as in a setting.
-    main: mean and std of the accuracy of a model trained under it.
-    rows: attack as a table shows it -> row.
-  """
-
-  defense: Sequence[Spec]
+  defense: Sequence[Spec]  # all that defends, as in a setting
+  # Mean and std of the accuracy of a model trained under it
   main: Mapping[str, Optional[float]]
-  rows: dict[str, Row]
+  rows: dict[str, Row]  # attack as a table shows it -> row
 
 
 class Comparison(NamedTuple):
-  """Defenses of one model on one data set against the same attacks.
+  """Defenses of one model on one data set against the same attacks."""
 
-  Attributes:
-    first: a row, for the setting.
-    relative: whether `main` is a difference to the undefended model.
-    points: in the order of the rows.
-    attacks: names of those that do not guess.
-  """
-
-  first: Row
-  relative: bool
-  points: list[Point]
-  attacks: list[str]
+  first: Row  # a row, for the setting
+  relative: bool  # whether `main` is a difference to the undefended model
+  points: list[Point]  # in the order of the rows
+  attacks: list[str]  # names of those that do not guess
 
 
 class Score(NamedTuple):
-  """A point with its scores; none where no model was trained undefended.
+  """A point with its scores; none where no model was trained undefended."""
 
-  Attributes:
-    point: what is scored.
-    dcs: attack -> DCS.
-    counted: attacks in T-DCS, the strongest variant of each.
-    total: T-DCS, 0 without a score.
-    rank: 1 is the best.
-  """
-
-  point: Point
-  dcs: dict[str, float]
-  counted: tuple[str, ...]
-  total: float
-  rank: int
+  point: Point  # what is scored
+  dcs: dict[str, float]  # attack -> DCS
+  counted: tuple[str, ...]  # attacks in T-DCS, the strongest variant of each
+  total: float  # T-DCS, 0 without a score
+  rank: int  # 1 is the best
 
 
 def comparisons(rows: Sequence[Row]) -> list[Comparison]:

@@ -67,9 +67,7 @@ NOTES = {
 def points(rows: Sequence[Row], style: str = 'simple') -> str:
   """Returns a table for each sweep point: attacks by metrics, and the paper's.
 
-  Args:
-    rows: as in `rows.jsonl`.
-    style: tabulate's name of a format; 'simple' keeps to 100 columns.
+  The style is tabulate's name of a format; 'simple' keeps to 100 columns.
   """
   parts = [_point(group, style) for group in facts.groups(rows)]
   return add_notes('\n'.join(parts))

@@ -24,17 +24,12 @@ _AROUND = [
 
 
 class Family(NamedTuple):
-  """Points whose defenses differ in their strength alone: one line.
+  """Points whose defenses differ in their strength alone: one line."""
 
-  Attributes:
-    label: such as 'clip+laplace: scale'.
-    varied: (place in the chain, argument) of what differs.
-    style: color and marker.
-  """
-
-  label: str
+  label: str  # such as 'clip+laplace: scale'
+  # (place in the chain, argument) of what differs
   varied: list[tuple[int, str]]
-  style: Mapping[str, str]
+  style: Mapping[str, str]  # color and marker
 
 
 class Label(NamedTuple):

@@ -12,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base
-from labelleak.base import InputError
+from labelleak import base, validate
 from labelleak.train import loop, optimizers, order
 from labelleak.train.loop import Callback
 
@@ -33,19 +32,12 @@ class Examples(Protocol):
 
 
 class State(NamedTuple):
-  """What training carries from step to step.
+  """What training carries from step to step."""
 
-  Attributes:
-    variables: Flax's dict: 'params' and, say, 'batch_stats'.
-    opt_state: of the optimizer.
-    key: constant; steps fold in their number.
-    count: [] steps done.
-  """
-
-  variables: chex.ArrayTree
-  opt_state: chex.ArrayTree
-  key: chex.PRNGKey
-  count: chex.Array
+  variables: chex.ArrayTree  # Flax's dict: 'params' and, say, 'batch_stats'
+  opt_state: chex.ArrayTree  # of the optimizer
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
 
 
 def classifier(
@@ -89,10 +81,8 @@ def classifier(
     InputError: unknown optimizer or hyperparameter, or no examples in a batch.
     FloatingPointError: the loss is not finite.
   """
-  if batch_size < 1 or lr <= 0:
-    raise InputError(
-      f'batch_size={batch_size} must be at least 1 and lr={lr} positive.'
-    )
+  validate.whole('batch_size', batch_size, 1)
+  validate.positive('lr', lr)
   tx = optimizers.optimizer(optimizer, lr, weight_decay=weight_decay, **hyper)
   tx = optax.chain(defense or optax.identity(), tx)
   tx = optax.with_extra_args_support(tx)

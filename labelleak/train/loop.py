@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.train import checkpoints
 
 Metrics = Mapping[str, chex.Numeric]  # scalars such as loss and accuracy
@@ -92,10 +92,8 @@ def fit(
       last is from before that chunk.
     InputError: workdir holds a run that is longer than `steps`.
   """
-  if steps < 0 or chunk < 1:
-    raise InputError(
-      f'steps={steps} and chunk={chunk}: need steps >= 0 and chunk >= 1.'
-    )
+  validate.whole('steps', steps, 0)
+  validate.whole('chunk', chunk, 1)
   scan = _compile(step)
   hide = None if progress is None else not progress
   state = jax.tree.map(jnp.asarray, state)

@@ -11,13 +11,8 @@ def whole_batches(
   """Orders rows [n, B] of the steps `numbers` [n]: shuffled passes of batches.
 
   What is left of a pass after its last whole batch is dropped; each pass has an
-  order, and leftovers, of its own.
-
-  Args:
-    size: N, rows of the data, at least B.
-    batch_size: B.
-    numbers: of the steps, from 1.
-    seed: of the order.
+  order, and leftovers, of its own. Steps count from 1; N, the `size` of the
+  data, is B at least.
   """
   passes, place = np.divmod(np.asarray(numbers) - 1, size // batch_size)
   orders = {

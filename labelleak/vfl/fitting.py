@@ -47,18 +47,23 @@ def fit(
 
   Args:
     protocol: of the joint model.
-    state: where to start.
+    state, steps, workdir, made_by, every, callback, progress: see `train.fit`.
     batches: of the steps, such as `epochs` with all else given.
-    steps: how many, those of an earlier run included.
-    workdir, made_by, every, callback, progress: see `train.fit`.
 
   Raises:
     FloatingPointError: a loss is not finite; names the step.
+    InputError: a sealed batch of one row.
   """
+
+  def checked(numbers):
+    batch = batches(numbers)
+    protocol.check(batch)
+    return batch
+
   return train.fit(
     train_step(protocol),
     state,
-    batches,
+    checked,
     steps=steps,
     workdir=workdir,
     made_by=made_by,

@@ -25,6 +25,7 @@ import chex
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from labelleak.base import Batch, Bottom, InputError, Party
@@ -71,11 +72,14 @@ class Protocol(NamedTuple):
     init: (key, xs) -> `State`.
     step: (state, batch) -> (state, (P views, metrics)).
     predict: (state, xs) -> probabilities of the classes [B, K].
+    check: batch, leaves [..., B, ...] -> None; raises where a sealed link would
+      reveal its only row. A traced `step`, which counts no rows, reveals NaN.
   """
 
   init: Callable[[chex.PRNGKey, Parts], State]
   step: Callable[[State, Batch], tuple[State, tuple[tuple[View, ...], Metrics]]]
   predict: Callable[[State, Parts], chex.Array]
+  check: Callable[[Batch], None]
 
 
 def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
@@ -159,6 +163,7 @@ def protocol(
     functools.partial(_init, model),
     functools.partial(_step, model),
     functools.partial(_predict, model),
+    functools.partial(_check, model),
   )
 
 
@@ -179,7 +184,7 @@ def _init(model, key, xs):
   party_key, top_key, step_key = jax.random.split(key, 3)
   keys = jax.random.split(party_key, len(parties))
   variables = tuple(p.init(k, x) for p, k, x in zip(parties, keys, xs))
-  hs = _forward(parties, variables, xs, keys, train=False)
+  hs = _evaluate(parties, variables, xs)
   top_variables = top.init(top_key, jnp.concatenate(hs, -1)) if top else {}
   return State(
     variables=variables,
@@ -201,6 +206,7 @@ def _init(model, key, xs):
 
 
 def _step(model, state, batch):
+  _check(model, batch)
   parties, top, num = model.parties, model.top, len(model.parties)
   step_key = jax.random.fold_in(state.key, state.count)
   top_key, key = jax.random.split(step_key)
@@ -234,14 +240,13 @@ def _step(model, state, batch):
     revealed, tamper_state = _reveal(
       he_keys[p], link, tamper_state, own[p], pulls[p], cut, tamper_args
     )
-    _check_sealed(revealed.message, batch)
     views.append(
       View(
         x=batch.xs[p],
         h=hs[p],
         variables=state.variables[p],
         key=keys[p],
-        param_grads=revealed.result,
+        param_grads=_hide(link, revealed.result, batch.mask),
         cut_grads=revealed.message,
         index=jnp.where(batch.mask > 0, batch.index, -1),
       )
@@ -270,17 +275,16 @@ def _step(model, state, batch):
 
 
 def _predict(model, state, xs):
-  keys = (None,) * len(xs)
-  hs = _forward(model.parties, state.variables, xs, keys, train=False)
+  hs = _evaluate(model.parties, state.variables, xs)
   logits, _ = _join(model.top, state.top, hs, key=None, train=False)
   return model.code.decode(jax.nn.softmax(logits))
 
 
-def _forward(parties, variables, xs, keys, train):
-  """Returns the embeddings of all parties."""
+def _evaluate(parties, variables, xs):
+  """Returns the embeddings of all parties in evaluation mode."""
   return tuple(
-    each.apply(v, x, train=train, key=key)[0]
-    for each, v, x, key in zip(parties, variables, xs, keys, strict=True)
+    each.apply(v, x, train=False, key=None)[0]
+    for each, v, x in zip(parties, variables, xs, strict=True)
   )
 
 
@@ -360,9 +364,27 @@ def _update(tx, grads, opt_state, variables):
   return {**variables, 'params': params}, opt_state
 
 
-def _check_sealed(message, batch):
-  if message is None and batch.mask.shape[0] == 1:
+def _check(model, batch):
+  """Refuses a batch [..., B] of which a sealed link would reveal the only row.
+
+  A trace knows the size alone; `_hide` does the rest.
+  """
+  size = batch.mask.shape[-1]
+  if not any(link.aggregate.sealed for link in model.links):
+    return
+  rows = np.full((), size)
+  if not isinstance(batch.mask, jax.core.Tracer):
+    rows = (np.asarray(batch.mask) > 0).sum(-1)
+  if (rows == 1).any():
     raise InputError(
-      'a sealed batch of 1 row: its sum over the batch reveals that row; use at'
-      ' least 2 rows.'
+      f'a sealed batch of 1 row and {size - 1} of padding: its sum over the'
+      ' batch reveals that row; use at least 2 rows.'
     )
+
+
+def _hide(link, grads, mask):
+  """Returns what is revealed; NaN of a single row that only a run can count."""
+  if not (link.aggregate.sealed and isinstance(mask, jax.core.Tracer)):
+    return grads
+  single = (mask > 0).sum() == 1
+  return jax.tree.map(lambda g: jnp.where(single, jnp.nan, g), grads)

@@ -1,13 +1,12 @@
 """What a party observes of a step, and what it is granted beside."""
 
-import dataclasses
-import functools
 from typing import NamedTuple, Optional
 
 import chex
-import jax
+from flax import struct
 
-from labelleak.base import Bottom, Labelled, Party, Pool
+from labelleak import contract, validate
+from labelleak.base import Bottom, Labelled, Party, Pool, static
 
 
 class View(NamedTuple):
@@ -32,13 +31,38 @@ class View(NamedTuple):
   cut_grads: Optional[chex.Array]
   index: Optional[chex.Array] = None
 
+  def check(
+    self, name: str, known: 'Known'
+  ) -> tuple['View', Optional[chex.Array]]:
+    """Returns the view in float32, and [] whether it is finite; None is yes.
 
-@functools.partial(
-  jax.tree_util.register_dataclass,
-  data_fields=('step', 'labelled', 'pool', 'labels'),
-  meta_fields=('num_classes', 'batch_size', 'bottom', 'party', 'num_rows'),
-)
-@dataclasses.dataclass(frozen=True)
+    Args:
+      name: of the attack.
+      known: what it is granted.
+
+    Raises:
+      InputError: another number of rows than B, gradients of another shape than
+        what they are of, entries that are not finite (where there are values).
+    """
+    for field in ('x', 'h', 'cut_grads', 'index'):
+      shape = (known.batch_size, -1)
+      contract.check_axes(name, field, getattr(self, field), shape)
+    if self.cut_grads is not None and self.h is not None:
+      contract.check_axes(name, 'cut_grads', self.cut_grads, self.h.shape)
+    if self.variables and 'params' in self.variables:
+      params = self.variables['params']
+      contract.check_like(name, 'param_grads', self.param_grads, params)
+    seen = dict(
+      h=self.h, cut_grads=self.cut_grads, param_grads=self.param_grads
+    )
+    view = self._replace(**contract.widen(seen))
+    if contract.is_traced(seen):
+      return view, contract.all_finite(seen)
+    contract.check_finite(name, seen)
+    return view, None
+
+
+@struct.dataclass
 class Known:
   """All that a party's attack is granted beside its view.
 
@@ -58,12 +82,24 @@ class Known:
     labels: [N, K] of the whole pool, for upper bounds alone: no attack.
   """
 
-  num_classes: int
-  batch_size: int
-  bottom: Optional[Bottom] = None
+  num_classes: int = static()
+  batch_size: int = static()
+  bottom: Optional[Bottom] = static(default=None)
   step: Optional[chex.Array] = None
   labelled: Optional[Labelled] = None
-  party: Optional[Party] = None
+  party: Optional[Party] = static(default=None)
   pool: Optional[Pool] = None
-  num_rows: Optional[int] = None
+  num_rows: Optional[int] = static(default=None)
   labels: Optional[chex.Array] = None
+
+  def __post_init__(self):
+    """Refuses sizes that mean nothing."""
+    validate.whole('Known: num_classes', self.num_classes, 2)
+    validate.whole('Known: batch_size', self.batch_size, 1)
+
+  def check_answer(self, name: str, answer: chex.Array) -> None:
+    """Refuses an answer that is not scores, [B, K] or of all rows [N, K]."""
+    shapes = [(self.batch_size, self.num_classes)]
+    if self.num_rows is not None:
+      shapes.append((self.num_rows, self.num_classes))
+    contract.check_shape(name, answer, shapes, 'scores')

@@ -211,7 +211,7 @@ class BackdoorTest(parameterized.TestCase):
 
   @parameterized.parameters(
     (dict(gamma=0.0), 'gamma=0.0 must be positive'),
-    (dict(margin=-1.0), 'margin=-1.0 at least 0'),
+    (dict(margin=-1.0), 'margin=-1.0 must be .* at least 0'),
     (dict(stealth='none'), "stealth='none' is unknown"),
     (dict(gama=1.0), "takes no 'gama'"),
   )

@@ -96,8 +96,8 @@ class BreastHistopathologyTest(samples.FilesTest):
     self.refuses(r'holds no \*/\[01\]/\*\.png', self.name)
     self.patients({'1': (6, 2)})
     self.refuses('4 samples of 2 patches, of which 1 are', self.name)
-    self.refuses('patches=0 must be at least 1', self.name, patches=0)
-    self.refuses('background=2 lie in 0..1', self.name, background=2)
+    self.refuses('patches=0 must be .* at least 1', self.name, patches=0)
+    self.refuses('background=2 must be in .0, 1', self.name, background=2)
     self.image('1/1/1_x9_y1_class0.png', self.noise(50))
     self.refuses('lies in folder 1, but its name has no class1', self.name)
 

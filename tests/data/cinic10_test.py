@@ -55,11 +55,21 @@ class Cinic10Test(samples.FilesTest):
     with self.assertRaisesRegex(base.InputError, r'test/dog/test-0.png is no'):
       source.take(np.array([5]))
 
+  def test_pixels_of_16_bits_are_not_clipped(self):
+    self.cinic()
+    deep = self.rng.integers(0, 65536, (32, 32)).astype(np.uint16)
+    self.image('test/frog/test-0.png', deep)
+    self.image('test/ship/test-0.png', self.noise(32)[..., 0])  # 8 bits, grey
+    source = data.load('cinic10', path=str(self.root))
+    self.assertEqual(source.take(np.array([8])).shape, (1, 32, 32, 3))
+    with self.assertRaisesRegex(base.InputError, 'frog.*I;16.*8 bits'):
+      source.take(np.array([6]))
+
   def test_cinic_refusals(self):
     name = 'cinic10'
     self.refuses('test/airplane does not exist; fetch', name)
     self.cinic()
-    self.refuses('no split', name, split='valid')
+    self.refuses("split='.*' is unknown", name, split='valid')
     self.image('test/cat/test-0.png', self.noise(31, 32))
     self.refuses('test/cat.*expected 32 x 32 pixels, found 32 x 31', name)
     (self.root / 'test/cat/test-0.png').unlink()

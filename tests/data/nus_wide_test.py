@@ -114,8 +114,8 @@ class NusWideTest(samples.FilesTest):
       r'Labels_clouds_Train\.txt does not exist; fetch', name, **options
     )
     self.both()
-    self.refuses('no split', name, split='all')
-    self.refuses('classes=3 must be 2, 5 or 81', name, classes=3)
+    self.refuses("split='.*' is unknown", name, split='all')
+    self.refuses('classes=3 is unknown; use one of: 2, 5, 81', name, classes=3)
     tags = 'NUS_WID_Tags/Train_Tags1k.dat'
     good = np.zeros((6, 1000), int)
     for rows, message in (
@@ -136,6 +136,25 @@ class NusWideTest(samples.FilesTest):
     self.refuses('differ in length', name, **options)
     self.write(labels, '1\n0\n1\n0\n0\n1\n')
     self.refuses('no Train photo has exactly one', name, **options)
+
+  def test_numbers_are_finite(self):
+    self.both()
+    for file in (
+      'NUS_WID_Tags/Train_Tags1k.dat',
+      'Low_Level_Features/Train_Normalized_EDH.dat',
+      'Low_Level_Features/Test_Normalized_WT.dat',
+    ):
+      text = (self.root / file).read_text()
+      photo, *others = text.splitlines(keepends=True)  # the first one is chosen
+      for value in ('nan', 'inf', '-inf', '1e39'):
+        with self.subTest(file, value=value):
+          columns = photo.split()
+          broken = ' '.join([value, *columns[1:]]) + '\n'
+          self.write(file, broken + ''.join(others))
+          message = f'{file.split("/")[1]}, line 1: .* not finite'
+          split = 'train' if 'Train' in file else 'test'
+          self.refuses(message, 'nus_wide', classes=2, split=split)
+      self.write(file, text)
 
 
 if __name__ == '__main__':

@@ -227,10 +227,13 @@ class EpochsTest(absltest.TestCase):
 
 class RefusalTest(parameterized.TestCase):
   @parameterized.parameters(
-    (dict(partition='unbalnced'), "mean 'unbalanced'"),
+    (
+      dict(partition='unbalnced'),
+      "'unbalnced' is unknown; use one of: 'unbalanced'",
+    ),
     (dict(batch_size=0), 'batch_size=0'),
-    (dict(batch_size=101), 'larger than the data, 100 rows'),
-    (dict(batch_size=101, partition='unbalanced'), 'use at most 100'),
+    (dict(batch_size=101), 'in 1..100; the rows of the data'),
+    (dict(batch_size=101, partition='unbalanced'), 'in 1..100'),
     (dict(per_class_cap=0), 'per_class_cap=0'),
     (dict(num_classes=1), 'num_classes=1'),
     (dict(seed=-1), 'seed=-1'),

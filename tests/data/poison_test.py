@@ -114,11 +114,11 @@ class ChooseTest(parameterized.TestCase):
     np.testing.assert_array_equal(chosen.rows, expected)
 
   @parameterized.parameters(
-    (dict(form='pared'), 'pared.* is unknown; use one of: paired'),
-    (dict(targets=0), r'targets=0 must lie in 1\.\.20'),
-    (dict(targets=21), r'targets=21 must lie'),
-    (dict(count=0), r'count=0 must lie in 1\.\.96'),
-    (dict(count=97), r'count=97 must lie in 1\.\.96'),
+    (dict(form='pared'), "pared.* is unknown; use one of: 'paired'"),
+    (dict(targets=0), r'targets=0 must be a whole number in 1\.\.20'),
+    (dict(targets=21), r'targets=21 must be'),
+    (dict(count=0), r'count=0 must be a whole number in 1\.\.96'),
+    (dict(count=97), r'count=97 must be a whole number in 1\.\.96'),
   )
   def test_numbers_that_do_not_fit_are_refused(self, hyper, message):
     with self.assertRaisesRegex(base.InputError, message):

@@ -12,7 +12,7 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
-from labelleak import data
+from labelleak import base, data
 from tests.data import samples
 
 
@@ -224,6 +224,57 @@ def test_damaged_or_unsuited_data(tmp_path):
   info.write_text(complete)
   next(directory.glob('*-of-00001')).unlink()
   assert 'cannot be read' in samples.refusal('mine', data_dir=str(tmp_path))
+
+
+def test_labels_are_classes_of_the_data_set(tmp_path):
+  image = np.zeros((2, 2, 3), np.uint8)
+  for name, labels in (
+    ('beyond', [0, 3, 4, 1]),
+    ('far', [0, 1000]),
+    ('part', [0, -1, 1]),
+  ):
+    examples = [(image, label) for label in labels]
+    directory = tmp_path / name / '1.0.0'
+    write(directory, dict(test=examples), shape=(2, 2, 3), num_classes=1001)
+    features = directory / 'features.json'
+    features.write_text(features.read_text().replace('1001', '4'))
+    text = samples.refusal(name, data_dir=str(tmp_path))
+    assert '1 labels' in text and 'outside 0..3' in text
+
+
+def test_images_of_another_kind_than_declared(tmp_path):
+  rng = np.random.default_rng(0)
+  for name, image, text in (
+    # As many pixels as declared, which a reshape would take.
+    ('turned', noise(rng, 5, 6, 3), '(5, 6) pixels'),
+    ('large', noise(rng, 9, 9, 3), '(9, 9) pixels'),
+    ('deep', rng.integers(0, 65536, (6, 5)).astype(np.uint16), '8 bits'),
+  ):
+    directory = tmp_path / name / '1.0.0'
+    write(directory, dict(test=[(image, 0)]), shape=(6, 5, 3))
+    source = data.load(name, data_dir=str(tmp_path))
+    with pytest.raises(base.InputError) as caught:
+      source.take([0])
+    assert text in str(caught.value)
+  features = tmp_path / 'deep' / '1.0.0' / 'features.json'
+  complete = features.read_text()
+  for old, new in (('"uint8"', '"uint16"'), ('"3"', '"2"')):
+    assert old in complete
+    features.write_text(complete.replace(old, new))
+    text = samples.refusal('deep', data_dir=str(tmp_path))
+    assert '8 bits' in text or 'damaged' in text
+
+
+def test_as_many_records_as_described(tmp_path):
+  image = np.zeros((2, 2, 3), np.uint8)
+  directory = tmp_path / 'mine' / '1.0.0'
+  write(directory, dict(test=[(image, 0), (image, 1)]), shape=(2, 2, 3))
+  info = directory / 'dataset_info.json'
+  complete = info.read_text()
+  for count in ('1', '3'):
+    info.write_text(complete.replace('["2"]', f'["{count}"]'))
+    text = samples.refusal('mine', data_dir=str(tmp_path))
+    assert f'holds 2 records, not {count}' in text
 
 
 def test_shared_data_sets(shared):

@@ -50,6 +50,42 @@ class TinyImagenetTest(samples.FilesTest):
     ):
       self.write('val/val_annotations.txt', good + line)
       self.refuses(message, name)
+    self.write('val/val_annotations.txt', '')
+    self.refuses('annotations.txt is empty', name)
+
+  def test_annotations_name_files_of_the_folder_once(self):
+    self.tiny()
+    self.image('elsewhere.JPEG', np.zeros((64, 64, 3), np.uint8))
+    good = 'val_0.JPEG\tn01\t0\t0\t62\t62\n'
+    for file in (
+      '../elsewhere.JPEG',
+      '../../elsewhere.JPEG',
+      str(self.root / 'elsewhere.JPEG'),
+      '../images/val_1.JPEG',
+      '..',
+      '',
+      'val_0.JPEG',  # twice
+    ):
+      with self.subTest(file):
+        self.write(
+          'val/val_annotations.txt', good + good.replace('val_0.JPEG', file)
+        )
+        self.refuses('line 2: expected .* a new file', 'tiny_imagenet')
+
+  def test_classes_are_named_once(self):
+    self.tiny()
+    for wnids in (
+      'n01 n02 n01',
+      'n01 n02 ../n03',
+      'n01 /n02',
+      '.. n01',
+      '',
+      'n',
+    ):
+      for split in ('train', 'test'):
+        with self.subTest(wnids, split=split):
+          self.write('wnids.txt', '\n'.join(wnids.split()))
+          self.refuses('wnids.txt must name two', 'tiny_imagenet', split=split)
 
 
 if __name__ == '__main__':

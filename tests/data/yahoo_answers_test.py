@@ -121,9 +121,9 @@ class YahooAnswersTest(samples.FilesTest):
     self.write('test.csv', '')
     self.refuses('is empty', self.name)
     self.yahoo([good])
-    self.refuses('no split', self.name, split='all')
-    self.refuses('buckets=1 is below 2', self.name, buckets=1)
-    self.refuses('length=0 is below 1', self.name, length=0)
+    self.refuses("split='.*' is unknown", self.name, split='all')
+    self.refuses('buckets=1 must be .* at least 2', self.name, buckets=1)
+    self.refuses('length=0 must be .* at least 1', self.name, length=0)
 
 
 if __name__ == '__main__':

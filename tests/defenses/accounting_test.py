@@ -4,8 +4,7 @@ import doctest
 import math
 
 from absl.testing import absltest, parameterized
-import numpy as np
-from scipy import integrate, optimize, stats
+from scipy import optimize, stats
 
 from labelleak import defenses
 from labelleak.base import InputError
@@ -21,25 +20,6 @@ def _gaussian(mu):
   return optimize.brentq(lambda e: delta(e) - DELTA, 0, 100)
 
 
-def _sampled(multiplier, rate):
-  """Epsilon of one Poisson-sampled release, by integration."""
-  alone = lambda x: stats.norm.pdf(x, 0, multiplier)
-  with_one = lambda x: (
-    (1 - rate) * alone(x) + rate * stats.norm.pdf(x, 1, multiplier)
-  )
-  reach = 1 + 12 * multiplier
-  x = np.linspace(-reach, reach, 200001)
-
-  def delta(e):
-    either = [
-      integrate.trapezoid(np.maximum(p(x) - math.exp(e) * q(x), 0), x)
-      for p, q in ((alone, with_one), (with_one, alone))
-    ]
-    return max(either) - DELTA
-
-  return optimize.brentq(delta, 1e-4, 50)
-
-
 class EpsilonTest(parameterized.TestCase):
   @parameterized.parameters(
     (1.0, 0.5, 1), (4.0, 1.0, 10), (0.05, 0.01, 30), (20.0, 1.0, 100)
@@ -48,27 +28,6 @@ class EpsilonTest(parameterized.TestCase):
     found = accounting.epsilon(stddev, max_norm, steps=steps, delta=DELTA)
     exact = _gaussian(2 * max_norm / stddev * math.sqrt(steps))
     self.assertAlmostEqual(found, exact, delta=1e-3 * exact + 2e-4)
-
-  @parameterized.parameters((1.0, 0.1), (0.7, 0.01), (2.0, 0.5))
-  def test_a_poisson_sample_is_the_integral(self, multiplier, rate):
-    found = accounting.epsilon(
-      0.3 * multiplier, 0.3, steps=1, delta=DELTA, sampling='poisson', rate=rate
-    )
-    self.assertAlmostEqual(found, _sampled(multiplier, rate), delta=2e-3)
-
-  def test_secrecy_of_the_batch_pays(self):
-    of = lambda **how: accounting.epsilon(
-      4.0, 1.0, steps=100, delta=DELTA, **how
-    )
-    fixed = [of(sampling='fixed', rate=rate) for rate in (0.01, 0.1, 0.5)]
-    self.assertEqual(fixed, sorted(fixed))
-    self.assertLess(fixed[1], of())
-    # Where everything is in the batch, both replace one of all.
-    self.assertEqual(of(sampling='fixed', rate=1.0), of())
-    # Adding one moves a sum half as far as replacing one.
-    twice = accounting.epsilon(8.0, 1.0, steps=100, delta=DELTA)
-    added = of(sampling='poisson', rate=1.0)
-    self.assertAlmostEqual(added, twice, places=3)
 
   def test_limits(self):
     of = lambda stddev, steps: accounting.epsilon(
@@ -88,9 +47,6 @@ class EpsilonTest(parameterized.TestCase):
     (dict(max_norm=math.inf), 'max_norm=inf must be .*no guarantee'),
     (dict(steps=1.5), r'steps=1\.5 must be a whole number'),
     (dict(delta=0), r'delta=0 must be in \(0, 1\)'),
-    (dict(rate=0), r'rate=0 must be in \(0, 1\]'),
-    (dict(rate=0.5), "sampling='every' with rate=0.5"),
-    (dict(sampling='batch'), "sampling='batch' with rate=1.0"),
   )
   def test_bad_input_is_refused(self, wrong, message):
     right = dict(stddev=1.0, max_norm=1.0, steps=1, delta=DELTA)
@@ -118,6 +74,17 @@ class ReleaseTest(parameterized.TestCase):
     ):
       strengths = defenses.build(chain).strengths
       self.assertIsNone(accounting.gaussian_release(strengths), chain)
+
+  def test_no_clip_is_no_guarantee(self):
+    noise = dict(name='gaussian', stddev=0.2)
+    build = lambda max_norm: (
+      defenses.build(
+        (dict(name='clip_per_example', max_norm=max_norm), noise)
+      ).strengths
+    )
+    self.assertEqual(accounting.facts(build(math.inf), 3), {})
+    self.assertEqual(accounting.facts(build(0.1), 0), {})
+    self.assertEqual(accounting.facts(build(0.1), 3), dict(epsilon=8.39))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,12 @@
 """The data of a config: what the attacker holds, and what clients keep."""
 
+import contextlib
+import io
+
 from absl.testing import absltest, parameterized
 import numpy as np
 
+from labelleak import experiments
 from labelleak.base import InputError
 from labelleak.experiments import sources
 from labelleak.experiments.hfl.build import build
@@ -61,6 +65,27 @@ class LoadTest(parameterized.TestCase):
     one, again = (sources.load(config.dataset, None) for _ in range(2))
     self.assertIs(one, again)
     self.assertIsNot(sources.load(config.dataset, None, 'train'), one)
+
+  def test_a_run_says_which_data_stand_for_which(self):
+    spec = dict(name='synthetic', shape=(8, 8, 3), num_classes=10)
+    for stands_for, expected in (
+      (None, 'data: synthetic 8x8x3/10, 1000 x (8, 8, 3)'),
+      ('synthetic', 'data: synthetic 8x8x3/10, 1000 x (8, 8, 3)'),
+      (
+        'cifar10',
+        'data: synthetic 8x8x3/10, 1000 x (8, 8, 3), which stand for cifar10',
+      ),
+    ):
+      text = sources.describe(spec, None, stands_for=stands_for)
+      self.assertEqual(text, expected)
+    config = samples.horizontal(trials=1, stands_for__data='cifar10')
+    config.sweep = (('batch_size', (10, 20)),)
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+      experiments.run(config)
+    lines = [x for x in stderr.getvalue().splitlines() if 'data: ' in x]
+    self.assertEqual(
+      lines, ['data: digits, 450 x (8, 8, 1), which stand for cifar10']
+    )
 
 
 if __name__ == '__main__':

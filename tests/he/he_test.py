@@ -2,6 +2,8 @@
 
 from fractions import Fraction
 import functools
+import math
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import chex
@@ -17,7 +19,7 @@ from scipy import stats
 from labelleak import he, hfl, registry, sweep
 from labelleak.base import Batch, InputError
 from labelleak.he import checks, exchange, frames, products
-from labelleak.he.schemes import ckks, packing, seal
+from labelleak.he.schemes import ckks, packing, rings, seal
 
 SCHEMES = ('paillier', 'ckks')
 # The chance that a test of randomness fails by itself.
@@ -61,6 +63,24 @@ def _p_uniform(values, low, high):
   """p-value of values being uniform in [low, high), 16 bins."""
   bins = np.floor((np.asarray(values) - low) / (high - low) * 16)
   return stats.chisquare(np.bincount(bins.astype(int), minlength=16)).pvalue
+
+
+def _answers(scheme, matrix, message):
+  """The third party's answers to a batch, as integers."""
+  opened = exchange.exchange(scheme, matrix, message).opened
+  (answers,) = frames.unpack(scheme.channel, 'opened', opened)
+  length = len(answers) // len(matrix)
+  return [
+    int.from_bytes(answers[i : i + length], 'big')
+    for i in range(0, len(answers), length)
+  ]
+
+
+def _num_grains(scheme, shape):
+  """How many grains CKKS's modulus has, for a map of this shape."""
+  public = scheme.encrypt.args[0]
+  at = packing.layout(public.parameters, shape)
+  return public.ring.modulus / ckks.find_grain(public.parameters, at)
 
 
 def _party(batch=6, features=5, classes=3):
@@ -177,7 +197,7 @@ class ResultTest(parameterized.TestCase):
     parameters = _parameters()
     for shape in ((1, 1), (32, 128), (330, 1280), (5000, 10)):
       best = packing.layout(parameters, shape)
-      self.assertEqual(best.width * best.rows, parameters.degree // 2)
+      self.assertEqual(best.width * best.rows, parameters.degree)
       for width in (1, 16, 256, 4096):
         at = packing.layout(parameters._replace(width=width), shape)
         self.assertLessEqual(best.sent + best.returned, at.sent + at.returned)
@@ -231,10 +251,10 @@ class BoundTest(parameterized.TestCase):
       error.max(), coarse.error_bound(matrix, message).max() / 40
     )
 
-  def test_ckks_loses_what_longer_masks_take(self):
+  def test_ckks_loses_what_coarser_grains_take(self):
     matrix, message = _uniform(6, 20, 30), _uniform(7, 30)
     errors, limits = [], []
-    for mask_bits in (24, 32):
+    for mask_bits in (44, 52):
       scheme = _build('ckks', mask_bits=mask_bits).scheme
       done = exchange.exchange(scheme, matrix, message)
       errors.append(abs(done.result - matrix @ message).max())
@@ -259,8 +279,8 @@ class SecrecyTest(parameterized.TestCase):
     matrix, message = _uniform(8, 4, 3), _uniform(9, 3)
     one, two = (exchange.exchange(scheme, matrix, message) for _ in range(2))
     for a, b in zip(
-      frames.unpack(scheme.identity, one.sealed),
-      frames.unpack(scheme.identity, two.sealed),
+      frames.unpack(scheme.channel, 'sealed', one.sealed),
+      frames.unpack(scheme.channel, 'sealed', two.sealed),
     ):
       self.assertNotEqual(a, b)
     self.assertNotEqual(one.masked, two.masked)
@@ -268,82 +288,278 @@ class SecrecyTest(parameterized.TestCase):
     atol = 0.0 if name == 'paillier' else 1e-5
     np.testing.assert_allclose(one.result, two.result, rtol=0, atol=atol)
 
-  @parameterized.parameters(0.0, -1.0, 0.7)
-  def test_paillier_opens_what_is_uniform_over_the_ring(self, value):
-    scheme = _quick('paillier').scheme
-    n = scheme.evaluate.args[0].key.n
+  @parameterized.product(name=SCHEMES, value=(0.0, -1.0, 0.7))
+  def test_the_third_party_opens_what_is_uniform_over_the_ring(
+    self, name, value
+  ):
+    scheme = _quick(name).scheme
     matrix = np.ones((400, 1))
-    opened = exchange.exchange(scheme, matrix, np.array([value])).opened
-    width = len(opened) // 400
-    seen = [
-      int.from_bytes(opened[i * width : (i + 1) * width], 'big') / n
-      for i in range(400)
-    ]
+    opened = _answers(scheme, matrix, np.array([value]))
+    if name == 'paillier':
+      size = scheme.evaluate.args[0].key.n
+    else:
+      size = _num_grains(scheme, matrix.shape)
+    seen = [answer / size for answer in opened]
     self.assertGreater(_p_uniform(seen, 0.0, 1.0), RARE)
     self.assertLess(_p_uniform([abs(value)] * 400, 0.0, 1.001), RARE)  # bare
 
-  @parameterized.parameters((24, True), (1, False))
-  def test_ckks_opens_what_hides_the_message(self, mask_bits, hidden):
-    scheme = _build('ckks', mask_bits=mask_bits, width=1).scheme
-    matrix = np.ones((4096, 1))
-    size = 2.0**mask_bits
-    seen = [
-      np.frombuffer(
-        exchange.exchange(scheme, matrix, np.array([value])).opened, '<f8'
-      )
-      for value in (0.0, 1.0)
-    ]
-    # A mask of one bit moves with the message; one of 24 bits does not.
-    self.assertEqual(stats.ks_2samp(*seen).pvalue > RARE, hidden)
-    uniform = _p_uniform(np.clip(seen[1], -size, size - 1e-6), -size, size)
-    self.assertEqual(uniform > RARE, hidden)
-    self.assertLessEqual(np.abs(seen).max(), size + 1.001)
-    self.assertGreater(np.abs(seen).max(), 0.99 * size)
-
-  def test_ckks_masks_fill_both_parts_of_every_slot(self):
+  def test_ckks_masks_are_uniform_in_every_coefficient(self):
     scheme = _build('ckks').scheme
     decryptor, public = scheme.decrypt.args
     (masked,), (mask,) = scheme.blind([None])
     plain = public.seal.Plaintext()
     decryptor.decrypt(seal.load(public, masked), plain)
-    opened = np.array(public.encoder.decode_complex(plain))
-    np.testing.assert_allclose(opened, mask, atol=1e-5)
-    size = 2.0**public.parameters.mask_bits
-    for part in (mask.real, mask.imag):
-      self.assertGreater(_p_uniform(part, -size, size), RARE)
-    self.assertLess(abs(np.corrcoef(mask.real, mask.imag)[0, 1]), 0.1)
-
-  @parameterized.parameters(8, 24, 32)
-  def test_ckks_masks_leave_no_low_bits_bare(self, mask_bits):
-    parameters = _parameters(mask_bits=mask_bits)
-    sizes = (
-      np.array(ckks.mask_sizes(parameters)) * 4.0**parameters.fraction_bits
+    q = public.ring.modulus
+    opened, hidden = (
+      np.array(
+        rings.compose(public.ring, rings.invert(public.ring, values)), object
+      )
+      for values in (seal.read(public, plain), mask)
     )
-    grains = sizes * 2.0**-53  # what a double of that size resolves
-    self.assertLessEqual(grains[-1], 1.0)
-    np.testing.assert_array_equal(sizes[1:] / grains[:-1], 2.0**mask_bits)
-    self.assertEqual(ckks.mask_sizes(parameters)[0], 2.0**mask_bits)
+    gap = (opened - hidden + q // 2) % q - q // 2
+    self.assertLess(abs(gap).max(), 8 * math.sqrt(public.ring.degree))
+    self.assertGreater(abs(gap).max(), 0)  # a fresh encryption
+    self.assertLen(hidden, public.ring.degree)
+    bits = np.array([[h >> b & 1 for b in range(20)] for h in hidden], float)
+    halves = bits.mean(0) - 0.5  # the lowest bits are no less random
+    self.assertLess(abs(halves).max(), 5 * 0.5 / math.sqrt(len(hidden)))
+    top = (hidden / q).astype(float)
+    self.assertGreater(_p_uniform(top, 0.0, 1.0), RARE)
+    self.assertLess(abs(np.corrcoef(top[1:], top[:-1])[0, 1]), 0.1)
+
+  def test_ckks_errors_are_uniform_over_a_grain(self):
+    scheme = _build('ckks').scheme
+    public = scheme.encrypt.args[0].parameters
+    at = packing.layout(public, (4000, 1))
+    grain = ckks.find_grain(public, at) / 2.0**public.product_bits
+    error = exchange.exchange(scheme, np.ones((4000, 1)), np.zeros(1)).result
+    grains = error / grain / public.bound
+    self.assertGreater(_p_uniform(grains, -0.5, 0.5), RARE)
+
+  @parameterized.parameters(20, 44, 52)
+  def test_ckks_rounds_to_as_many_times_its_noise(self, mask_bits):
+    parameters = _parameters(mask_bits=mask_bits)
+    for width in (1, 64, 8192):
+      at = packing.layout(parameters._replace(width=width), (10, 10))
+      noise = seal.find_noise(parameters, at.rows)
+      ratio = ckks.find_grain(parameters, at) / noise
+      self.assertBetween(ratio, 2.0**mask_bits, 2.0 ** (mask_bits + 1))
+
+  @parameterized.parameters(1, 64)
+  def test_ckks_noise_is_what_is_stated(self, width):
+    """Of the fullest rows: one entry of each has all the weight."""
+    scheme = _build(
+      'ckks', width=width, mask_bits=-60, insecure_for_tests=True
+    ).scheme
+    public = scheme.encrypt.args[0]
+    rows = public.ring.degree // width
+    matrix = np.zeros((rows, width))
+    matrix[np.arange(rows), np.arange(rows) % width] = 1.0
+    shown = exchange.exchange(scheme, matrix, np.zeros(width)).result
+    shown *= 2.0**public.parameters.product_bits
+    ratio = shown.std() / seal.find_noise(public.parameters, rows)
+    self.assertBetween(ratio, 0.5, 1.5)
 
   @parameterized.parameters(*SCHEMES)
   def test_the_passive_party_receives_one_number_a_result(self, name):
     scheme = _quick(name).scheme
     matrix, message = _uniform(8, 5, 30), _uniform(9, 30)
-    opened = exchange.exchange(scheme, matrix, message).opened
-    each = 64 if name == 'paillier' else 8  # 512 bits, one double
-    self.assertLen(opened, 5 * each)
+    self.assertLen(_answers(scheme, matrix, message), 5)
+
+
+class LedgerTest(parameterized.TestCase):
+  """What a key opens in a whole run."""
+
+  @hypothesis.settings(max_examples=200, deadline=None)
+  @hypothesis.given(
+    bits=st.lists(st.integers(30, 60), min_size=2, max_size=5),
+    degree=st.sampled_from((4096, 8192, 16384)),
+    fraction_bits=st.integers(20, 130),
+    mask_bits=st.integers(10, 90),
+    width=st.sampled_from((None, 1, 64, 4096)),
+    shape=st.tuples(st.integers(1, 9000), st.integers(1, 3000)),
+  )
+  def test_whatever_is_accepted_hides_the_noise_of_a_run(
+    self, bits, degree, fraction_bits, mask_bits, width, shape
+  ):
+    parameters = _parameters()._replace(
+      bits=tuple(bits),
+      degree=degree,
+      fraction_bits=fraction_bits,
+      mask_bits=mask_bits,
+      width=width,
+    )
+    try:
+      seal._validate(checks.import_library('tenseal.sealapi'), parameters)
+    except InputError:
+      hypothesis.event('refused')
+      return
+    hypothesis.event('accepted')
+    at = packing.layout(parameters, shape)
+    noise, grain = (
+      seal.find_noise(parameters, at.rows),
+      ckks.find_grain(parameters, at),
+    )
+    results = 2 ** (mask_bits - ckks.LEAK_BITS)
+    self.assertGreaterEqual(results, 1)
+    self.assertLessEqual(results * noise / grain, 2.0**-20)
+    one = 2**parameters.product_bits
+    self.assertLessEqual(2**9 * grain, one)
+    q = 2 ** (sum(bits[:-1]) - 1)  # at least
+    self.assertLess(one + grain // 2 + 8 * noise, q // 2)
+
+  @parameterized.parameters(20, 24, 30)
+  def test_distances_add_up_to_no_more_than_stated(self, mask_bits):
+    scheme = _build('ckks', mask_bits=mask_bits, fraction_bits=80).scheme
+    self.assertEqual(scheme.ledger.most * 2.0**-mask_bits, 2.0**-20)
+
+  def test_a_key_opens_so_many_results_and_no_more(self):
+    scheme = he.ckks(mask_bits=24).scheme  # 16 results
+    matrix, message = np.ones((5, 2)), np.ones(2)
+    for _ in range(3):
+      exchange.exchange(scheme, matrix, message)
+    with self.assertRaisesRegex(InputError, '20 results .* than the 16'):
+      exchange.exchange(scheme, matrix, message)
+    exchange.exchange(scheme, matrix[:1], message)
+
+  def test_a_run_that_would_open_more_is_refused_before_it(self):
+    aggregate = he.ckks(mask_bits=30)  # 1024 results
+    he.check_openings(aggregate, num_outputs=32, steps=32)
+    with self.assertRaisesRegex(InputError, r'1056 .* raise mask_bits by 1,'):
+      he.check_openings(aggregate, num_outputs=32, steps=33)
+    with self.assertRaisesRegex(InputError, 'raise mask_bits by 3,'):
+      he.check_openings(aggregate, num_outputs=32, steps=256)
+    he.check_openings(he.ckks(mask_bits=33), num_outputs=32, steps=256)
+
+  @parameterized.parameters('paillier', 'plaintext', 'ideal')
+  def test_what_is_exact_opens_any_number(self, name):
+    build = _quick if name == 'paillier' else _build
+    he.check_openings(build(name), num_outputs=10**9, steps=10**9)
+
+  def test_an_estimate_opens_nothing(self):
+    aggregate = he.ckks(mask_bits=20)  # a single result
+    he.estimate(aggregate, num_inputs=10, num_outputs=1)
+    exchange.exchange(aggregate.scheme, np.ones((1, 1)), np.ones(1))
+
+
+class RingTest(parameterized.TestCase):
+  """Exact polynomials against Python's integers, and against SEAL's own."""
+
+  def test_values_are_those_of_seal(self):
+    public = _build('ckks').scheme.encrypt.args[0]
+    encoder, plain = public.seal.CKKSEncoder(public.context), None
+    plain = public.seal.Plaintext()
+    encoder.encode(_uniform(1, 4096).tolist(), 2.0**40, plain)
+    values = seal.read(public, plain)
+    coefficients = rings.compose(public.ring, rings.invert(public.ring, values))
+    again = rings.transform(public.ring, np.array(coefficients, object))
+    np.testing.assert_array_equal(again, values)
+    q = public.ring.modulus
+    small = [c - q if 2 * c > q else c for c in coefficients]
+    self.assertLess(max(map(abs, small)), 2**40)
+
+  @hypothesis.settings(max_examples=20, deadline=None)
+  @hypothesis.given(data=st.data())
+  def test_products_of_values_are_products_of_polynomials(self, data):
+    degree = 8
+    ring = rings.Ring(degree, (1152921504606683137, 97))
+    entries = st.lists(
+      st.integers(-(2**90), 2**90), min_size=degree, max_size=degree
+    )
+    a, b = (np.array(data.draw(entries), object) for _ in range(2))
+    product = [0] * degree
+    for i in range(degree):
+      for j in range(degree):
+        sign = -1 if i + j >= degree else 1
+        product[(i + j) % degree] += sign * a[i] * b[j]
+    left, right = (rings.transform(ring, f).astype(object) for f in (a, b))
+    primes = np.array(ring.primes, object)[:, None]
+    values = (left * right % primes).astype(np.uint64)
+    found = rings.compose(ring, rings.invert(ring, values))
+    self.assertEqual(found, [c % ring.modulus for c in product])
 
 
 class TransportTest(parameterized.TestCase):
   @parameterized.parameters(*SCHEMES)
   def test_a_cut_frame_is_an_error(self, name):
     scheme = _quick(name).scheme
-    frame = frames.pack(scheme.identity, scheme.encrypt(np.ones(3), (1, 3)))
-    frames.unpack(scheme.identity, frame)
-    for end in (0, 1, 35, 36, 39, 40, len(frame) // 2, len(frame) - 1):
+    sent = scheme.encrypt(np.ones(3), (1, 3))
+    frame = frames.pack(scheme.channel, 'sealed', sent)
+    unpack = functools.partial(frames.unpack, scheme.channel, 'sealed')
+    self.assertEqual(unpack(frame), sent)
+    ends = 0, 1, 31, 32, 35, 36, 39, 40, 68, len(frame) // 2, len(frame) - 1
+    for end in ends:
       with self.assertRaisesRegex(InputError, 'cut or changed'):
-        frames.unpack(scheme.identity, frame[:end])
+        unpack(frame[:end])
     with self.assertRaisesRegex(InputError, 'cut or changed'):
-      frames.unpack(scheme.identity, frame + b'\0')
+      unpack(frame + b'\0')
+
+  @parameterized.parameters(*SCHEMES)
+  def test_a_flipped_bit_is_an_error(self, name):
+    scheme = _quick(name).scheme
+    matrix, message = np.ones((2, 3)), np.ones(3)
+    done = exchange.exchange(scheme, matrix, message)
+    sent = dict(sealed=done.sealed, masked=done.masked, opened=done.opened)
+    rng, refused = np.random.default_rng(0), 0
+    for i in range(400):
+      kind = tuple(sent)[i % 3]
+      frame = bytearray(sent[kind])
+      # Headers, lengths and digests as often as all that lies between.
+      end = len(frame) if i % 2 else min(len(frame), 100)
+      frame[rng.integers(end)] ^= 1 << int(rng.integers(8))
+      with self.assertRaises(InputError):
+        frames.unpack(scheme.channel, kind, bytes(frame))
+      refused += 1
+    self.assertEqual(refused, 400)
+
+  @parameterized.parameters(*SCHEMES)
+  def test_a_bit_flipped_on_the_way_stops_the_exchange(self, name):
+    scheme = _quick(name).scheme
+    matrix, message = np.ones((2, 3)), np.ones(3)
+    pack = frames.pack
+    for kind in ('sealed', 'masked', 'opened'):
+
+      def flip(channel, each, messages, kind=kind):
+        frame = pack(channel, each, messages)
+        if each != kind:
+          return frame
+        changed = bytearray(frame)
+        changed[len(frame) // 2] ^= 4
+        return bytes(changed)
+
+      with (
+        mock.patch.object(frames, 'pack', flip),
+        self.assertRaisesRegex(InputError, f'{kind}: .*cut or changed'),
+      ):
+        exchange.exchange(scheme, matrix, message)
+
+  def test_a_digest_needs_the_secret_and_the_kind(self):
+    channel = _quick('paillier').scheme.channel
+    frame = frames.pack(channel, 'sealed', [b'a', b'bc'])
+    others = channel._replace(secret=bytes(32))
+    forged = frames.pack(others, 'sealed', [b'a', b'bc'])
+    for kind, sent in (('masked', frame), ('sealed', forged)):
+      with self.assertRaisesRegex(InputError, 'cut or changed'):
+        frames.unpack(channel, kind, sent)
+
+  @parameterized.parameters(*SCHEMES)
+  def test_a_result_beyond_map_and_bound_is_an_error(self, name):
+    scheme = _quick(name).scheme
+    matrix = np.array([[1.0, -2.0], [0.5, 0.0]])
+    largest = np.array([3.0, 0.5]) * scheme.bound
+    for sign in (1, -1):
+      exchange.check_result(scheme, matrix, sign * largest)
+    for wrong in (1.001 * largest, largest * [0, -1.001], largest * np.nan):
+      with self.assertRaisesRegex(InputError, 'beyond what the map and bound'):
+        exchange.check_result(scheme, matrix, wrong)
+    # What another answer of the third party makes of a batch.
+    unmask = lambda answer, masks, matrix: scheme.unmask(
+      bytes(len(answer)), masks, matrix
+    )
+    with self.assertRaisesRegex(InputError, 'beyond what the map and bound'):
+      exchange.exchange(
+        scheme._replace(unmask=unmask), np.ones((40, 2)), np.ones(2)
+      )
 
   @parameterized.parameters(*SCHEMES)
   def test_a_cut_ciphertext_is_an_error(self, name):
@@ -366,28 +582,35 @@ class TransportTest(parameterized.TestCase):
     hyper = dict(poly_modulus_degree=8192)
     ours, theirs = _build('ckks').scheme, _build('ckks', **hyper).scheme
     ciphertexts = ours.encrypt(np.ones(1), (1, 1))
-    wrong = np.frombuffer(theirs.decrypt(ciphertexts, (1, 1)), '<f8')
-    self.assertGreater(abs(wrong[0]), 1e3)  # no error, and no ones
-    frame = frames.pack(ours.identity, ciphertexts)
+    right, wrong = (
+      int.from_bytes(each.decrypt(ciphertexts, (1, 1)), 'big')
+      for each in (ours, theirs)
+    )
+    # No error, and no ones; bare, a message is 2^-map_bits of a result.
+    self.assertLess(abs(right / _num_grains(ours, (1, 1))), 2.0**-20)
+    self.assertGreater(abs(wrong / _num_grains(theirs, (1, 1))), 2.0**-19)
+    frame = frames.pack(ours.channel, 'sealed', ciphertexts)
     with self.assertRaisesRegex(InputError, 'would decrypt them wrongly'):
-      frames.unpack(theirs.identity, frame)
+      frames.unpack(theirs.channel, 'sealed', frame)
 
   def test_a_wrong_key_is_an_error_in_paillier(self):
     one, two = (
       he.paillier(key_bits=256, insecure_for_tests=True).scheme
       for _ in range(2)
     )
-    mixed = two._replace(encrypt=one.encrypt, identity=one.identity)
-    frame = frames.pack(one.identity, mixed.encrypt(np.ones(1), (1, 1)))
+    mixed = two._replace(encrypt=one.encrypt, channel=one.channel)
+    sent = mixed.encrypt(np.ones(1), (1, 1))
+    frame = frames.pack(one.channel, 'sealed', sent)
     with self.assertRaisesRegex(InputError, 'would decrypt them wrongly'):
-      frames.unpack(two.identity, frame)
+      frames.unpack(two.channel, 'sealed', frame)
 
   @parameterized.parameters(*SCHEMES)
   def test_keys_are_new_every_time(self, name):
     short = dict(key_bits=256, insecure_for_tests=True)
     hyper = short if name == 'paillier' else {}
     one, two = (registry.load('he', name, **hyper) for _ in range(2))
-    self.assertNotEqual(one.scheme.identity, two.scheme.identity)
+    for ours, theirs in zip(one.scheme.channel, two.scheme.channel):
+      self.assertNotEqual(ours, theirs)
 
 
 class RefusalTest(parameterized.TestCase):
@@ -399,14 +622,28 @@ class RefusalTest(parameterized.TestCase):
     ('ckks', dict(coeff_mod_bit_sizes=(60,) * 4), '128-bit secure up to 218'),
     ('ckks', dict(poly_modulus_degree=4096), '128-bit secure up to 109'),
     ('ckks', dict(poly_modulus_degree=8000), 'power of two'),
-    ('ckks', dict(fraction_bits=50), 'add primes'),
-    ('ckks', dict(mask_bits=0), 'mask_bits=0 in 1..40'),
+    ('ckks', dict(fraction_bits=117), 'add primes'),
+    ('ckks', dict(fraction_bits=0), 'fraction_bits=0 must be positive'),
+    ('ckks', dict(mask_bits=0), 'mask_bits=0 lets the noise show'),
+    ('ckks', dict(mask_bits=19), 'mask_bits=19 .* 20 is the least'),
+    ('ckks', dict(mask_bits=90), 'bits of a result above its grain'),
+    ('ckks', dict(width=16384), 'width=16384'),
     ('ckks', dict(width=3), 'width=3'),
     ('ckks', dict(bound=0.0), 'positive'),
   )
   def test_parameters(self, name, hyper, says):
     with self.assertRaisesRegex(InputError, says):
       registry.load('he', name, **hyper)
+
+  @parameterized.parameters(
+    *((bits, 42) for bits in (1, 8, 12, 19, 24)),
+    *((24, bits) for bits in (24, 26, 28)),
+  )
+  def test_parameters_that_gave_the_key_away(self, mask_bits, fraction_bits):
+    hyper = dict(mask_bits=mask_bits, fraction_bits=fraction_bits)
+    with self.assertRaisesRegex(InputError, '_bits='):
+      he.ckks(**hyper)
+    he.ckks(**hyper, insecure_for_tests=True)
 
   def test_larger_degrees_allow_more(self):
     big = dict(poly_modulus_degree=16384, coeff_mod_bit_sizes=(60,) * 4)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
 from labelleak import base, metrics
@@ -91,7 +90,6 @@ class MetricsTest(parameterized.TestCase):
     self.assertEqual(float(metrics.presence_recall(nothing, some)), 0.0)
     self.assertEqual(float(metrics.presence_recall(some, nothing)), 0.0)
     self.assertEqual(float(metrics.count_accuracy(some, nothing)), 0.0)
-    self.assertEqual(float(metrics.chance_count_accuracy(nothing)), 0.0)
 
   def test_vmap_is_a_loop(self):
     draws = np.random.default_rng(0).multinomial(9, [0.2] * 5, (2, 7))
@@ -109,35 +107,6 @@ class MetricsTest(parameterized.TestCase):
         metric(jnp.ones((2, 3), int), jnp.ones((2, 3), int))
       with self.assertRaisesRegex(base.InputError, 'both must be'):
         metric(jnp.ones(3, int), jnp.ones(4, int))
-
-  @chex.variants(with_jit=True, without_jit=True)
-  @parameterized.parameters(
-    ((64, 32, 1, 0), (1, 1, 32, 66)),
-    ((100, 312, 0), (2, 1, 97)),
-    ((1, 0), (1, 2)),
-    ((824, 0), (1, 1)),
-    ((5,), (1,)),
-    ((1,), (1000,)),
-  )
-  def test_chance_is_the_binomial_expectation(self, values, repeats):
-    truth = np.repeat(values, repeats)
-    total, num_classes = truth.sum(), truth.size
-    x = np.arange(total + 1)
-    pmf = stats.binom.pmf(x, total, 1 / num_classes)
-    want = sum((np.minimum(x, t) * pmf).sum() for t in truth) / total
-    got = self.variant(metrics.chance_count_accuracy)(jnp.array(truth))
-    np.testing.assert_allclose(got, want, rtol=1e-3)
-
-  def test_chance_is_what_uniform_guesses_score(self):
-    rng = np.random.default_rng(1)
-    truth = np.array([7, 4, 2, 1, 1, 0, 0, 0])
-    guesses = rng.multinomial(15, [1 / 8] * 8, 4000)
-    scores = jax.vmap(metrics.count_accuracy, (0, None))(
-      jnp.array(guesses), jnp.array(truth)
-    )
-    error = np.std(scores) / np.sqrt(len(scores))
-    chance = metrics.chance_count_accuracy(jnp.array(truth))
-    self.assertLess(abs(np.mean(scores) - chance), 4 * error)
 
 
 def _one_hot(labels, num_classes):

@@ -191,7 +191,7 @@ def test_base_has_the_size_of_the_released_one():
   [
     (dict(heads=5), 'width=12 does not split into heads=5'),
     (dict(depth=0), 'depth=0 of a BERT'),
-    (dict(drop=1.0), r'drop=1.0 must lie in \[0, 1\)'),
+    (dict(drop=1.0), r'drop=1.0 must be in \[0, 1\)'),
   ],
 )
 def test_bad_options_are_named(options, message):

@@ -8,6 +8,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from labelleak.base import InputError
 from labelleak.models import layers
@@ -189,6 +190,60 @@ class InitTest(parameterized.TestCase):
     np.testing.assert_allclose(
       (jnp.abs(w) > 2.3 * sd).mean(), 0.0214, atol=0.003
     )
+
+
+class BatchNormTest(parameterized.TestCase):
+  @parameterized.product(
+    shape=((2, 3), (16, 3), (4, 5, 6, 3)), momentum=(0.9, 0.9997)
+  )
+  def test_running_statistics_are_averages_of_unbiased_ones(
+    self, shape, momentum
+  ):
+    rng = np.random.default_rng(0)
+    norm = layers.BatchNorm(momentum=momentum)
+    variables = norm.init(jax.random.key(0), jnp.zeros(shape), False)
+    mean, var = np.zeros(3), np.ones(3)
+    for scale in (1.0, 5.0, 2.0):
+      x = np.float32(rng.normal(1.0, scale, shape))
+      y, statistics = norm.apply(variables, x, False, mutable='batch_stats')
+      variables = variables | statistics
+      rows = x.reshape(-1, 3)
+      mean = momentum * mean + (1 - momentum) * rows.mean(0)
+      var = momentum * var + (1 - momentum) * rows.var(0, ddof=1)
+      # What normalises the batch itself stays the biased one.
+      expected = (x - rows.mean(0)) / np.sqrt(rows.var(0) + 1e-5)
+      np.testing.assert_allclose(y, expected, atol=1e-4)
+    statistics = variables['batch_stats']
+    np.testing.assert_allclose(statistics['mean'], mean, rtol=1e-5)
+    np.testing.assert_allclose(statistics['var'], var, rtol=1e-5)
+    y = norm.apply(variables, x, True)
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), rtol=2e-4)
+
+  @parameterized.parameters(((2, 3),), ((16, 3),), ((4, 5, 6, 3),))
+  @pytest.mark.torch
+  def test_torch_keeps_the_same(self, shape):
+    torch = pytest.importorskip('torch')
+    kind = torch.nn.BatchNorm1d if len(shape) == 2 else torch.nn.BatchNorm2d
+    theirs, ours = kind(3), layers.BatchNorm()
+    variables = ours.init(jax.random.key(0), jnp.zeros(shape), False)
+    for seed in range(3):
+      x = np.float32(np.random.default_rng(seed).normal(1.0, 3.0, shape))
+      _, statistics = ours.apply(variables, x, False, mutable='batch_stats')
+      variables = variables | statistics
+      theirs(torch.tensor(np.moveaxis(x, -1, 1).copy()))
+    for name in ('mean', 'var'):
+      np.testing.assert_allclose(
+        variables['batch_stats'][name],
+        getattr(theirs, f'running_{name}').numpy(),
+        rtol=1e-5,
+      )
+
+  def test_one_value_a_channel_has_no_variance(self):
+    norm, x = layers.BatchNorm(), jnp.ones((1, 3))
+    variables = norm.init(jax.random.key(0), x, False)  # shapes alone
+    norm.apply(variables, x, True)
+    with self.assertRaisesRegex(InputError, r'\(1, 3\).*larger batch'):
+      norm.apply(variables, x, False, mutable='batch_stats')
 
 
 if __name__ == '__main__':

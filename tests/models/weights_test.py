@@ -1,8 +1,10 @@
 """PyTorch files into our variables: equal logits, and refusals that say why."""
 
 import importlib
+import re
 
 import chex
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,6 +217,77 @@ def test_other_models_files_are_refused(
   with pytest.raises(base.InputError, match=message) as e:
     weights.load(path, abstract(model, (1, 8, 8, 1)))
   assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('prefix', ['module.', '_orig_mod.', '_module.module.'])
+def test_names_of_wrappers_are_left_out(model, state, prefix, tmp_path):
+  path, variables = tmp_path / 'file.npz', abstract(model, (1, 8, 8, 1))
+  save(path, state)
+  expected = weights.load(path, variables)
+  wrapped = {prefix + name: value for name, value in state.items()}
+  save(path, wrapped | {'n_averaged': np.array(3)})
+  chex.assert_trees_all_equal(weights.load(path, variables), expected)
+  within = {k.replace('blocks.', 'blocks._orig_mod.'): state[k] for k in state}
+  save(path, within)
+  chex.assert_trees_all_equal(weights.load(path, variables), expected)
+  save(path, wrapped | {'norm.bias': state['norm.bias']})
+  with pytest.raises(base.InputError, match=r'holds norm\.bias twice'):
+    weights.load(path, variables)
+
+
+@pytest.mark.parametrize('prefix', ['net.', 'model.backbone.'])
+def test_the_remedy_for_a_module_within_is_its_name(
+  model, state, prefix, tmp_path
+):
+  path = tmp_path / 'file.npz'
+  save(path, {prefix + name: value for name, value in state.items()})
+  with pytest.raises(base.InputError, match=f"begin with '{prefix}'"):
+    weights.load(path, abstract(model, (1, 8, 8, 1)))
+
+
+def test_gradients_have_no_buffers(tmp_path):
+  model = models.load('resnet.resnet20', num_classes=3)
+  variables = abstract(model, (1, 8, 8, 3))
+  rng = np.random.default_rng(0)
+  state = {}
+  for (collection, *modules, leaf), value in traverse_util.flatten_dict(
+    variables
+  ).items():
+    name = '.'.join(re.sub(r'_(?=\d)', '.', m) for m in modules)
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(value.ndim, (0,))
+    shape = [value.shape[i] for i in axes]
+    if collection == 'params':
+      leaf = 'bias' if leaf == 'bias' else 'weight'
+      state[f'{name}.{leaf}'] = rng.normal(size=shape).astype(np.float32)
+  path = tmp_path / 'grads.npz'
+  save(path, state)
+  params = {'params': variables['params']}
+  grads = weights.load(path, params)['params']
+  assert jax.tree.structure(grads) == jax.tree.structure(variables['params'])
+  np.testing.assert_array_equal(grads['head']['bias'], state['head.bias'])
+  with pytest.raises(base.InputError, match=r"running_.*\{'params': var"):
+    weights.load(path, variables)
+  # The file of another model lacks more than buffers.
+  del state['conv1.weight']
+  save(path, state)
+  with pytest.raises(base.InputError, match='choose the model'):
+    weights.load(path, variables)
+
+
+@pytest.mark.parametrize(
+  ('value', 'message'),
+  [
+    (np.ones(8, np.int8), 'holds int8'),
+    (np.ones(8, np.uint8), 'holds uint8'),
+    (np.full(8, np.nan), '8 of 8 values that are not finite'),
+    (np.float32([1, 2, np.inf, 1, 1, 1, 1, 1]), '1 of 8 values'),
+  ],
+)
+def test_values_are_finite_floats(model, state, value, message, tmp_path):
+  path = tmp_path / 'file.npz'
+  save(path, state | {'norm.weight': value})
+  with pytest.raises(base.InputError, match=f'norm.weight.*{message}'):
+    weights.load(path, abstract(model, (1, 8, 8, 1)))
 
 
 def test_unreadable_files_are_refused(model, tmp_path):

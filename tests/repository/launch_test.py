@@ -54,6 +54,17 @@ class ErrorsTest(parameterized.TestCase):
     self.assertRegex(err, message)
     self.assertEmpty(out)
 
+  def test_a_flag_wins_over_the_sweep_and_says_so(self):
+    workdir = self.create_tempdir().full_path
+    process = _launch(
+      *_SMALL[:-1], '--config.batch_size=50', f'--workdir={workdir}'
+    )
+    _, err = process.communicate()
+    self.assertEqual(process.returncode, 0, err)
+    self.assertIn('launch.py: batch_size=50 wins over the sweep', err)
+    sizes = {r['setting']['batch_size'] for r in runs.read_rows(workdir)}
+    self.assertEqual(sizes, {50})
+
   def test_a_workdir_of_an_earlier_form_is_refused(self):
     """Its config stood alone, and its rows were flat."""
     workdir = pathlib.Path(self.create_tempdir().full_path)

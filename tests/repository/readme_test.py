@@ -1,11 +1,13 @@
 """The README's Python runs as it stands, and its commands are what CI runs."""
 
+import configparser
 import os
 import pathlib
 import re
 
 from absl.testing import absltest
 import numpy as np
+from packaging import requirements, utils
 
 from labelleak import hfl
 
@@ -73,6 +75,35 @@ class CommandsTest(absltest.TestCase):
       self.assertNotIn('\n', command)  # one command, as .ci/run sources it
       self.assertStartsWith(command, 'python3 -m venv')
       self.assertIn(does, command)
+
+  def test_versions_are_pinned_for_every_dependency(self):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    texts = setup['options']['install_requires'].splitlines()
+    for extra in setup['options.extras_require'].values():
+      texts += extra.splitlines()
+    lines = (ROOT / 'constraints.txt').read_text().splitlines()
+    pins = [requirements.Requirement(line) for line in lines if line[0] != '#']
+    versions = {}
+    for pin in pins:
+      (exact,) = pin.specifier
+      self.assertEqual(exact.operator, '==')
+      versions[utils.canonicalize_name(pin.name)] = exact.version
+    for text in filter(None, texts):
+      needed = requirements.Requirement(text)
+      self.assertIn(utils.canonicalize_name(needed.name), versions)
+      version = versions[utils.canonicalize_name(needed.name)]
+      self.assertIn(version, needed.specifier, text)
+
+  def test_tests_run_with_these_versions(self):
+    for file in ('README.md', 'CONTRIBUTING.md', '.ci/run'):
+      self.assertIn('-c constraints.txt', (ROOT / file).read_text(), file)
+
+  def test_other_licences_are_told_where_they_are_installed(self):
+    for file in ('README.md', 'CONTRIBUTING.md', 'setup.cfg'):
+      text = (ROOT / file).read_text()
+      for name, licence in (('phe', 'GPL-3'), ('gmpy2', 'LGPL-3')):
+        self.assertRegex(text, rf'{name}\W+(is )?{licence}', file)
 
   def test_links_and_configs_exist(self):
     links = re.findall(r'\]\((?!http)([^)#]+)\)', TEXT)

@@ -209,6 +209,38 @@ class ProtocolTest(parameterized.TestCase):
     chex.assert_trees_all_close(scanned.variables, state.variables, atol=1e-5)
     self.assertEqual(int(scanned.count), 4)
 
+  @parameterized.parameters(1, 5)
+  def test_a_sealed_row_is_refused_with_any_padding(self, size):
+    pad = lambda a: np.concatenate([a[:1]] * size)
+    batch = jax.tree.map(pad, _batch(size=1))
+    batch = batch._replace(mask=np.eye(size, dtype=np.float32)[-1])
+    for sealed in (True, False):
+      aggregate = he.ideal() if sealed else he.plaintext()
+      protocol = _protocol(aggregate=aggregate)
+      state = protocol.init(jax.random.key(0), batch.xs)
+      if not sealed:
+        protocol.step(state, batch)
+        continue
+      says = f'sealed batch of 1 row and {size - 1} of padding'
+      with self.assertRaisesRegex(InputError, says):
+        protocol.step(state, batch)
+      pair = jax.tree.map(lambda a: np.stack([a, a]), batch)
+      with self.assertRaisesRegex(InputError, says):
+        vfl.fit(protocol, state, lambda numbers: pair, steps=2)  # noqa: B023
+
+  def test_what_a_trace_cannot_count_it_hides(self):
+    links = vfl.link(aggregate=he.ideal()), vfl.link()
+    protocol = vfl.protocol((_party(), _party()), None, links)
+    batch = _batch()
+    state = protocol.init(jax.random.key(0), batch.xs)
+    step = jax.jit(protocol.step)
+    for rows, hidden in ((1, True), (2, False), (B, False)):
+      mask = (np.arange(B) < rows).astype(np.float32)
+      _, (views, _) = step(state, batch._replace(mask=mask))
+      for view, nan in zip(views, (hidden, False)):
+        for leaf in jax.tree.leaves(view.param_grads):
+          self.assertEqual(np.isnan(leaf).all(), nan)
+
   def test_padding_is_a_shorter_batch(self):
     short = _batch(size=20)
     pad = lambda a: np.concatenate(

@@ -12,23 +12,22 @@ Seed = tuple[int, ...]  # of the host's generator
 
 
 def draw(
-  pool: Pool, labelled: Labelled, size: int, numbers: np.ndarray, seed: Seed
+  pool: Pool,
+  labelled: Labelled,
+  sizes: tuple[int, int],
+  numbers: np.ndarray,
+  seed: Seed,
 ) -> mixmatch.Batch:
   """Draws the batches of the steps `numbers` [n], from 1; leaves [n, B, ...].
 
   Labelled and unlabelled rows are shuffled anew in every pass through them;
-  what is left of a pass after its last whole batch is dropped.
-
-  Args:
-    pool: unlabelled rows.
-    labelled: examples x [M, ...], y [M, K].
-    size: B.
-    numbers: of the steps.
-    seed: of the order.
+  what is left of a pass after its last whole batch is dropped. A batch has as
+  many of either as `sizes` say: B labelled examples and U rows.
   """
+  nums = len(labelled.x), pool.size
   labelled_rows, rows = (
     train.whole_batches(num, size, numbers, (*seed, which))
-    for which, num in enumerate((len(labelled.x), pool.size))
+    for which, (num, size) in enumerate(zip(nums, sizes))
   )
   x, y = (np.asarray(a)[labelled_rows] for a in labelled)
   return mixmatch.Batch(x, y, take_rows(pool, rows))

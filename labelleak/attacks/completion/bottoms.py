@@ -1,19 +1,7 @@
 """Completions of a bottom: stolen, stolen from a faster training, or random."""
 
-import functools
-
-import chex
-import jax
-import numpy as np
-
-from labelleak import base, vfl
-from labelleak.attacks.completion import (
-  batches,
-  learners,
-  malicious,
-  training,
-)
-from labelleak.base import Callback, Completion, Fit, InputError, Predict
+from labelleak.attacks.completion import learners, malicious, training
+from labelleak.base import Completion
 
 
 def passive(**options) -> Completion:
@@ -26,12 +14,7 @@ def passive(**options) -> Completion:
     InputError: an unknown or wrong option. (check) There are fewer labels or
       rows than a batch has, or rows cannot be mixed.
   """
-  options = learners.options(**options)
-
-  def fit(key, view, known, callback):
-    return _complete(options, key, view.variables, known, callback)
-
-  return _completion(options, fit, 'passive')
+  return _complete('passive', learners.options(**options), training.steal)
 
 
 def active(
@@ -70,63 +53,16 @@ def semi_supervised(**options) -> Completion:
   Raises:
     InputError: see `passive`.
   """
-  options = learners.options(**dict(dict(tune='all'), **options))
-
-  def fit(key, view, known, callback):
-    del view
-    init_key, key = jax.random.split(key)
-    bottom = training.draw_bottom(init_key, known)
-    return _complete(options, key, bottom, known, callback)
-
-  return _completion(options, fit, 'semi_supervised')
+  options = learners.options(**dict(tune='all') | options)
+  return _complete('semi_supervised', options, training.draw_anew)
 
 
-def _completion(options: learners.Options, fit: Fit, name: str) -> Completion:
-  return base.completion(
-    fit,
-    name=f'completion.{name}',
-    needs=('party', 'pool', 'labelled'),
-    check=functools.partial(_check, options),
-  )
-
-
-def _complete(
-  options: learners.Options,
-  key: chex.PRNGKey,
-  bottom: chex.ArrayTree,
-  known: vfl.Known,
-  callback: Callback,
-) -> Predict:
-  """Trains head, or all, on a bottom's variables; returns what predicts."""
-  learner = learners.semi_supervised(known.party, known.num_classes, options)
-  init_key, order_key = jax.random.split(key)
-  seed = batches.seed_of(order_key)
-  draw = lambda numbers: batches.draw(
-    known.pool, known.labelled, options.batch_size, numbers, seed
-  )
-  return training.run(
-    learner,
-    learner.init(init_key, bottom, known.labelled.x[:1]),
-    bottom,
-    draw,
+def _complete(name, options, start):
+  return training.complete(
+    name,
+    lambda party, k: learners.semi_supervised(party, k, options),
+    start,
+    sizes=(options.batch_size,) * 2,
     epochs=options.epochs,
-    steps=options.iterations,
-    callback=callback,
+    iterations=options.iterations,
   )
-
-
-def _check(options: learners.Options, known: vfl.Known) -> None:
-  """Traces a step; raises what is wrong with it."""
-  size, labelled = options.batch_size, known.labelled
-  if size > min(len(labelled.x), known.pool.size):
-    raise InputError(
-      f'batch_size={size} exceeds the {len(labelled.x)} labelled examples or'
-      f' the {known.pool.size} rows of the pool; lower it.'
-    )
-  learner = learners.semi_supervised(known.party, known.num_classes, options)
-  first = batches.draw(known.pool, labelled, size, np.arange(1) + 1, (0,))
-  batch = jax.tree.map(lambda a: a[0], first)
-  key, x = jax.random.key(0), labelled.x[:1]
-  bottom = jax.eval_shape(known.party.init, key, x)
-  state = jax.eval_shape(learner.init, key, bottom, x)
-  jax.eval_shape(learner.step, state, batch)

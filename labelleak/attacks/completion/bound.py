@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from labelleak import base, train
+from labelleak import base, train, validate
 from labelleak.attacks.completion import batches, learners, training
 from labelleak.base import Completion, InputError
 
@@ -30,10 +30,7 @@ def supervised(
 
   def check(known):
     size = known.pool.size
-    if batch_size > size:
-      raise InputError(
-        f'batch_size={batch_size} exceeds {size} rows; lower it.'
-      )
+    validate.whole('batch_size', batch_size, 1, size, 'the rows of the pool')
     if len(known.labels) != size:
       raise InputError(
         f'completion.supervised was granted {len(known.labels)} labels of'

@@ -1,5 +1,7 @@
 """A bottom and the head on it: run together, or as one tree."""
 
+from typing import Optional
+
 import chex
 from flax import linen as nn
 
@@ -10,40 +12,38 @@ Variables = chex.ArrayTree  # Flax's collections
 
 def init_head(
   party: base.Party,
-  head: nn.Module,
+  head: Optional[nn.Module],
   key: chex.PRNGKey,
   variables: Variables,
   x: chex.Array,
 ) -> Variables:
-  """Draws variables of a head on this bottom, for examples x [B, ...]."""
+  """Draws variables of a head on this bottom, for x [B, ...]; {} of none."""
+  if head is None:
+    return {}
   h, _ = party.apply(variables, x, train=False, key=None)
   return head.init(key, h)
 
 
 def forward(
   party: base.Party,
-  head: nn.Module,
+  head: Optional[nn.Module],
   bottom: Variables,
   top: Variables,
   x: chex.Array,
   key: chex.PRNGKey,
   **inputs: chex.ArrayTree,
 ) -> tuple[chex.Array, Variables, Variables]:
-  """Runs bottom and head in training mode.
+  """Runs bottom and head on x [B, ...] in training mode.
 
-  Args:
-    party: of the bottom.
-    head: on it.
-    bottom: its variables.
-    top: those of the head.
-    x: [B, ...] examples.
-    key: of this pass.
-    **inputs: what else the bottom takes, such as `bert.Mix`.
+  Without a head the bottom's outputs are the logits. What else the bottom
+  takes, such as `bert.Mix`, comes as `inputs`.
 
   Returns:
     logits [B, K], new variables of bottom and head.
   """
   h, bottom = party.apply(bottom, x, train=True, key=key, **inputs)
+  if head is None:
+    return h, bottom, top
   frozen = [name for name in top if name != 'params']
   logits, updated = head.apply(top, h, train=True, mutable=frozen)
   return logits, bottom, {**top, **updated}
@@ -51,14 +51,14 @@ def forward(
 
 def logits_of(
   party: base.Party,
-  head: nn.Module,
+  head: Optional[nn.Module],
   bottom: Variables,
   top: Variables,
   x: chex.Array,
 ) -> chex.Array:
   """Returns the logits of x [n, ...] in evaluation mode, [n, K]."""
   h, _ = party.apply(bottom, x, train=False, key=None)
-  return head.apply(top, h, train=False)
+  return h if head is None else head.apply(top, h, train=False)
 
 
 def join_trees(bottom: Variables, top: Variables) -> tuple[Variables, dict]:

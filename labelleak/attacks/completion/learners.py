@@ -5,36 +5,33 @@ seeds. The model of `mixmatch` is either the head alone, on a bottom that runs
 in training mode and drifts, or both.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import chex
+from flax import linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 
-from labelleak import base
+from labelleak import base, validate
 from labelleak.attacks.completion import halves, mixmatch
 from labelleak.attacks.completion.halves import Variables
 from labelleak.base import InputError
 from labelleak.models import mlp
 
 State = chex.ArrayTree  # what a training carries
+MakeMethod = Callable[[mixmatch.Apply], mixmatch.Method]
 
 
 class Learner(NamedTuple):
-  """Pure functions of one completion.
+  """Pure functions of one completion."""
 
-  Attributes:
-    init: (key, bottom variables, x [B, ...]) -> state.
-    step: (state, batch) -> (state, {'loss': []}).
-    predict: (state, bottom variables as given to init, x [n, ...]) -> logits
-      [n, K].
-  """
-
+  # (key, bottom variables, x [B, ...]) -> state
   init: Callable[[chex.PRNGKey, Variables, chex.Array], State]
+  # (state, batch) -> (state, {'loss': []})
   step: Callable[[State, chex.ArrayTree], tuple[State, dict[str, chex.Array]]]
+  # (state, bottom variables as given to init, x [n, ...]) -> logits [n, K]
   predict: Callable[[State, Variables, chex.Array], chex.Array]
 
 
@@ -75,19 +72,23 @@ def options(**given) -> Options:
   Raises:
     InputError: an option that is unknown or out of its range.
   """
-  for name in given:
-    if name not in Options._fields:
-      raise InputError(
-        f'completion takes no {name!r}; it takes: {", ".join(Options._fields)}.'
-      )
-  values = Options(**given)
-  if values.tune not in ('head', 'all'):
-    raise InputError(f"tune={values.tune!r}; use 'head' or 'all'.")
-  for name in ('lr', 'batch_size', 'epochs', 'iterations'):
-    if not getattr(values, name) > 0:
-      raise InputError(f'{name}={getattr(values, name)} must be positive.')
+  values = fill(Options, given, positive=('lr', 'batch_size'))
+  validate.one_of('tune', values.tune, ('head', 'all'))
   _head(values, 2)
   _mixmatch(values, None)
+  return values
+
+
+def fill(kind: type, given: Mapping[str, Any], positive: Sequence[str]) -> Any:
+  """Fills in options, whose `positive` fields and schedule are above 0."""
+  for name in given:
+    if name not in kind._fields:
+      raise InputError(
+        f'completion takes no {name!r}; it takes: {", ".join(kind._fields)}.'
+      )
+  values = kind(**given)
+  for name in (*positive, 'epochs', 'iterations'):
+    validate.positive(name, getattr(values, name))
   return values
 
 
@@ -96,16 +97,48 @@ def semi_supervised(
   party: base.Party, num_classes: int, options: Options
 ) -> Learner:
   """Builds MixMatch of head or all; steps take a `mixmatch.Batch`."""
-  head = _head(options, num_classes)
-  split, join = _HALVES[options.tune]
+  method = functools.partial(_mixmatch, options)
+  return build(party, _head(options, num_classes), method, tune=options.tune)
 
-  def apply(trained, frozen, x, key):
+
+@functools.lru_cache(maxsize=16)
+def supervised(
+  party: base.Party, num_classes: int, options: Options
+) -> Learner:
+  """Builds the cross entropy of all, with the party's optimizer.
+
+  Steps take (x [B, ...], y [B, K]).
+  """
+  method = functools.partial(_cross_entropy, party.tx)
+  return build(party, _head(options, num_classes), method)
+
+
+def build(
+  party: base.Party,
+  head: Optional[nn.Module],
+  method: MakeMethod,
+  *,
+  tune: str = 'all',
+) -> Learner:
+  """Builds the learner of a bottom and the head on it.
+
+  Args:
+    party: of the bottom.
+    head: on it; None: the bottom's outputs are the logits.
+    method: of training, such as MixMatch.
+    tune: 'head' or 'all'.
+  """
+  split, join = _HALVES[tune]
+
+  def apply(trained, frozen, x, key, **inputs):
     bottom, top = join(trained, frozen)
-    logits, bottom, top = halves.forward(party, head, bottom, top, x, key)
+    logits, bottom, top = halves.forward(
+      party, head, bottom, top, x, key, **inputs
+    )
     trained, frozen = split(bottom, top)
     return logits, trained, frozen
 
-  core = _mixmatch(options, apply)
+  core = method(apply)
 
   def init(key, variables, x):
     head_key, key = jax.random.split(key)
@@ -121,49 +154,32 @@ def semi_supervised(
   return Learner(base.jit_once(init), core.step, jax.jit(predict))
 
 
-@functools.lru_cache(maxsize=16)
-def supervised(
-  party: base.Party, num_classes: int, options: Options
-) -> Learner:
-  """Builds the cross entropy of all, with the party's optimizer.
-
-  Steps take (x [B, ...], y [B, K]).
-  """
-  head = _head(options, num_classes)
-
-  def init(key, variables, x):
-    head_key, key = jax.random.split(key)
-    top = halves.init_head(party, head, head_key, variables, x)
-    trained, _ = halves.join_trees(variables, top)
-    opt_state = party.tx.init(trained['params'])
-    return trained, opt_state, key, jnp.zeros((), jnp.int32)
+def _cross_entropy(tx, apply):
+  """Builds training on labels alone; the model that predicts is the last."""
 
   def step(state, batch):
-    trained, opt_state, key, count = state
     x, y = batch
+    params = state.trained['params']
 
     def loss_fn(params):
-      bottom, top = halves.split_tree({**trained, 'params': params}, {})
-      step_key = jax.random.fold_in(key, count)
-      logits, bottom, top = halves.forward(
-        party, head, bottom, top, x, step_key
-      )
-      loss = optax.softmax_cross_entropy(logits, y).mean()
-      return loss, halves.join_trees(bottom, top)[0]
+      key = jax.random.fold_in(state.key, state.count)
+      trained = {**state.trained, 'params': params}
+      logits, trained, _ = apply(trained, state.frozen, x, key)
+      return optax.softmax_cross_entropy(logits, y).mean(), trained
 
     grad = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, updated), grads = grad(trained['params'])
-    updates, opt_state = party.tx.update(grads, opt_state, trained['params'])
-    params = optax.apply_updates(trained['params'], updates)
-    trained = {**updated, 'params': params}
-    return (trained, opt_state, key, count + 1), dict(loss=loss)
+    (loss, trained), grads = grad(params)
+    updates, opt_state = tx.update(grads, state.opt_state, params)
+    trained = {**trained, 'params': optax.apply_updates(params, updates)}
+    state = state._replace(
+      trained=trained,
+      average=trained,
+      opt_state=opt_state,
+      count=state.count + 1,
+    )
+    return state, dict(loss=loss)
 
-  def predict(state, variables, x):
-    del variables
-    bottom, top = halves.split_tree(state[0], {})
-    return halves.logits_of(party, head, bottom, top, x)
-
-  return Learner(base.jit_once(init), step, jax.jit(predict))
+  return mixmatch.Method(functools.partial(mixmatch.start, tx), step)
 
 
 def _mixmatch(options, apply):

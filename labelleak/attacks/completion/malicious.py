@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.base import InputError, MakeOptimizer
 
 READINGS = ('printed', 'release', 'release_torch2', 'clean')
@@ -40,17 +41,11 @@ _TINY = 1e-7  # the release adds it to the signed divisor
 
 
 class State(NamedTuple):
-  """What the optimizer remembers of every element.
+  """What the optimizer remembers of every element."""
 
-  Attributes:
-    count: [] steps done.
-    last: u of the previous step, like the parameters.
-    momentum: m of `clean`; () otherwise.
-  """
-
-  count: chex.Array
-  last: chex.ArrayTree
-  momentum: chex.ArrayTree
+  count: chex.Array  # [] steps done
+  last: chex.ArrayTree  # u of the previous step, like the parameters
+  momentum: chex.ArrayTree  # m of `clean`; () otherwise
 
 
 def accelerate(
@@ -76,8 +71,7 @@ def accelerate(
   Raises:
     InputError: no such reading, or bounds in the wrong order.
   """
-  if reading not in READINGS:
-    raise InputError(f'reading={reading!r}; use one of {", ".join(READINGS)}.')
+  validate.one_of('reading', reading, READINGS)
   if not 0 < r_min <= r_max:
     raise InputError(
       f'r_min={r_min} and r_max={r_max} must be positive and in this order;'

@@ -21,72 +21,48 @@ predictions use the `frozen` that training began with.
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.base import InputError
 
 
 class Batch(NamedTuple):
-  """Labelled and unlabelled examples of one step.
+  """Labelled and unlabelled examples of one step."""
 
-  Attributes:
-    x: [B, ...] real-valued.
-    y: [B, K] one-hot or soft.
-    u: [B, ...] without labels.
-  """
-
-  x: chex.Array
-  y: chex.Array
-  u: chex.Array
+  x: chex.Array  # [B, ...] real-valued, or tokens for `mixtext`
+  y: chex.Array  # [B, K] one-hot or soft
+  u: chex.Array  # [U, ...] without labels; U = B here
 
 
 class State(NamedTuple):
-  """What training carries from step to step.
+  """What training carries from step to step."""
 
-  Attributes:
-    trained: {'params': ..., 'batch_stats': ...}, trained and averaged.
-    frozen: what only drifts.
-    average: like trained.
-    opt_state: of trained['params'].
-    key: constant; steps fold in their number.
-    count: [] steps done.
-  """
-
+  # {'params': ..., 'batch_stats': ...}, trained and averaged
   trained: chex.ArrayTree
-  frozen: chex.ArrayTree
-  average: chex.ArrayTree
-  opt_state: chex.ArrayTree
-  key: chex.PRNGKey
-  count: chex.Array
+  frozen: chex.ArrayTree  # what only drifts
+  average: chex.ArrayTree  # like trained
+  opt_state: chex.ArrayTree  # of trained['params']
+  key: chex.PRNGKey  # constant; steps fold in their number
+  count: chex.Array  # [] steps done
 
 
-class Apply(Protocol):
-  """A model in training mode."""
-
-  def __call__(
-    self,
-    trained: chex.ArrayTree,
-    frozen: chex.ArrayTree,
-    x: chex.Array,
-    key: chex.PRNGKey,
-  ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
-    """Returns logits [B, K] of x [B, ...], and both trees, changed."""
+# A model in training mode: (trained, frozen, x [B, ...], key, **inputs such as
+# `bert.Mix`) -> logits [B, K], and both trees, changed
+Apply = Callable[..., tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]]
 
 
-class MixMatch(NamedTuple):
-  """Pure functions, in the order of `lax.scan`.
+class Method(NamedTuple):
+  """Pure functions, in the order of `lax.scan`."""
 
-  Attributes:
-    init: (key, trained, frozen) -> State.
-    step: (State, Batch) -> (State, {'loss': []}).
-  """
-
+  # (key, trained, frozen) -> State
   init: Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], State]
+  # (State, Batch) -> (State, {'loss': []})
   step: Callable[[State, Batch], tuple[State, dict[str, chex.Array]]]
 
 
@@ -156,12 +132,11 @@ def mixmatch(
   ema: float = 0.999,
   decay: float = 4e-5,
   per_pair: bool = False,
-) -> MixMatch:
+) -> Method:
   """Builds the training step of a model; defaults are the published ones.
 
   Args:
-    apply: (trained, frozen, x [B, ...], key) -> (logits [B, K], trained,
-      frozen), in training mode; what it returns holds the new statistics.
+    apply: see `Apply`; the trees that it returns hold the new statistics.
     tx: on trained['params']; the release has Adam at 2e-3.
     steps: of the whole training, over which the weight ramps up from 0.
     temperature: T of the guesses.
@@ -175,22 +150,12 @@ def mixmatch(
     InputError: a hyperparameter out of its range. At trace time: examples that
       are no real numbers, or groups of unequal size.
   """
-  for name, value, fits in (
-    ('steps', steps, steps >= 1),
-    ('temperature', temperature, temperature > 0),
-    ('alpha', alpha, alpha > 0),
-    ('weight', weight, weight >= 0),
-    ('ema', ema, 0 <= ema <= 1),
-    ('decay', decay, 0 <= decay < 1),
-  ):
-    if not fits:
-      raise InputError(f'{name}={value} is out of its range; change it.')
-
-  def init(key, trained, frozen):
-    opt_state = tx.init(trained['params'])
-    return State(
-      trained, frozen, trained, opt_state, key, jnp.zeros((), jnp.int32)
-    )
+  validate.whole('steps', steps, 1)
+  validate.positive('temperature', temperature)
+  validate.positive('alpha', alpha)
+  validate.at_least('weight', weight, 0)
+  validate.within('ema', ema, '[0, 1]')
+  validate.within('decay', decay, '[0, 1)')
 
   def step(state, batch):
     _check(batch)
@@ -220,7 +185,19 @@ def mixmatch(
     state = State(trained, frozen, average, opt_state, state.key, count)
     return state, dict(loss=loss)
 
-  return MixMatch(init, step)
+  return Method(functools.partial(start, tx), step)
+
+
+def start(
+  tx: optax.GradientTransformation,
+  key: chex.PRNGKey,
+  trained: chex.ArrayTree,
+  frozen: chex.ArrayTree,
+) -> State:
+  """Returns the state before the first step."""
+  opt_state = tx.init(trained['params'])
+  count = jnp.zeros((), jnp.int32)
+  return State(trained, frozen, trained, opt_state, key, count)
 
 
 def _loss(apply, trained, frozen, x, p, keys, weight, params):

@@ -1,11 +1,10 @@
 """MixText: MixMatch's counterpart for texts, which cannot be mixed themselves.
 
 Chen et al. (2020, https://arxiv.org/abs/2004.12239) as Fu et al. (USENIX
-Security 2022) run it on Yahoo Answers. A step takes B labelled texts and V
-views of U unlabelled ones, the last of which is the text itself and the others,
-if there are any, paraphrases:
+Security 2022) run it on Yahoo Answers. A step takes B labelled texts and U
+unlabelled ones, as tokens:
 
-  q = sharpen(mean of softmax f(views), T)      guessed labels, no gradient
+  q = sharpen(softmax f(u), T)                  guessed labels, no gradient
   each text and a random other one, (a, p_a) and (b, p_b), of all, become
     share * h_a + (1 - share) * h_b             past a random block of the model
     share * p_a + (1 - share) * p_b
@@ -14,67 +13,26 @@ if there are any, paraphrases:
 
 with one share, max(Beta, 1 - Beta), and one block for the whole step.
 
-The released run takes the back-translations of whole texts for views, and so
-shows the attacker the other party's half. Ours has none: V is 1.
+The released run averages q over back-translations of whole texts, too, and so
+shows the attacker the other party's half. Ours has none.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Optional, Protocol
+from collections.abc import Sequence
+import functools
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.attacks.completion import mixmatch
 from labelleak.base import InputError
 from labelleak.models import bert
 
 
-class Batch(NamedTuple):
-  """Labelled texts and views of unlabelled ones, as tokens.
-
-  Attributes:
-    x: [B, L].
-    y: [B, K] one-hot or soft.
-    u: [V, U, L]; the last view is the text itself.
-  """
-
-  x: chex.Array
-  y: chex.Array
-  u: chex.Array
-
-
-class Apply(Protocol):
-  """A model in training mode."""
-
-  def __call__(
-    self,
-    trained: chex.ArrayTree,
-    frozen: chex.ArrayTree,
-    x: chex.Array,
-    key: chex.PRNGKey,
-    mix: Optional[bert.Mix],
-  ) -> tuple[chex.Array, chex.ArrayTree, chex.ArrayTree]:
-    """Returns logits [B, K] of tokens [B, L], and both trees, changed."""
-
-
-class MixText(NamedTuple):
-  """Pure functions, in the order of `lax.scan`; the states of `mixmatch`.
-
-  Attributes:
-    init: (key, trained, frozen) -> mixmatch.State.
-    step: (State, Batch) -> (State, {'loss': []}).
-  """
-
-  init: Callable[[chex.PRNGKey, chex.ArrayTree, chex.ArrayTree], mixmatch.State]
-  step: Callable[
-    [mixmatch.State, Batch], tuple[mixmatch.State, dict[str, chex.Array]]
-  ]
-
-
 def mixtext(
-  apply: Apply,
+  apply: mixmatch.Apply,
   tx: optax.GradientTransformation,
   *,
   steps: int,
@@ -82,84 +40,58 @@ def mixtext(
   temperature: float = 0.5,
   alpha: float = 16.0,
   weight: float = 1.0,
-  trusted: Sequence[float] = (),
   hinge: float = 0.0,
   margin: float = 0.7,
-) -> MixText:
+) -> mixmatch.Method:
   """Builds the training step of a model; defaults are the published ones.
 
   The model that predicts is the trained one: `average` follows it exactly.
 
   Args:
-    apply: (trained, frozen, tokens [B, L], key, mix or None) -> (logits [B, K],
-      trained, frozen), in training mode; mix is `bert.Mix`. See `mixmatch` for
-      the trees.
+    apply: as of `mixmatch`, of tokens [B, L]; takes `mix`, a `bert.Mix` or
+      None.
     tx: on trained['params']; see `optimizer`.
-    steps: of the whole training, over which the weight ramps up from 0.
+    steps, temperature, alpha, weight: as of `mixmatch`.
     mix_layers: blocks, from 1, of which a step draws one to mix past.
-    temperature: T of the guesses.
-    alpha: of the Beta distribution.
-    weight: lambda_u, of the unlabelled loss at the end.
-    trusted: weights of the V views in the guess, () for the text alone, as
-      released.
     hinge: weight, with the same ramp, of the entropy above `margin` of what the
       model says of unmixed texts; released at 0.
     margin: in nats.
 
   Raises:
-    InputError: a hyperparameter out of its range. At trace time: `trusted` has
-      another length than there are views.
+    InputError: a hyperparameter out of its range.
   """
-  for name, value, fits in (
-    ('steps', steps, steps >= 1),
-    ('mix_layers', mix_layers, len(mix_layers) and min(mix_layers) >= 1),
-    ('temperature', temperature, temperature > 0),
-    ('alpha', alpha, alpha > 0),
-    ('weight', weight, weight >= 0),
-    ('trusted', trusted, not trusted or min(trusted) >= 0 < sum(trusted)),
-    ('hinge', hinge, hinge >= 0),
-  ):
-    if not fits:
-      raise InputError(f'{name}={value} is out of its range; change it.')
-
-  def init(key, trained, frozen):
-    opt_state = tx.init(trained['params'])
-    count = jnp.zeros((), jnp.int32)
-    return mixmatch.State(trained, frozen, trained, opt_state, key, count)
-
-  def guess(state, views, key):
-    """Guesses q [U, K] of views [V, U, L]."""
-    weights = jnp.array(trusted or (0.0,) * (len(views) - 1) + (1.0,))
-    if len(weights) != len(views):
-      raise InputError(
-        f'trusted={trusted} must weigh {len(views)} views; change it.'
-      )
-    flat = views.reshape(-1, views.shape[-1])
-    logits, _, _ = apply(state.trained, state.frozen, flat, key, None)
-    p = jax.nn.softmax(logits).reshape(*views.shape[:2], -1)
-    mean = jnp.einsum('v,vuk->uk', weights / weights.sum(), p)
-    return jax.lax.stop_gradient(mixmatch.sharpen(mean, temperature))
+  if not mix_layers or min(mix_layers) < 1:
+    raise InputError(f'mix_layers={mix_layers} must name blocks from 1.')
+  validate.whole('steps', steps, 1)
+  validate.positive('temperature', temperature)
+  validate.positive('alpha', alpha)
+  validate.at_least('weight', weight, 0)
+  validate.at_least('hinge', hinge, 0)
 
   def step(state, batch):
     key = jax.random.fold_in(state.key, state.count)
     guess_key, draw_key, *keys = jax.random.split(key, 4)
-    q = guess(state, batch.u, guess_key)
-    texts = jnp.concatenate([batch.x, *batch.u])
-    targets = jnp.concatenate([batch.y, *[q] * len(batch.u)])
+    guesses, _, _ = apply(
+      state.trained, state.frozen, batch.u, guess_key, mix=None
+    )
+    q = mixmatch.sharpen(jax.nn.softmax(guesses), temperature)
+    q = jax.lax.stop_gradient(q)
+    texts = jnp.concatenate([batch.x, batch.u])
+    targets = jnp.concatenate([batch.y, q])
     ramp = jnp.clip(state.count / steps, 0.0, 1.0)
 
     def loss_fn(params):
       trained = {**state.trained, 'params': params}
       order, mix = _draw(draw_key, texts, mix_layers, alpha)
       logits, trained, frozen = apply(
-        trained, state.frozen, texts, keys[0], mix
+        trained, state.frozen, texts, keys[0], mix=mix
       )
       p = mix.share * targets + (1 - mix.share) * targets[order]
       labelled, unlabelled = losses(logits, p, len(batch.x))
       loss = labelled + ramp * weight * unlabelled
       if hinge:
         plain, trained, frozen = apply(
-          trained, frozen, batch.u[-1], keys[1], None
+          trained, frozen, batch.u, keys[1], mix=None
         )
         entropy = jax.scipy.special.entr(jax.nn.softmax(plain)).sum(-1)
         loss += ramp * hinge * jnp.maximum(entropy - margin, 0.0).mean()
@@ -175,7 +107,7 @@ def mixtext(
     )
     return state, dict(loss=loss)
 
-  return MixText(init, step)
+  return mixmatch.Method(functools.partial(mixmatch.start, tx), step)
 
 
 def losses(
@@ -193,13 +125,9 @@ def losses(
 def optimizer(
   encoder: float = 5e-6, head: float = 5e-4
 ) -> optax.GradientTransformation:
-  """Builds Adam with one rate for BERT and one for all that is called head...
+  """Builds Adam with one rate for the encoder and one for all called head...
 
   As released: eps 1e-6, bias correction, no weight decay, no schedule.
-
-  Args:
-    encoder: learning rate of the pretrained part.
-    head: of all else.
   """
 
   def groups(params):

@@ -3,12 +3,8 @@
 import functools
 from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from labelleak import base, train, vfl
-from labelleak.attacks.completion import batches, halves, learners, mixtext
-from labelleak.base import InputError
+from labelleak import base
+from labelleak.attacks.completion import learners, mixtext
 from labelleak.models import mlp
 
 
@@ -39,63 +35,13 @@ class Options(NamedTuple):
   iterations: int = 1000
 
 
-def draw(
-  options: Options, known: vfl.Known, numbers: np.ndarray, seed: batches.Seed
-) -> mixtext.Batch:
-  """Draws the batches of the steps `numbers` [n], from 1; leaves [n, ...].
-
-  Args:
-    options: say how many texts a batch has.
-    known: with `pool` and `labelled`.
-    numbers: of the steps.
-    seed: of the order.
-  """
-  labelled_rows = train.whole_batches(
-    len(known.labelled.x), options.batch_size, numbers, (*seed, 0)
-  )
-  rows = train.whole_batches(
-    known.pool.size, options.unlabelled, numbers, (*seed, 1)
-  )
-  x, y = (np.asarray(a)[labelled_rows] for a in known.labelled)
-  return mixtext.Batch(x, y, batches.take_rows(known.pool, rows)[:, None])
-
-
 @functools.lru_cache(maxsize=16)  # seeds share what is compiled
 def learner(
   party: base.Party, num_classes: int, options: Options, headless: bool
 ) -> learners.Learner:
-  """Builds MixText of a bottom; steps take its batches."""
-  head = mlp.inference_head(num_classes=num_classes)
-
-  def apply(trained, frozen, x, key, mix):
-    bottom, top = halves.split_tree(trained, frozen)
-    if headless:
-      logits, bottom = party.apply(bottom, x, train=True, key=key, mix=mix)
-    else:
-      logits, bottom, top = halves.forward(
-        party, head, bottom, top, x, key, mix=mix
-      )
-    trained, frozen = halves.join_trees(bottom, top)
-    return logits, trained, frozen
-
-  core = _mixtext(options, apply)
-
-  def init(key, variables, x):
-    head_key, key = jax.random.split(key)
-    top = {}
-    if not headless:
-      top = halves.init_head(party, head, head_key, variables, x)
-    trained, frozen = halves.join_trees(variables, top)
-    return core.init(key, trained, frozen)
-
-  def predict(state, variables, x):
-    del variables
-    bottom, top = halves.split_tree(state.trained, state.frozen)
-    if headless:
-      return party.apply(bottom, x, train=False, key=None)[0]
-    return halves.logits_of(party, head, bottom, top, x)
-
-  return learners.Learner(base.jit_once(init), core.step, jax.jit(predict))
+  """Builds MixText of a bottom; steps take a `mixmatch.Batch` of tokens."""
+  head = None if headless else mlp.inference_head(num_classes=num_classes)
+  return learners.build(party, head, functools.partial(_mixtext, options))
 
 
 def _mixtext(options, apply):
@@ -118,16 +64,8 @@ def options(**given) -> Options:
   Raises:
     InputError: an option that is unknown or out of its range.
   """
-  for name in given:
-    if name not in Options._fields:
-      raise InputError(
-        f'texts takes no {name!r}; it takes: {", ".join(Options._fields)}.'
-      )
-  values = Options(**given)
-  values = values._replace(mix_layers=tuple(values.mix_layers))
   positive = 'encoder_lr', 'head_lr', 'batch_size', 'unlabelled'
-  for name in (*positive, 'epochs', 'iterations'):
-    if not getattr(values, name) > 0:
-      raise InputError(f'{name}={getattr(values, name)} must be positive.')
+  values = learners.fill(Options, given, positive)
+  values = values._replace(mix_layers=tuple(values.mix_layers))
   _mixtext(values, None)
   return values

@@ -16,26 +16,11 @@ All of the model is trained. Arguments are the fields of
 `completion`.
 """
 
-from collections.abc import Callable
-import functools
 from typing import Optional
 
-import chex
-import jax
-import numpy as np
-
-from labelleak import base, vfl
-from labelleak.attacks.completion import (
-  batches,
-  malicious,
-  text_learners,
-  training,
-)
+from labelleak.attacks.completion import malicious, text_learners, training
 from labelleak.base import Completion, InputError
 from labelleak.models import weights
-
-# (key, view, known) -> variables of the bottom that learning starts from
-Start = Callable[[chex.PRNGKey, vfl.View, vfl.Known], chex.ArrayTree]
 
 
 def passive(**options) -> Completion:
@@ -48,8 +33,7 @@ def passive(**options) -> Completion:
     InputError: an unknown or wrong option. (check) There are fewer labels or
       rows than a batch has, or the bottom mixes no hidden states.
   """
-  start = lambda key, view, known: view.variables
-  return _completion('passive', text_learners.options(**options), start)
+  return _complete('passive', text_learners.options(**options), training.steal)
 
 
 def active(
@@ -89,63 +73,33 @@ def semi_supervised(*, path: Optional[str] = None, **options) -> Completion:
   """
 
   def start(key, view, known):
-    del view
-    fresh = training.draw_bottom(key, known)
-    return weights.load(path, fresh, head='fresh') if path else fresh
+    bottom, key = training.draw_anew(key, view, known)
+    if path:
+      bottom = weights.load(path, bottom, head='fresh')
+    return bottom, key
 
   options = text_learners.options(**options)
-  return _completion('semi_supervised', options, start, headless=True)
+  return _complete('semi_supervised', options, start, headless=True)
 
 
-def _completion(
-  name: str,
-  options: text_learners.Options,
-  start: Start,
-  headless: bool = False,
-) -> Completion:
+def _complete(name, options, start, headless=False):
   """Builds a completion by MixText, with an inference head or without."""
-  learner_of = lambda known: text_learners.learner(
-    known.party, known.num_classes, options, headless
+  completion = training.complete(
+    f'texts.{name}',
+    lambda party, k: text_learners.learner(party, k, options, headless),
+    start,
+    sizes=(options.batch_size, options.unlabelled),
+    epochs=options.epochs,
+    iterations=options.iterations,
   )
-  draw = functools.partial(text_learners.draw, options)
 
   def check(known):
-    x = known.labelled.x
-    for size, num, what in (
-      (options.batch_size, len(x), 'labelled texts'),
-      (options.unlabelled, known.pool.size, 'rows of the pool'),
-    ):
-      if size > num:
-        raise InputError(f'a batch of {size} exceeds {num} {what}; lower it.')
-    batch = jax.tree.map(lambda a: a[0], draw(known, np.arange(1) + 1, (0,)))
-    key, learner = jax.random.key(0), learner_of(known)
-    bottom = jax.eval_shape(known.party.init, key, x[:1])
-    state = jax.eval_shape(learner.init, key, bottom, x[:1])
     try:
-      jax.eval_shape(learner.step, state, batch)
+      completion.check(known)
     except TypeError as e:  # an argument that the bottom does not take
       raise InputError(
         f'the bottom mixes no hidden states ({e}); use bert.bert, or'
         ' completion.passive where examples themselves can be mixed.'
       ) from e
 
-  def fit(key, view, known, callback):
-    bottom_key, init_key, order_key = jax.random.split(key, 3)
-    learner, seed = learner_of(known), batches.seed_of(order_key)
-    bottom = start(bottom_key, view, known)
-    return training.run(
-      learner,
-      learner.init(init_key, bottom, known.labelled.x[:1]),
-      bottom,
-      lambda numbers: draw(known, numbers, seed),
-      epochs=options.epochs,
-      steps=options.iterations,
-      callback=callback,
-    )
-
-  return base.completion(
-    fit,
-    name=f'completion.texts.{name}',
-    needs=('party', 'pool', 'labelled'),
-    check=check,
-  )
+  return completion._replace(check=check)

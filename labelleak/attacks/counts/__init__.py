@@ -17,8 +17,8 @@ LLG+, LLG* from Wainakh et al., "User-Level Label Leakage from Gradients" (PETS
 2022); iDLG from Zhao et al. (arXiv 2001.02610).
 
 Where the papers leave a case open: with more negative classes than examples the
-most negative ones are named; entries that are not finite count as 0, no
-evidence; ties go to the class of lower index.
+most negative ones are named; ties go to the class of lower index. A view with
+entries that are not finite is refused; under a trace its counts are -1.
 """
 
 from labelleak.attacks.counts.baseline import random

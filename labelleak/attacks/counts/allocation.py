@@ -5,11 +5,14 @@ classes give to a class. What no grant tells (`integration`) is integrated out;
 `likelihood` and `posterior` are one node of it.
 """
 
+import dataclasses
 from typing import Optional
+import warnings
 
 import chex
 import jax.numpy as jnp
 
+from labelleak import registry
 from labelleak.attacks.counts import (
   expectation,
   integration,
@@ -18,6 +21,7 @@ from labelleak.attacks.counts import (
 )
 from labelleak.hfl import Known
 
+_MODELLED = 'clip', 'gaussian', 'laplace'
 _RATIO_ERROR = 0.05  # relative, of a step's norm as the model tells it
 
 
@@ -101,6 +105,29 @@ def granted_defense(known: Known) -> tuple[float, Optional[float]]:
   std = strength.get('gaussian', 0.0) + strength.get('laplace', 0.0) * 2**0.5
   noise = std * (known.steps / known.clients) ** 0.5
   return noise, strength.get('clip')
+
+
+def forget_unmodelled(known: Known) -> Known:
+  """Returns what is known, without a defense that is not modelled here.
+
+  What such a defense leaves is an unknown scale and an unknown noise; that is
+  more than nothing, which an attack must not take it for.
+
+  Raises:
+    InputError: a name that no defense of this package has.
+  """
+  kinds = [kind for kind, _ in known.defense or ()]
+  other = [
+    k for k in kinds if registry.canonical('defenses', k) not in _MODELLED
+  ]
+  if not other:
+    return known
+  warnings.warn(
+    f'counts.calibrated has no model of {", ".join(other)}; it takes scale and'
+    ' noise of the update as unknown.',
+    stacklevel=2,
+  )
+  return dataclasses.replace(known, defense=None)
 
 
 def _confidence(softmax, known):

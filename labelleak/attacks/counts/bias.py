@@ -5,9 +5,9 @@ from typing import Optional
 import jax
 import jax.numpy as jnp
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import evidence, greedy
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 
 def ebi() -> Attack:
@@ -16,12 +16,8 @@ def ebi() -> Attack:
   def infer(key, view, known):
     num = known.num_examples
     beta = evidence.bias('counts.ebi', view)
-    certain = beta < 0
-    m = greedy.masked_sum(beta, certain) / num
-    after = beta - m * certain
-    return greedy.name_labels(
-      beta, certain=certain, after=after, impact=m, num=num
-    )
+    m = greedy.negative_sum(beta) / num
+    return greedy.name_labels(beta, impact=m, num=num)
 
   return attack(infer, name='counts.ebi')
 
@@ -40,10 +36,9 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
   Raises:
     InputError: a confidence outside [0, 1), or another word than 'aux'.
   """
-  if isinstance(confidence, str) and confidence != 'aux':
-    raise InputError(f'confidence={confidence!r}; use None, a number or "aux".')
-  if isinstance(confidence, float | int) and not 0 <= confidence < 1:
-    raise InputError(f'confidence={confidence} must lie in [0, 1).')
+  if confidence not in (None, 'aux'):
+    rule = "None takes an untrained model, 'aux' measures it"
+    validate.within('confidence', confidence, '[0, 1)', rule)
 
   def infer(key, view, known):
     beta = evidence.bias('counts.llbg', view)
@@ -54,11 +49,7 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
       v = (probs * y).sum(0) / jnp.maximum(y.sum(0), 1.0)
     size = max(hfl.step_sizes(known.batch_size, known.steps))
     m = -(1.0 - v) / (size * known.clients) * jnp.ones_like(beta)
-    certain = beta < 0
-    after = beta - m * certain
-    return greedy.name_labels(
-      beta, certain=certain, after=after, impact=m, num=known.num_examples
-    )
+    return greedy.name_labels(beta, impact=m, num=known.num_examples)
 
   needs = ('model', 'labelled') if confidence == 'aux' else ()
   return attack(infer, name='counts.llbg', needs=needs)

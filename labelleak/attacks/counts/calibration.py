@@ -14,14 +14,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import (
   allocation,
   evidence,
   expectation,
   head_input,
 )
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 _PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
 
@@ -40,8 +40,8 @@ def calibrated(
 
   It uses what is granted of `known.model` (else the softmax is taken as
   uniform), `labelled` or `unlabelled` examples (else it draws dummies; without
-  labels there is one softmax for all classes), `lr`, and `defense` (None:
-  unknown scale and noise; else exactly these transforms).
+  labels there is one softmax for all classes), `lr`, and `defense` (None, or
+  others than 'clip', 'gaussian', 'laplace': unknown scale and noise).
 
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
@@ -51,13 +51,12 @@ def calibrated(
   Raises:
     InputError: an argument below 1. (infer) A head without bias.
   """
-  if min(examples, replay, replays) < 1:
-    raise InputError(
-      f'counts.calibrated: examples={examples}, replay={replay} and'
-      f' replays={replays} must be at least 1.'
-    )
+  validate.whole('calibrated: examples', examples, 1)
+  validate.whole('calibrated: replay', replay, 1)
+  validate.whole('calibrated: replays', replays, 1)
 
   def infer(key, view, known):
+    known = allocation.forget_unmodelled(known)
     beta = evidence.bias('counts.calibrated', view)
     if known.model is None:
       softmax = expectation.uniform(known.num_classes)
@@ -94,17 +93,13 @@ def _inputs(key, known, num):
 
 
 class Reading(NamedTuple):
-  """What the head's update says of the summed softmax errors.
+  """What the head's update says of the summed softmax errors."""
 
-  Attributes:
-    beta: [K] their sum.
-    quiet: [] granted noise on `beta` over that on one entry of the update.
-    ratio: [] norm of a step's gradient over that of its bias part; None where
-      the model does not tell it.
-  """
-
-  beta: chex.Array
+  beta: chex.Array  # [K] their sum
+  # [] granted noise on `beta` over that on one entry of the update
   quiet: chex.Array | float = 1.0
+  # [] norm of a step's gradient over that of its bias part; None where the
+  # model does not tell it
   ratio: Optional[chex.Array] = None
 
 
@@ -114,7 +109,6 @@ def _read_head(view, known, x, beta) -> Reading:
   kernel, _ = hfl.head(view.grads)
   if not (noise and clip) or kernel is None or known.clients > 1:
     return Reading(beta)
-  kernel = evidence.finite(kernel)
   mean = head_input.mean_input(view, known, x)
   h = head_input.rescale(beta, kernel, mean)
   louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)

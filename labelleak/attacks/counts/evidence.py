@@ -1,7 +1,6 @@
 """What a round's update says of each class, read from its head."""
 
 import chex
-import jax.numpy as jnp
 
 from labelleak import hfl
 from labelleak.base import InputError
@@ -9,8 +8,6 @@ from labelleak.base import InputError
 
 def row_sums(view: hfl.View) -> chex.Array:
   """Returns the kernel's gradient summed over the head's inputs, [K].
-
-  Entries that are not finite count as 0, no evidence.
 
   Raises:
     InputError: the head has no kernel.
@@ -21,17 +18,11 @@ def row_sums(view: hfl.View) -> chex.Array:
       "LLG and iDLG read the gradient of the head's kernel, which this update"
       ' lacks; use counts.llbg or counts.ebi on its bias.'
     )
-  return finite(kernel.sum(0))
+  return kernel.sum(0)
 
 
 def bias(name: str, view: hfl.View) -> chex.Array:
   """Returns the bias's gradient, [K].
-
-  Entries that are not finite count as 0, no evidence.
-
-  Args:
-    name: of the attack that reads it.
-    view: of the round.
 
   Raises:
     InputError: the head has no bias.
@@ -42,9 +33,4 @@ def bias(name: str, view: hfl.View) -> chex.Array:
       f"{name} reads the gradient of the head's bias, but this head has none;"
       ' use counts.llg, which reads the kernel.'
     )
-  return finite(gradient)
-
-
-def finite(values: chex.Array) -> chex.Array:
-  """Returns values with 0 in the place of what is not finite."""
-  return jnp.where(jnp.isfinite(values), values, 0.0)
+  return gradient

@@ -16,19 +16,12 @@ from labelleak.hfl import Known, View
 
 
 class Softmax(NamedTuple):
-  """Moments of an example's softmax, by its class.
+  """Moments of an example's softmax, by its class."""
 
-  Attributes:
-    mean: [K, K] row j: E[p | class j], averaged over the steps.
-    var: [K, K] row j: Var[p | class j] of one example.
-    num: [K] examples behind row j.
-    shift: [] by how much the steps moved the mean.
-  """
-
-  mean: chex.Array
-  var: chex.Array
-  num: chex.Array
-  shift: chex.Array | float = 0.0
+  mean: chex.Array  # [K, K] row j: E[p | class j], averaged over the steps
+  var: chex.Array  # [K, K] row j: Var[p | class j] of one example
+  num: chex.Array  # [K] examples behind row j
+  shift: chex.Array | float = 0.0  # [] by how much the steps moved the mean
 
 
 def uniform(num_classes: int) -> Softmax:
@@ -46,12 +39,8 @@ def measure(view: View, known: Known, x: chex.Array) -> Softmax:
 
   The server sees where the steps ended, theta - lr * update; between them
   the softmax is taken to move evenly. Without `known.lr` it stays at the start.
-
-  Args:
-    view: of the round.
-    known: with `model`; `labelled` says the classes of x, its own examples
-      then; else all rows are equal.
-    x: [M, ...] inputs.
+  `known.labelled` says the classes of x [M, ...], its own examples then; else
+  all rows are equal.
   """
   y = known.labelled.y if known.labelled else None
   probs = jax.nn.softmax(known.model.apply(view.variables, x))
@@ -70,15 +59,9 @@ def replay(
 
   Where activations are large one step throws the softmax from class to class,
   so that neither end of the training nor a line between them is close to the
-  mean. The attacker runs the S steps itself, every step on all of x with the
-  label shares as soft labels, and pulls the path so that it ends where the
-  client's did.
-
-  Args:
-    view: of the round.
-    known: with `model` and `lr`.
-    x: [M, ...] inputs; a handful is enough.
-    counts: [K] estimated label counts.
+  mean. The attacker runs the S steps itself, every step on all of x [M, ...]
+  (a handful is enough) with the shares of the estimated counts [K] as soft
+  labels, and pulls the path so that it ends where the client's did.
   """
   labels = jnp.broadcast_to(counts / counts.sum(), (x.shape[0], counts.size))
 
@@ -130,13 +113,9 @@ def _after(view, known):
 
 
 def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
-  """Returns mean and variance by class.
+  """Returns mean and variance of probs [M, K] by class, of one-hot y [M, K].
 
-  A class without examples gets the moments of all examples.
-
-  Args:
-    probs: [M, K].
-    y: [M, K] one-hot; None takes all examples for every class.
+  A class without examples, and every class without y, gets those of all.
   """
   everyone = jnp.ones((probs.shape[0], 1))
   total, total_var = _weigh(everyone, probs)

@@ -10,12 +10,9 @@ from labelleak.hfl import Known, View
 
 
 def mean_input(view: View, known: Known, x: chex.Array) -> chex.Array:
-  """Returns the head's mean input over x, d logit_0 / d kernel[:, 0]; [H].
+  """Returns the head's mean input [H] over x [M, ...].
 
-  Args:
-    view: of the round.
-    known: with `model`.
-    x: [M, ...] inputs of the model.
+  That is d logit_0 / d kernel[:, 0].
   """
   params = view.variables['params']
   kernel, _ = hfl.head(params)
@@ -29,18 +26,13 @@ def mean_input(view: View, known: Known, x: chex.Array) -> chex.Array:
 
 
 def rescale(bias: chex.Array, kernel: chex.Array, h: chex.Array) -> chex.Array:
-  """Rescales a mean input to the length that the update shows, [H].
+  """Rescales a mean input h to the length that the update shows, [H].
 
   Model inputs other than the client's tell the direction of the head's input
-  better than its length. Along a true h of length t the kernel's update reads t
-  times the bias's, both with the same noise, so t is the slope of the line
-  through the origin that lies closest to the K pairs (orthogonal regression).
-  It is held within a factor of 2 of |h|.
-
-  Args:
-    bias: [K] update.
-    kernel: [H, K] update.
-    h: [H] mean head input, as the model's own inputs tell it.
+  better than its length. Along a true h of length t the kernel's update [H, K]
+  reads t times the bias's [K], both with the same noise, so t is the slope of
+  the line through the origin that lies closest to the K pairs (orthogonal
+  regression). It is held within a factor of 2 of |h|.
   """
   length = jnp.linalg.norm(h)
   along = h @ kernel / length
@@ -54,18 +46,13 @@ def rescale(bias: chex.Array, kernel: chex.Array, h: chex.Array) -> chex.Array:
 def fuse(
   bias: chex.Array, kernel: chex.Array, h: chex.Array
 ) -> tuple[chex.Array, chex.Array]:
-  """Estimates the bias update from bias and kernel together.
+  """Estimates the bias update from bias [K] and kernel [H, K] together.
 
   An example with head input h_k adds (p - y) to the bias update and the outer
-  product of h_k with it to the kernel's. Where all h_k are h and each entry
+  product of h_k with it to the kernel's. Where all h_k are h [H] and each entry
   carries the same independent noise, (bias + h^T kernel) / (1 + |h|^2) is the
   least-squares estimate of the summed p - y: it has the bias's mean, and its
   noise over sqrt(1 + |h|^2). Other h_k scale it by (1 + h^T h_k) / (1 + |h|^2).
-
-  Args:
-    bias: [K] update.
-    kernel: [H, K] update.
-    h: [H] typical head input.
 
   Returns:
     estimate [K], and its noise [] over that of an entry.
@@ -79,14 +66,9 @@ def norm_ratio(
 ) -> chex.Array:
   """Returns the norm of a step's gradient over that of its bias part, [].
 
-  Taken from the gradient on x, with soft labels as the bias update suggests
-  them. What exceeds the bias part grows with the square of activations.
-
-  Args:
-    view: of the round.
-    known: with `model`.
-    x: [M, ...] inputs.
-    louder: [] activations of the client's inputs over those of x.
+  Taken from the gradient on x [M, ...], with soft labels as the bias update
+  suggests them. What exceeds the bias part grows with the square of
+  activations; the client's are `louder` [] times those of x.
   """
   _, bias = hfl.head(view.grads)
   labels = jnp.maximum(-bias, 0.0)

@@ -4,7 +4,7 @@ Nodes of a grid are weighted by their evidence. The scale gets two grids, a wide
 one and a closer look at its peak.
 """
 
-from typing import Protocol
+from collections.abc import Callable
 
 import chex
 import jax
@@ -16,26 +16,11 @@ from labelleak.hfl import Known
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
 
 
-class Evaluate(Protocol):
-  """One node of the grid."""
-
-  def __call__(
-    self,
-    scale: chex.Array,
-    floor: chex.Array,
-    doubt: chex.Array,
-    off: chex.Array,
-    blur: chex.Array | float = 0.0,
-  ) -> Posterior:
-    """Returns the counts' posterior at a node.
-
-    Args:
-      scale: [] what clipping left of the update.
-      floor: [] noise that the model of the softmax does not know.
-      doubt: [] true unconfidence over that of auxiliary examples.
-      off: [] relative error of the mean softmax.
-      blur: [] relative error of the scale, by the distance of two nodes.
-    """
+# (scale, floor, doubt, off, blur), all [] -> the counts' posterior at a node:
+# what clipping left of the update; noise that the model of the softmax does not
+# know; true unconfidence over that of auxiliary examples; relative error of the
+# mean softmax, and of the scale, by the distance of two nodes
+Evaluate = Callable[..., Posterior]
 
 
 def log_prior(doubt: chex.Array) -> chex.Array:
@@ -87,11 +72,12 @@ def integrate(
 
   if known.defense is not None and not clipped:
     return mix(jnp.ones(1), 8)[0]
-  low, high = jnp.asarray(0.02), jnp.asarray(1.0)
-  if known.defense is None:
-    # The negative entries sum to at most c * S, and miss little of it.
-    low = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / known.steps, 1e-12)
-    high = 3 * low
+  # The negative entries sum to at most c * S, and miss little of it.
+  least = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / known.steps, 1e-12)
+  low, high = least, 3 * least
+  if clipped:  # noise is in that sum, too: the scale may be far less
+    low = jnp.minimum(least, 0.02)
+    high = jnp.where(least > 1.0, high, 1.0)  # no clip explains more than 1
   grid = jnp.geomspace(low, high, 24)
   gap = jnp.log(high / low) / 23
   _, weight = mix(grid, 4, blur=gap / 2)  # then a closer look at its peak
@@ -102,7 +88,7 @@ def integrate(
   # Half of the prior is a scale of exactly 1, an update that nothing touched;
   # the rest is log-uniform between low and high.
   share = 2 * reach / 24 / jnp.log(high / low)
-  possible = near <= 1.0 if clipped else near > 0.0
+  possible = near <= jnp.where(clipped, high, jnp.inf)
   return mix(
     jnp.append(near, 1.0),
     8 if known.defense is None else 4,

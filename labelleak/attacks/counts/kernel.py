@@ -7,9 +7,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import baseline, evidence, greedy
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 
 def idlg() -> Attack:
@@ -37,18 +37,14 @@ def llg(*, form: str = 'benchmark') -> Attack:
   Raises:
     InputError: no such form.
   """
-  if form not in ('benchmark', 'original'):
-    raise InputError(f'form={form!r}; use "benchmark" or "original".')
+  validate.one_of('llg: form', form, ('benchmark', 'original'))
 
   def infer(key, view, known):
     num = known.num_examples
     g = evidence.row_sums(view)
-    certain = g < 0
-    m = (1 + 1 / known.num_classes) * greedy.masked_sum(g, certain) / num
-    after = g - m * certain if form == 'original' else g
-    return greedy.name_labels(
-      g, certain=certain, after=after, impact=m, num=num
-    )
+    m = (1 + 1 / known.num_classes) * greedy.negative_sum(g) / num
+    after = None if form == 'original' else g
+    return greedy.name_labels(g, impact=m, num=num, after=after)
 
   return attack(infer, name='counts.llg')
 
@@ -78,8 +74,7 @@ def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
     'ones': lambda key, shape: jnp.ones(shape),
     'random': jax.random.normal,
   }
-  if inputs not in draw:
-    raise InputError(f'inputs={inputs!r}; use one of {", ".join(draw)}.')
+  validate.one_of('llg_star: inputs', inputs, draw)
 
   def infer(key, view, known):
     x = draw[inputs](key, (examples, *known.model.shape))
@@ -120,6 +115,5 @@ def _measured_llg(
   sums = steps * (others * offsets).sum(0)
   offset = sums / jnp.maximum(others.sum(0), 1.0)
   g = evidence.row_sums(view)
-  certain = g < 0
-  after = g - offset - m * certain
-  return greedy.name_labels(g, certain=certain, after=after, impact=m, num=num)
+  after = g - offset - m * (g < 0)
+  return greedy.name_labels(g, impact=m, num=num, after=after)

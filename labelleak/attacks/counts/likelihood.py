@@ -23,15 +23,10 @@ _NODES = 25  # terms of the sum over r: about 3 sd either side at B = 1024
 
 
 class Weights(NamedTuple):
-  """Weights of k examples of one class, N = C * B; host constants.
+  """Weights of k examples of one class, N = C * B; host constants."""
 
-  Attributes:
-    total: [N + 1, R] summed weight (k - r) w_1 + r w_2.
-    log_prob: [N + 1, R] of r given k; -inf where impossible.
-  """
-
-  total: np.ndarray
-  log_prob: np.ndarray
+  total: np.ndarray  # [N + 1, R] summed weight (k - r) w_1 + r w_2
+  log_prob: np.ndarray  # [N + 1, R] of r given k; -inf where impossible
 
 
 def weights(batch_size: int, steps: int, clients: int = 1) -> Weights:

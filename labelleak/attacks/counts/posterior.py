@@ -16,15 +16,10 @@ _TILT = 30.0  # a count's log odds that conditioning on the total may change
 
 
 class Posterior(NamedTuple):
-  """Beliefs on the counts.
+  """Beliefs on the counts."""
 
-  Attributes:
-    probs: [K, N + 1] P(count of class i = k).
-    evidence: [] log marginal likelihood.
-  """
-
-  probs: chex.Array
-  evidence: chex.Array
+  probs: chex.Array  # [K, N + 1] P(count of class i = k)
+  evidence: chex.Array  # [] log marginal likelihood
 
 
 def infer(log_lik: chex.Array, *, iterations: int = 10) -> Posterior:

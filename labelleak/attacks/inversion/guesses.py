@@ -12,19 +12,14 @@ from labelleak.base import InputError
 
 
 class Form(NamedTuple):
-  """One published shape of the attack.
+  """One published shape of the attack."""
 
-  Attributes:
-    soft: label variable [B, K] -> labels of the cross entropy [B, K].
-    reduce: losses [B] -> [].
-    optimizer: learning rate -> optax.
-    lr: its default; None: one over the curvature at the start.
-  """
-
+  # Label variable [B, K] -> labels of the cross entropy [B, K]
   soft: Callable[[chex.Array], chex.Array]
-  reduce: Callable[[chex.Array], chex.Array]
+  reduce: Callable[[chex.Array], chex.Array]  # losses [B] -> []
+  # Learning rate -> optax
   optimizer: Callable[[float | chex.Array], optax.GradientTransformation]
-  lr: Optional[float]
+  lr: Optional[float]  # its default; None: one over the curvature at the start
 
 
 FORMS = {
@@ -36,29 +31,20 @@ FORMS = {
 
 
 class Dummies(NamedTuple):
-  """What the attacker guesses.
+  """What the attacker guesses."""
 
-  Attributes:
-    z: [B, K] logits of the other parties.
-    labels: [B, K] label variable.
-    top: {} for the sum; kernel [D + K, K] and bias [K] of a linear top.
-  """
-
-  z: chex.Array
-  labels: chex.Array
+  z: chex.Array  # [B, K] logits of the other parties
+  labels: chex.Array  # [B, K] label variable
+  # {} for the sum; kernel [D + K, K] and bias [K] of a linear top
   top: dict[str, chex.Array]
 
 
 def draw(
   key: chex.PRNGKey, h: chex.Array, num_classes: int, top: str
 ) -> Dummies:
-  """Draws standard normal guesses; a linear top as PyTorch initialises it.
+  """Draws standard normal guesses beside an own embedding h [B, D].
 
-  Args:
-    key: of the draw.
-    h: [B, D] own embedding.
-    num_classes: K.
-    top: 'sum' or 'linear'.
+  Of a linear `top` also its weights, as PyTorch initialises them.
 
   Raises:
     InputError: D != K under 'sum'.

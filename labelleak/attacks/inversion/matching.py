@@ -14,10 +14,7 @@ def matching_loss(
 ) -> chex.Array:
   """Returns || J^T U - g ||^2 over all parameters, unweighted (Eq. 11), [].
 
-  Args:
-    pullback: J^T, linear: cut gradient [B, D] -> gradient of the parameters.
-    cut: U [B, D].
-    grads: g, the observed gradient of the parameters.
+  J^T is `pullback`, U [B, D] the cut gradient and g the observed gradient.
   """
   off = jax.tree.map(jnp.subtract, pullback(cut), grads)
   return optax.tree.norm(off, squared=True)

@@ -7,24 +7,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.attacks.inversion import guesses, matching
 from labelleak.attacks.inversion.guesses import Dummies, Form
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 from labelleak.vfl import Known, View
 
 _POWER_ITERATIONS = 30
 
 
 class Inversion(NamedTuple):
-  """Where the optimisation ended.
+  """Where the optimisation ended."""
 
-  Attributes:
-    scores: [B, K] labels of the cross entropy.
-    residual: [] D in the scale of the mean loss.
-  """
-
-  scores: chex.Array
-  residual: chex.Array
+  scores: chex.Array  # [B, K] labels of the cross entropy
+  residual: chex.Array  # [] D in the scale of the mean loss
 
 
 def batch(
@@ -54,18 +50,13 @@ def batch(
   Raises:
     InputError: a value out of range. At trace time: D != K under 'sum'.
   """
-  if form not in guesses.FORMS:
-    raise InputError(f'form={form!r}; use one of {", ".join(guesses.FORMS)}.')
-  if top not in ('sum', 'linear'):
-    raise InputError(f'top={top!r}; use "sum" or "linear".')
-  if steps < 1 or restarts < 1:
-    raise InputError(
-      f'steps={steps} and restarts={restarts}: both must be at least 1.'
-    )
-  if lr is not None and not lr > 0:
-    raise InputError(f'lr={lr} must be positive; None takes the default.')
+  validate.one_of('form', form, guesses.FORMS)
+  validate.one_of('top', top, ('sum', 'linear'))
+  validate.whole('steps', steps, 1)
+  validate.whole('restarts', restarts, 1)
   shape = guesses.FORMS[form]
   if lr is not None:
+    validate.positive('lr', lr, 'None takes the default')
     shape = shape._replace(lr=lr)
 
   def restart(key, view, known):

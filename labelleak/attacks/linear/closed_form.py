@@ -17,15 +17,10 @@ _NAME = 'linear.last_layer'
 
 
 class ClosedForm(NamedTuple):
-  """What the classifier's gradient tells.
+  """What the classifier's gradient tells."""
 
-  Attributes:
-    u: [B, K] least-norm dL/dH.
-    rank: [] of [A, 1]; u is exact where B <= rank.
-  """
-
-  u: chex.Array
-  rank: chex.Array
+  u: chex.Array  # [B, K] least-norm dL/dH
+  rank: chex.Array  # [] of [A, 1]; u is exact where B <= rank
 
 
 def last_layer() -> Attack:

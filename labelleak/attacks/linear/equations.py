@@ -34,21 +34,13 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 class Equations(NamedTuple):
-  """M whitened equations `apply(B * U) = observed` in zero-sum rows.
+  """M whitened equations `apply(B * U) = observed` in zero-sum rows."""
 
-  Attributes:
-    apply: [B, K] -> [M].
-    adjoint: [M] -> [B, K], rows sum to zero.
-    observed: [M].
-    gain: [B] squared length of a row's equations, mean over K - 1.
-    rank: [] equations that the cuts left, an upper bound.
-  """
-
-  apply: Callable[[chex.Array], chex.Array]
-  adjoint: Callable[[chex.Array], chex.Array]
-  observed: chex.Array
-  gain: chex.Array
-  rank: chex.Array
+  apply: Callable[[chex.Array], chex.Array]  # [B, K] -> [M]
+  adjoint: Callable[[chex.Array], chex.Array]  # [M] -> [B, K], rows sum to zero
+  observed: chex.Array  # [M]
+  gain: chex.Array  # [B] squared length of a row's equations, mean over K - 1
+  rank: chex.Array  # [] equations that the cuts left, an upper bound
 
 
 def center(u: chex.Array) -> chex.Array:
@@ -64,12 +56,7 @@ def whiten(
   Leaves are taken from the output backwards, until they hold `excess` times
   (K - 1) B numbers: what lies before them in the model is then neither
   differentiated nor stored, and every subset of leaves gives valid equations.
-
-  Args:
-    key: random cut gradients of the whitening.
-    view: of the step.
-    known: with `bottom`.
-    excess: equations to use for each unknown, where the model has as many.
+  `key` draws the cut gradients of the whitening.
   """
   params = traverse_util.flatten_dict(view.variables['params'])
   grads = traverse_util.flatten_dict(view.param_grads)

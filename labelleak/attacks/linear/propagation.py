@@ -21,20 +21,13 @@ _DOUBT = 2.0  # least doubt at the start; it falls to 1 in the last round
 
 
 class Problem(NamedTuple):
-  """What stays the same from round to round.
+  """What stays the same from round to round."""
 
-  Attributes:
-    eq: the equations.
-    shift: what they see of the others' constant logits.
-    rows: [K, K] what a label of each class looks like.
-    key: of the probes.
-    rounds, steps, ridge, damping: see `solver.expectation_propagation`.
-  """
-
-  eq: equations.Equations
-  shift: shifts.Shift
-  rows: chex.Array
-  key: chex.PRNGKey
+  eq: equations.Equations  # the equations
+  shift: shifts.Shift  # what they see of the others' constant logits
+  rows: chex.Array  # [K, K] what a label of each class looks like
+  key: chex.PRNGKey  # of the probes
+  # The options of `solver.expectation_propagation`
   rounds: int
   steps: int
   ridge: float
@@ -42,27 +35,16 @@ class Problem(NamedTuple):
 
 
 class State(NamedTuple):
-  """What a round changes.
+  """What a round changes."""
 
-  Attributes:
-    round: [] rounds done.
-    m: [B, K] belief on Y without the equations' own say, its mean.
-    v: [B] and its variance.
-    shift: [K] the others' constant logits.
-    var: [] variance of E.
-    y: [B, K] posterior.
-    change: [] of y in the last round.
-    share: [] of the unknowns that the equations determine.
-  """
-
-  round: chex.Array
-  m: chex.Array
-  v: chex.Array
-  shift: chex.Array
-  var: chex.Array
-  y: chex.Array
-  change: chex.Array
-  share: chex.Array
+  round: chex.Array  # [] rounds done
+  m: chex.Array  # [B, K] belief on Y without the equations' own say, its mean
+  v: chex.Array  # [B] and its variance
+  shift: chex.Array  # [K] the others' constant logits
+  var: chex.Array  # [] variance of E
+  y: chex.Array  # [B, K] posterior
+  change: chex.Array  # [] of y in the last round
+  share: chex.Array  # [] of the unknowns that the equations determine
 
 
 def run(problem: Problem) -> State:

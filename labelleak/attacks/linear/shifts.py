@@ -18,18 +18,12 @@ class Shift(NamedTuple):
   All rows move together with it, which is what the equations see best and what
   `solver.solve`, row by row, would misread. So the K - 1 directions in which
   they see it are set aside (`outside`) and tell c alone (`estimate`).
-
-  Attributes:
-    h: [B, K] own logits.
-    basis: [M, K] orthonormal, zero where nothing is set aside.
-    image: [K, K] c -> equations, in that basis.
-    prior: [] variance of c's entries, before any equation is read.
   """
 
-  h: chex.Array
-  basis: chex.Array
-  image: chex.Array
-  prior: chex.Array
+  h: chex.Array  # [B, K] own logits
+  basis: chex.Array  # [M, K] orthonormal, zero where nothing is set aside
+  image: chex.Array  # [K, K] c -> equations, in that basis
+  prior: chex.Array  # [] variance of c's entries, before any equation is read
 
 
 def find(eq: equations.Equations, h: chex.Array) -> Shift:
@@ -61,13 +55,9 @@ def outside(shift: Shift, z: chex.Array) -> chex.Array:
 def estimate(
   shift: Shift, misfit: chex.Array, c: chex.Array, noise: chex.Array
 ) -> chex.Array:
-  """Returns the posterior mean of c [K].
+  """Returns the posterior mean of c [K], from the misfit [M] at a first c.
 
-  Args:
-    shift: from `find`.
-    misfit: [M] of the equations at c.
-    c: [K].
-    noise: [] its variance.
+  The misfit is that of the equations, and has variance `noise` [].
   """
   observed = shift.basis.T @ misfit + shift.image @ c
   gram = shift.image.T @ shift.image / noise

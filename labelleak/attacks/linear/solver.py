@@ -11,31 +11,22 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import defenses, vfl
+from labelleak import defenses, validate, vfl
 from labelleak.attacks.linear import equations, propagation, shifts
-from labelleak.base import Attack, InputError, attack
+from labelleak.base import Attack, attack
 
 _NAME = 'linear.expectation_propagation'
 
 
 class Solution(NamedTuple):
-  """What `solve` finds.
+  """What `solve` finds."""
 
-  Attributes:
-    y: [B, K] posterior probability of each label.
-    s: [B, K] softmax of the summed logits.
-    residual: [] RMS of the equations that (s - y) / B leaves.
-    rank: [] equations used, after whitening.
-    share: [] share of the unknowns that they determine, in [0, 1].
-    rounds: [] rounds until the labels stood still.
-  """
-
-  y: chex.Array
-  s: chex.Array
-  residual: chex.Array
-  rank: chex.Array
-  share: chex.Array
-  rounds: chex.Array
+  y: chex.Array  # [B, K] posterior probability of each label
+  s: chex.Array  # [B, K] softmax of the summed logits
+  residual: chex.Array  # [] RMS of the equations that (s - y) / B leaves
+  rank: chex.Array  # [] equations used, after whitening
+  share: chex.Array  # [] share of the unknowns that they determine, in [0, 1]
+  rounds: chex.Array  # [] rounds until the labels stood still
 
 
 def expectation_propagation(
@@ -68,13 +59,11 @@ def expectation_propagation(
   Raises:
     InputError: an option out of range.
   """
-  if min(rounds, steps) < 1 or not (ridge > 0 and excess > 0):
-    raise InputError(
-      f'rounds={rounds}, steps={steps}, ridge={ridge}, excess={excess}: all'
-      ' must be positive.'
-    )
-  if not 0 < damping <= 1:
-    raise InputError(f'damping={damping} must lie in (0, 1]; use 0.7.')
+  validate.whole('rounds', rounds, 1)
+  validate.whole('steps', steps, 1)
+  validate.positive('ridge', ridge)
+  validate.within('damping', damping, '(0, 1]', 'use 0.7')
+  validate.positive('excess', excess)
 
   def infer(key, view, known):
     with jax.ensure_compile_time_eval():
@@ -129,12 +118,8 @@ def solve(
   occupy, which carries the attack past the rank: at (K - 1) B unknowns about a
   quarter as many effective equations suffice.
 
-  Args:
-    key: randomness of probes.
-    view: of the step.
-    known: with `bottom`.
-    rounds, steps, ridge, damping, excess: see `expectation_propagation`.
-    rows: [K, K] what a label of each class looks like; None: one-hot.
+  Options are those of `expectation_propagation`; `rows` [K, K] are what a label
+  of each class looks like, None: one-hot.
 
   Raises:
     InputError: logits that are not K wide.

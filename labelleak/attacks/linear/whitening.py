@@ -19,17 +19,11 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 class Whitener(NamedTuple):
-  """L G R^T of a gradient G [I, O], whose Gram matrix is then the identity.
+  """L G R^T of a gradient G [I, O], whose Gram matrix is then the identity."""
 
-  Attributes:
-    left: L [I, I].
-    right: R [O, O].
-    rank: [] directions that the cuts left.
-  """
-
-  left: chex.Array
-  right: chex.Array
-  rank: chex.Array
+  left: chex.Array  # L [I, I]
+  right: chex.Array  # R [O, O]
+  rank: chex.Array  # [] directions that the cuts left
 
 
 def fit(samples: chex.Array) -> Whitener:

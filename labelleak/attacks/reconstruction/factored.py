@@ -32,27 +32,17 @@ _MARGIN = 4  # directions beyond the rank, so that the small ones are found
 
 
 class Factors(NamedTuple):
-  """Gradient of one layer: kernel A^T D, bias 1^T D.
+  """Gradient of one layer: kernel A^T D, bias 1^T D."""
 
-  Attributes:
-    inputs: A [R, in].
-    cut: D [R, out].
-  """
-
-  inputs: chex.Array
-  cut: chex.Array
+  inputs: chex.Array  # A [R, in]
+  cut: chex.Array  # D [R, out]
 
 
 class Thin(NamedTuple):
-  """A kernel [in, out] of low rank, left @ right^T.
+  """A kernel [in, out] of low rank, left @ right^T."""
 
-  Attributes:
-    left: [in, r], orthonormal.
-    right: [out, r].
-  """
-
-  left: chex.Array
-  right: chex.Array
+  left: chex.Array  # [in, r], orthonormal
+  right: chex.Array  # [out, r]
 
 
 # Of a whole model: path of a layer in 'params' -> its factors, or its leaves
@@ -66,13 +56,7 @@ def gradient(
 ) -> Optional[LayerFactors]:
   """Returns the gradient of the mean cross entropy by layer.
 
-  Args:
-    apply: (variables, x [B, ...]) -> logits [B, K].
-    variables: with 'params'.
-    batch: examples and their labels.
-
-  Returns:
-    factors by layer; None where the model has none.
+  None where the model has no such factors.
   """
   modules = _modules(variables['params'])
   if modules is None:
@@ -117,12 +101,7 @@ def gradient(
 
 
 def inner(factors: LayerFactors, grads: LayerGradients) -> chex.Array:
-  """Returns <factors, grads> over all parameters, [].
-
-  Args:
-    factors: from `gradient`.
-    grads: from `by_layer` or `thin`.
-  """
+  """Returns <factors, grads> over all parameters, []."""
   total = 0.0
   for path, (inputs, cut) in factors.items():
     layer = grads[path]

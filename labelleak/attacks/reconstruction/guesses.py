@@ -5,20 +5,19 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 from labelleak.base import InputError, Reconstruction, check_needs, list_grants
 from labelleak.hfl import Known
 
 # An objective [] and the guess that has it.
 Judged = tuple[chex.Array, chex.ArrayTree]
+Objective = Callable[[chex.ArrayTree], chex.Array]
+Project = Callable[[chex.ArrayTree], chex.ArrayTree]
 
 
 def check(name: str, known: Known) -> None:
   """Refuses what a reconstruction cannot run on.
-
-  Args:
-    name: of the attack.
-    known: with `model`.
 
   Raises:
     InputError: examples that are no images, an update of several steps without
@@ -54,11 +53,34 @@ def clip_pixels(x: chex.Array, known: Known) -> chex.Array:
   return jnp.clip(x, low, high)
 
 
-def keep_lower(best: Judged, other: Judged) -> Judged:
-  """Returns the guess of lower objective; NaN is never lower."""
-  return jax.tree.map(
+def descend(
+  objective: Objective,
+  tx: optax.GradientTransformation,
+  guess: chex.ArrayTree,
+  steps: int,
+  project: Project = lambda guess: guess,
+) -> Judged:
+  """Runs `steps` steps from a guess; returns the best of all that it visits.
+
+  The last one is judged, too; NaN is never lower. `project` bounds each guess.
+  """
+  tx = optax.with_extra_args_support(tx)
+  lower = lambda best, other: jax.tree.map(
     lambda a, b: jnp.where(other[0] < best[0], b, a), best, other
   )
+
+  def step(carry, _):
+    guess, state, best = carry
+    value, slope = jax.value_and_grad(objective)(guess)
+    best = lower(best, (value, guess))
+    updates, state = tx.update(
+      slope, state, guess, value=value, grad=slope, value_fn=objective
+    )
+    return (project(optax.apply_updates(guess, updates)), state, best), None
+
+  carry = guess, tx.init(guess), (jnp.asarray(jnp.inf), guess)
+  (guess, _, best), _ = jax.lax.scan(step, carry, length=steps)
+  return lower(best, (objective(guess), guess))
 
 
 def restart(
@@ -72,14 +94,3 @@ def restart(
   ends = jax.vmap(run)(jax.random.split(key, restarts))
   value = jnp.where(jnp.isnan(ends.objective), jnp.inf, ends.objective)
   return jax.tree.map(lambda a: a[value.argmin()], ends)
-
-
-def check_positive(**values: int) -> None:
-  """Refuses counts below 1.
-
-  Raises:
-    InputError: names the first of them.
-  """
-  for name, value in values.items():
-    if value < 1:
-      raise InputError(f'{name}={value} must be at least 1; raise it.')

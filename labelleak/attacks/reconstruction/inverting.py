@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import attacks, hfl
+from labelleak import attacks, hfl, validate
 from labelleak.attacks.reconstruction import guesses, matching
-from labelleak.base import Attack, InputError, Reconstruction, attack
+from labelleak.base import Attack, Reconstruction, attack
 from labelleak.hfl import Known
 
 _NAME = 'reconstruction.inverting_gradients'
@@ -44,9 +44,10 @@ def inverting_gradients(
     InputError: a value out of range, or no such attack. At trace time: a grant
       is missing, or the model takes no images.
   """
-  guesses.check_positive(steps=steps, restarts=restarts)
-  if not (lr > 0 and tv >= 0):
-    raise InputError(f'lr={lr} must be positive and tv={tv} not negative.')
+  validate.whole('steps', steps, 1)
+  validate.positive('lr', lr)
+  validate.at_least('tv', tv, 0)
+  validate.whole('restarts', restarts, 1)
   extract = _extractor(labels)
 
   def infer(key, view, known):
@@ -101,21 +102,8 @@ def invert(
   distance = matching.cosine_distance(key, view, known)
   objective = lambda x: distance(x, y) + tv * matching.total_variation(x)
   tx = optax.chain(optax.scale_by_sign(), optax.adam(schedule(lr, steps)))
-
-  def step(carry, _):
-    x, state, best = carry
-    value, slope = jax.value_and_grad(objective)(x)
-    best = guesses.keep_lower(best, (value, x))
-    updates, state = tx.update(slope, state)
-    return (
-      guesses.clip_pixels(optax.apply_updates(x, updates), known),
-      state,
-      best,
-    ), None
-
-  carry = x, tx.init(x), (jnp.asarray(jnp.inf), x)
-  (x, _, best), _ = jax.lax.scan(step, carry, length=steps)
-  value, x = guesses.keep_lower(best, (objective(x), x))
+  clip = lambda x: guesses.clip_pixels(x, known)
+  value, x = guesses.descend(objective, tx, x, steps, clip)
   return Reconstruction(x, labels, value)
 
 

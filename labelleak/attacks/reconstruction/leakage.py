@@ -1,9 +1,9 @@
 """Deep leakage: images and labels together, by the distance of updates."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
+from labelleak import validate
 from labelleak.attacks.reconstruction import guesses, matching
 from labelleak.base import Attack, Reconstruction, attack
 
@@ -24,7 +24,8 @@ def deep_leakage(*, steps: int = 300, restarts: int = 1) -> Attack:
   Raises:
     InputError: a value below 1. At trace time: as `inverting_gradients`.
   """
-  guesses.check_positive(steps=steps, restarts=restarts)
+  validate.whole('steps', steps, 1)
+  validate.whole('restarts', restarts, 1)
 
   def infer(key, view, known):
     guesses.check(_NAME, known)
@@ -43,19 +44,7 @@ def _leak(key, view, known, steps):
   logits = jax.random.normal(label_key, (num, known.num_classes))
 
   objective = lambda guess: distance(guess[0], jax.nn.softmax(guess[1]))
-  tx = optax.lbfgs()
-
-  def step(carry, _):
-    guess, state, best = carry
-    value, slope = jax.value_and_grad(objective)(guess)
-    best = guesses.keep_lower(best, (value, guess))
-    updates, state = tx.update(
-      slope, state, guess, value=value, grad=slope, value_fn=objective
-    )
-    return (optax.apply_updates(guess, updates), state, best), None
-
   guess = guesses.draw(x_key, known), logits
-  carry = guess, tx.init(guess), (jnp.asarray(jnp.inf), guess)
-  (guess, _, best), _ = jax.lax.scan(step, carry, length=steps)
-  value, (x, logits) = guesses.keep_lower(best, (objective(guess), guess))
+  end = guesses.descend(objective, optax.lbfgs(), guess, steps)
+  value, (x, logits) = end
   return Reconstruction(guesses.clip_pixels(x, known), logits.argmax(-1), value)

@@ -12,6 +12,7 @@ in Two-party Split Learning"), with the thresholds of VFLAIR.
 import jax
 import jax.numpy as jnp
 
+from labelleak import validate
 from labelleak.attacks.scores import readout
 from labelleak.base import Attack, InputError, attack
 
@@ -44,8 +45,7 @@ def direct(*, rule: str = 'argmin') -> Attack:
   Raises:
     InputError: no such rule. At trace time: a sealed view, or D != K.
   """
-  if rule not in _RULES:
-    raise InputError(f'rule={rule!r}; use one of {", ".join(_RULES)}.')
+  validate.one_of('direct: rule', rule, _RULES)
 
   def infer(key, view, known):
     cut = readout.cut_gradient('scores.direct', view)
@@ -109,18 +109,11 @@ def cosine() -> Attack:
     _check_binary('scores.cosine', known)
     unit = _unit(cut)
     x, y = known.labelled
-    weight = _known_positives(view.x, x, y)
+    positive = readout.match_rows(view.x, x) & (y[:, 1] > 0.5)[None]
+    weight = positive.any(-1).astype(float)
     return _two_sided(unit @ _unit(weight @ unit))
 
   return attack(infer, name='scores.cosine', needs=('labelled',))
-
-
-def _known_positives(x, examples, y):
-  """Returns 1 for rows of x [B, ...] that are a positive example, else 0."""
-  rows = x.reshape(x.shape[0], -1)
-  examples = examples.reshape(examples.shape[0], -1)
-  same = (rows[:, None] == examples[None]).all(-1)  # [B, M]
-  return (same & (y[:, 1] > 0.5)[None]).any(-1).astype(float)
 
 
 def _unit(vectors):

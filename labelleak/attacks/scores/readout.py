@@ -17,10 +17,6 @@ from labelleak.base import InputError
 def cut_gradient(name: str, view: vfl.View) -> chex.Array:
   """Returns the cut gradients [B, D] that an attack reads.
 
-  Args:
-    name: of the attack.
-    view: of the step.
-
   Raises:
     InputError: the link is sealed.
   """
@@ -31,6 +27,12 @@ def cut_gradient(name: str, view: vfl.View) -> chex.Array:
       " such as 'linear.expectation_propagation'."
     )
   return view.cut_grads
+
+
+def match_rows(x: chex.Array, examples: chex.Array) -> chex.Array:
+  """Tells which rows of x [B, ...] are which examples [M, ...]; [B, M] bool."""
+  rows, examples = (a.reshape(len(a), -1) for a in (x, examples))
+  return (rows[:, None] == examples[None]).all(-1)
 
 
 def argmin(cut: chex.Array) -> chex.Array:

@@ -4,7 +4,7 @@ from typing import Optional
 
 import numpy as np
 
-from labelleak.base import InputError
+from labelleak import validate
 from labelleak.data import Source
 
 
@@ -15,24 +15,17 @@ def source(
   test: np.ndarray,
   split: Optional[str],
 ) -> Source:
-  """Builds the source of one split.
+  """Builds the source of one split of examples x [N, ...] with labels y [N].
 
-  Args:
-    name: what a row of results shows.
-    x: [N, ...] examples.
-    y: [N] labels.
-    test: [N] bool, the rows of the test split.
-    split: 'train', 'test' (None) or 'all'.
+  Rows where `test` [N] holds are those of the split 'test', which None is; the
+  others are 'train', and there is 'all'.
 
   Raises:
     InputError: no such split.
   """
   rows = dict(train=~test, test=test, all=np.ones_like(test))
   split = split or 'test'
-  if split not in rows:
-    raise InputError(
-      f'{name} has no split {split!r}; use one of: {", ".join(rows)}.'
-    )
+  validate.one_of(f'{name}: split', split, rows)
   x, y = x[rows[split]].astype(np.float32), y[rows[split]].astype(np.int32)
   return Source(
     take=lambda index: x[np.asarray(index)],

@@ -4,21 +4,15 @@ Nothing is downloaded: a source names the layout of the original distribution
 and, where a file is missing, the place to get it.
 """
 
+from collections.abc import Callable
 import pathlib
-from typing import Optional, Protocol
+from typing import Optional
 
+from labelleak import validate
 from labelleak.base import InputError
 
-
-class Find(Protocol):
-  """Finds files of a distribution."""
-
-  def __call__(self, *parts: str) -> pathlib.Path:
-    """Returns the file or directory of these path parts.
-
-    Raises:
-      InputError: there is no such file.
-    """
+# (*parts of a path) -> the file or directory; an InputError if there is none
+Find = Callable[..., pathlib.Path]
 
 
 def finder(path: str, data_dir: Optional[str], home: str) -> Find:
@@ -50,6 +44,5 @@ def is_test(name: str, split: Optional[str]) -> bool:
   Raises:
     InputError: it is neither.
   """
-  if split not in (None, 'train', 'test'):
-    raise InputError(f'{name} has no split {split!r}; use one of: train, test.')
+  validate.one_of(f'{name}: split', split, (None, 'train', 'test'))
   return split != 'train'

@@ -22,6 +22,16 @@ def geometry(
   return (size, size, channels), round(size * 256 / 224) if varies else size
 
 
+def check_size(name: str, image: Image.Image, stored: Shape) -> None:
+  """Refuses an image of another size than the data set declares."""
+  size = image.height, image.width
+  if any(s not in (None, side) for s, side in zip(stored, size)):
+    raise InputError(
+      f'{name}: an image of {size} pixels in place of {stored[:2]}; prepare it'
+      ' again.'
+    )
+
+
 def frame(image: Image.Image, shorter: int, size: int) -> Image.Image:
   """Scales the shorter side, then crops the centre [size, size].
 

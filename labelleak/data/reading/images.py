@@ -36,14 +36,8 @@ def source(
 ) -> Source:
   """Builds a source of images that lie in files, decoded when taken.
 
-  Args:
-    name: what a row of results shows.
-    examples: files and labels.
-    num_classes: K.
-    shape: of an example, (H, W, 3) or (stack, H, W, 3).
-    scale: by which pixels are normalised.
-    resize: scales images of another size to (H, W), which are otherwise
-      refused.
+  An example is of `shape` (H, W, 3) or (stack, H, W, 3). Images of another size
+  are scaled to (H, W) with `resize`, otherwise refused.
   """
   side = shape[-2]
 
@@ -76,19 +70,6 @@ def list_files(folder: pathlib.Path, pattern: str) -> list[pathlib.Path]:
   return files
 
 
-def read(file: pathlib.Path) -> Image.Image:
-  """Reads the image of a file, in red, green and blue.
-
-  Raises:
-    InputError: it cannot be decoded.
-  """
-  try:
-    with Image.open(file) as image:
-      return image.convert('RGB')
-  except OSError as e:
-    raise InputError(f'{file} is no image ({e}); fetch it again.') from e
-
-
 class _Stacks(list):
   """Files by example, fetched as records of tensorflow_datasets are."""
 
@@ -98,7 +79,7 @@ class _Stacks(list):
 
 def _decode(file: pathlib.Path, side: int, resize: bool) -> np.ndarray:
   """Decodes an image, uint8 [side, side, 3]."""
-  image = read(file)
+  image = pixels.read(file)
   if image.size != (side, side):
     if not resize:
       raise InputError(

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from concurrent import futures
+import io
 import os
+import pathlib
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
-from labelleak.base import Take
+from labelleak.base import InputError, Take
 
 _CACHE_BYTES = 2**30
 
@@ -22,6 +25,34 @@ class Records(Protocol):
 
   def __getitems__(self, rows: Sequence[int]) -> list:
     """Fetches the records of these rows."""
+
+
+def read(
+  file: pathlib.Path | io.BytesIO, mode: str = 'RGB', *, name: str = ''
+) -> Image.Image:
+  """Reads an image of 8 bits a channel.
+
+  Args:
+    file: its path, or its bytes.
+    mode: PIL's, 'RGB' or 'L', say.
+    name: what an error calls it; default its path.
+
+  Raises:
+    InputError: it cannot be decoded, or has more bits, which PIL would clip.
+  """
+  name = name or str(file)
+  try:
+    with Image.open(file) as image:
+      stored, converted = image.mode, image.convert(mode)
+  except Exception as e:  # PIL's decoders raise many kinds
+    reason = ' '.join(str(e).split()) or type(e).__name__
+    raise InputError(f'{name} is no image ({reason}); fetch it again.') from e
+  if stored.startswith(('I', 'F')):
+    raise InputError(
+      f'{name} has pixels of mode {stored}, not of 8 bits a channel; scale them'
+      ' to 0..255 and save it again.'
+    )
+  return converted
 
 
 def pixel_range(
@@ -39,14 +70,9 @@ def lazy_take(
   mean: float | Sequence[float],
   std: float | Sequence[float],
 ) -> Take:
-  """Builds the `Source.take` of encoded images.
+  """Builds the `Source.take` of encoded images, of a shape with channels last.
 
-  Args:
-    records: N encoded images.
-    decode: one record -> uint8 of `shape`.
-    shape: of an example, channels last.
-    mean: by channel, in [0, 1].
-    std: by channel.
+  Pixels in [0, 1] are normalised by mean and deviation, by channel.
   """
   fetch = _remember(records, decode, shape)
   # Full shapes: numpy is slow to broadcast over three channels.

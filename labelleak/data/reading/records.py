@@ -3,10 +3,11 @@
 `tfds.data_source` gives random access to the records, without TensorFlow.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 import functools
 from typing import Any, Optional
 
+from array_record.python import array_record_module
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -38,14 +39,43 @@ def keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
   return names
 
 
+def image_shape(
+  builder: tfds.core.DatasetBuilder, key: str, channels: Collection[int]
+) -> tuple[Optional[int], ...]:
+  """Returns the shape (H, W, C) of the images, None where it varies.
+
+  Raises:
+    InputError: other than `channels`, or more than 8 bits in each.
+  """
+  feature = builder.info.features[key]
+  if feature.shape[2] not in channels or feature.np_dtype != np.uint8:
+    raise InputError(
+      f'{builder.name}: its images {feature.shape} of {feature.np_dtype} must'
+      f' have 8 bits in each of {" or ".join(map(str, channels))} channels; use'
+      ' another data set.'
+    )
+  return tuple(feature.shape)
+
+
 def parser(builder: tfds.core.DatasetBuilder, key: str) -> Parse:
-  """Returns what parses one feature of a record; an image stays encoded."""
+  """Returns what parses one feature of a record; an image stays encoded.
+
+  Raises:
+    InputError: (the parser) a record is damaged, or of another data set.
+  """
   feature = builder.info.features[key]
   part = tfds.features.FeaturesDict({key: feature})
   encoded = isinstance(feature, tfds.features.Image)
   decoders = {key: tfds.decode.SkipDecoding()} if encoded else None
   example = functools.partial(part.deserialize_example_np, decoders=decoders)
-  return lambda record: example(record)[key]
+
+  def parse(record):
+    try:
+      return example(record)[key]
+    except Exception as e:  # tfds and protobuf raise many kinds
+      raise _damage(builder, f'a record has no {key}', e) from e
+
+  return parse
 
 
 def read_labels(
@@ -53,21 +83,18 @@ def read_labels(
 ) -> tuple[Records, np.ndarray]:
   """Reads the labels [N] of a split, and gives access to its records.
 
-  Args:
-    builder: of the data set.
-    split: see `data.load`.
-    key: of the label in a record.
+  `key` is that of the label in a record; None for a split is as in `data.load`.
 
   Raises:
-    InputError: no such split, none that is labelled, or files that cannot be
-      read.
+    InputError: no such split, none that is labelled, files that cannot be
+      read, or labels that are no classes of the data set.
   """
   splits, label = builder.info.splits, parser(builder, key)
   evaluation = [s for s in ('test', 'validation', 'train') if s in splits]
   tried = [split] if split else evaluation
   for candidate in tried:
     records = _open(builder, candidate)
-    if len(records) and label(records[0]) >= 0:
+    if len(records) and label(records.__getitems__([0])[0]) >= 0:
       chunks = np.array_split(
         np.arange(len(records)), 1 + len(records) // _CHUNK
       )
@@ -75,6 +102,7 @@ def read_labels(
         (label(r) for c in chunks for r in records.__getitems__(c.tolist())),
         np.int32,
       )
+      _check_labels(builder, candidate, y, key)
       return records, y
   raise InputError(
     f'{builder.name}: split {" and ".join(tried)} is empty or its labels are'
@@ -82,28 +110,70 @@ def read_labels(
   )
 
 
+def _check_labels(builder, split, y, key):
+  """Refuses labels that are no classes."""
+  num_classes = builder.info.features[key].num_classes
+  wrong = np.flatnonzero((y < 0) | (y >= num_classes))
+  if len(wrong):
+    raise InputError(
+      f'{builder.name}: {len(wrong)} labels of split {split!r} are outside'
+      f' 0..{num_classes - 1}, such as {y[wrong[0]]} of record {wrong[0]}; use'
+      ' another split, or prepare it again.'
+    )
+
+
+class _Checked:
+  """Records whose damage is an InputError."""
+
+  def __init__(self, builder, records):
+    self._builder, self._records = builder, records
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitems__(self, rows: Sequence[int]) -> list:
+    try:
+      return self._records.__getitems__(rows)
+    except Exception as e:  # array_record raises many kinds
+      raise _damage(self._builder, 'records cannot be read', e) from e
+
+
 def _open(builder: tfds.core.DatasetBuilder, split: str) -> Records:
   """Gives random access to the bytes of a split's records."""
-  where = f'{builder.name} in {builder.data_path}'
   try:
-    records = builder.as_data_source(
-      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    ).data_source
-    if len(records):
-      records[0]  # files open at the first access
-  except NotImplementedError as e:
-    raise InputError(
-      f'{where} does not allow random access; convert it with'
-      ' `tfds convert_format --out_file_format=array_record`.'
-    ) from e
-  except (KeyError, ValueError) as e:
+    info = builder.info.splits[split]
+  except (KeyError, ValueError, AssertionError) as e:
     raise InputError(
       f'{builder.name} has no split {split!r}; use one of:'
       f' {", ".join(builder.info.splits)}.'
     ) from e
-  except (OSError, RuntimeError) as e:
+  try:
+    records = builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    ).data_source
+    for file in info.file_instructions:
+      reader = array_record_module.ArrayRecordReader(file.filename)
+      if reader.num_records() != file.examples_in_shard:
+        raise ValueError(
+          f'{file.filename} holds {reader.num_records()} records, not'
+          f' {file.examples_in_shard} as dataset_info.json says'
+        )
+  except NotImplementedError as e:
     raise InputError(
-      f'{where}: the files of split {split!r} cannot be read'
-      f' ({" ".join(str(e).split())}); prepare it again.'
+      f'{builder.name} in {builder.data_path} does not allow random access;'
+      ' convert it with `tfds convert_format --out_file_format=array_record`.'
     ) from e
-  return records
+  except Exception as e:  # array_record raises many kinds
+    raise _damage(
+      builder, f'the files of split {split!r} cannot be read', e
+    ) from e
+  return _Checked(builder, records)
+
+
+def _damage(builder, what, error):
+  """Returns the error that says what of a data set is damaged."""
+  reason = ' '.join(str(error).split()) or type(error).__name__
+  return InputError(
+    f'{builder.name} in {builder.data_path}: {what} ({reason}); prepare it'
+    ' again.'
+  )

@@ -50,8 +50,7 @@ def rows(
     InputError: the shape is no image's, or the bands do not fit it.
   """
   shape = _check_shape('rows', shape, 'H', 'W', 'C')
-  bands = blocks.cut('rows', shape[0], parties, sizes)
-  bands = blocks.share(blocks.reorder(bands, order), shared)
+  bands = blocks.deal('rows', shape[0], parties, sizes, order, shared)
   return _split(shape, [(band,) for band in bands])
 
 
@@ -69,8 +68,7 @@ def columns(
   Arguments and errors are those of `rows`, with W for H.
   """
   shape = _check_shape('columns', shape, 'H', 'W', 'C')
-  bands = blocks.cut('columns', shape[1], parties, sizes)
-  bands = blocks.share(blocks.reorder(bands, order), shared)
+  bands = blocks.deal('columns', shape[1], parties, sizes, order, shared)
   return _split(shape, [(slice(None), band) for band in bands])
 
 
@@ -101,20 +99,11 @@ def features(
 ) -> Split:
   """Cuts a table's columns or tokens into blocks: P x [n, F_p].
 
-  Args:
-    shape: (F,) of an example.
-    parties: P, default 2; blocks are as even as can be, the first ones larger.
-    sizes: of the blocks instead, as they lie in the data, F in all.
-    order: order[p] is the block of party p; default 0, 1, ...
-    shared: features that party 0 holds beside its own: the first ones of party
-      1, then of party 2, and so on.
-
-  Raises:
-    InputError: the shape is no table's, or the blocks do not fit it.
+  Arguments and errors are those of `rows`, with F for H and a table of shape
+  (F,) for the image.
   """
   shape = _check_shape('features', shape, 'F')
-  parts = blocks.cut('features', shape[0], parties, sizes)
-  parts = blocks.share(blocks.reorder(parts, order), shared)
+  parts = blocks.deal('features', shape[0], parties, sizes, order, shared)
   return _split(shape, [(part,) for part in parts])
 
 

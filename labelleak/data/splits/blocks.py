@@ -5,6 +5,7 @@ from typing import Optional
 
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 
 Index = slice | np.ndarray  # of one axis
@@ -29,11 +30,8 @@ def cut(
   """
   if sizes is None:
     parties = 2 if parties is None else parties
-    if not 2 <= parties <= length:
-      raise InputError(
-        f'parties={parties} must lie in 2..{length}, as an example has'
-        f' {length} {name}; change it.'
-      )
+    has = f'an example has {length} {name}'
+    validate.whole('parties', parties, 2, length, has)
     return np.array_split(np.arange(length), parties)
   sizes = tuple(sizes)
   whole = all(isinstance(size, int) and size > 0 for size in sizes)
@@ -50,22 +48,27 @@ def cut(
   return np.split(np.arange(length), np.cumsum(sizes)[:-1])
 
 
-def reorder(
-  blocks: list[np.ndarray], order: Optional[Sequence[int]]
-) -> list[np.ndarray]:
-  """Orders blocks as parties hold them: order[p] is that of party p.
+def deal(
+  name: str,
+  length: int,
+  parties: Optional[int],
+  sizes: Optional[Sequence[int]],
+  order: Optional[Sequence[int]],
+  shared: int,
+) -> list[Index]:
+  """Deals the blocks of `cut`: order[p] to party p, what is shared to party 0.
 
   Raises:
-    InputError: not an order of all blocks.
+    InputError: see `cut` and `share`; not an order of all blocks.
   """
-  if order is None:
-    return blocks
+  blocks = cut(name, length, parties, sizes)
+  order = range(len(blocks)) if order is None else order
   if sorted(order) != list(range(len(blocks))):
     raise InputError(
       f'order={tuple(order)} must name each of the {len(blocks)} blocks, 0 to'
       f' {len(blocks) - 1}, once; change it.'
     )
-  return [blocks[k] for k in order]
+  return share([blocks[k] for k in order], shared)
 
 
 def share(blocks: list[np.ndarray], shared: int) -> list[Index]:
@@ -75,11 +78,7 @@ def share(blocks: list[np.ndarray], shared: int) -> list[Index]:
     InputError: more than they hold.
   """
   others = np.concatenate(blocks[1:])
-  if not 0 <= shared <= len(others):
-    raise InputError(
-      f'shared={shared} must lie in 0..{len(others)}, what the other parties'
-      ' hold; change it.'
-    )
+  validate.whole('shared', shared, 0, len(others), 'what other parties hold')
   first = np.append(blocks[0], others[:shared])
   return [index(block) for block in (first, *blocks[1:])]
 

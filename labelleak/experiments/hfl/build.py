@@ -1,6 +1,6 @@
 """The horizontal round of a config; the one reader of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 from typing import Any, Optional
@@ -11,18 +11,19 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
-import optax
 
 from labelleak import (
   base,
   data,
   defenses,
+  he,
   hfl,
   models,
   registry,
   runs,
   spec,
   train,
+  validate,
 )
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
@@ -30,7 +31,6 @@ from labelleak.data import plans
 from labelleak.experiments import sources
 from labelleak.experiments.hfl import main_task
 from labelleak.experiments.result import Setting
-from labelleak.he import Aggregate
 from labelleak.models import weights
 
 # What a config may grant beyond the class count and the batch size.
@@ -38,6 +38,9 @@ GRANTS = (
   *('lr', 'steps', 'clients', 'defense', 'model'),
   *('labelled', 'unlabelled'),
 )
+
+# (key, variables, batches [C, B, ...]) -> the server's view
+Observe = Callable[[chex.PRNGKey, chex.ArrayTree, Batch], hfl.View]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +51,7 @@ class Round:
     source: the split that clients draw from.
     rows: of it, those that clients hold.
     model: the classifier.
-    client: what each client does.
-    defense: acts on each client's update.
-    aggregate: of the clients' updates.
-    queries: answers of each client to one request.
+    observe: (key, variables, batches [C, B, ...]) -> what the server sees.
     rounds: R, that the server observes of these clients.
     lr: of a step of the server between them.
     plan: how a client draws its batch; see `plans.draw`.
@@ -61,16 +61,15 @@ class Round:
     known: what can be granted, by field of `hfl.Known`.
     setting: identifies the point.
     main_task: what the defenses cost.
+    aggregate: that reveals updates in `observe`.
+    max_hours: that encryption may take.
     seed: of initialisation, training and batches.
   """
 
   source: data.Source
   rows: np.ndarray
   model: nn.Module
-  client: hfl.Client
-  defense: optax.GradientTransformation
-  aggregate: Aggregate
-  queries: int
+  observe: Observe
   rounds: int
   lr: float
   plan: Mapping[str, Any]
@@ -80,6 +79,8 @@ class Round:
   known: Mapping[str, Any]
   setting: Setting
   main_task: main_task.MainTask
+  aggregate: he.Aggregate
+  max_hours: float
   seed: int
 
   def draw(self, index: np.ndarray) -> Batch:
@@ -101,19 +102,23 @@ class Round:
     y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
     return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
 
-  def observe(
-    self, key: chex.PRNGKey, variables: chex.ArrayTree, batches: Batch
-  ) -> hfl.View:
-    """Returns what the server sees of a round, batches [C, B, ...]."""
-    return hfl.observe(
-      key,
-      self.client,
-      variables,
-      batches,
-      defense=self.defense,
-      aggregate=self.aggregate,
-      queries=self.queries,
+  def check_cost(self, params: chex.ArrayTree, trials: int) -> None:
+    """Refuses encryption beyond `max_hours`, or beyond what a key may open.
+
+    Args:
+      params: of the model, or their shapes.
+      trials: T, of R rounds each.
+    """
+    if self.aggregate.scheme is None:
+      return
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    steps = trials * self.rounds
+    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
+    inputs = size * self.num_clients
+    cost = he.estimate(
+      self.aggregate, num_inputs=inputs, num_outputs=size, num_nonzeros=inputs
     )
+    he.check_hours(cost, steps=steps, max_hours=self.max_hours)
 
   def advance(
     self, variables: chex.ArrayTree, view: hfl.View
@@ -198,6 +203,7 @@ def build(config: ConfigDict) -> Round:
   for field in ('clients', 'queries', 'rounds', 'per_device'):
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
+  validate.within('lr', config.lr, '(0, inf)', 'a step must move the model')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   model = models.load(num_classes=source.num_classes, **config.model.to_dict())
@@ -206,6 +212,8 @@ def build(config: ConfigDict) -> Round:
   at_step, at_update = defenses.split(specs)
   step = defenses.build(at_step, only='gradient')
   update = defenses.build(at_update, only='gradient')
+  aggregate = registry.load('he', **config.aggregate.to_dict())
+  queries = config.queries  # not of the config of a later point
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))
   if config.local_steps > 1 or at_step:
@@ -254,10 +262,15 @@ def build(config: ConfigDict) -> Round:
     source=source,
     rows=rows,
     model=model,
-    client=client,
-    defense=update.gradient,
-    aggregate=registry.load('he', **config.aggregate.to_dict()),
-    queries=config.queries,
+    observe=lambda key, variables, batches: hfl.observe(
+      key,
+      client,
+      variables,
+      batches,
+      defense=update.gradient,
+      aggregate=aggregate,
+      queries=queries,
+    ),
     rounds=config.rounds,
     lr=config.lr,
     plan=dict(
@@ -285,6 +298,8 @@ def build(config: ConfigDict) -> Round:
     ),
     setting=setting,
     main_task=task,
+    aggregate=aggregate,
+    max_hours=config.he.max_hours,
     seed=config.seed,
   )
 

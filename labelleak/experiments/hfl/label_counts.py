@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import hfl, metrics, sweep
+from labelleak import he, hfl, metrics, sweep
 from labelleak.base import Batch
-from labelleak.experiments import Measure, grants
+from labelleak.experiments import Measure, answers, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.hfl.build import GRANTS, Round, build
 from labelleak.experiments.result import Result
@@ -25,18 +25,12 @@ METRICS = (
 
 
 class Scoring(NamedTuple):
-  """What an experiment is after; attacks run on the same views for each.
+  """What an experiment is after; attacks run on the same views for each."""
 
-  Attributes:
-    score: (what an attack returned, batches [C, B, ...], known, shared) ->
-      metric -> [].
-    metrics: names of the metrics, that of papers first.
-    shared: arrays that `score` reads.
-  """
-
+  # (what an attack returned, batches [C, B, ...], known, shared) -> {name: []}
   score: Callable[[Any, Batch, hfl.Known, Any], dict[str, chex.Array]]
-  metrics: Sequence[str]
-  shared: chex.ArrayTree = ()
+  metrics: Sequence[str]  # names of the metrics, that of papers first
+  shared: chex.ArrayTree = ()  # arrays that `score` reads
 
 
 def experiment(*, config: ConfigDict) -> Measure:
@@ -71,39 +65,36 @@ def prepare(
   trials: int,
   per_device: Optional[int],
 ) -> Measure:
-  """Prepares trials in which all attacks see the same rounds.
+  """Prepares `trials` T in which all attacks see the same rounds.
 
   The server steps from round to round by what it sees. An attack of an instant
   answers to the last.
 
-  Args:
-    setup: the round.
-    attackers: with what each is granted.
-    scoring: what the attacks are after.
-    trials: T.
-    per_device: trials at once.
-
   Raises:
-    InputError: an attack that cannot run.
+    InputError: an attack that cannot run, encryption that takes too long.
   """
   trial = jax.jit(_trial(setup, attackers, scoring))
   key = sweep.key(setup.seed, 'label_counts')
   labelled = setup.known['labelled']
   first = jax.tree.map(lambda a: a[0], setup.draw(np.arange(1)))
-  jax.eval_shape(trial, key, first, (setup.shapes(), labelled, scoring.shared))
+  shapes = setup.shapes()
+  jax.eval_shape(trial, key, first, (shapes, labelled, scoring.shared))
+  setup.check_cost(shapes['params'], trials)
 
   def run(progress):
     variables, setting = setup.fit(progress.checkpoints)
-    values = sweep.run_trials(
+    finite, values = sweep.run_trials(
       trial,
       key,
       trials,
       setup.draw,
       (variables, labelled, scoring.shared),
       per_device=per_device,
+      devices=he.devices(setup.aggregate),
       finished=progress.finished,
       callback=progress,
     )
+    answers.check(attackers, finite, [value.pop('sound') for value in values])
     learned = setup.main_task.accuracy(progress.checkpoints)
     return [
       Result(
@@ -120,7 +111,7 @@ def prepare(
 
 
 def _trial(setup, attackers, scoring):
-  """Returns (key, batches [C, B, ...], shared) -> what each attack scored."""
+  """Returns (key, batches [C, B, ...], shared) -> all was finite, scores."""
 
   def trial(key, batches, shared):
     variables, labelled, arrays = shared
@@ -139,30 +130,34 @@ def _trial(setup, attackers, scoring):
       )
       for attacker in attackers
     ]
-    pairs = [(attacker.attack, own) for attacker, own in zip(attackers, known)]
-    observe = _observer(setup, [attack for attack, _ in pairs], batches)
-    carry = variables, [attack.init(own) for attack, own in pairs]
+    observe = _observer(setup, attackers, batches, known)
+    memories = [a.attack.init(own) for a, own in zip(attackers, known)]
     # A first round by itself: only then has every memory its lasting form.
-    carry, _ = observe(carry, view_key)
+    carry, finite = observe((variables, memories), view_key)
     if setup.rounds > 1:
       keys = jax.random.split(view_key, setup.rounds - 1)
-      carry, _ = jax.lax.scan(observe, carry, keys)
-    return [
-      scoring.score(attack.infer(attack_key, memory, own), batches, own, arrays)
-      for (attack, own), memory in zip(pairs, carry[1])
-    ]
+      carry, others = jax.lax.scan(observe, carry, keys)
+      finite &= others.all()
+    scores = []
+    for attacker, memory, own in zip(attackers, carry[1], known):
+      answer = answers.infer(attacker, attack_key, memory, own)
+      score = scoring.score(answer, batches, own, arrays)
+      sound = answers.is_sound(answer, own.num_examples)
+      scores.append(score | dict(sound=sound))
+    return finite, scores
 
   return trial
 
 
-def _observer(setup, attacks, batches):
-  """Returns ((variables, memories), key) -> both after a round, and nothing."""
+def _observer(setup, attackers, batches, known):
+  """Returns a round, ((variables, memories), key) -> (both, it was finite)."""
 
   def observe(carry, key):
     variables, memories = carry
     view = setup.observe(key, variables, batches)
-    memories = [a.observe(m, view) for a, m in zip(attacks, memories)]
-    return (setup.advance(variables, view), memories), None
+    _, finite = view.check('view', known[0])
+    memories = [a.attack.observe(m, view) for a, m in zip(attackers, memories)]
+    return (setup.advance(variables, view), memories), finite
 
   return observe
 

@@ -25,22 +25,16 @@ from labelleak.defenses import accounting
 from labelleak.experiments import sources
 from labelleak.spec import Spec
 
-_DELTA = 1e-5  # of differential privacy
 _ACCURACIES: dict[str, float] = {}  # of trainings, by what they are
 
 
 class MainTask(NamedTuple):
-  """Trainings that tell what defenses cost, one a seed.
+  """Trainings that tell what defenses cost, one a seed."""
 
-  Attributes:
-    defended: each as JSON; empty where none was asked for.
-    plain: the same without a defense.
-    facts: what identifies them: `main_task`, the model and data where they are
-      not the attack's, and `epsilon`.
-  """
-
-  defended: tuple[str, ...] = ()
-  plain: tuple[str, ...] = ()
+  defended: tuple[str, ...] = ()  # each as JSON; empty where none was asked for
+  plain: tuple[str, ...] = ()  # the same without a defense
+  # what identifies them: `main_task`, the model and data where they are not the
+  # attack's, and `epsilon`
   facts: Mapping[str, Any] = {}
 
   def accuracy(self, workdir: Optional[str] = None) -> dict[str, np.ndarray]:
@@ -72,8 +66,7 @@ def build(
     options: of `train.classifier`, `seeds` to repeat it with, and the `dataset`
       and `model` to train where they are not those of the attack. None: no main
       task.
-    dataset: of the attack.
-    model: of the attack.
+    dataset, model: of the attack.
     data_dir: where prepared data sets live.
     defense: of the clients.
     seed: the first one.
@@ -100,7 +93,9 @@ def build(
   jax.eval_shape(dry)
   name = ' on '.join(spec.describe(v) for v in other.values())
   facts = dict(main_task=name) if name else {}
-  return MainTask(defended, plain, facts | privacy(links, options['steps']))
+  strengths = defenses.build(links).strengths
+  facts |= accounting.facts(strengths, options['steps'])
+  return MainTask(defended, plain, facts)
 
 
 def check(field: str, options: Mapping[str, Any]) -> None:
@@ -112,25 +107,6 @@ def check(field: str, options: Mapping[str, Any]) -> None:
   for option in ('steps', 'batch_size', 'lr'):
     if option not in options:
       raise InputError(f'config.{field} lacks {option!r}; add it.')
-
-
-def privacy(links: Sequence[Spec], steps: int) -> dict[str, float]:
-  """Returns `epsilon` at delta 1e-5 of the messages of a training, if bounded.
-
-  Of the client, not of an example: clipping acts on the mean of a mini-batch,
-  so that replacing its examples moves a message by up to twice the clip, and
-  nothing is gained by the size of the batch. Steps of a Gaussian compose to one
-  of stddev / sqrt(steps), exactly.
-  """
-  release = accounting.gaussian_release(defenses.build(links).strengths)
-  if not (release and release[0]):
-    return {}
-  import dp_accounting  # seconds, which only such a run should pay
-
-  stddev, max_norm = release
-  multiplier = stddev / (2 * max_norm * steps**0.5)
-  spent = dp_accounting.get_epsilon_gaussian(multiplier, _DELTA)
-  return dict(epsilon=float(f'{spent:.3g}'))
 
 
 def _accuracy(training: str, workdir: Optional[str]) -> float:

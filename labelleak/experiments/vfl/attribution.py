@@ -38,6 +38,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   """
   setup = model_completion.prepare(config)
   figures = config.figures.to_dict()
+  rows = figures.pop('rows')
 
   def measure(progress):
     def trial(t):
@@ -46,7 +47,7 @@ def experiment(*, config: ConfigDict) -> Measure:
         state = joint.fit(
           seed, name=str(bool(optimizer)), workdir=progress.checkpoints
         )
-        reliance = _reliance(joint, state, seed, figures['rows'])
+        reliance = _reliance(joint, state, seed, rows)
         scores = model_completion.score_main(joint, state)
         pictures = {} if t else _pictures(joint, state, seed, **figures)
         looks.append([dict(reliance=reliance, **scores), pictures])
@@ -81,9 +82,8 @@ def _reliance(joint, state, seed, rows) -> float:
   return float(shares[joint.attacker])
 
 
-def _pictures(joint, state, seed, *, points, images, layer, rows):
+def _pictures(joint, state, seed, *, points, images, layer):
   """Returns what the row of an attack keeps for its pictures."""
-  del rows
   source, party = joint.source, joint.party
   rows = _spread(len(source.y), points)
   variables = state.variables[joint.attacker]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import attacks, metrics, registry, spec, sweep, vfl
+from labelleak import attacks, metrics, registry, spec, sweep, validate, vfl
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import InputError
 from labelleak.data import batches as data_batches
@@ -29,39 +29,25 @@ _SHOWN = 4  # examples in a row
 
 
 class Trial(NamedTuple):
-  """One target class, rows to poison, and a seed for all else.
+  """One target class, rows to poison, and a seed for all else."""
 
-  Attributes:
-    seed: of the trainings.
-    target: class.
-    poison: rows that bear the trigger, and those of the target class.
-    appended: rows of a batch, beside its own.
-  """
-
-  seed: int
-  target: int
+  seed: int  # of the trainings
+  target: int  # class
+  # rows that bear the trigger, and those of the target class
   poison: poison.Poison
-  appended: int
+  appended: int  # rows of a batch, beside its own
 
 
 class World(NamedTuple):
-  """What the trainings of a point share.
+  """What the trainings of a point share."""
 
-  Attributes:
-    build: (tampering=, attackers=) -> the joint model under an attack.
-    joint: the joint model that nobody attacks.
-    trigger: what opens the backdoor.
-    bearers: [N] test rows whose triggered form is tested.
-    attackers: parties that collude.
-    setting: identifies the point.
-  """
-
+  # (tampering=, attackers=) -> the joint model under an attack
   build: Callable[..., Joint]
-  joint: Joint
-  trigger: triggers.Trigger
-  bearers: np.ndarray
-  attackers: tuple[int, ...]
-  setting: Setting
+  joint: Joint  # the joint model that nobody attacks
+  trigger: triggers.Trigger  # what opens the backdoor
+  bearers: np.ndarray  # [N] test rows whose triggered form is tested
+  attackers: tuple[int, ...]  # parties that collude
+  setting: Setting  # identifies the point
 
 
 def experiment(*, config: ConfigDict) -> Measure:
@@ -96,13 +82,16 @@ def experiment(*, config: ConfigDict) -> Measure:
   trials = _draw(world, seeds, **options)
   _check_trigger(world)
   training = world.joint.training
-  steps = config.trials * len(specs) * training.steps
-  world.joint.check_cost(training.batch_size + trials[0].appended, steps)
   observe = observation.observer(
     world.joint,
     options['inference'],
     config.known,
     per_class=config.aux.per_class,
+  )
+  size, watched = training.batch_size, observation.num_steps(world.joint)
+  world.joint.check_cost(
+    (size + trials[0].appended, config.trials * len(specs) * training.steps),
+    (size, config.trials * watched if observe else 0),
   )
   unknown = np.full(len(world.joint.source.y), -1)
   for entry, joint in zip(specs, joints):
@@ -195,10 +184,8 @@ def _draw(
   del attackers, inference
   source, training = world.joint.source, world.joint.training
   most = source.num_classes
-  if target is not None and not 0 <= target < most:
-    raise InputError(
-      f'poison.target={target} must be a class, 0..{most - 1}, or None.'
-    )
+  if target is not None:
+    validate.whole('poison.target', target, 0, most - 1, 'it is a class')
   bearers = None  # any row can bear the trigger
   if world.trigger.detect:
     bearers = triggers.bearers(source, world.trigger)
@@ -276,7 +263,8 @@ def _judge(world, joint, state, trial) -> dict[str, float]:
   marked = triggers.mark(tested, world.trigger, rows)
   y = np.eye(tested.num_classes, dtype=np.float32)[tested.y[rows]]
   p = joint.score(joint.protocol.predict, state, marked)[rows]
-  plain, moved = (_norms(world, joint, state, s) for s in (tested, marked))
+  norm = _norm(joint.parties, world.attackers)
+  plain, moved = (joint.score(norm, state, s) for s in (tested, marked))
   without = ~world.bearers if world.trigger.detect else world.bearers
   shift = moved[rows].mean() - plain[without].mean()
   return dict(
@@ -287,14 +275,9 @@ def _judge(world, joint, state, trial) -> dict[str, float]:
   )
 
 
-def _norms(world, joint, state, source) -> np.ndarray:
-  """Returns norms of what the attackers send of each row together, [N]."""
-  return joint.score(_norm(joint.parties, world.attackers), state, source)
-
-
 @functools.lru_cache(maxsize=16)  # one function, one compilation
 def _norm(parties, attackers):
-  """Returns (state, xs) -> [B]."""
+  """Returns (state, xs) -> norms [B] of what the attackers send together."""
 
   def norm(state, xs):
     hs = [

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import metrics, sweep, vfl
+from labelleak import metrics, sweep, validate, vfl
 from labelleak.attacks import over_time
 from labelleak.base import Batch, InputError, Labelled
-from labelleak.experiments import Measure, grants
+from labelleak.experiments import Measure, answers, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.result import Result, Setting
 from labelleak.experiments.vfl.build import build
@@ -20,8 +20,10 @@ from labelleak.experiments.vfl.joint import Joint
 
 GRANTS = ('bottom', 'labelled')
 
-# (key, batch, state) -> scores [B, K] of each attack
-Scorer = Callable[[chex.PRNGKey, Batch, vfl.State], list[chex.Array]]
+# (key, batch, state) -> scores [B, K] of each attack, the view was finite []
+Scorer = Callable[
+  [chex.PRNGKey, Batch, vfl.State], tuple[list[chex.Array], chex.Array]
+]
 
 
 def experiment(*, config: ConfigDict) -> Measure:
@@ -42,31 +44,35 @@ def experiment(*, config: ConfigDict) -> Measure:
   attackers = grants.load_attacks(
     config.attacks, config.known, fields=GRANTS, baseline='scores.random'
   )
-  joint.check_cost(config.batch_size, config.trials)
-  joint.check_cost(joint.training.batch_size, joint.training.steps)
+  training = joint.training
+  joint.check_cost(
+    (config.batch_size, config.trials), (training.batch_size, training.steps)
+  )
   score = scorer(joint, attackers, per_class=config.aux.per_class)
 
   def trial(key, batch, state):
     init_key, attack_key = jax.random.split(key)
     state = state or joint.protocol.init(init_key, batch.xs)
-    return judge(score(attack_key, batch, state), batch.y)
+    scores, finite = score(attack_key, batch, state)
+    return finite, judge(scores, batch.y)
 
   key = sweep.key(config.seed, 'batch_inference')
   _trace(joint, trial, key)
 
   def measure(progress):
     state, setting = _fit(joint, config.seed, progress.checkpoints)
-    values = sweep.run_trials(
+    finite, values = sweep.run_trials(
       trial,
       key,
       config.trials,
       joint.draw,
       state,
       per_device=config.per_device,
+      devices=joint.devices,
       finished=progress.finished,
       callback=progress,
     )
-    return results(attackers, setting, values)
+    return results(attackers, setting, finite, values)
 
   return measure
 
@@ -94,10 +100,16 @@ def _fit(joint, seed, workdir) -> tuple[Any, Setting]:
 def results(
   attackers: Sequence[Attacker],
   setting: Setting,
+  finite: np.ndarray,
   values: Sequence[Mapping[str, np.ndarray]],
   **learned: np.ndarray,
 ) -> list[Result]:
-  """Returns a result for each attack; what was `learned` [T] goes to all."""
+  """Returns a result for each attack; what was `learned` [T] goes to all.
+
+  Raises:
+    InputError: a view was not `finite` [T], an attack broke its contract.
+  """
+  answers.check(attackers, finite, [value['sound'] for value in values])
   names = _metrics(setting.num_classes)
   return [
     Result(
@@ -116,10 +128,7 @@ def scorer(
 ) -> Scorer:
   """Returns what scores the labels of the next step by each attack.
 
-  Args:
-    joint: the joint model.
-    attackers: with what each is granted.
-    per_class: rows of each class whose labels may be granted.
+  Labels of `per_class` rows of each class may be granted.
   """
   bottom = vfl.bottom(joint.party)
 
@@ -137,16 +146,17 @@ def scorer(
         num_rows=len(joint.source.y),
         **grants.select(attacker, given),
       )
-      scores.append(_infer(attacker.attack, key, view, known))
-    return scores
+      scores.append(_infer(attacker, key, view, known))
+    return scores, view.check('view', known)[1]
 
   return score
 
 
-def _infer(attack, key, view, known):
+def _infer(attacker, key, view, known):
   """Returns scores [B, K] of one view; an attack over time knows but that."""
+  attack = attacker.attack
   memory = attack.observe(attack.init(known), view)
-  scores = attack.infer(key, memory, known)
+  scores = answers.infer(attacker, key, memory, known)
   return scores[view.index] if over_time.remembers(attack) else scores
 
 
@@ -156,8 +166,7 @@ def label_rows(x: chex.Array, y: chex.Array, per_class: int) -> Labelled:
   Raises:
     InputError: per_class < 1.
   """
-  if per_class < 1:
-    raise InputError(f'aux.per_class={per_class} must be at least 1; raise it.')
+  validate.whole('aux.per_class', per_class, 1)
   order = jnp.argsort(-y, axis=0, stable=True)
   index = order[:per_class].T.reshape(-1)
   return Labelled(x[index], y[index])
@@ -171,6 +180,7 @@ def judge(
   return [
     {name: getattr(metrics, name)(each, y) for name in names}
     | dict(matrix=metrics.label_matrix(each, y))
+    | dict(sound=answers.is_sound(each))
     for each in scores
   ]
 

@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 import functools
-from typing import Any, Optional
+from typing import Optional
 
 from flax import linen as nn
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import data, defenses, models, registry, spec, vfl
+from labelleak import data, defenses, models, registry, spec, validate, vfl
 from labelleak.base import InputError, MakeOptimizer, Tampering
 from labelleak.defenses import accounting
 from labelleak.experiments import sources
 from labelleak.experiments.result import Setting
 from labelleak.experiments.vfl import optimizers
 from labelleak.experiments.vfl.joint import Draws, Joint, Training
-from labelleak.spec import Spec
-
-_DELTA = 1e-5  # of differential privacy
 
 
 def build(
@@ -51,7 +48,9 @@ def build(
       raise InputError(f'config.{field} lacks a name; add it.')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
-  num_classes = _num_classes(source, config.classes)
+  most = source.num_classes
+  num_classes = most if config.classes is None else config.classes
+  validate.whole('classes', num_classes, 2, most, f'those of {source.name}')
   tested = None
   # Untrained models draw classes anew for every trial.
   if config.train.steps or config.train.epochs:
@@ -62,19 +61,19 @@ def build(
   training = _training(config.train, config.to_json(), len(source.y))
   split = registry.load('data', shape=source.shape, **config.split.to_dict())
   num = len(split(np.zeros((1, *source.shape), np.float32)))
-  _check_attackers((config.attacker, *attackers), num)
+  for attacker in (config.attacker, *attackers):
+    remedy = 'it is a passive party, and the last one holds the labels'
+    validate.whole('attacker', attacker, 0, num - 2, remedy)
   aggregate = registry.load('he', **config.aggregate.to_dict())
   training.check(len(source.y), aggregate.sealed)
   specs = defenses.canonical(config.defense)
   defense = defenses.build(specs, num_classes)
-  per_epoch = training.steps_per_epoch(len(source.y))
+  per_epoch = training.steps_per_epoch
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
   width = config.cut_width or num_classes
   bottom = models.load(num_classes=width, **config.model.to_dict())
   honest = vfl.party(bottom, make(config.optimizer))
-  other = honest
-  if optimizer:
-    other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
+  other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
   passive = functools.partial(vfl.link, defense.gradient, aggregate=aggregate)
   active = vfl.link(*([defense.gradient] if config.defend_active else []))
@@ -110,7 +109,7 @@ def build(
       draw=config.draw,
       step=training.steps,
       aggregate=spec.plain(config.aggregate),
-      **_privacy(defense.strengths, training, len(source.y)),
+      **accounting.facts(defense.strengths, -(-training.steps // per_epoch)),
     ),
   )
   return Joint(
@@ -130,17 +129,6 @@ def build(
   )
 
 
-def _num_classes(source: data.Source, classes: Optional[int]) -> int:
-  """Returns K, all classes of the data or so many."""
-  most = source.num_classes
-  if classes is not None and not 2 <= classes <= most:
-    raise InputError(
-      f'classes={classes} must lie in 2..{most}, the number of {source.name};'
-      ' change it.'
-    )
-  return classes or most
-
-
 def _training(options: ConfigDict, identity: str, rows: int) -> Training:
   """Returns a training, its epochs as steps over `rows` rows."""
   if options.steps and options.epochs:
@@ -148,13 +136,11 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
       f'train.steps={options.steps} and train.epochs={options.epochs} both say'
       ' how long to train; set one of them to 0.'
     )
-  if options.batch_size < 1:
-    raise InputError(
-      f'train.batch_size={options.batch_size} must be at least 1; raise it.'
-    )
+  validate.whole('train.batch_size', options.batch_size, 1)
   per_epoch = -(-rows // options.batch_size)
   return Training(
     steps=options.steps or options.epochs * per_epoch,
+    steps_per_epoch=per_epoch,
     batch_size=options.batch_size,
     shuffle=options.shuffle,
     workdir=options.workdir,
@@ -162,19 +148,7 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
   )
 
 
-def _check_attackers(attackers: Sequence[int], num: int):
-  """Refuses an attacker who is no passive party of `num` parties."""
-  for attacker in attackers:
-    if not 0 <= attacker < num - 1:
-      raise InputError(
-        f'attacker={attacker} must be a passive party, 0 to {num - 2} of'
-        f' {num} parties; the last one holds the labels.'
-      )
-
-
-def _top(
-  top: Optional[Spec], defense: Optional[nn.Module], num_classes: int
-) -> Optional[nn.Module]:
+def _top(top, defense, num_classes) -> Optional[nn.Module]:
   """Returns the top: the config's, a defense's, or none that is trained."""
   if not top:
     return defense
@@ -196,23 +170,3 @@ def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:
       ' classes; change them.'
     )
   return vfl.weighted_cross_entropy(weights)
-
-
-def _privacy(
-  strengths: Optional[Sequence[defenses.Strength]],
-  training: Training,
-  rows: int,
-) -> dict[str, Any]:
-  """Returns epsilon of a clipped and noised link over the training.
-
-  At delta `_DELTA`; each row's gradient is sent once an epoch. What else the
-  labels reach, the active party's own model, is not counted; see
-  `defenses.accounting`.
-  """
-  release = accounting.gaussian_release(strengths)
-  if not release or not training.steps:
-    return {}
-  epochs = -(-training.steps // training.steps_per_epoch(rows))
-  stddev, max_norm = release
-  spent = accounting.epsilon(stddev, max_norm, steps=epochs, delta=_DELTA)
-  return dict(epsilon=float(f'{spent:.3g}')) if np.isfinite(spent) else {}

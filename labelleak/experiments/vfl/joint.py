@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, data, he, runs, sweep, train, vfl
+from labelleak import base, data, he, runs, sweep, train, validate, vfl
 from labelleak.base import Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
@@ -19,25 +19,14 @@ from labelleak.models import weights
 
 
 class Training(NamedTuple):
-  """How a joint model is trained.
+  """How a joint model is trained."""
 
-  Attributes:
-    steps: of training; 0: none.
-    batch_size: of a step.
-    shuffle: whether every epoch has an order of its own.
-    workdir: where states are kept for good, to go on from; None: nowhere.
-    identity: tells apart what made a state.
-  """
-
-  steps: int
-  batch_size: int
-  shuffle: bool
-  workdir: Optional[str]
-  identity: str
-
-  def steps_per_epoch(self, rows: int) -> int:
-    """Returns the steps of an epoch over so many rows."""
-    return -(-rows // self.batch_size)
+  steps: int  # of training; 0: none
+  steps_per_epoch: int
+  batch_size: int  # of a step
+  shuffle: bool  # whether every epoch has an order of its own
+  workdir: Optional[str]  # where states are kept for good; None: nowhere
+  identity: str  # tells apart what made a state
 
   def check(self, rows: int, sealed: bool) -> None:
     """Refuses batches of one row under a sealed link."""
@@ -50,20 +39,14 @@ class Training(NamedTuple):
 
 
 class Draws(NamedTuple):
-  """How each trial draws the batch that it attacks.
+  """How each trial draws the batch that it attacks."""
 
-  Attributes:
-    draw: 'random' draws classes and rows anew for every trial, as the BLI paper
-      does; 'first' takes the first of both, as VFLAIR does.
-    classes: how many of the data set's; None: all.
-    batch_size: B.
-    seed: of the draws.
-  """
-
+  # 'random' draws classes and rows anew for every trial, as the BLI paper does;
+  # 'first' takes the first of both, as VFLAIR does
   draw: str
-  classes: Optional[int]
-  batch_size: int
-  seed: int
+  classes: Optional[int]  # how many of the data set's; None: all
+  batch_size: int  # B
+  seed: int  # of the draws
 
   def rows(
     self, source: data.Source, trial: int
@@ -73,23 +56,15 @@ class Draws(NamedTuple):
     Raises:
       InputError: an unknown draw, or more rows than these classes hold.
     """
+    validate.one_of('draw', self.draw, ('random', 'first'))
     rng = np.random.default_rng([self.seed, trial])
     classes = np.arange(source.num_classes)
     if self.draw == 'random':
-      classes = np.sort(rng.permutation(classes)[: self.classes])
-    elif self.draw == 'first':
-      classes = classes[: self.classes]
-    else:
-      raise InputError(
-        f"draw={self.draw!r} is unknown; use 'random' or 'first'."
-      )
-    part = data.of_classes(source, classes)
+      classes = rng.permutation(classes)
+    part = data.of_classes(source, np.sort(classes[: self.classes]))
     size, held = self.batch_size, len(part.y)
-    if not 2 <= size <= held:
-      raise InputError(
-        f'batch_size={size} must lie in 2..{held}, the rows of'
-        f' {len(classes)} classes of {source.name}; change it.'
-      )
+    rows = f'the rows of {part.num_classes} classes of {source.name}'
+    validate.whole('batch_size', size, 2, held, rows)
     if self.draw == 'random':
       return part, rng.choice(held, size, replace=False)
     return part, np.arange(size)
@@ -133,6 +108,11 @@ class Joint:
   def party(self) -> Party:
     """The attacker's own party."""
     return self.parties[self.attacker]
+
+  @property
+  def devices(self) -> list[jax.Device]:
+    """Those that can share trials."""
+    return he.devices(self.links[0].aggregate)
 
   def part(self, x: chex.Array) -> chex.Array:
     """Returns what the attacker holds of examples x [n, ...]."""
@@ -179,7 +159,6 @@ class Joint:
     name: str = '',
     workdir: Optional[str] = None,
     callback: Optional[train.Callback] = None,
-    progress: Optional[bool] = None,
   ) -> vfl.State:
     """Returns the joint model after its training, epoch by epoch.
 
@@ -192,7 +171,6 @@ class Joint:
       name: tells a training apart from others of the same config.
       workdir: of the point, where the state is kept for as long as that runs.
       callback: (step, metrics) after every chunk; see `train.fit`.
-      progress: whether to show a bar; None shows it on a terminal.
     """
     return vfl.fit(
       self.protocol,
@@ -203,7 +181,6 @@ class Joint:
       made_by=f'{self.training.identity} {name} {seed}',
       every=0.0 if self.training.workdir else runs.EVERY,
       callback=callback,
-      progress=progress,
     )
 
   def fit_all(
@@ -283,37 +260,31 @@ class Joint:
       for link, h, v in zip(self.links[:-1], hs, variables)
     )
 
-  def check_cost(self, batch_size: int, steps: int) -> None:
-    """Refuses what encryption would draw out beyond `max_hours`."""
-    aggregate = self.links[0].aggregate
+  def check_cost(self, *runs: tuple[int, int]) -> None:
+    """Refuses encryption beyond `max_hours`, or beyond what a key may open.
+
+    Args:
+      *runs: rows of a batch, and how many batches, of all that is encrypted.
+    """
+    aggregate, passive = self.links[0].aggregate, len(self.parties) - 1
     if aggregate.scheme is None:
       return
-    hs, variables = self._shapes(batch_size)
-    outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
-    cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
-    he.check_hours(
-      cost,
-      steps=steps * (len(self.parties) - 1),
-      max_hours=self.max_hours,
-    )
+    total = passive * sum(steps for _, steps in runs)
+    for batch_size, steps in runs:
+      if not steps:
+        continue
+      hs, variables = self._shapes(batch_size)
+      outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
+      he.check_openings(aggregate, num_outputs=outputs, steps=total)
+      cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
+      he.check_hours(cost, steps=passive * steps, max_hours=self.max_hours)
 
   def check_training(self) -> None:
-    """Refuses a config that trains nothing.
-
-    Raises:
-      InputError: names the number of steps.
-    """
-    if not self.training.steps:
-      raise InputError(
-        f'train.steps={self.training.steps} trains nothing; raise it.'
-      )
+    """Refuses a config that trains nothing."""
+    validate.whole('train.steps', self.training.steps, 1)
 
   def _shapes(self, batch_size):
-    """Returns shapes of all embeddings and variables, from a step's trace.
-
-    Raises:
-      InputError: a model that the protocol cannot train.
-    """
+    """Returns shapes of all embeddings and variables, from a step's trace."""
     source = data.of_classes(self.source, range(self.num_classes))
     batch = data_batches.batch(
       source, self.split, np.zeros(batch_size, np.int64)

@@ -3,8 +3,7 @@
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import defenses, spec, sweep
-from labelleak.base import InputError
+from labelleak import defenses, spec, sweep, validate
 from labelleak.defenses import label_codes
 from labelleak.experiments import Measure
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
@@ -25,8 +24,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   """
   config = config.copy_and_resolve_references()
   num_classes = config.classes
-  if num_classes is None or num_classes < 2:
-    raise InputError(f'classes={num_classes} must be at least 2; set it.')
+  validate.whole('classes', num_classes, 2)
   links = defenses.canonical(config.defense)
   build = lambda **options: defenses.build(
     [_seed(link, **options) for link in links], num_classes, only='labels'

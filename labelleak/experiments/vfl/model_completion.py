@@ -1,6 +1,7 @@
 """Vertical FL: the labels of all rows, from a trained bottom and few labels."""
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import functools
 from typing import NamedTuple, Optional
 
@@ -8,10 +9,9 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import metrics, spec, sweep, vfl
+from labelleak import metrics, spec, sweep, validate, vfl
 from labelleak.base import (
   Attack,
-  InputError,
   Labelled,
   MakeOptimizer,
   Pool,
@@ -28,23 +28,17 @@ GRANTS = ('party', 'pool', 'labelled', 'labels')
 
 
 class Setup(NamedTuple):
-  """What a point consists of.
+  """What a point consists of."""
 
-  Attributes:
-    attackers: of the config.
-    joints: by the optimizer of the attacker, None of an honest one.
-    per_class: labelled examples of each class.
-    scored_rows: of each split, that choose the best epoch; None: all.
-    facts: that identify the point, beside those of its joint model.
-    seed: of the first trial.
-  """
-
-  attackers: Sequence[Attacker]
+  attackers: Sequence[Attacker]  # of the config
+  # by the optimizer of the attacker, None of an honest one
   joints: Mapping[Optional[MakeOptimizer], Joint]
-  per_class: int
+  per_class: int  # labelled examples of each class
+  # of each split, that choose the best epoch; None: all
   scored_rows: Optional[int]
+  # that identify the point, beside those of its joint model
   facts: Mapping[str, object]
-  seed: int
+  seed: int  # of the first trial
 
   @property
   def joint(self) -> Joint:
@@ -118,7 +112,7 @@ def prepare(config: ConfigDict) -> Setup:
     joint.check_training()
     size, steps = joint.training.batch_size, joint.training.steps
     joint.traffic(size)
-    joint.check_cost(size, config.trials * steps)
+    joint.check_cost((size, config.trials * steps))
   for attacker in attackers:
     if not isinstance(attacker.attack, Attack):
       attacker.attack.check(_grant(setup, attacker, 0))
@@ -131,12 +125,7 @@ def optimizer_of(attacker: Attacker) -> Optional[MakeOptimizer]:
 
 
 def _share(joint, shared) -> dict[str, object]:
-  """Returns what the attacker has of an example, among how many parties.
-
-  Args:
-    joint: the joint model.
-    shared: parts of an example that others hold, too.
-  """
+  """Returns what the attacker has of an example, among how many parties."""
   example = joint.source.take(np.arange(1))
   xs = joint.split(example)
   share = round(xs[joint.attacker].size / example.size, 4)
@@ -171,20 +160,18 @@ def _with_gains(setup, results):
     for attacker, result in pairs
     if not isinstance(attacker.attack, Attack) and not optimizer_of(attacker)
   ]
-  if not passive:
-    return results
+
+  def gain(result):
+    plain, name = passive[0], 'label_accuracy'
+    gain = significance.gain(result.values[name] - plain.values[name])
+    return dict(gain=dict(gain, over=plain.attack['name']))
+
   return [
-    _with_gain(result, passive[0]) if optimizer_of(attacker) else result
+    result._replace(details=gain(result))
+    if passive and optimizer_of(attacker)
+    else result
     for attacker, result in pairs
   ]
-
-
-def _with_gain(result, plain):
-  """Adds the paired differences of two attacks."""
-  name = 'label_accuracy'
-  gain = significance.gain(result.values[name] - plain.values[name])
-  details = dict(result.details, gain=dict(gain, over=plain.attack['name']))
-  return result._replace(details=details)
 
 
 def _trial(setup, trial, workdir) -> list[dict[str, float]]:
@@ -216,10 +203,15 @@ def complete(
   attacker = setup.attackers[place]
   key = sweep.key(setup.seed + trial, f'attack {place}')
   known = _grant(setup, attacker, trial)
-  score = functools.partial(_score, setup, joint_of(setup, attacker), trial)
+  joint = setup.joints[optimizer_of(attacker)]
+  score = functools.partial(_score, setup, joint, trial)
   if isinstance(attacker.attack, Attack):  # it guesses
-    predict = lambda x: attacker.attack.infer(key, view._replace(x=x), known)
-    return score(predict), predict
+
+    def guess(x):
+      rows = dataclasses.replace(known, batch_size=len(x))
+      return attacker.attack.infer(key, view._replace(x=x), rows)
+
+    return score(guess), guess
   history = []
   keep = lambda epoch, predict: history.append(score(predict, quick=True))
   predict = attacker.attack.fit(key, view, known, keep)
@@ -230,11 +222,6 @@ def complete(
     best_test_accuracy=best['test_accuracy'],
   )
   return scores, predict
-
-
-def joint_of(setup: Setup, attacker: Attacker) -> Joint:
-  """Returns the joint model that an attack meets."""
-  return setup.joints[optimizer_of(attacker)]
 
 
 def _score(setup, joint, trial, predict, quick=False):
@@ -279,7 +266,7 @@ def _metrics(scores, labels, quick):
 
 def _grant(setup, attacker, trial) -> vfl.Known:
   """Returns what an attack is granted; `labels` are those of the whole pool."""
-  joint = joint_of(setup, attacker)
+  joint = setup.joints[optimizer_of(attacker)]
   source = joint.source
   rows, pool = _label_rows(setup, trial), _pool_rows(setup, trial)
   one_hot = np.eye(source.num_classes, dtype=np.float32)
@@ -306,11 +293,8 @@ def _label_rows(setup, trial) -> np.ndarray:
   per_class, source = setup.per_class, setup.joint.source
   y, num_classes = source.y, source.num_classes
   fewest = np.bincount(y, minlength=num_classes).min()
-  if not 1 <= per_class < fewest:
-    raise InputError(
-      f'aux.per_class={per_class} must lie in 1..{fewest - 1}: the rarest class'
-      f' of {source.name} has {fewest} rows; change it.'
-    )
+  rarest = f'the rarest class of {source.name} has {fewest} rows'
+  validate.whole('aux.per_class', per_class, 1, fewest - 1, rarest)
   order = np.random.default_rng([setup.seed, trial]).permutation(len(y))
   classes = range(num_classes)
   return np.concatenate([order[y[order] == k][:per_class] for k in classes])

@@ -32,10 +32,9 @@ def observer(
   """Returns what watches a training step by an attack; None without one.
 
   Args:
-    joint: the joint model.
+    joint, per_class: see `batch_inference.scorer`.
     inference: an attack on labels.
     known: what it is granted.
-    per_class: rows of each class whose labels may be granted.
 
   Raises:
     InputError: it is no attack on labels, lacks a grant, or `batch_size` is not
@@ -57,7 +56,7 @@ def observer(
   score = batch_inference.scorer(joint, attackers, per_class=per_class)
 
   def observe(key, state, batch):
-    (scores,) = score(key, batch, state)
+    (scores,), _ = score(key, batch, state)
     return joint.protocol.step(state, batch)[0], scores.argmax(-1)
 
   key, batch = sweep.key(0, 'trace'), _batch(joint, 1, 0)
@@ -77,7 +76,7 @@ def infer_labels(
   classes = np.full(len(joint.source.y), -1)
   seed += _OTHER
   state = joint.init(seed)
-  for number in range(1, len(classes) // joint.training.batch_size + 1):
+  for number in range(1, num_steps(joint) + 1):
     batch = _batch(joint, number, seed)
     key = jax.random.fold_in(sweep.key(seed, 'observer'), number)
     state, seen = observe(key, state, batch)
@@ -85,6 +84,11 @@ def infer_labels(
   poisoned = np.full(len(classes), -1)
   poisoned[rows] = classes[rows]
   return poisoned
+
+
+def num_steps(joint: Joint) -> int:
+  """Counts the steps that are watched: the full batches of an epoch."""
+  return len(joint.source.y) // joint.training.batch_size
 
 
 def _batch(joint, number, seed):

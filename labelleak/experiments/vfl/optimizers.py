@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import registry, train
+from labelleak import registry, train, validate
 from labelleak.base import InputError, MakeOptimizer
 
 
@@ -36,8 +36,7 @@ def build(
   rates, name = options.pop('rates', {}), options.pop('name')
   named = {'lr': lr} | {f'rates.{k}': v for k, v in rates.items()}
   for field, rate in named.items():
-    if rate is None or rate <= 0:
-      raise InputError(f'optimizer.{field}={rate} must be a positive number.')
+    validate.positive(f'optimizer.{field}', rate)
 
   def make(rate):
     schedule = _schedule(rate, decay, steps_per_epoch)

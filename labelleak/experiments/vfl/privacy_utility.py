@@ -8,7 +8,7 @@ import numpy as np
 from labelleak import sweep, vfl
 from labelleak.attacks import over_time
 from labelleak.base import InputError, Labelled
-from labelleak.experiments import Measure, grants
+from labelleak.experiments import Measure, answers, grants
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
 
@@ -46,10 +46,12 @@ def experiment(*, config: ConfigDict) -> Measure:
     baseline='scores.random',
   )
   steps = joint.training.steps
-  joint.check_cost(joint.training.batch_size, config.trials * steps)
+  watched = observed['steps'] * observed['epochs']
+  size = joint.training.batch_size
+  joint.check_cost((size, config.trials * (steps + watched)))
   seeds = [config.seed + t for t in range(config.trials)]
   trial = _trial(joint, attackers, config.aux.per_class)
-  each_epoch = joint.training.steps_per_epoch(len(joint.source.y))
+  each_epoch = joint.training.steps_per_epoch
   stops = tuple(each_epoch * epoch for epoch in range(observed['epochs']))
   numbers = np.arange(observed['steps']) + 1
   start = joint.init(seeds[0])
@@ -69,13 +71,14 @@ def experiment(*, config: ConfigDict) -> Measure:
       chunk = jax.tree.map(lambda a: a[index], states)
       return jax.tree.map(lambda *a: np.stack(a), *batches), chunk
 
-    values = sweep.run_trials(
+    finite, values = sweep.run_trials(
       trial,
       key,
       len(seeds),
       items,
       (),
       per_device=config.per_device,
+      devices=joint.devices,
       finished=progress.finished,
       callback=progress,
     )
@@ -86,6 +89,7 @@ def experiment(*, config: ConfigDict) -> Measure:
     return batch_inference.results(
       attackers,
       _setting(joint, observed),
+      finite,
       values,
       main_accuracy=np.array(learned),
     )
@@ -103,12 +107,12 @@ def _setting(joint, observed):
 
 
 def _trial(joint, attackers, per_class):
-  """Returns (key, (batches [n, ...], states [E, ...]), ()) -> judged.
+  """Returns (key, (batches [n, ...], states [E, ...]), ()) -> finite, judged.
 
   Every attack observes all steps and names the rows of all batches at the end;
   an attack of an instant answers with the mean of what it said of a row.
   """
-  lasting = [_lasting(attacker.attack) for attacker in attackers]
+  lasting = [a._replace(attack=_lasting(a.attack)) for a in attackers]
 
   @jax.default_matmul_precision('highest')
   def trial(key, item, shared):
@@ -130,22 +134,25 @@ def _trial(joint, attackers, per_class):
       state, memories = carry
       state, (views, _) = joint.protocol.step(state, batch)
       view = views[joint.attacker]
-      memories = [a.observe(m, view) for a, m in zip(lasting, memories)]
-      return (state, memories), None
+      memories = [a.attack.observe(m, view) for a, m in zip(lasting, memories)]
+      return (state, memories), view.check('view', known[0])[1]
 
     def observe_epoch(memories, state):
-      (_, memories), _ = jax.lax.scan(observe, (state, memories), batches)
-      return memories, None
+      carry, finite = jax.lax.scan(observe, (state, memories), batches)
+      return carry[1], finite.all()
 
-    memories = [a.init(k) for a, k in zip(lasting, known)]
-    memories, _ = jax.lax.scan(observe_epoch, memories, states)
+    memories = [a.attack.init(k) for a, k in zip(lasting, known)]
+    memories, finite = jax.lax.scan(observe_epoch, memories, states)
     scores = [
-      attack.infer(key, memory, own)[batches.index]
-      for attack, memory, own in zip(lasting, memories, known)
+      answers.infer(attacker, key, memory, own)[batches.index]
+      for attacker, memory, own in zip(lasting, memories, known)
     ]  # each [n, B, K]
     judge = lambda pair: batch_inference.judge(pair[0], pair[1])
     values = jax.lax.map(judge, (scores, batches.y))
-    return jax.tree.map(lambda a: a.mean(0), values)
+    sound = [value.pop('sound').all() for value in values]
+    values = jax.tree.map(lambda a: a.mean(0), values)
+    judged = [v | dict(sound=flag) for v, flag in zip(values, sound)]
+    return finite.all(), judged
 
   return trial
 
@@ -172,7 +179,7 @@ def _check(joint, *, steps, epochs):
       f'train.steps={trained} must be positive and batch_size={batch_size} that'
       f' of the training, {size}; change them.'
     )
-  each_epoch = joint.training.steps_per_epoch(rows)
+  each_epoch = joint.training.steps_per_epoch
   if min(steps, epochs) < 1 or max(steps, each_epoch * (epochs - 1)) > trained:
     raise InputError(
       f'observed.steps={steps} and observed.epochs={epochs} must be at least 1'

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import optax
 
-from labelleak import models, sweep, vfl
+from labelleak import models, sweep, validate, vfl
 from labelleak.base import InputError
 from labelleak.data import plans
 from labelleak.experiments import Measure
@@ -100,10 +100,7 @@ def _property(source, column, per_class):
   values = source.take(np.arange(len(source.y)))[:, column]
   z = (values > np.median(values)).astype(int)
   fewest = np.bincount(z, minlength=2).min()
-  if not 1 <= per_class < fewest:
-    raise InputError(
-      f'exploit.per_class={per_class} must lie in 1..{fewest - 1}; change it.'
-    )
+  validate.whole('exploit.per_class', per_class, 1, fewest - 1)
   return z
 
 
@@ -135,9 +132,10 @@ def _exploit(
   sides = _learn(lr, momentum, key, x, extra, z, rows, index, mask)
   others = np.setdiff1d(np.arange(len(z)), rows)
   hits = (np.asarray(sides) == z)[:, others].mean(1)
-  names = 'property_without', 'property_accuracy', 'property_true'
-  scores = dict(zip(names, map(float, hits)))
-  return dict(property_accuracy=scores.pop('property_accuracy'), **scores)
+  without, accuracy, true = map(float, hits)
+  return dict(
+    property_accuracy=accuracy, property_without=without, property_true=true
+  )
 
 
 def _standard(values):

@@ -31,7 +31,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   joint.check_training()
   size, steps = joint.training.batch_size, joint.training.steps
   traffic = joint.traffic(size)
-  joint.check_cost(size, config.trials * steps)
+  joint.check_cost((size, config.trials * steps))
 
   def measure(progress):
     def trial(t):

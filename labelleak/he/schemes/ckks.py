@@ -1,17 +1,21 @@
-"""CKKS, by TenSEAL's binding of SEAL: N / 2 approximate numbers a ciphertext.
+"""CKKS keys and ciphertexts (TenSEAL's SEAL), N fixed-point numbers to each.
 
 Scales. The message is divided by `bound` and the map as `packing` says, so that
-every slot stays within 1 whatever the data, and a mask within 2^mask_bits.
+a result stays within 1 whatever the data. Both lie in coefficients, as integers
+modulo q, and all that follows is exact but for the scheme's own noise.
 
-Masks. They fill the real and the imaginary part of all slots, uniformly, so
-that the rounding noise of the scheme is hidden with the values. A double holds
-53 bits, so that one encoded mask would leave the lowest bits of a coefficient
-bare: masks are sums, each term as fine as the last one's grain, down to 1.
+Masks are uniform modulo q, over whole polynomials: what the third party
+decrypts is uniform and independent of the message, however often it does.
 
-Decryption. What it returns of a CKKS ciphertext holds noise that depends on the
-secret key (Li and Micciancio, EUROCRYPT 2021), so the third party rounds it to
-multiples of 2^(mask_bits - 50), by default coarser than the noise. That is a
-precaution, not a proof.
+Decryption. What it returns holds noise that is linear in the secret key: with
+the ciphertext, a few exact results give the key away (Li and Micciancio,
+EUROCRYPT 2021, IND-CPA-D). So the third party rounds its answer to multiples of
+a grain, 2^mask_bits times the noise. As its masks are uniform, the passive
+party sees the result plus a number that is uniform over a grain, and noise in
+it changes what it sees with the probability |noise| / grain. Over a run of n
+results that is at most n 2^-mask_bits, by the union bound, in the mean over
+keys and for maps that do not depend on the key. The third party counts results
+and stops at n 2^-mask_bits = 2^-LEAK_BITS.
 """
 
 import functools
@@ -30,17 +34,25 @@ from labelleak.he.exchange import (
   Shape,
   Sums,
 )
-from labelleak.he.schemes import packing, seal
+from labelleak.he.schemes import packing, rings, seal
+from labelleak.he.schemes.packing import Layout
 from labelleak.he.schemes.seal import Parameters, Public
+
+# A whole run is within 2^-LEAK_BITS, in total variation, of one without noise.
+LEAK_BITS = 20
 
 
 def scheme(parameters: Parameters) -> Scheme:
   """Builds the roles under a new key pair; see `he.ckks`."""
-  public, decryptor, identity = seal.generate_keys(parameters)
+  public, decryptor, channel = seal.generate_keys(parameters)
   part = functools.partial
-  length = len(seal.save(seal.encrypt(public, [0.0])))
+  length = len(seal.save(seal.encrypt(public)))
+  most = None
+  if not parameters.insecure_for_tests:
+    most = 2 ** (parameters.mask_bits - LEAK_BITS)
   return Scheme(
-    identity=identity,
+    channel=channel,
+    ledger=checks.Ledger(most),
     bound=public.parameters.bound,
     check=check,
     encrypt=part(encrypt, public),
@@ -48,7 +60,7 @@ def scheme(parameters: Parameters) -> Scheme:
     blind=part(blind, public),
     decrypt=part(decrypt, decryptor, public),
     unmask=part(unmask, public),
-    error_bound=part(error_bound, public),
+    error_bound=part(error_bound, public.parameters),
     count=part(count, public, length),
     probe=packing.probe(public.parameters),
   )
@@ -60,14 +72,16 @@ def check(matrix: np.ndarray) -> None:
 
 
 def encrypt(public: Public, message: np.ndarray, shape: Shape) -> list[bytes]:
-  """Encrypts a message [I] (active): w entries a ciphertext, r times each."""
+  """Encrypts a message [I], w entries to a ciphertext (active)."""
   at = packing.layout(public.parameters, shape)
-  bound = public.parameters.bound
+  bound, degree = public.parameters.bound, public.parameters.degree
   message = checks.validate('the message', message, bound)
-  blocks = packing.pad(message / bound, at.sent * at.width)
+  scaled = np.rint(message / bound * 2.0**public.parameters.fraction_bits)
+  numbers = np.array([int(v) for v in scaled], object)  # beyond 64 bits
+  blocks = packing.pad(numbers, at.sent * at.width).reshape(at.sent, -1)
   return [
-    seal.save(seal.encrypt(public, np.tile(block, at.rows)))
-    for block in blocks.reshape(at.sent, at.width)
+    seal.save(seal.encrypt(public, packing.pad(block, degree)))
+    for block in blocks
   ]
 
 
@@ -78,18 +92,16 @@ def evaluate(
   at = packing.layout(public.parameters, matrix.shape)
   blocks, _ = packing.split(at, matrix)
   messages = [seal.load(public, c) for c in ciphertexts]
-  scale = 2.0**public.parameters.fraction_bits
+  weights = np.rint(blocks * 2.0**public.parameters.map_bits).astype(np.int64)
   sums = []
-  for row in blocks:
+  for row in weights:
     total = None
     for message, block in zip(messages, row):
-      if not block.any():
-        continue
-      weights = seal.encode(public, block.ravel(), scale)
-      if weights.is_zero():  # rounded to it; SEAL refuses a product with zero
+      if not block.any():  # SEAL refuses a product with zero
         continue
       product = public.seal.Ciphertext()
-      public.evaluator.multiply_plain(message, weights, product)
+      plain = seal.encode(public, rings.transform(public.ring, block))
+      public.evaluator.multiply_plain(message, plain, product)
       if total is None:
         total = product
       else:
@@ -99,14 +111,16 @@ def evaluate(
 
 
 def blind(public: Public, sums: Sums) -> tuple[list[bytes], Masks]:
-  """Adds masks r: [[A m + r]] and r, complex [N / 2] each (passive).
+  """Adds masks r: [[A m + r]], and r as values [L, N] each (passive).
 
   A mask is encrypted afresh, so that the ciphertext which the third party
   gets is freshly random whatever the sum is.
   """
   ciphertexts, masks = [], []
   for total in sums:
-    ciphertext, mask = _encrypt_mask(public)
+    mask = _draw_mask(public.ring)
+    ciphertext = seal.encrypt(public)
+    public.evaluator.add_plain_inplace(ciphertext, seal.encode(public, mask))
     if total is not None:
       public.evaluator.add_inplace(ciphertext, total)
     ciphertexts.append(seal.save(ciphertext))
@@ -117,19 +131,17 @@ def blind(public: Public, sums: Sums) -> tuple[list[bytes], Masks]:
 def decrypt(
   decryptor: Any, public: Public, ciphertexts: list[bytes], shape: Shape
 ) -> bytes:
-  """Decrypts the masked results [O], float64 as bytes (third).
-
-  It adds the shares of each result, so that the passive party learns no share.
-  """
+  """Decrypts the masked results [O], each as so many grains (third)."""
   at = packing.layout(public.parameters, shape)
-  grain = 2.0 ** (public.parameters.mask_bits - 50)
-  results = []
+  grain = find_grain(public.parameters, at)
+  answers = []
   for ciphertext in ciphertexts:
     plain = public.seal.Plaintext()
     decryptor.decrypt(seal.load(public, ciphertext), plain)
-    slots = np.array(public.encoder.decode_complex(plain)).real
-    results.append(packing.sum_shares(at, np.rint(slots / grain) * grain))
-  return np.concatenate(results)[: shape[0]].astype('<f8').tobytes()
+    masked = _results(public, at, seal.read(public, plain))
+    answers += [(value + grain // 2) // grain for value in masked]
+  length = _answer_length(public, at)
+  return b''.join(a.to_bytes(length, 'big') for a in answers[: shape[0]])
 
 
 def unmask(
@@ -138,36 +150,48 @@ def unmask(
   """Takes the masks off: the result [O], float64 (passive)."""
   at = packing.layout(public.parameters, matrix.shape)
   _, ranges = packing.split(at, matrix)
-  masked = np.frombuffer(opened, '<f8')
-  mask = np.concatenate([packing.sum_shares(at, m.real) for m in masks])
-  return (masked - mask[: masked.size]) * ranges * public.parameters.bound
+  grain, length = find_grain(public.parameters, at), _answer_length(public, at)
+  q, unit = public.ring.modulus, 2**public.parameters.product_bits
+  hidden = [r for mask in masks for r in _results(public, at, mask)]
+  results = []
+  for start, mask in zip(range(0, len(opened), length), hidden):
+    answer = int.from_bytes(opened[start : start + length], 'big')
+    value = (answer * grain - mask) % q
+    results.append((value - q if 2 * value > q else value) / unit)
+  return np.array(results) * ranges * public.parameters.bound
+
+
+def find_grain(parameters: Parameters, at: Layout) -> int:
+  """Returns what answers are multiples of, a power of two; see the module."""
+  noise = seal.find_noise(parameters, at.rows)
+  return 2 ** max(0, parameters.mask_bits + math.ceil(math.log2(noise)))
 
 
 def error_bound(
-  public: Public, matrix: np.ndarray, message: np.ndarray
+  parameters: Parameters, matrix: np.ndarray, message: np.ndarray
 ) -> np.ndarray:
   """Bounds |result - A m| to be expected, for A [O, I] and m [I] -> [O].
 
-  With c the power of two above the largest share of a row, in units of
-  w c bound, where e = 2^-fraction_bits:
+  With c the power of two above the sum of a row's magnitudes:
 
-    encryption noise        e 8 sqrt(N (1 + 2 N / 3) / 12)
-    encoding, both factors  e 8 sqrt(N / 12) (1 + ciphertexts of the message)
-    doubles under the mask  2^(mask_bits - 48)
+    rounding to the grain   c bound grain / 2 of a product's unit
+    encryption noise        c bound, eight of its standard deviations
+    encoding of the map     c 2^-(map_bits + 1) sum |m|
+    and of the message      bound 2^-(fraction_bits + 1) sum |a|
 
-  The first two are eight standard deviations of the noise in a slot; the last
-  is four times what was measured. The result is rounded to float32.
+  The result is rounded to float32.
   """
-  matrix = np.asarray(matrix, np.float64)
-  at = packing.layout(public.parameters, matrix.shape)
+  matrix = np.abs(np.asarray(matrix, np.float64))
+  message = np.abs(np.asarray(message, np.float64))
+  at = packing.layout(parameters, matrix.shape)
   _, ranges = packing.split(at, matrix)
-  n, bound = public.parameters.degree, public.parameters.bound
-  bits, mask_bits = public.parameters.fraction_bits, public.parameters.mask_bits
-  noise = 8 * math.sqrt(n / 12) * (math.sqrt(1 + 2 * n / 3) + 1 + at.sent)
-  slot = noise * 2.0**-bits + 2.0 ** (mask_bits - 48)
-  error = at.width * ranges * bound * slot
-  exact = np.abs(matrix) @ np.abs(np.asarray(message, np.float64))
-  return error + 2.0**-24 * (exact + error) + 2.0**-149
+  noise = 8 * seal.find_noise(parameters, at.rows)
+  slack = (find_grain(parameters, at) / 2 + noise) / 2**parameters.product_bits
+  encoding = message.sum() * 2.0 ** -(parameters.map_bits + 1)
+  bits = max(-53, -parameters.fraction_bits - 1)  # doubles are scaled
+  error = ranges * (parameters.bound * slack + encoding)
+  error += parameters.bound * matrix.sum(1) * 2.0**bits
+  return error + 2.0**-24 * (matrix @ message + error) + 2.0**-149
 
 
 def count(public: Public, length: int, shape: Shape, nonzeros: int) -> Count:
@@ -181,39 +205,33 @@ def count(public: Public, length: int, shape: Shape, nonzeros: int) -> Count:
     sent=MessageBytes(
       sealed=frames.size(at.sent, length),
       masked=frames.size(at.returned, length),
-      opened=8 * shape[0],
+      opened=frames.size(1, _answer_length(public, at) * shape[0]),
     ),
   )
 
 
-def mask_sizes(parameters: Parameters) -> list[float]:
-  """Returns the magnitudes of a mask's terms, 2^mask_bits grains of the last.
-
-  A term of magnitude z has coefficients up to z times the scale of a product,
-  of which a double keeps 53 bits; the last term's grain is a unit.
-  """
-  sizes = [2.0**parameters.mask_bits]
-  while sizes[-1] * 4.0**parameters.fraction_bits > 2.0**53:
-    sizes.append(sizes[-1] * 2.0 ** (parameters.mask_bits - 53))
-  return sizes
+def _results(public: Public, at: Layout, values: np.ndarray) -> list[int]:
+  """Returns the coefficients that hold results, r integers modulo q."""
+  coefficients = rings.invert(public.ring, values)
+  return rings.compose(public.ring, coefficients[:, at.places])
 
 
-def _encrypt_mask(public: Public) -> tuple[Any, np.ndarray]:
-  """Draws a mask; returns it encrypted and in the clear, complex [N / 2]."""
-  total = public.seal.Ciphertext()
-  public.encryptor.encrypt_zero(total)
-  total.scale = scale = 4.0**public.parameters.fraction_bits
-  mask = np.zeros(public.parameters.degree // 2, complex)
-  for size in mask_sizes(public.parameters):
-    term = size * _uniform(mask.size)
-    plain = seal.encode(public, term, scale)
-    public.evaluator.add_plain_inplace(total, plain)
-    mask += term
-  return total, mask
+def _answer_length(public: Public, at: Layout) -> int:
+  """Counts the bytes of an answer, which is at most q / grain, rounded up."""
+  most = public.ring.modulus // find_grain(public.parameters, at) + 1
+  return -(-most.bit_length() // 8)
 
 
-def _uniform(size: int) -> np.ndarray:
-  """Complex [size], both parts uniform in [-1, 1], from the system's source."""
-  words = np.frombuffer(secrets.token_bytes(16 * size), np.uint64) >> 11
-  parts = words.reshape(2, size) * 2.0**-52 - 1.0
-  return parts[0] + 1j * parts[1]
+def _draw_mask(ring: rings.Ring) -> np.ndarray:
+  """Draws a polynomial, uniform modulo q, by its values uint64 [L, N]."""
+  return np.stack([_uniform(p, ring.degree) for p in ring.primes])
+
+
+def _uniform(p: int, size: int) -> np.ndarray:
+  """Draws integers below p from the system's source, by rejection."""
+  values = np.zeros(0, np.uint64)
+  while len(values) < size:
+    words = np.frombuffer(secrets.token_bytes(16 * size), np.uint64)
+    words = words >> np.uint64(64 - p.bit_length())
+    values = np.concatenate([values, words[words < p]])
+  return values[:size]

@@ -1,15 +1,16 @@
-"""How messages and maps lie in the slots of CKKS's ciphertexts.
+"""How messages and maps lie in the coefficients of CKKS's ciphertexts.
 
-With width w, ciphertext k holds the message entries k w ... k w + w - 1
-side by side, the block repeated for r = N / 2w results. The passive party
-multiplies it by the r x w block of its map and adds up over k: one plaintext
-product deep, no rotation, no relinearisation, no rescaling. Slot (j, i) is then
-a share of result j, and the third party adds the w shares of each result after
-it has decrypted. Width 1 leaves it nothing to add, as in Algorithm 1, but takes
-a ciphertext for each entry of the message.
+With width w, ciphertext k holds the message entries m_0 ... m_{w-1} of block k
+as the polynomial sum_i m_i X^i, and a plaintext holds r = N / w rows of the map
+as sum_ji a_ji X^(j w + w - 1 - i) (Huang et al., Cheetah, USENIX Security
+2022). Coefficient j w + w - 1 of their product is the product of row j and
+block k, which add up over k: one plaintext product deep, no rotation, no
+relinearisation, no rescaling. The other coefficients are of no use; nobody
+opens them. Width 1 takes a ciphertext for each entry of the message, as
+Algorithm 1 does.
 
-A row of the map is divided by c, a power of two that bounds what it can reach
-in a slot, so that every slot stays within 1 whatever the data.
+A row of the map is divided by c, a power of two that bounds the sum of its
+magnitudes, so that a result stays within 1 whatever the data.
 """
 
 from typing import NamedTuple
@@ -28,15 +29,20 @@ class Layout(NamedTuple):
   sent: int  # ciphertexts of the message
   returned: int  # ciphertexts of the result
 
+  @property
+  def places(self) -> slice:
+    """Returns where the results lie, of N coefficients."""
+    return slice(self.width - 1, None, self.width)
+
 
 def layout(parameters: Parameters, shape: Shape) -> Layout:
   """Chooses the width with the fewest ciphertexts, unless it is given."""
   outputs, inputs = shape
-  slots = parameters.degree // 2
-  widths = [2**i for i in range(slots.bit_length())]
+  degree = parameters.degree
+  widths = [2**i for i in range(degree.bit_length())]
 
   def place(width):
-    rows = slots // width
+    rows = degree // width
     return Layout(width, rows, -(-inputs // width), -(-outputs // rows))
 
   if parameters.width:
@@ -45,27 +51,26 @@ def layout(parameters: Parameters, shape: Shape) -> Layout:
 
 
 def probe(parameters: Parameters) -> Shape:
-  """Returns a shape of ten ciphertexts each way."""
-  slots = parameters.degree // 2
-  width = parameters.width or 2 ** (slots.bit_length() // 2)
-  return 10 * slots // width, 10 * width
+  """Returns a shape of four ciphertexts each way."""
+  degree = parameters.degree
+  width = parameters.width or 2 ** (degree.bit_length() // 2)
+  return 4 * degree // width, 4 * width
 
 
 def split(at: Layout, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts the scaled map into [returned, sent, r, w]; and the scales c [O]."""
-  outputs, _ = matrix.shape
+  """Cuts the scaled map into polynomials [returned, sent, N], and scales c [O].
+
+  The scale of a row of zeros is zero, and so is its result.
+  """
   wide = pad(np.asarray(matrix, np.float64).T, at.sent * at.width).T
-  shares = np.abs(wide).reshape(outputs, at.sent, at.width).sum(1)
-  peaks = shares.max(1)
-  ranges = np.where(peaks > 0, np.exp2(np.ceil(np.log2(peaks + 1e-300))), 1.0)
-  scaled = pad(wide / ranges[:, None], at.returned * at.rows)
+  sums = np.abs(wide).sum(1)
+  ranges = np.where(sums > 0, np.exp2(np.ceil(np.log2(sums + 1e-300))), 0.0)
+  scaled = pad(
+    wide / np.where(sums > 0, ranges, 1.0)[:, None], at.returned * at.rows
+  )
   blocks = scaled.reshape(at.returned, at.rows, at.sent, at.width)
-  return blocks.transpose(0, 2, 1, 3), ranges
-
-
-def sum_shares(at: Layout, slots: np.ndarray) -> np.ndarray:
-  """Adds the shares [N / 2] of each result, [r]."""
-  return slots[: at.rows * at.width].reshape(at.rows, at.width).sum(1)
+  blocks = blocks.transpose(0, 2, 1, 3)[..., ::-1]
+  return blocks.reshape(at.returned, at.sent, -1), ranges
 
 
 def pad(values: np.ndarray, size: int) -> np.ndarray:

@@ -57,7 +57,8 @@ def scheme(
   key, secret = phe.generate_paillier_keypair(n_length=key_bits)
   public, part = Public(key, fraction_bits, bound), functools.partial
   return Scheme(
-    identity=frames.digest(str(key.n).encode()),
+    channel=frames.agree(str(key.n).encode()),
+    ledger=checks.Ledger(),
     bound=bound,
     check=part(check, public),
     encrypt=part(encrypt, public),
@@ -176,7 +177,7 @@ def count(key_bits: int, shape: Shape, nonzeros: int) -> Count:
     sent=MessageBytes(
       sealed=frames.size(inputs, length),
       masked=frames.size(outputs, length),
-      opened=outputs * length // 2,
+      opened=frames.size(1, outputs * length // 2),
     ),
   )
 

@@ -1,7 +1,6 @@
 """Layers that all families share, with PyTorch's conventions."""
 
 from collections.abc import Callable
-import functools
 import math
 from typing import Optional, Union
 
@@ -99,8 +98,36 @@ class Dense(nn.Module):
     return y
 
 
-# torch's momentum .1 is Flax's .9. Called with use_running_average=not train.
-BatchNorm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+class BatchNorm(nn.BatchNorm):
+  """Batch norm over all but the last axis, as torch's: the running variance is
+  an average of unbiased ones, n / (n - 1) of what normalises a batch.
+
+  Called with use_running_average=not train. Torch's momentum .1 is .9 here.
+
+  Raises:
+    InputError: a batch has one value a channel, in training.
+  """
+
+  momentum: float = 0.9
+
+  def __call__(
+    self, x: chex.Array, use_running_average: Optional[bool] = None
+  ) -> chex.Array:
+    before = self.get_variable('batch_stats', 'var')
+    y = super().__call__(x, use_running_average)
+    evaluates = use_running_average or self.use_running_average
+    if evaluates or self.is_initializing():
+      return y
+    count = x.size // x.shape[-1]
+    if count < 2:
+      raise InputError(
+        f'batch norm of a batch {x.shape}: training needs two or more values a'
+        ' channel; use a larger batch.'
+      )
+    after = self.get_variable('batch_stats', 'var')
+    biased = after - self.momentum * before  # times 1 - momentum
+    self.put_variable('batch_stats', 'var', after + biased / (count - 1))
+    return y
 
 
 class MaxPool(nn.Module):

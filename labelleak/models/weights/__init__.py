@@ -27,6 +27,7 @@ from flax import traverse_util
 import jax.numpy as jnp
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.models.weights import state_dicts
 from labelleak.models.weights.gradients import head
@@ -57,6 +58,9 @@ def load(
 ) -> chex.ArrayTree:
   """Reads a PyTorch state_dict into variables of the same model.
 
+  The names of wrapping modules ('module.', '_orig_mod.', '_module.') are left
+  out. A file of gradients has no buffers: variables={'params': ...} loads it.
+
   Args:
     path: an .npz or .safetensors file of the state_dict's tensors.
     variables: {'params', 'batch_stats'?}, from the model's `init`.
@@ -67,18 +71,19 @@ def load(
     A tree like `variables`.
 
   Raises:
-    InputError: the file cannot be read, or a tensor is missing, left over or of
-      another shape.
+    InputError: the file cannot be read, or a tensor is missing, left over, of
+      another shape, no floating point or not finite.
   """
-  if head not in ('load', 'fresh'):
-    raise InputError(f"head={head!r} is unknown; use 'load' or 'fresh'.")
-  state = state_dicts.read(path)
+  validate.one_of('head', head, ('load', 'fresh'))
+  state = state_dicts.of_torch(path, state_dicts.read(path))
   leaves = traverse_util.flatten_dict(variables)
   excluded = _is_head if head == 'fresh' else lambda key: key[1] == 'head'
   names = {
     key: _names(key, leaf) for key, leaf in leaves.items() if not excluded(key)
   }
   unused = state.keys() - {name for group in names.values() for name in group}
+  _check_buffers(path, names, state)
+  _check_prefix(path, names, state)
   classifier = _classifier(path, unused, state)
   if head == 'fresh':
     unused -= {f'{classifier}.weight', f'{classifier}.bias'}
@@ -121,6 +126,33 @@ def _names(key, leaf):
   ]
 
 
+def _check_buffers(path, names, state):
+  """Refuses a file that has all but the running statistics."""
+  buffers = {n for k, g in names.items() if k[0] == 'batch_stats' for n in g}
+  others = {n for k, g in names.items() if k[0] == 'params' for n in g}
+  if buffers and others <= state.keys() and not buffers & state.keys():
+    raise InputError(
+      f'{path} lacks {state_dicts.abbreviate(buffers)}, the buffers of batch'
+      " norm; save all of state_dict(), or load gradients into {'params':"
+      " variables['params']}."
+    )
+
+
+def _check_prefix(path, names, state):
+  """Refuses a state_dict of a module that holds the model."""
+  needed = {name for group in names.values() for name in group}
+  first = min(needed, default='')
+  for name in state:
+    prefix = name.removesuffix(first)
+    if (
+      prefix not in ('', name) and {prefix + n for n in needed} <= state.keys()
+    ):
+      raise InputError(
+        f'{path} holds names that begin with {prefix!r}, such as {name}; save'
+        ' the state_dict of that module itself.'
+      )
+
+
 def _classifier(path, names, state):
   """Finds the module of the one matrix among `names`; 'head' without one."""
   modules = [
@@ -156,6 +188,7 @@ def _convert(path, names, state, key, leaf):
         f'{path}: {name} {state[name].shape} does not fit {"/".join(key)}'
         f' {shape}; {remedy}.'
       )
+    state_dicts.check_values(path, name, part)
     parts.append(part)
   return jnp.asarray(np.stack(parts) if scanned else parts[0], leaf.dtype)
 

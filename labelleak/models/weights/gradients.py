@@ -1,13 +1,26 @@
-"""A classifier's gradient from a file, for attacks on updates made anywhere."""
+"""A classifier's gradient from a file, for attacks on updates made anywhere.
 
+Names say what a tensor is, before shapes do: 'fc.weight' [K, H] and 'fc.bias'
+[K] (torch), 'logits/kernel:0' [H, K] (Keras), 'linear/w' [H, K] and 'linear/b'
+(Haiku). A bias is never paired with the kernel of another module.
+"""
+
+import re
 from typing import Optional
 
 import chex
 import jax.numpy as jnp
+import numpy as np
 
 from labelleak.base import InputError
 from labelleak.models.weights import state_dicts
-from labelleak.models.weights.state_dicts import Path
+from labelleak.models.weights.state_dicts import Path, State
+
+# 'module.leaf'; a letter is a leaf below a module alone. Keras adds ':0'.
+_NAME = re.compile(
+  r'(?:(.*)[\W_])?(kernel|weight|bias)(?::\d+)?\W*|(.+)[\W_]([wb])'
+)
+_BIASES = 'bias', 'b'
 
 
 def head(
@@ -20,38 +33,98 @@ def head(
 
   Torch's weight [K, H] is told from a kernel [H, K] by the length of the bias.
   Where that cannot tell, since H = K or there is no bias, the name does: a
-  tensor called 'kernel' or '...kernel' is [H, K], any other one [K, H].
+  tensor called 'kernel', '...kernel' or '.../w' is [H, K], one called 'weight'
+  or '...weight' [K, H]. A convolution of 1 x 1 is read as that matrix.
 
   Args:
     path: an .npz or .safetensors file.
     kernel: name of the weight's tensor, such as 'fc.weight'.
-    bias: name of the bias's tensor. With neither name given, tensors called
-      'kernel' or 'weight', and 'bias', are read; else the only matrix and the
-      only vector of the file. With one name given, only that tensor is read.
+    bias: name of the bias's tensor. With neither name given, the one matrix of
+      the file that is called so is read with the bias of its module, else its
+      one bias without a module's weight. With one name given, only that tensor
+      is read.
 
   Returns:
     {'kernel': [H, K], 'bias': [K]} in float32, without what is absent.
 
   Raises:
     InputError: the file cannot be read, a name is not in it, more than one
-      tensor may be meant, or the shapes are not those of a linear layer.
+      tensor may be meant or none by its name, the shapes are not those of a
+      linear layer, or values are no floating point or not finite.
   """
   state = state_dicts.read(path)
   if kernel is None and bias is None:
-    kernel = _find(path, state, 2, 'kernel', ('kernel', 'weight'))
-    bias = _find(path, state, 1, 'bias', ('bias',))
+    kernel, bias = _find(path, state)
   leaves = {}
-  if kernel is not None:
-    leaves['kernel'] = _tensor(path, state, 'kernel', kernel, ndim=2)
   if bias is not None:
     leaves['bias'] = _tensor(path, state, 'bias', bias, ndim=1)
-  if not leaves:
+  if kernel is not None:
+    matrix = _tensor(path, state, 'kernel', kernel, ndim=2)
+    torch = _is_torch(path, kernel, matrix.shape, bias, leaves.get('bias'))
+    leaves['kernel'] = matrix.T if torch else matrix
+  return {k: jnp.asarray(v, jnp.float32) for k, v in leaves.items()}
+
+
+def _parse(name: str) -> tuple[str, Optional[str]]:
+  """Returns the module and the leaf of a name, None of one that says none."""
+  match = _NAME.fullmatch(name)
+  if match is None:
+    return name, None
+  stem, leaf, letter_stem, letter = match.groups()
+  return stem or letter_stem or '', leaf or letter
+
+
+def _find(path: Path, state: State) -> tuple[Optional[str], Optional[str]]:
+  """Finds the names of the head's kernel and bias, None where absent."""
+  kernels, biases = {}, {}  # names by module
+  for name in state:
+    module, leaf = _parse(name)
+    if leaf is not None:
+      by_module = biases if leaf in _BIASES else kernels
+      by_module.setdefault(module, []).append(name)
+  names = [n for group in kernels.values() for n in group]
+  pointwise = [n for n in names if _squeeze(n, state[n]).ndim < state[n].ndim]
+  # A stack of clients, [C, K, H], must not leave the field to its biases.
+  linear = [n for n in names if state[n].ndim in (2, 3)]
+  if linear:
+    pointwise = [n for n in pointwise if _parse(n)[0] in biases]
+  # The classifier itself may have been saved, beside what belongs to it.
+  linear = [n for n in linear if not _parse(n)[0]] or linear + pointwise
+  if linear:
+    kernel = _only(path, 'kernel', linear)
+    beside = biases.get(_parse(kernel)[0])
+    return kernel, _only(path, 'bias', beside) if beside else None
+  alone = [n for m, group in biases.items() if m not in kernels for n in group]
+  if alone:
+    return None, _only(path, 'bias', alone)
+  raise InputError(
+    f'{path} holds no matrix and no vector of a head by their names (such as'
+    ' fc.weight, fc.bias, logits/kernel); set kernel= or set bias= to one of'
+    f' {state_dicts.describe(state)}.'
+  )
+
+
+def _only(path, leaf, names):
+  """Returns the one name that a leaf may have."""
+  if len(names) > 1:
+    beside = ', and bias= to that beside it' if leaf == 'kernel' else ''
     raise InputError(
-      f'{path} holds no matrix and no vector; save the gradient of the head.'
+      f'{path} holds {state_dicts.abbreviate(names)}, each of which may be the'
+      f' {leaf}; set {leaf}= to one of them{beside}.'
     )
-  if 'kernel' in leaves and _is_torch(path, leaves, kernel, bias):
-    leaves['kernel'] = leaves['kernel'].T
-  return leaves
+  return names[0]
+
+
+def _squeeze(name: str, tensor: np.ndarray) -> np.ndarray:
+  """Turns a convolution of 1 x 1 to a matrix; leaves other tensors alone."""
+  leaf = _parse(name)[1]
+  if tensor.ndim != 4:
+    return tensor
+  if leaf not in ('kernel', 'w') and tensor.shape[2:] == (1, 1):
+    return tensor[:, :, 0, 0]
+  if leaf != 'weight' and tensor.shape[:2] == (1, 1):
+    return tensor[0, 0]
+  return tensor
 
 
 def _tensor(path, state, leaf, name, *, ndim):
@@ -59,21 +132,23 @@ def _tensor(path, state, leaf, name, *, ndim):
   if name not in state:
     raise InputError(
       f'{path} holds no {name!r}; set {leaf}= to one of'
-      f' {state_dicts.abbreviate(state)}.'
+      f' {state_dicts.describe(state)}.'
     )
-  if state[name].ndim != ndim:
+  tensor = _squeeze(name, state[name])
+  if tensor.ndim != ndim or not tensor.size:
     raise InputError(
       f'{path}: {name} {state[name].shape} must have {ndim} dimensions to be'
-      f' the {leaf} of a linear layer; set {leaf}= to another tensor.'
+      f' the {leaf} of a linear layer; save that of one client, as the layer'
+      f' has it, or set {leaf}= to another tensor.'
     )
-  return jnp.asarray(state[name], jnp.float32)
+  state_dicts.check_values(path, name, tensor)
+  return tensor
 
 
-def _is_torch(path, leaves, kernel, bias):
+def _is_torch(path, kernel, shape, bias, values):
   """Whether a matrix is torch's weight [K, H] and not a kernel [H, K]."""
-  shape = leaves['kernel'].shape
-  if 'bias' in leaves:
-    num_classes = leaves['bias'].size
+  if bias is not None:
+    num_classes = len(values)
     if num_classes not in shape:
       raise InputError(
         f'{path}: {kernel} {shape} does not fit {bias} [{num_classes}]; one'
@@ -81,18 +156,10 @@ def _is_torch(path, leaves, kernel, bias):
       )
     if shape[0] != shape[1]:
       return shape[0] == num_classes
-  return not kernel.endswith('kernel')
-
-
-def _find(path, state, ndim, leaf, defaults):
-  """Finds the name of the head's `leaf`, None where none has `ndim` axes."""
-  for name in defaults:
-    if name in state:
-      return name
-  names = [name for name, value in state.items() if value.ndim == ndim]
-  if len(names) > 1:
+  leaf = _parse(kernel)[1]
+  if leaf is None or leaf in _BIASES:
     raise InputError(
-      f'{path} holds {state_dicts.abbreviate(names)}, each of which may be the'
-      f' {leaf}; set {leaf}= to one of them.'
+      f'{path}: {kernel!r} {shape} may be a weight [K, H] or a kernel [H, K];'
+      ' add bias=, or call it weight or kernel in the file.'
     )
-  return names[0] if names else None
+  return leaf == 'weight'

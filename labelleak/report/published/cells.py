@@ -30,36 +30,23 @@ _LABELS = 'table', 'row', 'column'
 
 
 class Cell(NamedTuple):
-  """One published number with the setting it belongs to.
+  """One published number with the setting it belongs to."""
 
-  Attributes:
-    source: where it is printed, such as 'llbg Table 1'.
-    setting: facts that a row's `setting` must equal.
-    attack: spec of it; None: of the model, whatever attacked it.
-    metric: what rows call it; None: no row measures it.
-    mean: a rate, or in the unit of the metric.
-    std: deviation over trials; None where the paper gives none.
-  """
-
-  source: str
-  setting: dict[str, Any]
-  attack: Optional[Spec]
-  metric: Optional[str]
-  mean: float
-  std: Optional[float]
+  source: str  # where it is printed, such as 'llbg Table 1'
+  setting: dict[str, Any]  # facts that a row's `setting` must equal
+  attack: Optional[Spec]  # spec of it; None: of the model, whatever attacked it
+  metric: Optional[str]  # what rows call it; None: no row measures it
+  mean: float  # a rate, or in the unit of the metric
+  std: Optional[float]  # deviation over trials; None where the paper gives none
 
 
 class Table(NamedTuple):
-  """Published numbers that are shown together.
+  """Published numbers that are shown together."""
 
-  Attributes:
-    title: as in RESULTS.md.
-    cells: (row label, column label) -> Cell, in the printed order.
-    beside: attacks of ours on the same updates, the one that guesses last.
-  """
-
-  title: str
+  title: str  # as in RESULTS.md
+  # (row label, column label) -> Cell, in the printed order
   cells: dict[tuple[str, str], Cell]
+  # Attacks of ours on the same updates, the one that guesses last
   beside: tuple[str, ...]
 
 

@@ -53,14 +53,14 @@ class DrawTest(parameterized.TestCase):
     y = np.eye(12)[np.arange(12)]
     pool = base.Pool(lambda index: 100.0 + index[:, None], 50)
     labelled, numbers = base.Labelled(x, y), np.arange(1, 6)
-    batch = batches.draw(pool, labelled, 4, numbers, (1, 2))
+    batch = batches.draw(pool, labelled, (4, 4), numbers, (1, 2))
     np.testing.assert_array_equal(batch.y.argmax(-1), batch.x[..., 0])
     self.assertEqual(batch.u.shape, (5, 4, 1))
     self.assertTrue((batch.u >= 100).all())
     self.assertLen(set(batch.u.ravel().tolist()), 20)  # within one pass
-    again = batches.draw(pool, labelled, 4, numbers[3:], (1, 2))
+    again = batches.draw(pool, labelled, (4, 4), numbers[3:], (1, 2))
     np.testing.assert_array_equal(again.u, batch.u[3:])
-    other = batches.draw(pool, labelled, 4, numbers, (1, 3))
+    other = batches.draw(pool, labelled, (4, 4), numbers, (1, 3))
     self.assertFalse(np.array_equal(other.u, batch.u))
 
 
@@ -74,7 +74,7 @@ class LearnersTest(parameterized.TestCase):
     stolen = party.init(jax.random.key(5), known.labelled.x[:1])
     state = model.init(jax.random.key(0), stolen, known.labelled.x[:1])
     numbers = np.arange(1, 6)
-    drawn = batches.draw(known.pool, known.labelled, 16, numbers, (0,))
+    drawn = batches.draw(known.pool, known.labelled, (16, 16), numbers, (0,))
     end, _ = jax.lax.scan(model.step, state, drawn)
     logits = model.predict(end, stolen, known.labelled.x)
     self.assertEqual(logits.shape, (len(known.labelled.x), 3))
@@ -204,7 +204,7 @@ class AttacksTest(parameterized.TestCase):
     (dict(pool=None), "needs 'pool'"),
     (
       dict(labelled=base.Labelled(np.zeros((3, 5), np.float32), np.eye(3))),
-      'batch_size=16 exceeds the 3 labelled',
+      r'batch_size=16 must be .* in 1\.\.3; the 3 labelled',
     ),
   )
   def test_grants(self, fields, message):

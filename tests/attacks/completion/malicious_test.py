@@ -244,7 +244,10 @@ class StepsTest(parameterized.TestCase):
     chex.assert_trees_all_close(step(tree), tree)
 
   @parameterized.parameters(
-    (dict(reading='paper'), "reading='paper'; use one of printed"),
+    (
+      dict(reading='paper'),
+      "reading='paper' is unknown; use one of: 'printed'",
+    ),
     (dict(r_min=2.0, r_max=1.0), 'r_min=2.0 and r_max=1.0'),
   )
   def test_bad_input(self, options, message):

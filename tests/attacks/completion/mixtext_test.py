@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from labelleak import models
-from labelleak.attacks.completion import mixtext
+from labelleak.attacks.completion import mixmatch, mixtext
 from labelleak.base import InputError
 
 KEY = jax.random.key(0)
@@ -34,10 +34,10 @@ def world(seed, num, length=8):
   return np.where(rng.random((num, length)) < 0.5, own, noise), np.eye(K)[y]
 
 
-def batch(seed, num=6, unlabelled=10, views=1):
+def batch(seed, num=6, unlabelled=10):
   x, y = world(seed, num)
-  u, _ = world(seed + 1000, views * unlabelled)
-  return mixtext.Batch(x, y.astype('f'), u.reshape(views, unlabelled, -1))
+  u, _ = world(seed + 1000, unlabelled)
+  return mixmatch.Batch(x, y.astype('f'), u)
 
 
 class LossTest(parameterized.TestCase):
@@ -57,7 +57,7 @@ class LossTest(parameterized.TestCase):
 
 
 class StepTest(parameterized.TestCase):
-  def run_step(self, seed=0, views=1, tx=None, count=0, **options):
+  def run_step(self, seed=0, tx=None, count=0, **options):
     own = {'params': {'table': 0.1 * jax.random.normal(KEY, (12, K))}}
     tx = tx or optax.sgd(0.0)
     learner = mixtext.mixtext(
@@ -65,7 +65,7 @@ class StepTest(parameterized.TestCase):
     )
     state = learner.init(jax.random.key(seed), own, {})
     state = state._replace(count=jnp.array(count))
-    return learner.step(state, batch(seed, views=views))
+    return learner.step(state, batch(seed))
 
   def test_the_ramp_starts_without_unlabelled_texts(self):
     for options in (dict(weight=0.0), dict(weight=100.0, hinge=9.0)):
@@ -79,25 +79,19 @@ class StepTest(parameterized.TestCase):
     self.assertAlmostEqual(full - first, 2 * (second - first), places=5)
     self.assertGreater(second, first)
 
-  def test_guesses_follow_the_trusted_views(self):
-    """A view without trust changes nothing but what is mixed."""
+  def test_guesses_are_of_the_unlabelled_texts_alone(self):
     seen = []
 
     def spy(own, rest, tokens, key, mix):
-      logits, own, rest = linear(own, rest, tokens, key, mix)
       if mix is None:
-        seen.append(tokens.shape)
-      return logits, own, rest
+        seen.append(tokens)
+      return linear(own, rest, tokens, key, mix)
 
-    learner = mixtext.mixtext(
-      spy, optax.sgd(0.0), steps=10, mix_layers=(1,), trusted=(1.0,)
-    )
-    own = {'params': {'table': jnp.zeros((12, K))}}
-    state = learner.init(KEY, own, {})
+    learner = mixtext.mixtext(spy, optax.sgd(0.0), steps=10, mix_layers=(1,))
+    state = learner.init(KEY, {'params': {'table': jnp.zeros((12, K))}}, {})
     learner.step(state, batch(0))
-    self.assertEqual(seen, [(10, 8)])
-    with self.assertRaisesRegex(InputError, r'trusted=\(1.0,\) must weigh 2'):
-      learner.step(state, batch(0, views=2))
+    self.assertLen(seen, 1)
+    np.testing.assert_array_equal(seen[0], batch(0).u)
 
   def test_hinge_is_the_entropy_above_the_margin(self):
     """Of an undecided model: log K - margin, times weight and ramp."""
@@ -159,9 +153,9 @@ class StepTest(parameterized.TestCase):
 
         def step(state, n, few=few, labels=labels, learner=learner):
           u = jnp.asarray(x)[
-            jax.random.randint(jax.random.key(n), (1, 40), 0, 1000)
+            jax.random.randint(jax.random.key(n), (40,), 0, 1000)
           ]
-          return learner.step(state, mixtext.Batch(few, labels, u))
+          return learner.step(state, mixmatch.Batch(few, labels, u))
 
         state = learner.init(jax.random.key(seed), own, {})
         state, _ = jax.jit(
@@ -180,7 +174,7 @@ class StepTest(parameterized.TestCase):
     (dict(steps=0), 'steps=0'),
     (dict(mix_layers=()), r'mix_layers=\(\)'),
     (dict(alpha=0.0), 'alpha=0.0'),
-    (dict(trusted=(0.0, 0.0)), r'trusted=\(0.0, 0.0\)'),
+    (dict(hinge=-1.0), 'hinge=-1.0'),
   )
   def test_bad_options_are_named(self, options, message):
     with self.assertRaisesRegex(InputError, message):

@@ -16,6 +16,7 @@ from labelleak.attacks.counts import (
   likelihood,
   posterior,
 )
+from labelleak.base import InputError
 from labelleak.data import plans
 
 KEY = jax.random.key(0)
@@ -194,6 +195,59 @@ class ClippingTest(parameterized.TestCase):
     np.testing.assert_allclose(
       accuracy(clipped, truth), accuracy(free, truth), atol=0.3
     )
+
+
+class GrantTest(parameterized.TestCase):
+  """Knowing more never costs, and what means nothing is refused."""
+
+  @parameterized.parameters(0.3, 0.015, 0.001, 1.0, 3.0)
+  def test_a_granted_clip_of_any_scale(self, scale):
+    truth, beta = label_only(128, S, 6)
+    clipped = run('calibrated', scale * beta, 128, S, (('clip', 0.1),))
+    untold = run('calibrated', scale * beta, 128, S, None)
+    self.assertGreaterEqual(accuracy(clipped, truth), 99.0)
+    self.assertGreaterEqual(
+      accuracy(clipped, truth), accuracy(untold, truth) - 0.5
+    )
+
+  @parameterized.parameters('clip_per_example', 'sparsity.compress', 'marvell')
+  def test_a_defense_without_a_model_is_an_unknown_one(self, name):
+    truth, beta = label_only(128, S, 3)
+    beta *= 0.3
+    with self.assertWarnsRegex(UserWarning, f'no model of {name}'):
+      told = run('calibrated', beta, 128, S, ((name, 0.1),))
+    np.testing.assert_array_equal(told, run('calibrated', beta, 128, S, None))
+    self.assertGreaterEqual(accuracy(told, truth), 99.0)
+
+  @parameterized.parameters(
+    ((('clpi', 0.1),), "no 'clpi'; did you mean 'clip'"),
+    (dict(clip=0.1), 'a tuple of pairs'),
+    ('clip', 'a tuple of pairs'),
+    ([('clip', 0.1)], 'a tuple of pairs'),
+    ((('clip',),), 'a tuple of pairs'),
+    ((('clip', float('nan')),), 'clip=nan must be a finite number'),
+    ((('gaussian', -1.0),), 'gaussian=-1.0 must be'),
+    ((('gaussian', '1'),), "gaussian='1' must be"),
+  )
+  def test_what_means_nothing_is_refused(self, defense, message):
+    with self.assertRaisesRegex(InputError, message):
+      known = hfl.Known(K, 128, S, defense=defense)
+      view = hfl.View(grads={'bias': jnp.zeros(K)})
+      attacks.load('counts.calibrated').infer(jax.random.key(0), view, known)
+
+  @parameterized.parameters(
+    dict(num_classes=0),
+    dict(num_classes=1),
+    dict(batch_size=0),
+    dict(steps=2.5),
+    dict(clients=-1),
+    dict(lr=float('nan')),
+    dict(lr=0.0),
+  )
+  def test_sizes_that_mean_nothing_are_refused(self, **fields):
+    ((name, value),) = fields.items()
+    with self.assertRaisesRegex(InputError, f'Known: {name}={value}'):
+      hfl.Known(**dict(num_classes=K, batch_size=8) | fields)
 
 
 def label_only(b, steps, trials, *, k=K, cap=100):

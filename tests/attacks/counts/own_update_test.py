@@ -1,6 +1,7 @@
 """Count attacks on a head gradient from a file, with no model of ours."""
 
 import pathlib
+import re
 
 from absl.testing import absltest, parameterized
 import jax
@@ -111,6 +112,128 @@ class OwnUpdateTest(parameterized.TestCase):
     with self.assertRaisesRegex(base.InputError, expected) as caught:
       weights.head(path, **names)
     self.assertNotIn('\n', str(caught.exception))
+
+  @parameterized.named_parameters(
+    # Modules of a body, beside a head that has no bias.
+    ('norm', {'norm.weight': (H,), 'score.weight': (K, H)}),
+    (
+      'norm_and_bias',
+      {'ln.weight': (H,), 'ln.bias': (H,), 'fc.weight': (K, H)},
+    ),
+    ('convolution', {'c.weight': (H, 1, 3, 3), 'c.bias': (H,), 'fc.weight': 0}),
+    ('bias_of_k', {'ln.bias': (K,), 'fc.weight': (K, H)}),
+    ('wrapped', {'module.n.bias': (H,), 'module.fc.weight': (K, H)}),
+    ('keras', {'logits/kernel:0': (H, K), 'norm/gamma:0': (H,)}),
+    ('haiku', {'net/~/linear/w': (H, K), 'net/~/norm/scale': (H,)}),
+    ('flax', {'params/head/kernel': (H, K), 'params/norm/bias': (H,)}),
+    ('keystr', {"['head']['kernel']": (H, K), "['norm']['bias']": (H,)}),
+    ('called_cls', {'cls.weight': (K, H), 'pooler.bias': (H,)}),
+  )
+  def test_a_bias_is_paired_with_its_own_module(self, shapes):
+    kernel = gradient()['kernel']
+    state = {
+      name: kernel
+      if shape == (H, K)
+      # What is not the head is never zero: a wrong pair shows.
+      else kernel.T
+      if shape in ((K, H), 0)
+      else np.ones(shape, np.float32)
+      for name, shape in shapes.items()
+    }
+    grads = weights.head(save(self.dir / 'a.npz', state))
+    self.assertEqual(set(grads), {'kernel'})
+    np.testing.assert_array_equal(grads['kernel'], kernel)
+    np.testing.assert_array_equal(infer('llg', grads), COUNTS)
+
+  @parameterized.product(
+    names=(
+      ('fc.weight', 'fc.bias'),
+      ('logits/kernel:0', 'logits/bias:0'),
+      ('linear/w', 'linear/b'),
+      ('fc_weight', 'fc_bias'),
+      ('_orig_mod.module.fc.weight', '_orig_mod.module.fc.bias'),
+    ),
+    pointwise=(False, True),
+  )
+  def test_heads_among_other_layers(self, names, pointwise):
+    kernel, bias = gradient().values()
+    torch = names[0].endswith('weight')
+    stored = kernel.T if torch else kernel
+    if pointwise:
+      stored = stored[..., None, None] if torch else stored[None, None]
+    state = {
+      'conv.weight': np.ones((H, 3, 3, 3), np.float32),
+      'conv.bias': np.ones(H, np.float32),
+      'down.weight': np.ones((H, 3, 1, 1), np.float32),
+      'norm.weight': np.ones(H, np.float32),
+      'norm.bias': np.ones(H, np.float32),
+      names[0]: stored,
+      names[1]: bias,
+    }
+    if pointwise:
+      del state['down.weight']
+    grads = weights.head(save(self.dir / 'a.npz', state))
+    np.testing.assert_array_equal(grads['kernel'], kernel)
+    np.testing.assert_array_equal(grads['bias'], bias)
+
+  @parameterized.named_parameters(
+    ('quantised', {'fc.weight': ((K, H), 'int8'), 'fc.bias': ((K,), 'f4')}),
+    ('unsigned', {'fc.weight': ((K, H), 'uint8')}),
+    ('integers', {'fc.bias': ((K,), 'int64')}),
+    ('complex', {'fc.bias': ((K,), 'complex64')}),
+    ('coo', {'values': ((9,), 'f4'), 'indices': ((2, 9), 'int64')}),
+    (
+      'coo_of_fc',
+      {'fc.weight.values': ((9,), 'f4'), 'fc.weight.indices': ((2, 9), 'f4')},
+    ),
+    ('flat', {'update': ((K * H + K,), 'f4')}),
+    ('flat_weight', {'weight': ((K * H + K,), 'f4')}),
+    ('flat_of_fc', {'fc.weight': ((K * H,), 'f4')}),
+    ('clients', {'fc.weight': ((2, K, H), 'f4'), 'fc.bias': ((2, K), 'f4')}),
+    (
+      'clients_of_norm',
+      {'n.weight': ((2, H), 'f4'), 'f.weight': ((2, K, H), 'f4')},
+    ),
+    ('clients_of_bias', {'fc.bias': ((2, K), 'f4')}),
+    ('client_kernels', {'kernel': ((2, H, K), 'f4')}),
+    ('norm_alone', {'norm.weight': ((H,), 'f4'), 'norm.bias': ((H,), 'f4')}),
+    ('lists', {'arr_0': ((K, H), 'f4'), 'arr_1': ((H,), 'f4')}),
+    ('two_heads', {'a.weight': ((K, H), 'f4'), 'b.weight': ((K, H), 'f4')}),
+    (
+      'two_pointwise',
+      {'a.weight': ((K, H, 1, 1), 'f4'), 'b.weight': ((H, 3, 1, 1), 'f4')},
+    ),
+    ('two_layouts', {'kernel': ((H, K), 'f4'), 'weight': ((K, H), 'f4')}),
+    ('no_rows', {'fc.weight': ((0, H), 'f4')}),
+    ('empty', {}),
+  )
+  def test_what_is_no_head_is_refused(self, tensors):
+    state = {n: np.ones(shape, kind) for n, (shape, kind) in tensors.items()}
+    with self.assertRaisesRegex(base.InputError, r'a\.npz.*; ') as caught:
+      weights.head(save(self.dir / 'a.npz', state))
+    self.assertNotIn('\n', str(caught.exception))
+    if tensors:  # what is there is listed
+      names = '|'.join(map(re.escape, tensors))
+      self.assertRegex(str(caught.exception), names)
+
+  @parameterized.parameters(np.nan, np.inf, -np.inf, 1e39)
+  def test_what_is_not_finite_is_refused(self, value):
+    state = {n: v.astype(np.float64) for n, v in gradient().items()}
+    for name in state:
+      broken = {n: v.copy() for n, v in state.items()}
+      broken[name].flat[3] = value
+      path = save(self.dir / 'a.npz', broken)
+      with self.assertRaisesRegex(base.InputError, f'{name}.* 1 of .*finite'):
+        weights.head(path)
+
+  def test_a_name_that_says_nothing_needs_the_bias(self):
+    ours = gradient()
+    state = {'arr_0': ours['kernel'].T, 'arr_1': ours['bias']}
+    path = save(self.dir / 'a.npz', state)
+    grads = weights.head(path, kernel='arr_0', bias='arr_1')
+    np.testing.assert_array_equal(grads['kernel'], ours['kernel'])
+    with self.assertRaisesRegex(base.InputError, r'\[K, H\] or a kernel'):
+      weights.head(path, kernel='arr_0')
 
   def test_nothing_is_unpickled(self):
     path = self.dir / 'a.npz'

@@ -312,5 +312,38 @@ class CostTest(parameterized.TestCase):
     self.assertGreater(whole, 2.5 * forward)
 
 
+class EncryptedTest(parameterized.TestCase):
+  """Updates under real keys: small models, and refused where they are not."""
+
+  def _config(self, *, trials=2, **aggregate):
+    model = dict(name='mlp.mlp', width=2)
+    return samples.horizontal(model=model, trials=trials, aggregate=aggregate)
+
+  def test_counts_are_those_of_what_is_ideal(self):
+    self.assertLen(jax.devices(), 4)  # which hang where they share a callback
+    sealed, ideal = (
+      samples.by_attack(experiments.run(self._config(**aggregate)))
+      for aggregate in (dict(name='ckks', bound=32.0), dict(name='ideal'))
+    )
+    self.assertEqual(sealed, ideal)
+
+  @parameterized.parameters('paillier', 'ckks')
+  def test_too_long_a_run_is_refused_before_it_starts(self, name):
+    config = self._config(name=name, trials=10**5)
+    config.rounds = 10
+    says = f'{10**6} encrypted steps of .* more than he.max_hours=1;'
+    if name == 'ckks':  # long before
+      config.he.max_hours = 1e-6
+      config.trials = 100
+      says = 'more than he.max_hours=1e-06;'
+    with self.assertRaisesRegex(InputError, says):
+      experiments.run(config)
+
+  def test_more_results_than_a_key_may_open_are_refused(self):
+    config = self._config(name='ckks', mask_bits=24)  # 16 results
+    with self.assertRaisesRegex(InputError, r'more than the 16 .*mask_bits by'):
+      experiments.run(config)
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -1,13 +1,17 @@
 """Replacement as an experiment: what it reports, and what it refuses."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import numpy as np
 
 from configs import common
-from labelleak import experiments, metrics
+from labelleak import experiments, he, metrics
 from labelleak.base import InputError
 from labelleak.experiments.vfl import observation
 from labelleak.experiments.vfl.build import build
+
+_GUESS = dict(name='scores.random')
 
 
 def _config(**fields):
@@ -57,6 +61,55 @@ class MetricsTest(parameterized.TestCase):
   def test_no_example_of_another_class_is_no_rate(self):
     y = np.eye(4)[[1, 1]]
     self.assertEqual(float(metrics.backdoor_rate(y, y, 1)), 0.0)
+
+
+def _encrypted(aggregate, attack, **fields):
+  """Two steps on two classes, watched for an epoch of three before."""
+  return _config(
+    aggregate=aggregate,
+    attacks=(dict(name=f'backdoor.{attack}'),),
+    classes=2,
+    model=dict(name='mlp.linear'),
+    poison__count=20,
+    poison__form='paired' if attack == 'backdoor' else 'alone',
+    poison__inference=None if attack == 'backdoor' else _GUESS,
+    train__steps=2,
+    train__batch_size=80,
+    batch_size=80,
+    trials=1,
+    **fields,
+  )
+
+
+class EncryptedTest(parameterized.TestCase):
+  @parameterized.product(
+    scheme=('paillier', 'ckks'), attack=('backdoor', 'relabel')
+  )
+  def test_a_config_runs_on_ciphertexts_as_on_what_is_ideal(
+    self, scheme, attack
+  ):
+    short = dict(key_bits=512, insecure_for_tests=True)
+    hyper = short if scheme == 'paillier' else dict(bound=1 / 31)
+    rows, exact = (
+      _means(_encrypted(aggregate, attack))
+      for aggregate in (dict(name=scheme, **hyper), dict(name='ideal'))
+    )
+    self.assertLen(rows, 2)  # one of them is not attacked
+    for row, other in zip(rows, exact):
+      self.assertEqual(row.keys(), other.keys())
+      for name, value in row.items():
+        self.assertAlmostEqual(value, other[name], delta=0.02)
+
+  def test_what_is_watched_costs_time_too(self):
+    aggregate = dict(name='ckks', bound=1 / 31)
+    costs, check = [], he.check_hours
+    with mock.patch.object(he, 'check_hours', lambda *a, **k: costs.append(k)):
+      experiments._prepare(_encrypted(aggregate, 'relabel'))
+    self.assertEqual([cost['steps'] for cost in costs], [4, 3])
+    config = _encrypted(aggregate, 'relabel', he__max_hours=1e-9)
+    self.assertIs(he.check_hours, check)
+    with self.assertRaisesRegex(InputError, 'more than he.max_hours=1e-09'):
+      experiments._prepare(config)
 
 
 class BackdoorTest(parameterized.TestCase):
@@ -135,11 +188,17 @@ class BackdoorTest(parameterized.TestCase):
     self.assertEqual(rows[0]['setting']['num_classes'], 2)
 
   @parameterized.parameters(
-    (dict(train__steps=0), 'trains nothing'),
-    (dict(poison__targets=10**4), 'poison.targets=10000 must lie'),
+    (dict(train__steps=0), 'train.steps=0 must be .* of at least 1'),
+    (dict(poison__targets=10**4), 'poison.targets=10000 must be'),
     (dict(poison__form='pair'), "poison.form='pair' is unknown"),
-    (dict(poison__target=10), 'poison.target=10 must be a class'),
-    (dict(poison__attackers=(1,)), 'attacker=1 must be a passive party'),
+    (
+      dict(poison__target=10),
+      r'poison.target=10 must be .* in 0\.\.9; it is a class',
+    ),
+    (
+      dict(poison__attackers=(1,)),
+      r'attacker=1 must be .* in 0\.\.0; it is a passive party',
+    ),
     (dict(poison__attackers=()), 'changes no message'),
     (dict(trigger__at=((0, 0),)), 'part of party 1, which is none'),
     (dict(attacks=(dict(name='scores.direct'),)), 'changes no message'),

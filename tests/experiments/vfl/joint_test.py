@@ -123,6 +123,16 @@ class CostTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, 'more than he.max_hours=0.001'):
       experiments.run(config)
 
+  def test_more_results_than_a_key_may_open_are_refused(self):
+    config = samples.vertical(
+      aggregate=dict(name='ckks', mask_bits=34),  # 2^14 results
+      experiment='vfl.training',
+      model=dict(name='mlp.linear'),  # 330 of them a step
+      train__steps=50,
+    )
+    with self.assertRaisesRegex(InputError, '16500 results .* than the 16384'):
+      experiments.run(config)
+
   def test_traffic_is_what_the_roles_frame(self):
     aggregate = he.ckks()
     h = np.zeros((8, 2), np.float32)

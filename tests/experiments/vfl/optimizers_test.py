@@ -81,7 +81,7 @@ class RatesTest(parameterized.TestCase):
     tx = self._optimizer(rates=dict(haed=0.5))
     with self.assertRaisesRegex(InputError, 'rates.haed is of no module'):
       tx.init(self._params())
-    with self.assertRaisesRegex(InputError, 'rates.head=-1 must be a positive'):
+    with self.assertRaisesRegex(InputError, 'rates.head=-1 must be positive'):
       self._optimizer(rates=dict(head=-1))
 
   def test_berts_config_has_the_published_rates(self):

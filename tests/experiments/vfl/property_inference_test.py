@@ -63,7 +63,11 @@ class PropertyTest(parameterized.TestCase):
 
   @parameterized.parameters(
     ('exploit.column', 30, 'exploit.column=30 is no column'),
-    ('exploit.per_class', 500, r'per_class=500 must lie in 1\.\.'),
+    (
+      'exploit.per_class',
+      500,
+      r'per_class=500 must be a whole number in 1\.\.',
+    ),
     ('attacks', (dict(name='completion.active'),), 'leave active attacks out'),
   )
   def test_bad_input(self, field, value, message):

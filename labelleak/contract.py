@@ -1,0 +1,132 @@
+"""The contract of an attack: what its view must be, what it must answer.
+
+`base.attack` holds every attack of this package to it; experiments hold all.
+Shapes are checked before tracing. Values are checked where there are any: a
+captured update is refused by the names of its leaves, and under a trace the
+answer says that there is none (`base.blank`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak.base import InputError, Reconstruction, named_leaves
+
+
+def check_axes(
+  name: str, field: str, leaf: chex.Array, shape: tuple[int, ...]
+) -> None:
+  """Refuses a leaf of another shape than `Known` says; None passes.
+
+  Args:
+    name: of the attack.
+    field: of the view.
+    leaf: its value.
+    shape: what it must be; -1 is of any size, and so are axes after it.
+  """
+  if leaf is None:
+    return
+  actual = jnp.shape(leaf)
+  if shape[-1] == -1:
+    actual, shape = actual[: len(shape) - 1], shape[:-1]
+  if actual != shape:
+    raise InputError(
+      f'{name}: view.{field} of shape {jnp.shape(leaf)} contradicts Known,'
+      f' which says {shape}; correct num_classes or batch_size, or vmap over'
+      ' views.'
+    )
+
+
+def check_like(
+  name: str, field: str, tree: chex.ArrayTree, like: chex.ArrayTree
+) -> None:
+  """Refuses gradients that are not of these parameters, by the first leaf.
+
+  Args:
+    name: of the attack.
+    field: of the view, that holds the gradients.
+    tree: the gradients; none at all pass.
+    like: the parameters.
+  """
+  ours, theirs = named_leaves(tree), named_leaves(like)
+  for leaf in sorted(ours):
+    shape = jnp.shape(theirs[leaf]) if leaf in theirs else None
+    if shape != jnp.shape(ours[leaf]):
+      raise InputError(
+        f'{name}: view.{field} has {leaf!r} of shape {jnp.shape(ours[leaf])},'
+        f' the parameters {"lack it" if shape is None else f"have {shape}"};'
+        ' take both from one model.'
+      )
+
+
+def is_traced(tree: chex.ArrayTree) -> bool:
+  """Returns whether a pytree holds no values yet."""
+  return any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(tree))
+
+
+def check_finite(name: str, tree: chex.ArrayTree) -> None:
+  """Refuses values that are not finite, by the names of their leaves.
+
+  Args:
+    name: whose they are.
+    tree: values, not traced.
+  """
+  bad = {
+    leaf: int(np.sum(~np.isfinite(np.asarray(value, np.float64))))
+    for leaf, value in named_leaves(tree).items()
+    if jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+  }
+  bad = {leaf: num for leaf, num in bad.items() if num}
+  if bad:
+    listed = ', '.join(f'{num} of {leaf!r}' for leaf, num in bad.items())
+    raise InputError(
+      f'{name}: entries that are not finite: {listed}; find where the client'
+      ' diverged, or drop this view.'
+    )
+
+
+def all_finite(tree: chex.ArrayTree) -> chex.Array:
+  """Returns whether all entries of a pytree are finite, []."""
+  leaves = [
+    jnp.isfinite(leaf).all()
+    for leaf in jax.tree.leaves(tree)
+    if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+  ]
+  return jnp.stack(leaves).all() if leaves else jnp.array(True)
+
+
+def widen(tree: chex.ArrayTree) -> chex.ArrayTree:
+  """Returns a pytree with float32 in the place of shorter floats."""
+
+  def cast(leaf):
+    short = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    short = short and jnp.finfo(jnp.result_type(leaf)).bits < 32
+    return jnp.asarray(leaf, jnp.float32) if short else leaf
+
+  return jax.tree.map(cast, tree)
+
+
+def check_shape(
+  name: str, answer: Any, shapes: Sequence[tuple[int, ...]], what: str
+) -> None:
+  """Refuses an answer of another shape than the threat model asks for.
+
+  Args:
+    name: of the attack.
+    answer: what it returned.
+    shapes: that are right.
+    what: it must return, in words.
+  """
+  if isinstance(answer, Reconstruction):
+    answer = answer.labels
+  shape = getattr(answer, 'shape', None)
+  if shape not in shapes:
+    got = f'shape {shape}' if shape is not None else type(answer).__name__
+    listed = ' or '.join(map(str, shapes))
+    raise InputError(
+      f'{name} returned {got}, not {what} {listed}; correct the attack.'
+    )
