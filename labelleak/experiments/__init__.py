@@ -99,7 +99,10 @@ def _run(points, finished, workdir, writable=True) -> list[dict]:
   if rows and writable and workdir:
     from labelleak import report  # plots only where there is something to plot
 
-    report.finish(workdir, rows)
+    try:
+      report.finish(workdir, rows)
+    except OSError as e:
+      say(f'{workdir}: its tables and plots were not written: {e}.')
   if failed:
     kept = (
       f' What the others found is in {workdir}.' if workdir and rows else ''

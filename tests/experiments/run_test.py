@@ -1,5 +1,6 @@
 """From config to rows: what they hold, resume, and errors in one line."""
 
+import errno
 import os
 import pathlib
 import sys
@@ -10,10 +11,10 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import experiments, runs
+from labelleak import experiments, report, runs
 from labelleak.base import InputError
 from labelleak.report import tables
-from labelleak.runs import unfinished
+from labelleak.runs import files, locks, unfinished
 from tests.experiments import samples
 
 _OUTSIDE = '''\
@@ -203,6 +204,75 @@ class OutsideTest(parameterized.TestCase):
     self.assertEqual(experiments.run(config, self.workdir), rows)
     self.assertEqual(calls, [1.0, 2.0])  # nothing ran again
     self.assertTrue(table.exists())
+
+  def test_a_finished_run_can_be_read_only(self):
+    config = self._config(_REQUIRED)
+    rows = experiments.run(config, self.workdir)
+    read_only = OSError(errno.EROFS, 'read-only')
+    with (
+      mock.patch.object(locks, '_lock', side_effect=read_only),
+      mock.patch.object(files, 'replace', side_effect=read_only),
+      mock.patch.object(report, 'finish', side_effect=AssertionError),
+    ):
+      self.assertEqual(experiments.run(config, self.workdir), rows)
+      other = str(self.root / 'unfinished')
+      with self.assertRaisesRegex(InputError, 'cannot be opened.*--workdir'):
+        experiments.run(config, other)
+      path = pathlib.Path(self.workdir)
+      (path / 'rows.jsonl').unlink()
+      (path / 'trials.npz').unlink()
+      message = 'cannot be written, and 0 of 2 points are finished; choose'
+      with self.assertRaisesRegex(InputError, message):
+        experiments.run(config, self.workdir)
+
+  def test_any_error_ends_its_point_alone(self):
+    """Memory that is short, or a fault of an experiment's own."""
+    for error in (MemoryError(), ZeroDivisionError('by nought\nand more')):
+      config = self._config(_REQUIRED)
+      config.sweep = (('scale', (1.0, 2.0, 3.0)),)
+      workdir = f'{self.workdir}-{type(error).__name__}'
+      moment = mock.Mock(side_effect=[1.0, error, 1.0, 1.0])
+      with (
+        mock.patch.object(experiments.Progress, 'seconds', moment),
+        self.assertRaisesRegex(InputError, '1 of 3 points') as caught,
+      ):
+        experiments.run(config, workdir)
+      line = str(caught.exception)
+      self.assertRegex(line, rf'scale=.\.0: {type(error).__name__}: ')
+      self.assertNotIn('\n', line)
+      self.assertIn('Traceback', caught.exception.__notes__[0])
+      self.assertLen(runs.read_rows(workdir), 2)
+      rows = experiments.run(config, workdir)  # the one that is left
+      means = [row['metrics']['scaled']['mean'] for row in rows]
+      np.testing.assert_allclose(means, [0.1, 0.2, 0.3])
+
+  def test_a_person_who_stops_a_callback_stops_the_run(self):
+    config = self._config(_REQUIRED)
+    error = ValueError('callback failed: KeyboardInterrupt: ')
+    with (
+      mock.patch.object(experiments.Progress, 'seconds', side_effect=error),
+      self.assertRaises(KeyboardInterrupt),
+    ):
+      experiments.run(config, self.workdir)
+
+  def test_nothing_of_a_point_outlives_it(self):
+    """Programs map memory: no more before the fourth point than the second."""
+    config = samples.vertical(
+      experiment='vfl.training', train__steps=2, trials=1
+    )
+    config.model = dict(name='mlp.linear')
+    config.sweep = (('optimizer.lr', tuple(0.01 * i for i in range(1, 5))),)
+    maps, measure = [], experiments._measure
+
+    def count(job, workdir):
+      maps.append(experiments._count_maps())
+      return measure(job, workdir)
+
+    with mock.patch.object(experiments, '_measure', count):
+      experiments.run(config)
+    if not any(maps):
+      self.skipTest('no /proc')
+    self.assertLess(maps[-1] - maps[1], 100)  # of 2 x 147
 
   @parameterized.parameters('trained', 'num_classes', 'model')
   def test_a_missing_field_fails_before_a_row_is_written(self, field):
