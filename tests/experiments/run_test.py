@@ -1,6 +1,7 @@
 """From config to rows: what they hold, resume, and errors in one line."""
 
 import errno
+import io
 import os
 import pathlib
 import sys
@@ -149,8 +150,12 @@ class ResumeTest(parameterized.TestCase):
     config = samples.horizontal(sweep=(('batch_size', (20, 30)),))
     workdir = self.create_tempdir().full_path
     rows = experiments.run(config, workdir)
-    with mock.patch.object(runs, 'append_point') as append:
+    with (
+      mock.patch.object(runs, 'append_point') as append,
+      mock.patch('sys.stderr', new_callable=io.StringIO) as shown,
+    ):
       again = experiments.run(config, workdir)
+    self.assertIn(f'{workdir}: 2 of 2 points were finished.', shown.getvalue())
     append.assert_not_called()
     self.assertEqual(rows, again)
     self.assertEqual(rows, runs.read_rows(workdir))

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -105,8 +106,6 @@ class KillTest(parameterized.TestCase):
       process = _launch(*_SMALL, f'--workdir={workdir}')
       out, err = process.communicate()
       self.assertEqual(process.returncode, 0, err)
-      resumed = f'{workdir}: {len(left) // 3} of 4 points were finished.'
-      self.assertEqual(resumed in err, workdir == killed, err)
       self.assertIn('random', out)
     comparable = [
       [runs.comparable(row) for row in runs.read_rows(workdir)]
