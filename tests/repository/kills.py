@@ -71,7 +71,7 @@ def _attribution():
 
 def _label_codes():
   config = coae.get_config('runlocal')
-  config.trials = 6
+  config.trials, config.classes = 6, 5
   config.sweep = ()
   config.defense = (dict(name='coae', confusion=0.5, steps=300),)
   return config

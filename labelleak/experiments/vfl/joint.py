@@ -225,7 +225,7 @@ class Joint:
         following,
         steps=stop - done,
         workdir=workdir,
-        made_by=f'{self.training.identity} {seeds} {done}',
+        made_by=f'{self.training.identity} {seeds} {done}..{stop}',
         every=runs.EVERY,
       )
       stopped.append(states)
