@@ -47,10 +47,6 @@ def _backdoor():
   config = common.backdoor('test')
   config.train.update(steps=60, epochs=0)
   config.trials = 3
-  config.attacks = (
-    dict(name='backdoor.backdoor'),
-    dict(name='backdoor.relabel'),
-  )
   return config
 
 
@@ -64,8 +60,8 @@ def _training():
 
 def _attribution():
   config = completion_figures.get_config('runlocal')
-  config.trials, config.train.steps = 3, 60
-  config.attacks = config.attacks[:2]
+  config.trials, config.train.steps = 3, 40
+  config.attacks = config.attacks[:1]
   return config
 
 
