@@ -1,9 +1,17 @@
-"""Runs a config: python launch.py --config=configs/llbg_vit.py [--workdir=DIR].
+"""Runs a config: python launch.py --config=configs/llbg_vit.py
 
-`--config=FILE.py:arg` picks a variant, `--config.field=value` sets a field, and
-`python launch.py --list` lists what there is.
+  --config=FILE.py        what to run; `--list` lists what there is
+  --config=FILE.py:arg    a variant of it, such as `runlocal`, in seconds
+  --config.field=value    sets a field; it wins over the config's sweep of it
+  --workdir=DIR           of rows, table and plots; default: runs/<config name>
+  --list                  lists configs, the tables they repeat, minutes, data
+  --help, -h              this text
+
+A run that was killed, started again, goes on where it was. Configs are code:
+run only those that you have read.
 """
 
+import difflib
 import importlib
 import logging
 import os
@@ -33,6 +41,9 @@ def main(argv):
   if argv[1:] == ['--list']:
     print(listing())
     return 0
+  if not argv[1:] or {'--help', '-h'} & set(argv):
+    print(__doc__.strip())
+    return 0 if argv[1:] else 2
   absl_logging.set_verbosity(absl_logging.ERROR)
   # What a callback refuses comes back as an error; it need not be logged, too.
   logging.getLogger('jax._src.callback').setLevel(logging.CRITICAL)
@@ -40,6 +51,7 @@ def main(argv):
   jax.config.update('jax_compilation_cache_dir', cache)
   workdir = None
   try:
+    _check_config(argv)
     config, notes = experiments.parse(flags.FLAGS, argv)
     for note in notes:
       print(f'launch.py: {note}', file=sys.stderr)
@@ -58,8 +70,24 @@ def main(argv):
 def _name_workdir(name):
   """Returns the default workdir: another one for each variant of a config."""
   file = config_flags.get_config_filename(flags.FLAGS['config'])
-  _, _, variant = os.path.basename(file).partition(':')
+  variant = file.partition(':')[2].replace(os.sep, '_')
   return os.path.join('runs', '-'.join(filter(None, (name, variant))))
+
+
+def _check_config(argv):
+  """Refuses a config that is no file, by the name of one that is meant."""
+  for flag, value in zip(argv[1:], [*argv[2:], '']):
+    name, equals, path = flag.partition('=')
+    path = (path if equals else value).partition(':')[0]
+    if name.lstrip('-') != 'config' or os.path.isfile(path):
+      continue
+    files = pathlib.Path(__file__).parent.glob('configs/*.py')
+    stems = [file.stem for file in files]
+    close = difflib.get_close_matches(pathlib.Path(path).stem, stems, 1)
+    meant = f' did you mean --config=configs/{close[0]}.py?' if close else ''
+    raise base.InputError(
+      f'--config={path} is no file;{meant} --list lists all configs.'
+    )
 
 
 def listing() -> str:

@@ -63,6 +63,23 @@ def check_like(
       )
 
 
+def check_labelled(name: str, known: Any) -> None:
+  """Refuses labelled examples whose labels are not one-hot rows [M, K].
+
+  Args:
+    name: of the attack.
+    known: what it is granted.
+  """
+  if known.labelled is None:
+    return
+  x, y = map(jnp.shape, known.labelled)
+  if y != (x[0], known.num_classes):
+    raise InputError(
+      f'{name}: Known.labelled has labels of shape {y} for examples of shape'
+      f' {x} and num_classes={known.num_classes}; give one-hot labels [M, K].'
+    )
+
+
 def is_traced(tree: chex.ArrayTree) -> bool:
   """Returns whether a pytree holds no values yet."""
   return any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(tree))

@@ -73,6 +73,7 @@ class View(NamedTuple):
     if kernel is not None:
       shape = jnp.shape(kernel)[0], known.num_classes
       contract.check_axes(name, 'grads: kernel', kernel, shape)
+    contract.check_labelled(name, known)
     if self.variables and 'params' in self.variables:
       contract.check_like(name, 'grads', self.grads, self.variables['params'])
     view = self._replace(grads=contract.widen(self.grads))

@@ -93,6 +93,23 @@ class HorizontalTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, "'tail/kernel'.* lack it"):
       _infer('counts.llg', grads)
 
+  def test_labels_of_the_attackers_own_are_one_hot(self):
+    for y in (jnp.arange(K), jnp.eye(K)[:, :-1], jnp.eye(K)[:-1]):
+      known = _known(labelled=base.Labelled(jnp.ones((K, 2)), y))
+      with self.assertRaisesRegex(InputError, 'one-hot labels'):
+        _infer('counts.llg_plus', _grads(), known)
+
+  def test_a_model_needs_its_variables(self):
+    attack = attacks.load('counts.calibrated')
+    with self.assertRaisesRegex(InputError, 'without view.variables'):
+      attack.infer(KEY, hfl.View(_grads()), _known())
+
+  def test_of_the_head_alone_a_learning_rate_tells_nothing(self):
+    head, known = dict(head=_grads()['head']), _known(steps=3, lr=None)
+    untold = _infer('counts.calibrated', head, known)
+    told = _infer('counts.calibrated', head, _known(steps=3, lr=0.1))
+    np.testing.assert_array_equal(told, untold)
+
   def test_rounds_are_not_classes(self):
     stacked = jax.tree.map(lambda a: jnp.stack([a, a]), _grads())
     with self.assertRaisesRegex(InputError, r'\(2, 4\).*vmap'):

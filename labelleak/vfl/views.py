@@ -49,6 +49,7 @@ class View(NamedTuple):
       contract.check_axes(name, field, getattr(self, field), shape)
     if self.cut_grads is not None and self.h is not None:
       contract.check_axes(name, 'cut_grads', self.cut_grads, self.h.shape)
+    contract.check_labelled(name, known)
     if self.variables and 'params' in self.variables:
       params = self.variables['params']
       contract.check_like(name, 'param_grads', self.param_grads, params)

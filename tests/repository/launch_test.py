@@ -41,7 +41,9 @@ class ErrorsTest(parameterized.TestCase):
     ((_CONFIG, '--config.batch_size=many'), 'batch_size=many'),
     ((_CONFIG, '--config.sweep=()', '--config.batch_size=12'), 'local_steps='),
     (('--config=configs/llbg_cifar.py:tabel=3',), "'tabel'.*'table'"),
-    (('--config=configs/absent.py',), 'configs/absent.py'),
+    (('--config=configs/absent.py',), 'configs/absent.py is no file; --list'),
+    (('--config=llbg_vit',), 'mean --config=configs/llbg_vit.py'),
+    (('--config=configs/lbg_vit.py:paper',), 'mean --config=configs/llbg_vit'),
     ((_CONFIG, 'table=3'), "'table=3' is no flag"),
     ((), '--config'),
   )
@@ -53,6 +55,14 @@ class ErrorsTest(parameterized.TestCase):
     self.assertLen(err.strip().splitlines(), 1, err)
     self.assertRegex(err, message)
     self.assertEmpty(out)
+
+  @parameterized.parameters((('--help',), 0), (('-h',), 0), ((), 2))
+  def test_help(self, flags, status):
+    process = _launch(*flags)
+    out, err = process.communicate()
+    self.assertEqual((process.returncode, err), (status, ''))
+    for flag in ('--config=', '--workdir=', '--list', '--help'):
+      self.assertIn(flag, out)
 
   def test_a_flag_wins_over_the_sweep_and_says_so(self):
     workdir = self.create_tempdir().full_path

@@ -7,6 +7,7 @@ the mean softmax, `head_input` reads the kernel along with the bias, and
 `allocation` puts all of it together.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple, Optional
 
@@ -21,7 +22,7 @@ from labelleak.attacks.counts import (
   expectation,
   head_input,
 )
-from labelleak.base import Attack, attack
+from labelleak.base import Attack, InputError, attack
 
 _PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
 
@@ -61,6 +62,7 @@ def calibrated(
     if known.model is None:
       softmax = expectation.uniform(known.num_classes)
       return allocation.count_labels(beta, softmax, known)
+    known = _follow(view, known)
     x = _inputs(key, known, examples)
     softmax = expectation.measure(view, known, x)
     reading = _read_head(view, known, x, beta)
@@ -81,6 +83,24 @@ def calibrated(
     return jax.lax.cond(large, replay_counts, lambda: allocate(softmax))
 
   return attack(infer, name='counts.calibrated')
+
+
+def _follow(view, known):
+  """Returns what is known, without `lr` where the update is of a part.
+
+  Then it does not say where the model ended, whatever the learning rate.
+
+  Raises:
+    InputError: a model without its variables.
+  """
+  if not view.variables:
+    raise InputError(
+      'counts.calibrated is granted known.model without view.variables, what'
+      ' the server sent; add them, or drop the model.'
+    )
+  whole = jax.tree.structure(view.variables['params'])
+  partial = jax.tree.structure(view.grads) != whole
+  return dataclasses.replace(known, lr=None) if partial else known
 
 
 def _inputs(key, known, num):
