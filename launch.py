@@ -3,7 +3,7 @@
   --config=FILE.py        what to run; `--list` lists what there is
   --config=FILE.py:arg    a variant of it, such as `runlocal`, in seconds
   --config.field=value    sets a field; it wins over the config's sweep of it
-  --workdir=DIR           of rows, table and plots; default: runs/<config name>
+  --workdir=DIR           of rows, table and plots; default: runs/NAME[-arg]
   --list                  lists configs, the tables they repeat, minutes, data
   --help, -h              this text
 

@@ -132,7 +132,7 @@ class KillTest(parameterized.TestCase):
     process = _launch(_CONFIG.replace('=', f'={ROOT}/'), *_SMALL[1:], cwd=root)
     workdir = pathlib.Path(root, 'runs', 'llbg_cifar-runlocal')
     deadline = time.monotonic() + 300
-    while not (workdir / 'lock').exists():
+    while not (workdir / 'config.json').exists():
       self.assertIsNone(process.poll(), 'ended before it could be stopped')
       self.assertLess(time.monotonic(), deadline)
       time.sleep(0.01)
