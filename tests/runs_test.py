@@ -45,6 +45,20 @@ class WorkdirTest(parameterized.TestCase):
     for index, numbers in wanted.items():
       np.testing.assert_array_equal(values[f'{index}/count_accuracy'], numbers)
 
+  @parameterized.parameters('files.save_arrays', 'store._line')
+  def test_a_point_that_cannot_be_written_leaves_no_trace(self, function):
+    """On a disk that was full, say; other points are written after it."""
+    runs.open_workdir(self.workdir, self.config)
+    points = [[sample.horizontal(point={'a': a})] for a in range(3)]
+    runs.append_point(self.workdir, points[0], _values(points[0]))
+    full = mock.patch(f'labelleak.runs.{function}', side_effect=OSError(28))
+    with full, self.assertRaises(OSError):
+      runs.append_point(self.workdir, points[1], _values(points[1]))
+    self.assertEqual(runs.read_rows(self.workdir), points[0])
+    runs.append_point(self.workdir, points[2], _values(points[2]))
+    rows = runs.open_workdir(self.workdir, self.config)
+    self.assertEqual(rows, points[0] + points[2])
+
   @parameterized.parameters(0, 1, 20)
   def test_torn_points_are_forgotten(self, cut):
     runs.open_workdir(self.workdir, self.config)

@@ -232,6 +232,8 @@ def _explain(error: Exception) -> str:
     # What a callback refused is the end of a long report.
     text = text.rpartition('InputError: ')[-1].strip()
   line = text.splitlines()[0] if text else 'no more is known'
+  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in line:
+    line += '; memory is short, lower per_device or batch_size.'
   return line if _is_refusal(error) else f'{type(error).__name__}: {line}'
 
 

@@ -57,20 +57,24 @@ def append_point(
 ) -> None:
   """Writes one point: its rows and, for each row, name -> array [n, ...]."""
   path = pathlib.Path(workdir)
-  first = len(read_rows(workdir))
-  with open(path / _ROWS, 'ab') as f:
-    f.write(b''.join(map(_line, rows)))
-    f.flush()
-    os.fsync(f.fileno())
-  arrays = read_arrays(workdir)
-  for index, metrics in enumerate(values, first):
-    for metric, array in metrics.items():
-      arrays[f'{index}/{metric}'] = np.asarray(array)
-  digests = [
-    checks.digest(row, i, arrays) for i, row in enumerate(read_rows(workdir))
-  ]
-  arrays[_DIGESTS] = np.array(digests)
-  files.save_arrays(path / _VALUES, arrays)
+  before = read_rows(workdir)
+  _cut(path / _ROWS, len(before))
+  try:
+    with open(path / _ROWS, 'ab') as f:
+      f.write(b''.join(map(_line, rows)))
+      f.flush()
+      os.fsync(f.fileno())
+    arrays = read_arrays(workdir)
+    for index, metrics in enumerate(values, len(before)):
+      for metric, array in metrics.items():
+        arrays[f'{index}/{metric}'] = np.asarray(array)
+    digests = [
+      checks.digest(row, i, arrays) for i, row in enumerate(read_rows(workdir))
+    ]
+    files.save_arrays(path / _VALUES, {**arrays, _DIGESTS: np.array(digests)})
+  except BaseException:  # a full disk: other points may yet be written
+    _cut(path / _ROWS, len(before))
+    raise
   if rows:
     unfinished.forget(workdir, rows[0]['point'])
 

@@ -244,6 +244,8 @@ class OutsideTest(parameterized.TestCase):
         experiments.run(config, workdir)
       line = str(caught.exception)
       self.assertRegex(line, rf'scale=.\.0: {type(error).__name__}: ')
+      short = 'lower per_device or batch_size' in line
+      self.assertEqual(short, isinstance(error, MemoryError))
       self.assertNotIn('\n', line)
       self.assertIn('Traceback', caught.exception.__notes__[0])
       self.assertLen(runs.read_rows(workdir), 2)
