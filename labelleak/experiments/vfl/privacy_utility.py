@@ -61,7 +61,9 @@ def experiment(*, config: ConfigDict) -> Measure:
   jax.eval_shape(trial, key, item, ())
 
   def measure(progress):
-    *states, end = joint.fit_all(seeds, (*stops, steps))
+    *states, end = joint.fit_all(
+      seeds, (*stops, steps), workdir=progress.checkpoints
+    )
     states = jax.tree.map(lambda *a: jnp.stack(a, 1), *states)  # [T, E, ...]
 
     def items(index):
