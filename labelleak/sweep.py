@@ -163,6 +163,7 @@ def run_trials(
   devices: Optional[Sequence[jax.Device]] = None,
   finished: Sequence[np.ndarray] = (),
   callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
+  compiling: Callable[[bool], None] = lambda busy: None,
 ) -> chex.ArrayTree:
   """Runs `trial(key, item, shared)` T times, sharded over all devices.
 
@@ -186,6 +187,7 @@ def run_trials(
       the same arguments that did not end; they are not run again.
     callback: called with the number of trials that a chunk finished, and their
       values.
+    compiling: called with True before the trial is compiled, False after it.
 
   Returns:
     host arrays, leaves [T, ...].
@@ -232,7 +234,10 @@ def run_trials(
   try:
     for start in range(first, len(keys), width):
       args, num = inputs(start)
-      compiled = compiled or run.lower(*args).compile()  # once, for all threads
+      if compiled is None:  # once, for all threads
+        compiling(True)
+        compiled = run.lower(*args).compile()
+        compiling(False)
       pending.append((pool.submit(fetch, args, num), num))
       if len(pending) > workers:
         collect()

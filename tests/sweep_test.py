@@ -301,6 +301,21 @@ class RunTrialsTest(parameterized.TestCase):
       set(ran) - set(range(devices)), set(range(done, 10)) - set(range(devices))
     )
 
+  def test_says_when_it_compiles(self):
+    items, shared = _inputs(3)
+    told = []
+    sweep.run_trials(
+      _trial,
+      KEY,
+      3,
+      items,
+      shared,
+      callback=lambda num, _: told.append(num),
+      compiling=told.append,
+    )
+    self.assertEqual(told[:2], [True, False])
+    self.assertEqual(sum(told[2:]), 3)
+
   def test_a_failing_trial_ends_the_run(self):
     items, shared = _inputs(40)
     asked = []

@@ -93,6 +93,7 @@ def prepare(
       devices=he.devices(setup.aggregate),
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     answers.check(attackers, finite, [value.pop('sound') for value in values])
     learned = setup.main_task.accuracy(progress.checkpoints)

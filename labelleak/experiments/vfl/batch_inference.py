@@ -71,6 +71,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     return results(attackers, setting, finite, values)
 

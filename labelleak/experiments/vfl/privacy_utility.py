@@ -81,6 +81,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     learned = [
       joint.accuracy(jax.tree.map(lambda a, t=t: a[t], end))
