@@ -115,7 +115,7 @@ def _size(modules) -> Iterable[Measure]:
   functions = [f for m in modules for f in trees.functions(m.tree)]
   lengths = [f.end_lineno - f.lineno + 1 for f in functions]
   public = [len(trees.public_names(m.tree)) for m in modules]
-  yield Measure('lines', sum(lines.values()), 19174)
+  yield Measure('lines', sum(lines.values()))  # grows with what it does
   yield Measure('lines of the report', sum(report), 1900)
   yield Measure('lines of a module', _spread(lines.values()))
   yield Measure('lines of a function', _spread(lengths))

@@ -14,7 +14,6 @@ BOUNDS = {  # name: bound, at most but for docstrings
   'needless splats': 0,
   'functions named by a participle, %': 0.9,
   'docstrings that begin with a verb, %': 60.1,
-  'lines': 24440,  # the goal of 19174 was not reached
   'lines of the report': 1900,
 }
 

@@ -22,11 +22,11 @@ _SMALL = (
 )
 
 
-def _launch(*flags):
-  command = [sys.executable, 'launch.py', *flags]
+def _launch(*flags, cwd=ROOT):
+  command = [sys.executable, str(ROOT / 'launch.py'), *flags]
   return subprocess.Popen(
     command,
-    cwd=ROOT,
+    cwd=cwd,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -41,7 +41,9 @@ class ErrorsTest(parameterized.TestCase):
     ((_CONFIG, '--config.batch_size=many'), 'batch_size=many'),
     ((_CONFIG, '--config.sweep=()', '--config.batch_size=12'), 'local_steps='),
     (('--config=configs/llbg_cifar.py:tabel=3',), "'tabel'.*'table'"),
-    (('--config=configs/absent.py',), 'configs/absent.py'),
+    (('--config=configs/absent.py',), 'configs/absent.py is no file; --list'),
+    (('--config=llbg_vit',), 'mean --config=configs/llbg_vit.py'),
+    (('--config=configs/lbg_vit.py:paper',), 'mean --config=configs/llbg_vit'),
     ((_CONFIG, 'table=3'), "'table=3' is no flag"),
     ((), '--config'),
   )
@@ -53,6 +55,14 @@ class ErrorsTest(parameterized.TestCase):
     self.assertLen(err.strip().splitlines(), 1, err)
     self.assertRegex(err, message)
     self.assertEmpty(out)
+
+  @parameterized.parameters((('--help',), 0), (('-h',), 0), ((), 2))
+  def test_help(self, flags, status):
+    process = _launch(*flags)
+    out, err = process.communicate()
+    self.assertEqual((process.returncode, err), (status, ''))
+    for flag in ('--config=', '--workdir=', '--list', '--help'):
+      self.assertIn(flag, out)
 
   def test_a_flag_wins_over_the_sweep_and_says_so(self):
     workdir = self.create_tempdir().full_path
@@ -116,3 +126,24 @@ class KillTest(parameterized.TestCase):
     self.assertEqual(ours.keys(), theirs.keys())
     for name, values in ours.items():
       self.assertEqual(values.tolist(), theirs[name].tolist())
+
+  def test_a_stop_by_hand_is_one_line_that_says_how_to_go_on(self):
+    root = self.create_tempdir().full_path
+    process = _launch(_CONFIG.replace('=', f'={ROOT}/'), *_SMALL[1:], cwd=root)
+    workdir = pathlib.Path(root, 'runs', 'llbg_cifar-runlocal')
+    deadline = time.monotonic() + 300
+    while not (workdir / 'config.json').exists():
+      self.assertIsNone(process.poll(), 'ended before it could be stopped')
+      self.assertLess(time.monotonic(), deadline)
+      time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    self.assertEqual(process.returncode, 130, err)
+    self.assertNotIn('Traceback', err)
+    self.assertEqual(
+      err.strip().splitlines()[-1],
+      'launch.py: stopped by hand; the same command goes on from'
+      ' runs/llbg_cifar-runlocal.',
+    )
+    self.assertEmpty(out)
+    self.assertFalse((workdir / 'lock').exists())

@@ -24,7 +24,7 @@ ORDER = (
   ('models', 'train'),
   ('data',),
   ('registry', 'runs'),
-  ('spec', 'validate'),
+  ('contract', 'spec', 'validate'),
   ('base',),
   ('lazy',),
 )

@@ -60,7 +60,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   _trace(joint, trial, key)
 
   def measure(progress):
-    state, setting = _fit(joint, config.seed)
+    state, setting = _fit(joint, config.seed, progress.checkpoints)
     finite, values = sweep.run_trials(
       trial,
       key,
@@ -71,6 +71,7 @@ def experiment(*, config: ConfigDict) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     return results(attackers, setting, finite, values)
 
@@ -88,11 +89,11 @@ def _trace(joint, trial, key):
   jax.eval_shape(trial, key, first, trained)
 
 
-def _fit(joint, seed) -> tuple[Any, Setting]:
+def _fit(joint, seed, workdir) -> tuple[Any, Setting]:
   """Returns the state to attack, () where untrained, and the setting."""
   if not joint.training.steps:
     return (), joint.setting
-  state = joint.fit(seed)
+  state = joint.fit(seed, workdir=workdir)
   extra = dict(joint.setting.extra, accuracy=round(joint.accuracy(state), 4))
   return state, joint.setting._replace(extra=extra)
 
