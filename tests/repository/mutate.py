@@ -67,16 +67,17 @@ def mirrors(file: str) -> list[str]:
   Without one of its own it is tested by all of the nearest folder that has any.
   """
   path = 'tests' / pathlib.Path(file).relative_to(PACKAGE)
-  near = path.parent
-  while not any((ROOT / near).glob('*_test.py')):
-    near = near.parent
-  own = path.with_name(f'{path.stem}_test.py')
-  names = [own, near.with_name(f'{near.name}_test.py')]
-  names.append(near / f'{near.name}_test.py')
-  if not any((ROOT / name).exists() for name in names[:2]):
-    names += sorted(
-      p.relative_to(ROOT) for p in (ROOT / near).glob('*_test.py')
-    )
+  folder = path.parent
+  names = [path.with_name(f'{path.stem}_test.py')]
+  names += [folder.with_name(f'{folder.name}_test.py')]
+  if any((ROOT / name).exists() for name in names):
+    names.append(folder / f'{folder.name}_test.py')
+  else:
+    while not any((ROOT / folder).glob('*_test.py')):
+      folder = folder.parent
+    tests = sorted((ROOT / folder).glob('*_test.py'))
+    names = [folder / f'{folder.name}_test.py']
+    names += [test.relative_to(ROOT) for test in tests]
   return [str(n) for n in dict.fromkeys(names) if (ROOT / n).exists()]
 
 
@@ -144,15 +145,15 @@ def _copy(folder):
       shutil.copyfile(ROOT / name, target)
 
 
-def _outcome(mutation, timeout):
-  """Returns 'killed', 'survived' or, undecided, 'slow'."""
+def _outcome(mutation, snapshot, timeout):
+  """Returns 'survived', 'slow', or the test that failed."""
   shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
   with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name)
-    _copy(folder)
+    folder = pathlib.Path(name, 'copy')
+    shutil.copytree(snapshot, folder)
     source = (folder / mutation.file).read_bytes()
     (folder / mutation.file).write_bytes(mutation.apply(source))
-    options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider'
+    options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
     try:
       done = subprocess.run(
         [sys.executable, '-m', 'pytest', *options, *mirrors(mutation.file)],
@@ -163,7 +164,9 @@ def _outcome(mutation, timeout):
       )
     except subprocess.TimeoutExpired:
       return 'slow'
-  return 'killed' if done.returncode else 'survived'
+  lines = done.stdout.decode(errors='replace').splitlines()
+  failed = [line for line in lines if line.startswith(('FAILED', 'ERROR'))]
+  return (failed or ['crashed'])[-1] if done.returncode else 'survived'
 
 
 def main():
@@ -180,11 +183,15 @@ def main():
   random.Random(options.seed).shuffle(every)
   drawn = every[: options.num]
   counts = dict(killed=0, survived=0, slow=0)
-  with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-    outcomes = pool.map(lambda m: _outcome(m, options.timeout), drawn)
-    for mutation, outcome in zip(drawn, outcomes):
-      counts[outcome] += 1
-      print(f'{outcome}: {mutation}', flush=True)
+  with (
+    tempfile.TemporaryDirectory() as snapshot,  # edits go on meanwhile
+    concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
+  ):
+    _copy(pathlib.Path(snapshot))
+    attempt = lambda m: _outcome(m, snapshot, options.timeout)
+    for mutation, outcome in zip(drawn, pool.map(attempt, drawn)):
+      counts[outcome if outcome in counts else 'killed'] += 1
+      print(f'{mutation}\n  {outcome[:100]}', flush=True)
   print(f'{len(every)} places, {options.num} drawn:', counts)
 
 
