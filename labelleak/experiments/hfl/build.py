@@ -113,12 +113,12 @@ class Round:
       return
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     steps = trials * self.rounds
-    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
     inputs = size * self.num_clients
     cost = he.estimate(
       self.aggregate, num_inputs=inputs, num_outputs=size, num_nonzeros=inputs
     )
     he.check_hours(cost, steps=steps, max_hours=self.max_hours)
+    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
 
   def advance(
     self, variables: chex.ArrayTree, view: hfl.View

@@ -275,9 +275,9 @@ class Joint:
         continue
       hs, variables = self._shapes(batch_size)
       outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
-      he.check_openings(aggregate, num_outputs=outputs, steps=total)
       cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
       he.check_hours(cost, steps=passive * steps, max_hours=self.max_hours)
+      he.check_openings(aggregate, num_outputs=outputs, steps=total)
 
   def check_training(self) -> None:
     """Refuses a config that trains nothing."""

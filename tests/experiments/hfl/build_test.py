@@ -88,7 +88,10 @@ class ErrorsTest(parameterized.TestCase):
     (dict(dataset=dict(name='digit')), 'did you mean digits'),
     (dict(dataset=dict(name='digits', split='tst')), "'tst'"),
     (dict(partition='unbalancd'), "'unbalanced'"),
-    (dict(batch_size=100_000), 'larger than the data'),
+    (
+      dict(batch_size=100_000),
+      'batch_size=100000 must be .*; the rows of the data',
+    ),
     (dict(batch_size=12), 'leaves.*without examples.*local_steps='),
     (dict(batch_size=0), 'batch_size=0'),
     (dict(lr=0.0), 'lr=0.0'),
