@@ -13,6 +13,7 @@ import concurrent.futures
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -146,27 +147,40 @@ def _copy(folder):
 
 
 def _outcome(mutation, snapshot, timeout):
-  """Returns 'survived', 'slow', or the test that failed."""
-  shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
+  """Returns 'survived', 'slow', 'void', or the test that failed.
+
+  It is void where that test fails without the mutation, too.
+  """
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name, 'copy')
     shutil.copytree(snapshot, folder)
     source = (folder / mutation.file).read_bytes()
     (folder / mutation.file).write_bytes(mutation.apply(source))
-    options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
     try:
-      done = subprocess.run(
-        [sys.executable, '-m', 'pytest', *options, *mirrors(mutation.file)],
-        cwd=folder,
-        env=dict(os.environ, LABELLEAK_SHARED=shared),
-        capture_output=True,
-        timeout=timeout,
-      )
+      failed = _first_failure(folder, mirrors(mutation.file), timeout)
+      if not failed:
+        return 'survived'
+      (folder / mutation.file).write_bytes(source)
+      again = _first_failure(folder, [failed], timeout)
     except subprocess.TimeoutExpired:
       return 'slow'
-  lines = done.stdout.decode(errors='replace').splitlines()
-  failed = [line for line in lines if line.startswith(('FAILED', 'ERROR'))]
-  return (failed or ['crashed'])[-1] if done.returncode else 'survived'
+  return 'void' if again else failed
+
+
+def _first_failure(folder, tests, timeout):
+  """Runs tests until one fails; returns it, or where nothing ran the first."""
+  shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
+  options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
+  done = subprocess.run(
+    [sys.executable, '-m', 'pytest', *options, *tests],
+    cwd=folder,
+    env=dict(os.environ, LABELLEAK_SHARED=shared),
+    capture_output=True,
+    text=True,
+    timeout=timeout,
+  )
+  failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
+  return (failed or tests)[0] if done.returncode else None
 
 
 def main():
@@ -182,7 +196,7 @@ def main():
     every += mutations(str(path.relative_to(ROOT)), path.read_bytes())
   random.Random(options.seed).shuffle(every)
   drawn = every[: options.num]
-  counts = dict(killed=0, survived=0, slow=0)
+  counts = dict(killed=0, survived=0, slow=0, void=0)
   with (
     tempfile.TemporaryDirectory() as snapshot,  # edits go on meanwhile
     concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
@@ -191,7 +205,7 @@ def main():
     attempt = lambda m: _outcome(m, snapshot, options.timeout)
     for mutation, outcome in zip(drawn, pool.map(attempt, drawn)):
       counts[outcome if outcome in counts else 'killed'] += 1
-      print(f'{mutation}\n  {outcome[:100]}', flush=True)
+      print(f'{mutation}\n  {outcome}', flush=True)
   print(f'{len(every)} places, {options.num} drawn:', counts)
 
 
