@@ -2,6 +2,7 @@
 
 from absl.testing import absltest, parameterized
 import numpy as np
+from scipy import stats
 
 from labelleak.base import InputError
 from labelleak.metrics import significance
@@ -65,6 +66,35 @@ class LeakTest(parameterized.TestCase):
     self.assertFalse(leak(0.0, 0.0, 10, rows=62))  # too few to tell
     self.assertTrue(leak(0.0, 0.0, 10, rows=63))  # .9^63 = .00131
     self.assertFalse(leak(0.0, 0.04, 10, rows=1024))
+
+
+class GainTest(parameterized.TestCase):
+  @parameterized.parameters(0.8, 0.95)
+  def test_the_interval_is_scipys(self, level):
+    values = np.random.default_rng(0).normal(0.3, 1.0, size=9)
+    found = significance.gain(values, level)
+    exact = stats.ttest_1samp(values, 0).confidence_interval(level)
+    ends = found['low'], found['high']
+    np.testing.assert_allclose(ends, exact, atol=1e-4)
+    np.testing.assert_allclose(found['mean'], values.mean(), atol=1e-4)
+    self.assertEqual(found['seeds'], 9)
+
+  def test_the_verdict_is_that_of_the_test_and_of_its_side(self):
+    rng = np.random.default_rng(1)
+    verdicts = set()
+    for mean in np.linspace(-2, 2, 21):
+      values = rng.normal(mean, 1.0, size=6)
+      found = significance.gain(values)['verdict']
+      told = stats.ttest_1samp(values, 0).pvalue < 0.05
+      side = 'gain' if values.mean() > 0 else 'loss'
+      self.assertEqual(found, side if told else 'not told from 0')
+      verdicts.add(found)
+    self.assertLen(verdicts, 3)
+
+  def test_one_seed_tells_nothing(self):
+    found = significance.gain([0.5])
+    self.assertEqual(found['verdict'], 'not told from 0')
+    self.assertEqual((found['low'], found['high']), (None, None))
 
 
 if __name__ == '__main__':

@@ -94,6 +94,17 @@ class TradeoffTest(parameterized.TestCase):
     for ax in self._draw(rows):
       self.assertNotIn('ideal', self._lines(ax))
 
+  @parameterized.parameters(
+    ((10, 60), 0.5, (6, 64)),  # 8 % of the range on both sides
+    ((10, 60), 0.9, (3.6, 96.4)),  # the ideal, too
+    ((50, 50), None, (49.75, 50.25)),
+  )
+  def test_all_points_and_the_ideal_lie_inside(self, ends, best, limits):
+    ax = figure.Figure().subplots()
+    ax.plot(ends, (0, 1))
+    tradeoff._limit(ax, best)
+    np.testing.assert_allclose(ax.get_xlim(), limits)
+
   def test_labels_keep_off_each_other(self):
     near = [
       tradeoff.Label(50.0 + i / 100, 50.0, 'strength', 'k') for i in range(6)
