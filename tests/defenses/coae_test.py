@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
+from scipy import stats
 
 from labelleak import defenses
 from labelleak.base import InputError
@@ -164,6 +165,16 @@ class CoaeTest(parameterized.TestCase):
   def test_bad_options_and_lossy_codes_are_refused(self, options, message):
     with self.assertRaisesRegex(InputError, message):
       fit(**options)
+
+  def test_the_printed_entropy_is_scipys_and_both_are_greatest_when_even(self):
+    p = np.random.default_rng(0).dirichlet(np.ones(4), size=6)
+    printed, shipped = (coae._FORMS[form][1] for form in ('paper', 'shipped'))
+    np.testing.assert_allclose(
+      printed(p), stats.entropy(p, axis=-1).mean(), rtol=1e-5
+    )
+    for entropy in (printed, shipped):
+      self.assertGreater(entropy(np.full((6, 4), 0.25)), entropy(p))
+      self.assertGreater(entropy(p), entropy(np.eye(4)))
 
   def test_codes_are_measured_seed_by_seed_lossy_ones_too(self):
     lossy = dict(name='coae', confusion=0.0, steps=3)
