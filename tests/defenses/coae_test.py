@@ -14,6 +14,7 @@ from scipy import stats
 from labelleak import defenses
 from labelleak.base import InputError
 from labelleak.defenses import coae, label_codes
+from labelleak.experiments import progress
 from labelleak.experiments.vfl import label_codes as experiment
 
 KEY = jax.random.key(0)
@@ -181,7 +182,8 @@ class CoaeTest(parameterized.TestCase):
     config = ConfigDict(
       dict(defense=(lossy,), classes=4, trials=2, seed=5, name='codes')
     )
-    (result,) = experiment.experiment(config=config)(lambda num: None)
+    told = progress.Progress(progress.show(2, 'trial'), None, {})
+    (result,) = experiment.experiment(config=config)(told)
     code = defenses.build((dict(lossy, seed=6, lossless=False),), 4).labels
     wanted = label_codes.statistics(KEY, code, 4)
     for name, values in result.values.items():
