@@ -20,8 +20,16 @@ from ml_collections import ConfigDict, config_flags
 import numpy as np
 import tqdm
 
-from labelleak import base, registry, runs, spec, sweep
-from labelleak.experiments import result, sources
+from labelleak import (
+  annotation,
+  base,
+  registry,
+  runs,
+  spec,
+  sweep,
+  validate,
+)
+from labelleak.experiments import fields, result, sources
 from labelleak.experiments.result import Result
 
 _KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
@@ -57,11 +65,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
       can find, such as a loss that is not finite, ends its point alone: the
       others run, and the error comes after them.
   """
-  if config.trials < 1:
-    raise base.InputError(f'trials={config.trials} must be at least 1.')
-  points = [
-    Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
-  ]
+  points = prepare(config)
   finished = runs.open_workdir(workdir, config) if workdir else []
   _announce([job.config for job in points if 'dataset' in job.config])
   rows, failed = [], []
@@ -85,6 +89,20 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
       f'{len(failed)} of {len(points)} points stopped. {" ".join(failed)}{kept}'
     )
   return rows
+
+
+def prepare(config: ConfigDict) -> list[Job]:
+  """Returns the points of a config, validated and ready to run.
+
+  Raises:
+    InputError: bad input.
+  """
+  annotation.check('config', config, fields.Run)
+  validate.whole('trials', config.trials, 1)
+  validate.whole('seed', config.seed, 0)
+  return [
+    Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
+  ]
 
 
 def parse(
@@ -137,10 +155,11 @@ def _prepare(config):
   """Returns the `Measure` of the config's experiment, found by name."""
   path = f'{config.experiment}.experiment'
   try:
-    registry.find('experiments', path)
+    experiment = registry.find('experiments', path)
+    registry.check_arguments(path, experiment, dict(config=config))
   except base.InputError as e:
     raise base.InputError(str(e).replace('.experiment', '')) from None
-  return registry.load('experiments', path, config=config)
+  return experiment(config=config)
 
 
 def _measure(point: Job, workdir: Optional[str]) -> list[dict]:
@@ -217,6 +236,9 @@ class Measure(Protocol):
   """Runs a point: tells its progress, returns a result for each attack."""
 
   def __call__(self, progress: Progress) -> list[Result]: ...
+
+
+KINDS = (Measure,)
 
 
 def _bar(total, unit, leave=True):

@@ -18,7 +18,6 @@ from labelleak import (
   defenses,
   he,
   hfl,
-  models,
   registry,
   spec,
   train,
@@ -186,22 +185,21 @@ def build(config: ConfigDict) -> Round:
     InputError: a field that is missing or out of range, a name that does not
       exist, data that are not there.
   """
-  for field in ('dataset', 'model', 'aggregate'):
-    if 'name' not in config[field]:
-      raise InputError(f'config.{field} lacks a name; add it.')
   for field in ('clients', 'queries', 'rounds', 'per_device'):
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
   validate.within('lr', config.lr, '(0, inf)', 'a step must move the model')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
-  model = models.load(num_classes=source.num_classes, **config.model.to_dict())
+  model = registry.build(
+    'models', config.model.to_dict(), num_classes=source.num_classes
+  )
   apply = lambda variables, x: model.apply(variables, x)
   specs = defenses.canonical(config.defense)
   at_step, at_update = defenses.split(specs)
   step = defenses.build(at_step, only='gradient')
   update = defenses.build(at_update, only='gradient')
-  aggregate = registry.load('he', **config.aggregate.to_dict())
+  aggregate = registry.build('he', config.aggregate.to_dict())
   queries = config.queries  # not of the config of a later point
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, Optional
 import chex
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import he, hfl, metrics, sweep
 from labelleak.base import Batch
-from labelleak.experiments import Measure, answers, grants
+from labelleak.experiments import Measure, answers, fields, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.hfl.build import GRANTS, Round, build
 from labelleak.experiments.result import Result
@@ -33,7 +32,7 @@ class Scoring(NamedTuple):
   shared: chex.ArrayTree = ()  # arrays that `score` reads
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Horizontal) -> Measure:
   """Prepares one client's round (or C clients') and all attacks on its counts.
 
   Args:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Optional
 import jax
 import numpy as np
 
-from labelleak import defenses, models, spec, sweep, train
+from labelleak import defenses, registry, spec, sweep, train
 from labelleak.base import InputError
 from labelleak.defenses import accounting
 from labelleak.experiments import sources
@@ -126,4 +126,4 @@ def _source(options, split: Optional[str] = None):
 
 def _model(options):
   num_classes = _source(options).num_classes
-  return models.load(num_classes=num_classes, **options['model'])
+  return registry.build('models', options['model'], num_classes=num_classes)

@@ -8,7 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import data, defenses, models, registry, spec, validate, vfl
+from labelleak import data, defenses, registry, spec, validate, vfl
 from labelleak.base import InputError, MakeOptimizer, Tampering
 from labelleak.defenses import accounting
 from labelleak.experiments import sources
@@ -41,11 +41,6 @@ def build(
       exist or does not fit; an attacker who is no passive party; data that are
       not there.
   """
-  fields = ['dataset', 'split', 'model', 'aggregate', 'optimizer']
-  fields += [field for field in ('top', 'top_optimizer') if config[field]]
-  for field in fields:
-    if 'name' not in config[field]:
-      raise InputError(f'config.{field} lacks a name; add it.')
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   most = source.num_classes
@@ -59,19 +54,19 @@ def build(
       for each in (source, load(config.train.tested))
     )
   training = _training(config.train, config.to_json(), len(source.y))
-  split = registry.load('data', shape=source.shape, **config.split.to_dict())
+  split = registry.build('data', config.split.to_dict(), shape=source.shape)
   num = len(split(np.zeros((1, *source.shape), np.float32)))
   for attacker in (config.attacker, *attackers):
     remedy = 'it is a passive party, and the last one holds the labels'
     validate.whole('attacker', attacker, 0, num - 2, remedy)
-  aggregate = registry.load('he', **config.aggregate.to_dict())
+  aggregate = registry.build('he', config.aggregate.to_dict())
   training.check(len(source.y), aggregate.sealed)
   specs = defenses.canonical(config.defense)
   defense = defenses.build(specs, num_classes)
   per_epoch = training.steps_per_epoch
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
   width = config.cut_width or num_classes
-  bottom = models.load(num_classes=width, **config.model.to_dict())
+  bottom = registry.build('models', config.model.to_dict(), num_classes=width)
   honest = vfl.party(bottom, make(config.optimizer))
   other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
@@ -157,7 +152,7 @@ def _top(top, defense, num_classes) -> Optional[nn.Module]:
       f'config.top={spec.describe(top)} and a defense that is a top: one model'
       ' cannot have two; drop one.'
     )
-  return models.load(num_classes=num_classes, **dict(top))
+  return registry.build('models', top.to_dict(), num_classes=num_classes)
 
 
 def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:
