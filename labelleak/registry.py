@@ -202,6 +202,11 @@ def _import(path: str) -> types.ModuleType | None:
     raise InputError(
       f'{path} needs the module {e.name}, which is not installed; install it.'
     ) from e
+  except Exception as e:  # whatever the module does
+    reason = f'{type(e).__name__}: {" ".join(str(e).split())}'
+    raise InputError(
+      f'{path} cannot be imported ({reason}); mend it or name another.'
+    ) from e
 
 
 def _modules(root: types.ModuleType) -> Iterator[types.ModuleType]:

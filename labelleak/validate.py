@@ -17,6 +17,7 @@ import math
 import numbers
 from typing import Any
 
+from labelleak import spec
 from labelleak.base import InputError
 
 
@@ -67,4 +68,5 @@ def _check(name, value, rule, remedy, holds):
   number = isinstance(value, numbers.Real) and not isinstance(value, bool)
   if not (number and holds(value)):
     end = f'; {remedy}' if remedy else ''
-    raise InputError(f'{name}={value!r} must be {rule}{end}.')
+    text = repr(spec.plain(value))  # a ConfigDict has lines
+    raise InputError(f'{name}={text} must be {rule}{end}.')

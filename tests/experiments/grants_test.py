@@ -70,7 +70,11 @@ class LoadTest(parameterized.TestCase):
   def _load(self, *specs, known=()):
     fields = 'model', 'labelled', 'labels'
     return grants.load_attacks(
-      specs, known, fields=fields, baseline='counts.random'
+      specs,
+      known,
+      kind='horizontal',
+      fields=fields,
+      baseline='counts.random',
     )
 
   def test_an_attacks_own_grants_stand_in_the_place_of_the_configs(self):

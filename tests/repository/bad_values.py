@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 import numpy as np
 
+from labelleak import sweep
+
 _NUMBERS = (math.nan, math.inf, -math.inf, -1, 0, 2**63, 1e30, 0.5, -0.5)
 _OTHERS = ('x', '', None, (), {}, True, ('x',), {'name': 'x'}, [1, 2])
 _SPECS = (
@@ -72,26 +74,32 @@ def paths(tree: Any, path: tuple = ()) -> Iterator[tuple]:
 def draw(config: ConfigDict, num: int, seed: int) -> Iterator[Draw]:
   """Yields `num` configs with a bad value each, every field before any twice.
 
+  A value outside of the sweep is one of a point, which the sweep cannot set to
+  another.
+
   Args:
     config: a good one.
     num: how many.
     seed: of the fields and values.
   """
   rng = np.random.default_rng(seed)
-  good = _plain(config)
-  places = [*paths(good)]
+  trees = [_plain(full) | dict(sweep=()) for _, full in sweep.grid(config)]
+  swept = dict(sweep=_plain(config.sweep))
+  places = [*paths(trees[0] | swept)]
   order = []
   while len(order) < num:
     order += [places[i] for i in rng.permutation(len(places))]
   for path in order[:num]:
-    values = list(bad_values(path, _get(good, path)))
+    tree = _plain(config) if path[0] == 'sweep' else trees[0]
+    values = list(bad_values(path, _get(tree, path)))
     value = values[rng.integers(len(values))]
-    yield _replace(config, good, path, value)
+    where = '.'.join(map(str, path))
+    yield Draw(where, value, ConfigDict(_set(tree, path, value)))
 
 
 def bad_values(path: tuple, good: Any) -> Iterator[Any]:
   """Yields values that do not fit where `good` stands."""
-  if path[-1] == 'name' and len(path) > 1 and path[0] == 'attacks':
+  if path[-1] == 'name' and path[0] == 'attacks':
     yield from ATTACKS
   yield from _OTHERS
   if isinstance(good, bool):
@@ -142,9 +150,3 @@ def _set(tree, path, value):
   return tuple(
     _set(v, rest, value) if i == key else v for i, v in enumerate(tree)
   )
-
-
-def _replace(config, good, path, value):
-  del config
-  where = '.'.join(map(str, path))
-  return Draw(where, value, ConfigDict(_set(good, path, value)))

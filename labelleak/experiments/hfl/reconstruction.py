@@ -33,6 +33,7 @@ def experiment(*, config: fields.Reconstruction) -> Measure:
   attackers = grants.load_attacks(
     config.attacks,
     config.known,
+    kind='horizontal',
     fields=(*GRANTS, 'labels'),
     baseline='reconstruction.random',
   )

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import attacks, metrics, registry, spec, sweep, validate, vfl
+from labelleak import metrics, registry, spec, sweep, validate, vfl
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import InputError
 from labelleak.data import batches as data_batches
 from labelleak.data import poison, triggers
-from labelleak.experiments import Measure, fields
+from labelleak.experiments import Measure, fields, grants
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
 from labelleak.experiments.vfl import observation
 from labelleak.experiments.vfl.build import build
@@ -158,7 +158,7 @@ def _joint(world, entry) -> Joint:
   """Returns the joint model under an attack."""
   if entry == NO_ATTACK:
     return world.joint
-  attack = attacks.load(entry['name'], **spec.arguments(entry))
+  attack = grants.load_attack(entry, 'vertical')
   changes = [getattr(attack, part, None) for part in ('send', 'tamper')]
   if not (world.attackers and any(changes)):
     raise InputError(

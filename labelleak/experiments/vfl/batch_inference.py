@@ -41,7 +41,11 @@ def experiment(*, config: fields.Vertical) -> Measure:
   """
   joint = build(config)
   attackers = grants.load_attacks(
-    config.attacks, config.known, fields=GRANTS, baseline='scores.random'
+    config.attacks,
+    config.known,
+    kind='vertical',
+    fields=GRANTS,
+    baseline='scores.random',
   )
   training = joint.training
   joint.check_cost(

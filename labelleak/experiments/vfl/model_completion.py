@@ -89,7 +89,11 @@ def prepare(config: ConfigDict) -> Setup:
     InputError: anything in the config that cannot run.
   """
   attackers = grants.load_attacks(
-    config.attacks, config.known, fields=GRANTS, baseline='scores.random'
+    config.attacks,
+    config.known,
+    kind='vertical',
+    fields=GRANTS,
+    baseline='scores.random',
   )
   joints = {
     optimizer: build(config, optimizer=optimizer, attackers=(config.attacker,))

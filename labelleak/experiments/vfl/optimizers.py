@@ -77,6 +77,8 @@ def _schedule(lr, decay, steps_per_epoch):
     epoch = lambda step: jnp.maximum(step // steps_per_epoch, 1)
     return lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
   if isinstance(decay, tuple):
+    for epoch in decay:
+      validate.whole('optimizer.decay', epoch, 0, remedy='it is an epoch')
     drops = {epoch * steps_per_epoch: 0.1 for epoch in decay}
     return optax.piecewise_constant_schedule(lr, drops)
   raise InputError(

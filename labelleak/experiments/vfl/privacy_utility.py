@@ -41,6 +41,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
   attackers = grants.load_attacks(
     config.attacks,
     config.known,
+    kind='vertical',
     fields=batch_inference.GRANTS,
     baseline='scores.random',
   )
