@@ -19,7 +19,7 @@ import inspect
 import numbers
 import types
 import typing
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from ml_collections import ConfigDict
 
@@ -49,7 +49,9 @@ def check(name: str, value: Any, kind: Any) -> None:
     InputError: names the value, or the part of it, that is not of this kind.
   """
   origin, args = typing.get_origin(kind), typing.get_args(kind)
-  if origin is Annotated:
+  if origin is NotRequired:
+    check(name, value, args[0])
+  elif origin is Annotated:
     check(name, value, args[0])
     _check_fields(name, value, args[1])
   elif typing.is_typeddict(kind):
@@ -70,14 +72,15 @@ def check(name: str, value: Any, kind: Any) -> None:
 def _check_fields(name, value, kind):
   """Refuses a dict that lacks a field, or has one of another type."""
   hints = typing.get_type_hints(kind, include_extras=True)
-  missing = [field for field in hints if field not in value]
+  missing = sorted(kind.__required_keys__ - {*value})
   if missing:
     raise InputError(
       f'{name} lacks {", ".join(map(repr, missing))}, which it must have; add'
       f' {"it" if len(missing) == 1 else "them"}.'
     )
   for field, hint in hints.items():
-    check(f'{name}.{field}', value[field], hint)
+    if field in value:
+      check(f'{name}.{field}', value[field], hint)
 
 
 def _check_unknown(name, value, hints):
@@ -120,11 +123,11 @@ def _form(kind):
 def _fits(value, kind):
   """Whether a value is of a type, whatever it holds."""
   if kind in (int, float):
-    if isinstance(value, bool) or value != value:  # NaN
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
       return False
-    if kind is int:
-      return isinstance(value, numbers.Integral) and abs(value) < 2**31
-    return isinstance(value, numbers.Real)
+    if isinstance(value, numbers.Integral):
+      return abs(value) < 2**31
+    return kind is float and value == value  # no NaN
   if kind in (dict, Mapping):
     return isinstance(value, Mapping | ConfigDict)
   if kind in (tuple, Sequence):

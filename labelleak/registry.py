@@ -85,7 +85,7 @@ def check_arguments(
         f'{name} takes no {argument!r}; it takes: '
         f'{", ".join(parameters) or "nothing"}.'
       )
-  hints = inspect.get_annotations(function, eval_str=True)
+  hints = _annotations(function)
   for argument, p in parameters.items():
     required = p.default is p.empty and p.kind not in (
       p.VAR_POSITIONAL,
@@ -96,6 +96,14 @@ def check_arguments(
     if argument in arguments and argument in hints:
       path = f'{name}: {argument}'
       annotation.check(path, arguments[argument], hints[argument])
+
+
+def _annotations(function):
+  """Returns annotations; none where names in them are not imported."""
+  try:
+    return inspect.get_annotations(function, eval_str=True)
+  except NameError:
+    return {}
 
 
 def find(package: str, name: str) -> Any:
@@ -235,7 +243,7 @@ def _makes(constructor: Any, kinds: tuple[Any, ...]) -> bool:
     return True
   if not inspect.isfunction(constructor):
     return False
-  made = inspect.get_annotations(constructor, eval_str=True).get('return')
+  made = _annotations(constructor).get('return')
   if made in kinds:
     return True
   return inspect.isclass(made) and any(

@@ -9,6 +9,7 @@ input never costs finished rows.
 """
 
 from collections.abc import Mapping, Sequence
+import re
 import sys
 import time
 from typing import Any, NamedTuple, Optional, Protocol
@@ -98,6 +99,10 @@ def prepare(config: ConfigDict) -> list[Job]:
     InputError: bad input.
   """
   annotation.check('config', config, fields.Run)
+  if not re.fullmatch(r'\w[\w.-]*', config.name):
+    raise base.InputError(
+      f'name={config.name!r} must be the name of a folder; change it.'
+    )
   validate.whole('trials', config.trials, 1)
   validate.whole('seed', config.seed, 0)
   return [

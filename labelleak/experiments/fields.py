@@ -6,7 +6,7 @@ than these; a dict inside has no others.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Optional, TypedDict
+from typing import Annotated, Any, NotRequired, Optional, TypedDict
 
 from ml_collections import ConfigDict
 
@@ -38,6 +38,26 @@ class Encryption(TypedDict):
   max_hours: float
 
 
+class _Classifier(TypedDict):
+  """Arguments of `train.classifier`, and what it is trained on."""
+
+  steps: int
+  batch_size: int
+  lr: float
+  optimizer: NotRequired[str]
+  weight_decay: NotRequired[float]
+  seed: NotRequired[int]
+  workdir: NotRequired[Optional[str]]
+  split: NotRequired[str]
+  defended: NotRequired[bool]
+
+
+class _MainTask(_Classifier):
+  seeds: NotRequired[int]
+  dataset: NotRequired[Spec]
+  model: NotRequired[Spec]
+
+
 class _Common(TypedDict):
   """What both kinds of FL have."""
 
@@ -66,7 +86,8 @@ class Auxiliary(TypedDict):
 
 class _Horizontal(_Common):
   weights: Optional[str]
-  train: Optional[Mapping[str, Any]]
+  train: Optional[Annotated[Mapping[str, Any], _Classifier]]
+  main_task: NotRequired[Optional[Annotated[Mapping[str, Any], _MainTask]]]
   aux: Auxiliary
   clients: int
   local_steps: int
@@ -172,6 +193,8 @@ class _Property(_Completion):
 
 
 class _Codes(TypedDict):
+  """What statistics of label codes read."""
+
   classes: int
   defense: Specs
   trials: int

@@ -93,8 +93,8 @@ def draw(config: ConfigDict, num: int, seed: int) -> Iterator[Draw]:
     tree = _plain(config) if path[0] == 'sweep' else trees[0]
     values = list(bad_values(path, _get(tree, path)))
     value = values[rng.integers(len(values))]
-    where = '.'.join(map(str, path))
-    yield Draw(where, value, ConfigDict(_set(tree, path, value)))
+    tree = _narrow(_set(tree, path, value), path)
+    yield Draw('.'.join(map(str, path)), value, ConfigDict(tree))
 
 
 def bad_values(path: tuple, good: Any) -> Iterator[Any]:
@@ -123,6 +123,17 @@ def bad_values(path: tuple, good: Any) -> Iterator[Any]:
     yield from ((dict(name=name),) for name in ATTACKS[::3])
   else:
     yield from (*_NUMBERS, *_TEXTS, *_SPECS)
+
+
+def _narrow(tree, path):
+  """Returns a config whose sweep has the one value that `path` leads to."""
+  if path[0] != 'sweep' or len(path) < 4:
+    return tree
+  _, axis, first, second = path[:4]
+  entry = tree['sweep'][axis]
+  if isinstance(entry[first], Mapping):  # dicts alone
+    return tree | dict(sweep=((entry[first],),))
+  return tree | dict(sweep=((entry[0], (entry[1][second],)),))
 
 
 def _plain(value):

@@ -26,7 +26,7 @@ from labelleak import (
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
-from labelleak.experiments import sources
+from labelleak.experiments import misfits, sources
 from labelleak.experiments.hfl import main_task
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
@@ -133,17 +133,8 @@ class Round:
       InputError: the model does not run on examples of this data set, weights
         do not fit it, or it cannot be trained.
     """
-    try:
+    with misfits.refuse(self.setting.model, self.source.shape):
       shapes = jax.eval_shape(self._init)
-    except InputError:
-      raise
-    except Exception as e:  # flax and jax raise many kinds on shapes
-      reason = (str(e).splitlines() or [repr(e)])[0]
-      raise InputError(
-        f'model {spec.describe(self.setting.model)} does not run on'
-        f' {self.source.name}, examples of shape {self.source.shape}: {reason};'
-        ' choose another model or size.'
-      ) from e
     if self.weights:
       weights.load(self.weights, shapes)
     if self.training:
@@ -189,6 +180,7 @@ def build(config: ConfigDict) -> Round:
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
   validate.within('lr', config.lr, '(0, inf)', 'a step must move the model')
+  validate.positive('he.max_hours', config.he.max_hours)
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   model = registry.build(
@@ -296,7 +288,6 @@ def _training(options, specs, load, seed) -> Optional[dict[str, Any]]:
   if not options:
     return None
   options = dict(options)
-  main_task.check('train', options)
   options['source'] = load(options.pop('split', 'train'))
   seed = options.setdefault('seed', seed)
   options['key'] = sweeps.key(seed, 'train')

@@ -20,9 +20,8 @@ import jax
 import numpy as np
 
 from labelleak import defenses, registry, spec, sweep, train
-from labelleak.base import InputError
 from labelleak.defenses import accounting
-from labelleak.experiments import sources
+from labelleak.experiments import misfits, sources
 from labelleak.spec import Spec
 
 
@@ -70,7 +69,6 @@ def build(
   options = dict(options or {})
   if not options:
     return MainTask()
-  check('main_task', options)
   seeds = range(seed, seed + options.pop('seeds', 1))
   other = {k: options.pop(k) for k in ('model', 'dataset') if k in options}
   shared = dict(dataset=dataset, model=model, data_dir=data_dir) | other
@@ -81,23 +79,14 @@ def build(
     for chain in (links, ())
   )
   dry = functools.partial(_train, defended[0], steps=0, progress=False)
-  jax.eval_shape(dry)
+  first = json.loads(defended[0])
+  with misfits.refuse(first['model'], _source(first, 'train').shape):
+    jax.eval_shape(dry)
   name = ' on '.join(spec.describe(v) for v in other.values())
   facts = dict(main_task=name) if name else {}
   strengths = defenses.build(links).strengths
   facts |= accounting.facts(strengths, options['steps'])
   return MainTask(defended, plain, facts)
-
-
-def check(field: str, options: Mapping[str, Any]) -> None:
-  """Refuses options of a training that lack what has no default.
-
-  Raises:
-    InputError: names the field of the config and what it lacks.
-  """
-  for option in ('steps', 'batch_size', 'lr'):
-    if option not in options:
-      raise InputError(f'config.{field} lacks {option!r}; add it.')
 
 
 @functools.cache

@@ -5,13 +5,14 @@ import functools
 from typing import Optional
 
 from flax import linen as nn
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import data, defenses, registry, spec, validate, vfl
-from labelleak.base import InputError, MakeOptimizer, Tampering
+from labelleak.base import InputError, MakeOptimizer, Party, Tampering
 from labelleak.defenses import accounting
-from labelleak.experiments import sources
+from labelleak.experiments import misfits, sources
 from labelleak.experiments.result import Setting
 from labelleak.experiments.vfl import optimizers
 from labelleak.experiments.vfl.joint import Draws, Joint, Training
@@ -41,6 +42,7 @@ def build(
       exist or does not fit; an attacker who is no passive party; data that are
       not there.
   """
+  validate.positive('he.max_hours', config.he.max_hours)
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   most = source.num_classes
@@ -67,8 +69,9 @@ def build(
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
   width = config.cut_width or num_classes
   bottom = registry.build('models', config.model.to_dict(), num_classes=width)
-  honest = vfl.party(bottom, make(config.optimizer))
-  other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
+  party = functools.partial(_party, config.model.to_dict(), bottom)
+  honest = party(make(config.optimizer))
+  other = party(make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
   passive = functools.partial(vfl.link, defense.gradient, aggregate=aggregate)
   active = vfl.link(*([defense.gradient] if config.defend_active else []))
@@ -82,7 +85,12 @@ def build(
   top = _top(config.top, defense.top, num_classes)
   protocol = vfl.protocol(
     parties,
-    top and vfl.party(top, make(config.top_optimizer or config.optimizer)),
+    top
+    and _party(
+      spec.plain(config.top) or dict(name='of a defense'),
+      top,
+      make(config.top_optimizer or config.optimizer),
+    ),
     links,
     code=defense.labels,
     loss=_loss(config.get('class_weights'), num_classes),
@@ -141,6 +149,17 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
     workdir=options.workdir,
     identity=identity,
   )
+
+
+def _party(model, module, tx) -> Party:
+  """Returns a party whose model, where it does not run, is named."""
+  party = vfl.party(module, tx)
+
+  def init(key, x):
+    with misfits.refuse(model, jnp.shape(x)[1:]):
+      return party.init(key, x)
+
+  return party._replace(init=init)
 
 
 def _top(top, defense, num_classes) -> Optional[nn.Module]:
