@@ -331,8 +331,8 @@ def _set(config, path, value):
   except (TypeError, ValueError) as e:
     reason = ' '.join(str(e).split())
     raise InputError(
-      f'config.sweep sets {path!r} to {spec.plain(value)!r}, which does not'
-      f' fit; change it ({reason}).'
+      f'config.sweep sets {path}={spec.plain(value)!r}, which does not fit;'
+      f' change it ({reason}).'
     ) from e
 
 

@@ -148,7 +148,9 @@ def _announce(configs):
   """Says which data the points read, and which stand for others."""
   lines = [
     sources.describe(
-      full.dataset, full.data_dir, stands_for=full.stands_for.data
+      full.dataset,
+      full.get('data_dir'),
+      stands_for=full.get('stands_for', {}).get('data'),
     )
     for full in configs
   ]

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from labelleak.spec import Spec
 
-Specs = Sequence[Spec]
+Specs = Sequence[Any]  # what loads them says best what is wrong with them
 
 
 class _Run(TypedDict):
