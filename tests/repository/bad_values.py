@@ -5,13 +5,14 @@ the top, in a dict, in an entry of a tuple, in a value of the sweep.
 """
 
 from collections.abc import Iterator, Mapping
+import inspect
 import math
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import sweep
+from labelleak import registry, sweep
 
 _NUMBERS = (math.nan, math.inf, -math.inf, -1, 0, 2**63, 1e30, 0.5, -0.5)
 _OTHERS = ('x', '', None, (), {}, True, ('x',), {'name': 'x'}, [1, 2])
@@ -42,6 +43,19 @@ ATTACKS = (
   'decoding.logits',
   'backdoor.backdoor',
   'reconstruction.deep_leakage',
+)
+
+_SLOW = 'coae.', 'completion.texts.'
+# What constructors need, and what a config does not set.
+_GIVEN = dict(
+  shape=(8, 8, 1),
+  num_classes=10,
+  data_dir=None,
+  columns=((0,), (1,)),
+  at=((0, 0),),
+  max_norm=1.0,
+  dataset='absent',
+  path='absent',
 )
 
 
@@ -161,3 +175,23 @@ def _set(tree, path, value):
   return tuple(
     _set(v, rest, value) if i == key else v for i, v in enumerate(tree)
   )
+
+
+def draw_arguments(package: str) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields constructors of a package, with each argument in turn a bad one.
+
+  Those that train or make keys whatever they are given are left out.
+  """
+  for name in registry.names(package):
+    if name.startswith(_SLOW):
+      continue
+    parameters = inspect.signature(registry.find(package, name)).parameters
+    keywords = {k: p for k, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+    needs = {
+      k: _GIVEN.get(k, 1) for k, p in keywords.items() if p.default is p.empty
+    }
+    for argument, p in keywords.items():
+      good = needs.get(argument, p.default)
+      for value in bad_values((argument,), good):
+        if argument not in _GIVEN:
+          yield name, needs | {argument: value}

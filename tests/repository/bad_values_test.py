@@ -27,6 +27,7 @@ EXPERIMENTS = sorted(
 )
 # A config of each kind of FL, and of what runs Tampering.
 _KINDS = dict(llbg_cifar='horizontal', bli='vertical', backdoor='vertical')
+_EMPTY = collections.Counter()
 _SOME, _MANY = 10, 60  # inputs of each config; together with files, 1500
 
 
@@ -60,9 +61,14 @@ def _config(name):
 
 def _prepare(config, what, *, traced=False):
   """Returns the refusal of a config, None where it prepares."""
+  with contextlib.nullcontext() if traced else _no_traces():
+    return _attempt(lambda: experiments.prepare(config), what)
+
+
+def _attempt(call, what):
+  """Returns how a call is refused, None where it is not."""
   try:
-    with contextlib.nullcontext() if traced else _no_traces():
-      experiments.prepare(config)
+    call()
   except _Traced:
     return None
   except InputError as e:
@@ -91,9 +97,6 @@ def test_some_bad_values():
   assert counts['refused'] > 0.7 * counts.total()
 
 
-_EMPTY = collections.Counter()
-
-
 @pytest.mark.slow
 def test_many_bad_values(capsys):
   """Traces what is accepted, and says how many there were."""
@@ -105,6 +108,35 @@ def test_many_bad_values(capsys):
     )
   assert counts.total() >= 1100
   assert counts['refused'] > 0.7 * counts.total()
+
+
+def _count_arguments(package, every):
+  """Builds constructors with bad arguments; counts what became of them."""
+  counts = collections.Counter()
+  drawn = list(bad_values.draw_arguments(package))
+  for name, arguments in drawn[::every]:
+    what = f'{name}: {arguments}'
+    refusal = _attempt(
+      lambda: registry.load(package, name, **arguments),  # noqa: B023
+      what,
+    )
+    counts['refused' if refusal else 'accepted'] += 1
+  return counts
+
+
+@pytest.mark.parametrize('package', ('attacks', 'data', 'defenses', 'models'))
+def test_some_bad_arguments_of_constructors(package):
+  counts = _count_arguments(package, 11)
+  assert counts['refused'] > 0.5 * counts.total() > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package', ('attacks', 'data', 'defenses', 'models'))
+def test_all_bad_arguments_of_constructors(package, capsys):
+  counts = _count_arguments(package, 1)
+  with capsys.disabled():
+    print(f'\n{counts.total()} arguments in {package}: {dict(counts)}')
+  assert counts['refused'] > 0.5 * counts.total() > 300
 
 
 def test_a_fault_of_ours_is_no_refusal():
