@@ -3,7 +3,7 @@
   --config=FILE.py        what to run; `--list` lists what there is
   --config=FILE.py:arg    a variant of it, such as `runlocal`, in seconds
   --config.field=value    sets a field; it wins over the config's sweep of it
-  --workdir=DIR           of rows, table and plots; default: runs/<config name>
+  --workdir=DIR           of rows, table and plots; default: runs/NAME[-arg]
   --list                  lists configs, the tables they repeat, minutes, data
   --help, -h              this text
 
@@ -27,7 +27,9 @@ from labelleak import base, experiments
 from labelleak.report import tables
 
 config_flags.DEFINE_config_file('config', lock_config=True)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Default: runs/<config name>.')
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Default: runs/<config name>[-<arg>].'
+)
 flags.mark_flag_as_required('config')
 _LINE = '{:42} {:30} {:>3} {}'  # of 100 columns
 _NOTE = """
@@ -47,17 +49,29 @@ def main(argv):
   logging.getLogger('jax._src.callback').setLevel(logging.CRITICAL)
   cache = os.path.expanduser('~/.cache/labelleak')
   jax.config.update('jax_compilation_cache_dir', cache)
+  workdir = None
   try:
     _check_config(argv)
     config, notes = experiments.parse(flags.FLAGS, argv)
     for note in notes:
       print(f'launch.py: {note}', file=sys.stderr)
-    workdir = _WORKDIR.value or os.path.join('runs', config.name)
+    workdir = _WORKDIR.value or _name_workdir(config.name)
     rows = experiments.run(config, workdir)
   except base.InputError as e:
     print(f'launch.py: {e}', file=sys.stderr)
     return 2
+  except KeyboardInterrupt:
+    going_on = f'; the same command goes on from {workdir}' if workdir else ''
+    print(f'\nlaunch.py: stopped by hand{going_on}.', file=sys.stderr)
+    return 130
   print(f'\n{tables.points(rows)}\nRows, table and plots: {workdir}')
+
+
+def _name_workdir(name):
+  """Returns the default workdir: another one for each variant of a config."""
+  file = config_flags.get_config_filename(flags.FLAGS['config'])
+  variant = file.partition(':')[2].replace(os.sep, '_')
+  return os.path.join('runs', '-'.join(filter(None, (name, variant))))
 
 
 def _check_config(argv):

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 import copy
 import itertools
+import json
 import os
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 import zlib
 
 import chex
@@ -23,6 +24,8 @@ import numpy as np
 
 from labelleak import spec
 from labelleak.base import InputError
+
+T = TypeVar('T')
 
 
 def grid(config: ConfigDict) -> Iterator[tuple[dict, ConfigDict]]:
@@ -160,6 +163,7 @@ def run_trials(
   devices: Optional[Sequence[jax.Device]] = None,
   finished: Sequence[np.ndarray] = (),
   callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
+  compiling: Callable[[bool], None] = lambda busy: None,
 ) -> chex.ArrayTree:
   """Runs `trial(key, item, shared)` T times, sharded over all devices.
 
@@ -183,6 +187,7 @@ def run_trials(
       the same arguments that did not end; they are not run again.
     callback: called with the number of trials that a chunk finished, and their
       values.
+    compiling: called with True before the trial is compiled, False after it.
 
   Returns:
     host arrays, leaves [T, ...].
@@ -229,7 +234,10 @@ def run_trials(
   try:
     for start in range(first, len(keys), width):
       args, num = inputs(start)
-      compiled = compiled or run.lower(*args).compile()  # once, for all threads
+      if compiled is None:  # once, for all threads
+        compiling(True)
+        compiled = run.lower(*args).compile()
+        compiling(False)
       pending.append((pool.submit(fetch, args, num), num))
       if len(pending) > workers:
         collect()
@@ -238,6 +246,32 @@ def run_trials(
   finally:
     pool.shutdown(cancel_futures=True)
   return jax.tree.map(lambda *parts: np.concatenate(parts), *done)
+
+
+def map_trials(
+  trial: Callable[[int], T],
+  trials: int,
+  *,
+  finished: Sequence[np.ndarray] = (),
+  callback: Callable[[int, np.ndarray], None] = lambda num, values: None,
+) -> list[T]:
+  """Runs `trial(t)` for each of T trials on the host, one after another.
+
+  Args:
+    trial: 0..T-1 -> JSON, such as a dict of floats.
+    trials: T.
+    finished: what `callback` was given of the first t trials, [[t]], in an
+      earlier call that did not end; they are not run again.
+    callback: called after each trial with 1 and the values [1], JSON as text.
+
+  Returns:
+    T values, as JSON gives them back: tuples are lists.
+  """
+  texts = finished[0].tolist() if finished else []
+  for t in range(len(texts), trials):
+    texts.append(json.dumps(trial(t)))
+    callback(1, np.array(texts[-1:]))
+  return [json.loads(text) for text in texts]
 
 
 def _one(trial, devices):

@@ -3,7 +3,7 @@
 import threading
 from unittest import mock
 
-from absl.testing import parameterized
+from absl.testing import absltest, parameterized
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,32 @@ def _config(*axes):
       sweep=axes,
     )
   ).lock()
+
+
+class MapTest(absltest.TestCase):
+  def test_what_was_finished_is_not_run_again(self):
+    runs, texts = [], []
+
+    def trial(t):
+      runs.append(t)
+      return dict(value=t / 3, pair=(t, float(np.float32(0.1))))
+
+    def keep(num, values):
+      self.assertEqual((num, values.shape), (1, (1,)))
+      texts.append(values)
+      if len(texts) == 2:
+        raise KeyboardInterrupt
+
+    with self.assertRaises(KeyboardInterrupt):
+      sweep.map_trials(trial, 4, callback=keep)
+    values = sweep.map_trials(trial, 4, finished=[np.concatenate(texts)])
+    self.assertEqual(runs, [0, 1, 2, 3])
+    self.assertEqual(values, sweep.map_trials(trial, 4))  # to the bit
+    self.assertEqual(values[1]['value'], 1 / 3)
+    self.assertEqual(values[2]['pair'], [2, float(np.float32(0.1))])
+    self.assertEqual(
+      sweep.map_trials(trial, 2, finished=[np.array(['1', '2'])]), [1, 2]
+    )
 
 
 class GridTest(parameterized.TestCase):
@@ -274,6 +300,21 @@ class RunTrialsTest(parameterized.TestCase):
     self.assertEqual(
       set(ran) - set(range(devices)), set(range(done, 10)) - set(range(devices))
     )
+
+  def test_says_when_it_compiles(self):
+    items, shared = _inputs(3)
+    told = []
+    sweep.run_trials(
+      _trial,
+      KEY,
+      3,
+      items,
+      shared,
+      callback=lambda num, _: told.append(num),
+      compiling=told.append,
+    )
+    self.assertEqual(told[:2], [True, False])
+    self.assertEqual(sum(told[2:]), 3)
 
   def test_a_failing_trial_ends_the_run(self):
     items, shared = _inputs(40)

@@ -8,18 +8,17 @@ All points of a sweep are validated before the first of them runs, so that bad
 input never costs finished rows.
 """
 
+import collections
 from collections.abc import Mapping, Sequence
+import gc
+import pathlib
 import re
-import sys
-import time
+import traceback
 from typing import Any, NamedTuple, Optional, Protocol
 
 from absl import flags
-import chex
 import jax
 from ml_collections import ConfigDict, config_flags
-import numpy as np
-import tqdm
 
 from labelleak import (
   annotation,
@@ -31,9 +30,10 @@ from labelleak import (
   validate,
 )
 from labelleak.experiments import fields, result, sources
+from labelleak.experiments.progress import Progress, say, show
 from labelleak.experiments.result import Result
 
-_KEEP_EVERY = 10.0  # seconds between two writes of a point's trials
+_MANY_MAPS = 10_000
 
 
 class Job(NamedTuple):
@@ -56,39 +56,68 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
   Args:
     config: see `configs/common.py`.
     workdir: where rows, per-trial values, tables and plots go; None keeps
-      nothing. See `runs`.
+      nothing. See `runs`. One process at a time can have it. That of a finished
+      run may be read-only.
 
   Returns:
     rows of all points in the sweep's order.
 
   Raises:
     InputError: bad input, named before the first point runs. What only a run
-      can find, such as a loss that is not finite, ends its point alone: the
-      others run, and the error comes after them.
+      can find, such as a loss that is not finite or memory that is short, ends
+      its point alone: the others run, and the error comes after them.
   """
   points = prepare(config)
-  finished = runs.open_workdir(workdir, config) if workdir else []
-  _announce([job.config for job in points if 'dataset' in job.config])
-  rows, failed = [], []
-  with _bar(len(points), 'point') as bar:
-    for point in points:
-      ready = [row for row in finished if row['point'] == point.point]
+  configs = [job.config for job in points if 'dataset' in job.config]
+  if not workdir:
+    _announce(configs)
+    return _run(points, [], None)
+  with runs.hold(workdir) as writable:
+    finished = runs.open_workdir(workdir, config)
+    ready = [job for job in points if _rows(job, finished)]
+    if not writable and len(ready) < len(points):
+      raise base.InputError(
+        f'{workdir} cannot be written, and {len(ready)} of {len(points)} points'
+        ' are finished; choose another --workdir.'
+      )
+    _announce(configs)
+    if ready:
+      say(f'{workdir}: {len(ready)} of {len(points)} points were finished.')
+    return _run(points, finished, workdir, writable)
+
+
+def _run(points, finished, workdir, writable=True) -> list[dict]:
+  """Returns the rows of all points; those `finished` are not run again."""
+  rows, failed, notes = [], [], []
+  points, total = collections.deque(points), len(points)
+  with show(total, 'point') as bar:
+    while points:
+      job = points.popleft()  # nothing of a point outlives it
       try:
-        rows += ready or _measure(point, workdir)
-      except base.InputError as e:
-        failed.append(f'{spec.describe_point(point.point)}: {e}')
+        rows += _rows(job, finished) or _measure(job, workdir)
+      except Exception as e:
+        failed.append(f'{spec.describe_point(job.point)}: {_explain(e)}')
+        notes += [] if _is_refusal(e) else [traceback.format_exc()]
+      del job
+      _drop_programs(followed=bool(points))
       bar.update()
-  if workdir and rows:
+  if rows and writable and workdir:
     from labelleak import report  # plots only where there is something to plot
 
-    report.finish(workdir, rows)
+    try:
+      report.finish(workdir, rows)
+    except OSError as e:
+      say(f'{workdir}: its tables and plots were not written: {e}.')
   if failed:
     kept = (
       f' What the others found is in {workdir}.' if workdir and rows else ''
     )
-    raise base.InputError(
-      f'{len(failed)} of {len(points)} points stopped. {" ".join(failed)}{kept}'
+    error = base.InputError(
+      f'{len(failed)} of {total} points stopped. {" ".join(failed)}{kept}'
     )
+    for note in notes:  # text: a traceback would keep what the point held
+      error.add_note(note)
+    raise error
   return rows
 
 
@@ -108,6 +137,31 @@ def prepare(config: ConfigDict) -> list[Job]:
   return [
     Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
   ]
+
+
+def _drop_programs(followed: bool) -> None:
+  """Drops what was compiled for a point that others follow.
+
+  Each program maps memory, of which Linux allows 65530 pieces to a process.
+  After a last point it stays, for callers that run it again, up to a number.
+  """
+  gc.collect()
+  if followed or _count_maps() > _MANY_MAPS:
+    jax.clear_caches()
+    gc.collect()
+
+
+def _count_maps() -> int:
+  """Returns pieces of memory that this process maps; 0 where none can tell."""
+  try:
+    return pathlib.Path('/proc/self/maps').read_bytes().count(b'\n')
+  except OSError:
+    return 0
+
+
+def _rows(job, finished):
+  """Returns the rows of a point among those that were finished."""
+  return [row for row in finished if row['point'] == job.point]
 
 
 def parse(
@@ -155,7 +209,7 @@ def _announce(configs):
     for full in configs
   ]
   for line in dict.fromkeys(lines):
-    print(line, file=sys.stderr)
+    say(line)
 
 
 def _prepare(config):
@@ -169,30 +223,17 @@ def _prepare(config):
   return experiment(config=config)
 
 
-def _measure(point: Job, workdir: Optional[str]) -> list[dict]:
-  """Returns the rows of one point, appended to the workdir.
-
-  Raises:
-    InputError: what only a run can find: a loss that is not finite, or what an
-      aggregator's callback refused.
-  """
-  with _bar(point.config.trials, 'trial', leave=False) as bar:
-    progress = Progress(bar, workdir, point.point)
-    try:
-      results = point.measure(progress)
-    except FloatingPointError as e:
-      raise base.InputError(str(e)) from e
-    except jax.errors.JaxRuntimeError as e:
-      _, marker, refusal = str(e).rpartition('InputError: ')
-      if not marker:
-        raise
-      raise base.InputError(refusal.strip()) from e
+def _measure(job: Job, workdir: Optional[str]) -> list[dict]:
+  """Returns the rows of one point, appended to the workdir."""
+  with show(job.config.trials, 'trial', leave=False) as bar:
+    progress = Progress(bar, workdir, job.point)
+    results = job.measure(progress)
   rows = [
     result.row(
       each,
-      config_name=point.config.name,
-      point=point.point,
-      seed=point.config.seed,
+      config_name=job.config.name,
+      point=job.point,
+      seed=job.config.seed,
       seconds=progress.seconds(),
     )
     for each in results
@@ -204,39 +245,30 @@ def _measure(point: Job, workdir: Optional[str]) -> list[dict]:
   return rows
 
 
-class Progress:
-  """Moves a point's bar, and keeps its trials in the workdir as they finish.
+def _explain(error: Exception) -> str:
+  """Returns in one line what ended a point.
 
-  Attributes:
-    finished: what a killed run had kept, leaves [t, ...] of the first t trials.
+  Raises:
+    KeyboardInterrupt: it was a person, in the middle of a callback.
   """
+  text = str(error).strip()
+  if 'KeyboardInterrupt' in text:
+    raise KeyboardInterrupt from None
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    # What a callback refused is the end of a long report.
+    text = text.rpartition('InputError: ')[-1].strip()
+  line = text.splitlines()[0] if text else 'no more is known'
+  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in line:
+    line += '; memory is short, lower per_device or batch_size.'
+  return line if _is_refusal(error) else f'{type(error).__name__}: {line}'
 
-  def __init__(self, bar: tqdm.tqdm, workdir: Optional[str], point: dict):
-    self.finished, self._before = [], 0.0
-    if workdir:
-      self.finished, self._before = runs.load_trials(workdir, point)
-    self._bar, self._workdir, self._point = bar, workdir, point
-    self._chunks = [self.finished] if self.finished else []
-    self._started = self._kept = time.perf_counter()
-    done = len(self.finished[0]) if self.finished else 0
-    bar.n = bar.last_print_n = bar.initial = done  # and no part of its speed
-    bar.refresh()
 
-  def __call__(self, num: int, values: Optional[chex.ArrayTree] = None):
-    """`num` more trials are done; values [num, ...] can be gone on from."""
-    self._bar.update(num)
-    if not self._workdir or values is None:
-      return
-    self._chunks.append(jax.tree.leaves(values))
-    if time.perf_counter() - self._kept >= _KEEP_EVERY:
-      leaves = [np.concatenate(parts) for parts in zip(*self._chunks)]
-      self._chunks = [leaves]
-      runs.save_trials(self._workdir, self._point, leaves, self.seconds())
-      self._kept = time.perf_counter()
-
-  def seconds(self) -> float:
-    """Spent on the point so far, by the runs that were killed as well."""
-    return self._before + time.perf_counter() - self._started
+def _is_refusal(error: Exception) -> bool:
+  """Whether an error says all that there is to say, in our words."""
+  return isinstance(error, base.InputError | FloatingPointError) or (
+    isinstance(error, jax.errors.JaxRuntimeError)
+    and 'InputError: ' in str(error)
+  )
 
 
 class Measure(Protocol):
@@ -246,11 +278,3 @@ class Measure(Protocol):
 
 
 KINDS = (Measure,)
-
-
-def _bar(total, unit, leave=True):
-  """A progress bar with ETA; a log file gets a line every half minute."""
-  quiet = 0.1 if sys.stderr.isatty() else 30
-  return tqdm.tqdm(
-    total=total, desc=f'{unit}s', unit=unit, leave=leave, mininterval=quiet
-  )

@@ -6,6 +6,7 @@ its setting's `extra` is required.
 
 from collections.abc import Mapping, Sequence
 import json
+import math
 from typing import Any
 
 from labelleak import spec
@@ -112,6 +113,22 @@ def short_name(attack: str) -> str:
 def defense(specs: Sequence[spec.Spec], joint: str = '+') -> str:
   """Describes all that defends: 'smoothing(alpha=0.5)+gaussian(stddev=0.1)'."""
   return joint.join(spec.describe(s) for s in specs) or 'none'
+
+
+def differ(ours: Mapping[str, Any], published: Mapping[str, Any]) -> bool:
+  """Whether two means are more than two standard deviations apart.
+
+  That is the deviation of a difference of trials. Not where neither is known,
+  and not within 1 % of the published mean, which is rounded.
+
+  Args:
+    ours: mean and std, over trials.
+    published: as well.
+  """
+  stds = [s['std'] for s in (ours, published) if s['std'] is not None]
+  apart = abs(ours['mean'] - published['mean'])
+  rounded = apart <= 0.01 * abs(published['mean'])
+  return bool(stds) and not rounded and apart > 2 * math.hypot(*stds)
 
 
 def misses_below_chance(row: Row) -> bool:

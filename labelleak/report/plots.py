@@ -103,7 +103,9 @@ def _sweep_groups(rows, field):
   for row in rows:
     setting = facts.setting(row)
     if setting.get(field) is not None:
-      fixed = {k: v for k, v in setting.items() if k not in moving}
+      # A fact that is None is one that an older row does not have.
+      stated = {k: v for k, v in setting.items() if v is not None}
+      fixed = {k: v for k, v in stated.items() if k not in moving}
       groups.setdefault(facts.identity(fixed), []).append(row)
   values = lambda group: {facts.setting(row)[field] for row in group}
   return [group for group in groups.values() if len(values(group)) > 1]

@@ -21,6 +21,9 @@ trained under the same defense, on test data.
 † other data or another model stand for the published ones: the published number
 is then what is *expected by label statistics*, which decide most attacks as
 long as a model is untrained.
+
+§ ours and the published mean are more than two standard deviations of the
+difference of two trials apart, and more than 1 %.
 """
 
 
@@ -54,7 +57,7 @@ def compare(table: published.Table, rows: Sequence[Row]) -> str:
     if any(cell and cell.metric for cell in cells):
       pairs = [(ours.get(place), c) for place, c in zip(places, cells)]
       columns.append(
-        ('ours', [_own_cell(row, c and c.metric) for row, c in pairs])
+        ('ours', [_compared_cell(row, cell) for row, cell in pairs])
       )
   columns += _other_columns(table, names, ours, rows)
   return _section(table.title, columns)
@@ -123,6 +126,16 @@ def _other_cell(row, cells, rows, name):
   return '; '.join(
     f'{_own_cell(r)} {text}'.strip() for r, text in zip(same, grants)
   )
+
+
+def _compared_cell(row, cell):
+  """Returns our cell beside a published one, § where the two are far apart."""
+  if row is None or cell is None:
+    return _own_cell(row)
+  summary = row['metrics'].get(cell.metric)
+  rate = cell.metric not in tables.PLAIN
+  far = rate and summary and facts.differ(summary, cell._asdict())
+  return _own_cell(row, cell.metric) + (' §' if far else '')
 
 
 def _own_cell(row, metric=None):

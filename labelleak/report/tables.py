@@ -16,7 +16,7 @@ from labelleak.report.facts import Row
 _WIDTH = 100  # columns of a terminal
 _COLUMN = 30  # of them for an attack
 # Metrics that are no rates: shown as they are, without the deviation.
-_PLAIN = (
+PLAIN = (
   'count_error',
   'bytes',
   'entropy',
@@ -60,6 +60,10 @@ NOTES = {
     '‡ missed more often than by guessing, which is leakage: a read-out that is'
     ' turned around\nrecovers labels. Under 2/3 of 1/K and by three standard'
     ' errors.'
+  ),
+  '§': (
+    '§ ours and the published mean are more than two standard deviations of the'
+    ' difference\nof two trials apart, and more than 1 %.'
   ),
 }
 
@@ -167,7 +171,7 @@ def metric_name(metric: str) -> str:
 
 def cell(summary: Row, metric: Optional[str] = 'count_accuracy') -> str:
   """Returns mean ± standard deviation, in percent where it is a rate."""
-  if metric in _PLAIN:
+  if metric in PLAIN:
     return f'{summary["mean"]:.4g}'
   digits, scale = (_DIGITS[metric], 1) if metric in _DIGITS else (2, 100)
   numbers = [summary[k] for k in ('mean', 'std') if summary[k] is not None]
@@ -183,11 +187,13 @@ def own_cell(row: Row, metric: str) -> str:
 
 
 def paper_cell(row: Row) -> str:
-  """Returns the published cell of a row, '' without one; † on substitutes."""
+  """Returns the published cell of a row, '' without one; see `NOTES`."""
   metric, paper = _paper(row)
   if paper is None:
     return ''
-  return cell(paper, metric) + (' †' if paper['substitute'] else '')
+  rate = metric not in PLAIN
+  far = rate and facts.differ(row['metrics'][metric], paper)
+  return cell(paper, metric) + (' †' * paper['substitute'] + ' §' * far)
 
 
 def _paper(row):

@@ -6,10 +6,18 @@
 import optax
 
 from labelleak.train.classifiers import accuracy, classifier
-from labelleak.train.loop import fit
+from labelleak.train.loop import CHUNK, Callback, fit
 from labelleak.train.optimizers import optimizer
 from labelleak.train.order import whole_batches
 
 KINDS = (optax.GradientTransformation,)
 
-__all__ = ['accuracy', 'classifier', 'fit', 'optimizer', 'whole_batches']
+__all__ = [
+  'CHUNK',
+  'Callback',
+  'accuracy',
+  'classifier',
+  'fit',
+  'optimizer',
+  'whole_batches',
+]

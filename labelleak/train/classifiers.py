@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+import hashlib
 from typing import Any, NamedTuple, Optional, Protocol
 
 import chex
@@ -14,6 +15,8 @@ import optax
 from labelleak import base, validate
 from labelleak.train import loop, optimizers, order
 from labelleak.train.loop import Callback
+
+_PROBED = 256  # rows that tell two sources apart, beside all labels
 
 
 class Examples(Protocol):
@@ -51,6 +54,7 @@ def classifier(
   defense: Optional[optax.GradientTransformation] = None,
   variables: Optional[chex.ArrayTree] = None,
   workdir: Optional[str] = None,
+  every: float = 0.0,
   callback: Optional[Callback] = None,
   progress: Optional[bool] = None,
   **hyper: Any,
@@ -70,7 +74,7 @@ def classifier(
       optimizer: one client that sends each step's gradient (FedSGD). Its state
       starts anew with every training.
     variables: where to start; None initialises from `seed`.
-    workdir, callback, progress: see `fit`.
+    workdir, every, callback, progress: see `fit`.
     **hyper: the optimizer's own, such as momentum.
 
   Raises:
@@ -98,10 +102,21 @@ def classifier(
     functools.partial(_batches, source, batch_size, seed),
     steps=steps,
     workdir=workdir,
+    made_by=_describe(source, batch_size, seed) if workdir else '',
+    every=every,
     callback=callback,
     progress=progress,
   )
   return state.variables
+
+
+def _describe(source, batch_size, seed):
+  """Returns what tells the batches of a training apart, without its rows."""
+  y = np.asarray(source.y)
+  rows = np.unique(np.linspace(0, len(y) - 1, _PROBED).astype(int))
+  digest = hashlib.sha256(y.tobytes())
+  digest.update(np.asarray(source.take(rows)).tobytes())
+  return f'{digest.hexdigest()} {batch_size} {seed}'
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -7,21 +7,19 @@ or not a run was interrupted: resumed, it executes the same compiled programs on
 the same batches, and ends with the same bits.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-import contextlib
+from collections.abc import Callable, Mapping
 import functools
-import pathlib
+import sys
 from typing import Any, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import tqdm
 
 from labelleak import validate
-from labelleak.base import InputError
+from labelleak.train import checkpoints
 
 Metrics = Mapping[str, chex.Numeric]  # scalars such as loss and accuracy
 # (state, batch) -> (state, metrics), pure
@@ -30,37 +28,7 @@ Step = Callable[[chex.ArrayTree, Any], tuple[chex.ArrayTree, Metrics]]
 Batches = Callable[[np.ndarray], Any]
 # (steps done, the chunk's mean metrics)
 Callback = Callable[[int, Mapping[str, float]], None]
-
-
-@contextlib.contextmanager
-def _checkpoints(
-  workdir: Optional[str],
-) -> Iterator[Optional[ocp.CheckpointManager]]:
-  """Opens the checkpoints under `workdir`; None without one."""
-  if workdir is None:
-    yield None
-    return
-  options = ocp.CheckpointManagerOptions(
-    max_to_keep=1, enable_async_checkpointing=False
-  )
-  path = pathlib.Path(workdir).resolve() / 'checkpoints'
-  with ocp.CheckpointManager(path, options=options) as manager:
-    yield manager
-
-
-def _restore(manager, state, steps):
-  """Returns the saved state and its step, or the given one and 0."""
-  done = manager.latest_step() if manager else None
-  if done is None:
-    return state, 0
-  if done > steps:
-    raise InputError(
-      f'{manager.directory} is at step {done}, beyond steps={steps}; ask for'
-      ' more steps or use another workdir.'
-    )
-  like = jax.tree.map(ocp.tree.to_shape_dtype_struct, dict(state=state))
-  saved = manager.restore(done, args=ocp.args.StandardRestore(like))
-  return saved['state'], done
+CHUNK = 20  # steps between two returns to the host
 
 
 @functools.lru_cache(maxsize=4)
@@ -91,9 +59,11 @@ def fit(
   batches: Batches,
   *,
   steps: int,
-  chunk: int = 20,
+  chunk: int = CHUNK,
   callback: Optional[Callback] = None,
   workdir: Optional[str] = None,
+  made_by: str = '',
+  every: float = 0.0,
   progress: Optional[bool] = None,
 ) -> chex.ArrayTree:
   """Runs `step` over `steps` batches and returns the final state.
@@ -110,7 +80,11 @@ def fit(
       is a shorter chunk.
     callback: (step, metrics) after every chunk: steps done, and the chunk's
       mean metrics as floats.
-    workdir: where the state is saved after every chunk and resumed from.
+    workdir: where the state is saved between chunks and resumed from. It is
+      found by what made it: `state`, `step`, `made_by` and the code.
+    made_by: tells this training apart from others of the same start and step,
+      by their batches: the data and the order.
+    every: seconds between two saves; 0 saves after every chunk.
     progress: whether to show a bar; None shows it on a terminal.
 
   Raises:
@@ -122,9 +96,16 @@ def fit(
   validate.whole('chunk', chunk, 1)
   scan = _compile(step)
   hide = None if progress is None else not progress
-  with _checkpoints(workdir) as manager:
-    state = jax.tree.map(jnp.asarray, state)
-    state, done = _restore(manager, state, steps)
+  state = jax.tree.map(jnp.asarray, state)
+  identity = ''
+  if workdir is not None:
+    batch = jax.tree.map(lambda a: a[0], batches(np.array([max(steps, 1)])))
+    identity = checkpoints.identify(step, state, batch, made_by)
+  with checkpoints.open_store(workdir, identity, every) as store:
+    state, done = store.restore(state, steps) if store else (state, 0)
+    if done and progress is not False:
+      line = f'train: takes over {done} of {steps} steps.'
+      tqdm.tqdm.write(line, file=sys.stderr)
     bar = tqdm.tqdm(
       total=steps, initial=done, disable=hide, unit='step', desc='train'
     )
@@ -139,8 +120,8 @@ def fit(
         metrics = jax.device_get(metrics)
         _check_finite(metrics, done)
         done = int(numbers[-1])
-        if manager:
-          manager.save(done, args=ocp.args.StandardSave(dict(state=state)))
+        if store:
+          store.save(done, state, last=done == steps)
         means = {name: float(np.mean(v)) for name, v in metrics.items()}
         bar.set_postfix(means, refresh=False)
         bar.update(len(numbers))

@@ -38,13 +38,16 @@ def fit(
   *,
   steps: int,
   workdir: Optional[str] = None,
+  made_by: str = '',
+  every: float = 0.0,
+  callback: Optional[train.Callback] = None,
   progress: Optional[bool] = None,
 ) -> State:
   """Trains a joint model and returns its last state; no view is kept.
 
   Args:
     protocol: of the joint model.
-    state, steps, workdir, progress: see `train.fit`.
+    state, steps, workdir, made_by, every, callback, progress: see `train.fit`.
     batches: of the steps, such as `epochs` with all else given.
 
   Raises:
@@ -63,6 +66,9 @@ def fit(
     checked,
     steps=steps,
     workdir=workdir,
+    made_by=made_by,
+    every=every,
+    callback=callback,
     progress=progress,
   )
 

@@ -180,7 +180,7 @@ class CoaeTest(parameterized.TestCase):
     self.assertEqual(result.setting.num_classes, 4)
 
   @parameterized.parameters(
-    (dict(classes=None), 'classes=None must be at least 2'),
+    (dict(classes=None), 'classes=None must be .* of at least 2'),
     (dict(defense=(dict(name='smooth'),)), "defenses has no 'smooth'"),
     (dict(defense=('smoothing',)), 'has no name'),
   )

@@ -1,5 +1,7 @@
 """From config to rows: what they hold, resume, and errors in one line."""
 
+import errno
+import io
 import os
 import pathlib
 import sys
@@ -10,9 +12,10 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import experiments, runs
+from labelleak import experiments, report, runs
 from labelleak.base import InputError
 from labelleak.report import tables
+from labelleak.runs import files, locks, unfinished
 from tests.experiments import samples
 
 _OUTSIDE = '''\
@@ -91,19 +94,19 @@ class RowsTest(parameterized.TestCase):
         raise KeyboardInterrupt  # as early as a kill would end it
 
     with (
-      mock.patch.object(experiments, '_KEEP_EVERY', 0.0),
+      mock.patch.object(runs, 'EVERY', 0.0),
       mock.patch.object(experiments.Progress, '__call__', tell),
     ):
       with self.assertRaises(KeyboardInterrupt):
         experiments.run(config, killed)
       self.assertEmpty(runs.read_rows(killed))
-      code = ['other'] if new_code else runs._code()
-      with mock.patch.object(runs, '_code', return_value=code):
+      code = ['other'] if new_code else runs.code()
+      with mock.patch.object(unfinished, 'code', return_value=code):
         again = experiments.run(config, killed)
     left = 9 if new_code else 9 - sum(moves[:2])
     self.assertEqual(sum(moves[2:]), left)
     self.assertEqual(*[[*map(runs.comparable, r)] for r in (rows, again)])
-    self.assertNotIn('unfinished.npz', os.listdir(killed))
+    self.assertNotIn('unfinished', os.listdir(killed))
     values = runs.read_arrays(whole)
     self.assertEqual(values.keys(), runs.read_arrays(killed).keys())
     for name in values:
@@ -148,8 +151,12 @@ class ResumeTest(parameterized.TestCase):
     config = samples.horizontal(sweep=(('batch_size', (20, 30)),))
     workdir = self.create_tempdir().full_path
     rows = experiments.run(config, workdir)
-    with mock.patch.object(runs, 'append_point') as append:
+    with (
+      mock.patch.object(runs, 'append_point') as append,
+      mock.patch('sys.stderr', new_callable=io.StringIO) as shown,
+    ):
       again = experiments.run(config, workdir)
+    self.assertIn(f'{workdir}: 2 of 2 points were finished.', shown.getvalue())
     append.assert_not_called()
     self.assertEqual(rows, again)
     self.assertEqual(rows, runs.read_rows(workdir))
@@ -204,6 +211,77 @@ class OutsideTest(parameterized.TestCase):
     self.assertEqual(calls, [1.0, 2.0])  # nothing ran again
     self.assertTrue(table.exists())
 
+  def test_a_finished_run_can_be_read_only(self):
+    config = self._config(_REQUIRED)
+    rows = experiments.run(config, self.workdir)
+    read_only = OSError(errno.EROFS, 'read-only')
+    with (
+      mock.patch.object(locks, '_lock', side_effect=read_only),
+      mock.patch.object(files, 'replace', side_effect=read_only),
+      mock.patch.object(report, 'finish', side_effect=AssertionError),
+    ):
+      self.assertEqual(experiments.run(config, self.workdir), rows)
+      other = str(self.root / 'unfinished')
+      with self.assertRaisesRegex(InputError, 'cannot be opened.*--workdir'):
+        experiments.run(config, other)
+      path = pathlib.Path(self.workdir)
+      (path / 'rows.jsonl').unlink()
+      (path / 'trials.npz').unlink()
+      message = 'cannot be written, and 0 of 2 points are finished; choose'
+      with self.assertRaisesRegex(InputError, message):
+        experiments.run(config, self.workdir)
+
+  def test_any_error_ends_its_point_alone(self):
+    """Memory that is short, or a fault of an experiment's own."""
+    for error in (MemoryError(), ZeroDivisionError('by nought\nand more')):
+      config = self._config(_REQUIRED)
+      config.sweep = (('scale', (1.0, 2.0, 3.0)),)
+      workdir = f'{self.workdir}-{type(error).__name__}'
+      moment = mock.Mock(side_effect=[1.0, error, 1.0, 1.0])
+      with (
+        mock.patch.object(experiments.Progress, 'seconds', moment),
+        self.assertRaisesRegex(InputError, '1 of 3 points') as caught,
+      ):
+        experiments.run(config, workdir)
+      line = str(caught.exception)
+      self.assertRegex(line, rf'scale=.\.0: {type(error).__name__}: ')
+      short = 'lower per_device or batch_size' in line
+      self.assertEqual(short, isinstance(error, MemoryError))
+      self.assertNotIn('\n', line)
+      self.assertIn('Traceback', caught.exception.__notes__[0])
+      self.assertLen(runs.read_rows(workdir), 2)
+      rows = experiments.run(config, workdir)  # the one that is left
+      means = [row['metrics']['scaled']['mean'] for row in rows]
+      np.testing.assert_allclose(means, [0.1, 0.2, 0.3])
+
+  def test_a_person_who_stops_a_callback_stops_the_run(self):
+    config = self._config(_REQUIRED)
+    error = ValueError('callback failed: KeyboardInterrupt: ')
+    with (
+      mock.patch.object(experiments.Progress, 'seconds', side_effect=error),
+      self.assertRaises(KeyboardInterrupt),
+    ):
+      experiments.run(config, self.workdir)
+
+  def test_nothing_of_a_point_outlives_it(self):
+    """Programs map memory: no more before the fourth point than the second."""
+    config = samples.vertical(
+      experiment='vfl.training', train__steps=2, trials=1
+    )
+    config.model = dict(name='mlp.linear')
+    config.sweep = (('optimizer.lr', tuple(0.01 * i for i in range(1, 5))),)
+    maps, measure = [], experiments._measure
+
+    def count(job, workdir):
+      maps.append(experiments._count_maps())
+      return measure(job, workdir)
+
+    with mock.patch.object(experiments, '_measure', count):
+      experiments.run(config)
+    if not any(maps):
+      self.skipTest('no /proc')
+    self.assertLess(maps[-1] - maps[1], 100)  # of 2 x 147
+
   @parameterized.parameters('trained', 'num_classes', 'model')
   def test_a_missing_field_fails_before_a_row_is_written(self, field):
     given = dict(
@@ -215,7 +293,8 @@ class OutsideTest(parameterized.TestCase):
     )
     del given[field]
     config = self._config(f'**{given}')
-    with self.assertRaisesRegex(TypeError, f"missing .*'{field}'"):
+    message = f"TypeError: .*missing .*'{field}'"
+    with self.assertRaisesRegex(InputError, message):
       experiments.run(config, self.workdir)
     self.assertEmpty(runs.read_rows(self.workdir))
     # Mended, the same workdir goes on.

@@ -190,7 +190,7 @@ def test_base_has_the_size_of_the_released_one():
   ('options', 'message'),
   [
     (dict(heads=5), 'width=12 does not split into heads=5'),
-    (dict(depth=0), 'depth=0 of a BERT'),
+    (dict(depth=0), 'bert: depth=0 must be'),
     (dict(drop=1.0), r'drop=1.0 must be in \[0, 1\)'),
   ],
 )

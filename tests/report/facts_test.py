@@ -35,6 +35,22 @@ class AttackTest(parameterized.TestCase):
     self.assertEqual(facts.attack(row, [row]), text)
 
 
+class DifferTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (0.5, 0.03, 0.42, 0.02, True),  # apart by 2.2 deviations
+    (0.5, 0.03, 0.43, 0.02, False),  # by 1.9
+    (0.5, None, 0.42, 0.02, True),
+    (0.5, 0.0, 0.496, None, False),  # within rounding
+    (0.5, 0.0, 0.49, None, True),
+    (0.5, None, 0.1, None, False),  # nothing says how far is far
+  )
+  def test_two_deviations_of_a_difference(
+    self, ours, std, other, other_std, far
+  ):
+    published = dict(mean=other, std=other_std)
+    self.assertEqual(facts.differ(dict(mean=ours, std=std), published), far)
+
+
 class DefenseTest(parameterized.TestCase):
   @parameterized.parameters(
     ([], 'none'),

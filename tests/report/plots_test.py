@@ -88,6 +88,14 @@ class OverTest(parameterized.TestCase):
       papers.get_xydata(), [[128, 81.57], [256, 69.03], [512, 49.07]]
     )
 
+  def test_a_fact_that_is_none_is_one_that_is_absent(self):
+    rows = [
+      sample.horizontal(setting=dict(batch_size=b, **extra))
+      for b, extra in ((128, dict(cap=None)), (1024, {}))
+    ]
+    (ax,) = plots.field_sweep(rows, 'batch_size').axes
+    self.assertEqual(ax.get_xticks().tolist(), [128, 1024])
+
 
 class GammaTest(absltest.TestCase):
   def _rows(self):

@@ -110,7 +110,7 @@ class ResultsTest(parameterized.TestCase):
       for main, trials in ((0.8, 2), (None, 9))
     ]
     cells = _line(results.markdown(rows), 'BLI Table 3', 'none ')
-    self.assertIn('80.00 ± 0.10', cells)
+    self.assertIn('80.00 ± 0.10 §', cells)
 
   def test_cells_are_shown_in_their_own_units(self):
     table = published.table('llbg Table 10 images')

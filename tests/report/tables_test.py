@@ -46,6 +46,12 @@ class PointsTest(parameterized.TestCase):
     self.assertIn('99.62 ± 0.39 †', text)
     self.assertIn('expected by label', text)
 
+  @parameterized.parameters((0.99, False), (0.5, True))
+  def test_what_differs_from_the_published_is_marked(self, mean, far):
+    text = tables.points([sample.horizontal(mean=mean)])
+    self.assertEqual('99.62 ± 0.39 §' in text, far)
+    self.assertEqual('more than two standard deviations' in text, far)
+
   def test_tables_keep_data_sets_apart(self):
     other = sample.horizontal(setting=dict(data='other'), trials=3)
     text = tables.points([sample.horizontal(), other])
@@ -55,12 +61,12 @@ class PointsTest(parameterized.TestCase):
   def test_every_metric_has_a_column(self):
     """That of the second attack alone, too."""
     rows = [
-      sample.horizontal(metrics=dict(count_accuracy=sample.summary(0.5))),
+      sample.horizontal(metrics=dict(count_accuracy=sample.summary(0.99))),
       sample.horizontal('a.b', metrics=dict(mine=sample.summary(0.25))),
     ]
     first, second = tables.points(rows, 'github').splitlines()[-2:]
     cells = lambda line: [cell.strip() for cell in line.split('|')[1:-1]]
-    self.assertEqual(cells(first)[:3], ['llbg', '50.00 ± 0.00', ''])
+    self.assertEqual(cells(first)[:3], ['llbg', '99.00 ± 0.00', ''])
     self.assertEqual(cells(second)[:3], ['a.b', '', '25.00 ± 0.00'])
 
   def test_the_main_task_stands_in_the_heading(self):

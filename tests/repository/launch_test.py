@@ -22,11 +22,11 @@ _SMALL = (
 )
 
 
-def _launch(*flags):
-  command = [sys.executable, 'launch.py', *flags]
+def _launch(*flags, cwd=ROOT):
+  command = [sys.executable, str(ROOT / 'launch.py'), *flags]
   return subprocess.Popen(
     command,
-    cwd=ROOT,
+    cwd=cwd,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -126,3 +126,24 @@ class KillTest(parameterized.TestCase):
     self.assertEqual(ours.keys(), theirs.keys())
     for name, values in ours.items():
       self.assertEqual(values.tolist(), theirs[name].tolist())
+
+  def test_a_stop_by_hand_is_one_line_that_says_how_to_go_on(self):
+    root = self.create_tempdir().full_path
+    process = _launch(_CONFIG.replace('=', f'={ROOT}/'), *_SMALL[1:], cwd=root)
+    workdir = pathlib.Path(root, 'runs', 'llbg_cifar-runlocal')
+    deadline = time.monotonic() + 300
+    while not (workdir / 'config.json').exists():
+      self.assertIsNone(process.poll(), 'ended before it could be stopped')
+      self.assertLess(time.monotonic(), deadline)
+      time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    self.assertEqual(process.returncode, 130, err)
+    self.assertNotIn('Traceback', err)
+    self.assertEqual(
+      err.strip().splitlines()[-1],
+      'launch.py: stopped by hand; the same command goes on from'
+      ' runs/llbg_cifar-runlocal.',
+    )
+    self.assertEmpty(out)
+    self.assertFalse((workdir / 'lock').exists())

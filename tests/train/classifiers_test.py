@@ -1,5 +1,7 @@
 """Classifiers: they learn, resume exactly, and defenses act on each step."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import chex
 from flax import linen as nn
@@ -11,7 +13,7 @@ import optax
 from labelleak import base, data, defenses, models, train
 from labelleak.defenses.clipping import clip
 from labelleak.defenses.noise import gaussian
-from labelleak.train import classifiers
+from labelleak.train import checkpoints, classifiers
 
 
 class Interrupted(Exception):
@@ -179,6 +181,48 @@ class ClassifierTest(parameterized.TestCase):
       self._fit(steps=50, workdir=workdir, callback=interrupt)
     _, resumed = self._fit(steps=50, workdir=workdir)
     chex.assert_trees_all_equal(resumed, whole)
+
+  def test_a_checkpoint_is_of_one_training(self):
+    """Another lr, seed, defense or data looks for another state."""
+    model = models.load('mlp.linear', num_classes=10)
+    start = {'params': {'head': {'kernel': np.zeros((64, 10), np.float32)}}}
+    start['params']['head']['bias'] = np.zeros(10, np.float32)
+    names, identify = [], checkpoints.identify
+
+    def stop(*arguments):
+      names.append(identify(*arguments))
+      raise Interrupted
+
+    def look(source=self.train, **hyper):
+      options = dict(steps=2, batch_size=16, lr=1e-3, seed=0, variables=start)
+      options |= dict(workdir='none', key=jax.random.key(0))
+      with (
+        mock.patch.object(checkpoints, 'identify', stop),
+        self.assertRaises(Interrupted),
+      ):
+        train.classifier(model, source, **options | hyper)
+
+    labels = self.train._replace(y=self.train.y.copy())
+    labels.y[-1] = (labels.y[-1] + 1) % 10
+    others = (
+      dict(),
+      dict(lr=1e-2),
+      dict(seed=1),
+      dict(key=jax.random.key(1)),
+      dict(batch_size=32),
+      dict(optimizer='sgd'),
+      dict(weight_decay=0.1),
+      dict(defense=clip(max_norm=0.1).gradient),
+      dict(defense=clip(max_norm=0.2).gradient),
+      dict(defense=gaussian(stddev=0.1).gradient),
+      dict(source=self.test),
+      dict(source=labels),
+    )
+    for other in others:
+      look(**other)
+    self.assertLen(set(names), len(others))
+    look(steps=3)  # a longer training goes on from a shorter one
+    self.assertEqual(names[-1], names[0])
 
   def test_an_epoch_visits_every_example_once(self):
     size = 10

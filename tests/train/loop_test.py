@@ -1,6 +1,7 @@
 """The loop: chunks, resuming, refusals and the bar."""
 
 import io
+import pathlib
 from typing import NamedTuple
 from unittest import mock
 
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, train
+from labelleak import base, runs, train
+from labelleak.train import checkpoints
 
 
 class Interrupted(Exception):
@@ -153,6 +155,53 @@ class FitTest(parameterized.TestCase):
     run(8)
     with self.assertRaisesRegex(base.InputError, r'step 8, beyond steps=5; '):
       run(5)
+
+  def _train(self, workdir, *, rate=0.5, start=0.0, **options):
+    """Returns where a training began, and its end."""
+    ends = []
+    end = train.fit(
+      lambda w, batch: (w + rate * (batch - w), {'loss': 0.0}),
+      jnp.full(2, start),
+      lambda numbers: numbers.astype(np.float32),
+      steps=8,
+      chunk=4,
+      workdir=workdir,
+      callback=lambda done, metrics: ends.append(done),
+      **options,
+    )
+    return (ends[0] - 4 if ends else 8), end
+
+  @parameterized.parameters(
+    dict(rate=0.25), dict(start=1.0), dict(made_by='other data or order')
+  )
+  def test_a_state_is_found_by_what_made_it(self, **other):
+    workdir = self.create_tempdir().full_path
+    self.assertEqual(self._train(workdir)[0], 0)
+    self.assertEqual(self._train(workdir)[0], 8)  # it is there
+    began, end = self._train(workdir, **other)
+    self.assertEqual(began, 0)
+    np.testing.assert_array_equal(end, self._train(None, **other)[1])
+    with mock.patch.object(runs, 'code', return_value=['other code']):
+      self.assertEqual(self._train(workdir)[0], 0)
+    self.assertEqual(self._train(workdir)[0], 8)  # and still there
+
+  def test_a_state_is_kept_when_that_is_due(self):
+    workdir = self.create_tempdir().full_path
+    for _ in range(2):
+      self.assertEqual(self._train(workdir, every=100.0)[0], 0)
+    with mock.patch.object(checkpoints, '_WORTH', 0.0):  # at the end alone
+      self.assertEqual(self._train(workdir, every=100.0)[0], 0)
+    self.assertEqual(self._train(workdir, every=100.0)[0], 8)
+
+  def test_a_damaged_state_is_refused_in_a_line(self):
+    workdir = self.create_tempdir().full_path
+    self._train(workdir)
+    for path in pathlib.Path(workdir).rglob('*'):
+      if path.is_file():
+        path.write_bytes(b'{')
+    with self.assertRaisesRegex(base.InputError, 'remove it') as caught:
+      self._train(workdir)
+    self.assertNotIn('\n', str(caught.exception))
 
   @parameterized.parameters(1, 5, 6, 10)
   def test_nan_stops_with_its_step_and_is_not_saved(self, bad):

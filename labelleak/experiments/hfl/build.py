@@ -19,6 +19,7 @@ from labelleak import (
   he,
   hfl,
   registry,
+  runs,
   spec,
   train,
   validate,
@@ -111,12 +112,12 @@ class Round:
       return
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     steps = trials * self.rounds
-    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
     inputs = size * self.num_clients
     cost = he.estimate(
       self.aggregate, num_inputs=inputs, num_outputs=size, num_nonzeros=inputs
     )
     he.check_hours(cost, steps=steps, max_hours=self.max_hours)
+    he.check_openings(self.aggregate, num_outputs=size, steps=steps)
 
   def advance(
     self, variables: chex.ArrayTree, view: hfl.View
@@ -138,20 +139,30 @@ class Round:
     if self.weights:
       weights.load(self.weights, shapes)
     if self.training:
-      dry = functools.partial(self._train, steps=0, progress=False)
+      dry = functools.partial(
+        self._train, steps=0, workdir=None, progress=False
+      )
       jax.eval_shape(dry, shapes)
     return shapes
 
-  def fit(self) -> tuple[chex.ArrayTree, Setting]:
+  def fit(
+    self, workdir: Optional[str] = None
+  ) -> tuple[chex.ArrayTree, Setting]:
     """Returns the variables to attack, and the setting with their accuracy.
 
     All trials share one initialisation, as in the published runs.
+
+    Args:
+      workdir: of the point, where the state of a training is kept for as long
+        as that runs, unless the training has its own.
     """
     variables = base.jit_once(self._init)()
     if self.weights:
       variables = weights.load(self.weights, variables)
     if self.training:
-      variables = self._train(variables)
+      kept = dict(workdir=workdir, every=runs.EVERY)
+      kept = {} if self.training.get('workdir') else kept
+      variables = self._train(variables, **kept)
     if not self.setting.trained:
       return variables, self.setting
     accuracy = round(train.accuracy(self.model, variables, self.source), 4)

@@ -85,7 +85,7 @@ def prepare(
   setup.check_cost(shapes['params'], trials)
 
   def run(progress):
-    variables, setting = setup.fit()
+    variables, setting = setup.fit(progress.checkpoints)
     finite, values = sweep.run_trials(
       trial,
       key,
@@ -96,9 +96,10 @@ def prepare(
       devices=he.devices(setup.aggregate),
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     answers.check(attackers, finite, [value.pop('sound') for value in values])
-    learned = setup.main_task.accuracy()
+    learned = setup.main_task.accuracy(progress.checkpoints)
     return [
       Result(
         attacker.spec,

@@ -19,10 +19,12 @@ from typing import Any, NamedTuple, Optional
 import jax
 import numpy as np
 
-from labelleak import defenses, registry, spec, sweep, train
+from labelleak import defenses, registry, runs, spec, sweep, train
 from labelleak.defenses import accounting
 from labelleak.experiments import misfits, sources
 from labelleak.spec import Spec
+
+_ACCURACIES: dict[str, float] = {}  # of trainings, by what they are
 
 
 class MainTask(NamedTuple):
@@ -34,12 +36,17 @@ class MainTask(NamedTuple):
   # attack's, and `epsilon`
   facts: Mapping[str, Any] = {}
 
-  def accuracy(self) -> dict[str, np.ndarray]:
-    """Returns `main_accuracy` and `relative_accuracy` over seeds, if any."""
+  def accuracy(self, workdir: Optional[str] = None) -> dict[str, np.ndarray]:
+    """Returns `main_accuracy` and `relative_accuracy` over seeds, if any.
+
+    Args:
+      workdir: of the point, where the states of trainings are kept for as long
+        as that runs, unless they have their own.
+    """
     if not self.defended:
       return {}
-    defended = np.array([_accuracy(training) for training in self.defended])
-    plain = np.array([_accuracy(training) for training in self.plain])
+    defended = np.array([_accuracy(each, workdir) for each in self.defended])
+    plain = np.array([_accuracy(each, workdir) for each in self.plain])
     return dict(main_accuracy=defended, relative_accuracy=defended - plain)
 
 
@@ -78,7 +85,9 @@ def build(
     tuple(dump(options=options, links=chain, seed=s) for s in seeds)
     for chain in (links, ())
   )
-  dry = functools.partial(_train, defended[0], steps=0, progress=False)
+  dry = functools.partial(
+    _train, defended[0], steps=0, workdir=None, progress=False
+  )
   first = json.loads(defended[0])
   with misfits.refuse(first['model'], _source(first, 'train').shape):
     jax.eval_shape(dry)
@@ -89,11 +98,15 @@ def build(
   return MainTask(defended, plain, facts)
 
 
-@functools.cache
-def _accuracy(training: str) -> float:
+def _accuracy(training: str, workdir: Optional[str]) -> float:
   """Returns test accuracy after a training; points share the undefended one."""
-  variables, options = _train(training), json.loads(training)
-  return train.accuracy(_model(options), variables, _source(options))
+  if training not in _ACCURACIES:
+    options = json.loads(training)
+    kept = dict(workdir=workdir, every=runs.EVERY)
+    variables = _train(training, **kept | options['options'])
+    source = _source(options)
+    _ACCURACIES[training] = train.accuracy(_model(options), variables, source)
+  return _ACCURACIES[training]
 
 
 def _train(training: str, **override: Any):

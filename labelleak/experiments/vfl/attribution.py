@@ -40,23 +40,31 @@ def experiment(*, config: fields.Attribution) -> Measure:
   rows = figures.pop('rows')
 
   def measure(progress):
-    values = [[] for _ in setup.attackers]
-    pictures = {}
-    for trial in range(config.trials):
+    def trial(t):
+      seed, looks = config.seed + t, []
       for optimizer, joint in setup.joints.items():
-        state = joint.fit(config.seed + trial, name=str(bool(optimizer)))
-        reliance = _reliance(joint, state, config.seed + trial, rows)
+        state = joint.fit(
+          seed, name=str(bool(optimizer)), workdir=progress.checkpoints
+        )
+        reliance = _reliance(joint, state, seed, rows)
         scores = model_completion.score_main(joint, state)
-        if not trial:
-          pictures[optimizer] = _pictures(joint, state, config.seed, **figures)
-        for own, attacker in zip(values, setup.attackers):
-          if model_completion.optimizer_of(attacker) is optimizer:
-            own.append(dict(reliance=reliance, **scores))
-      progress(1)
+        pictures = {} if t else _pictures(joint, state, seed, **figures)
+        looks.append([dict(reliance=reliance, **scores), pictures])
+      return looks
+
+    trials = sweep.map_trials(
+      trial, config.trials, finished=progress.finished, callback=progress
+    )
+    order = list(setup.joints)
+    places = [
+      order.index(model_completion.optimizer_of(attacker))
+      for attacker in setup.attackers
+    ]
+    values = [[looks[place][0] for looks in trials] for place in places]
     results = model_completion.results(setup, values)
     return [
-      result._replace(details=pictures[model_completion.optimizer_of(attacker)])
-      for result, attacker in zip(results, setup.attackers)
+      result._replace(details=trials[0][place][1])
+      for result, place in zip(results, places)
     ]
 
   return measure

@@ -97,23 +97,30 @@ def experiment(*, config: fields.Backdoor) -> Measure:
     _trace(world, entry, joint, trials[0], unknown)
 
   def measure(progress):
-    values, examples = [[] for _ in specs], {}
-    for trial in trials:
-      labels, known = unknown, {}
+    def run(t):
+      trial, labels, known = trials[t], unknown, {}
       if observe:
         rows, y = trial.poison.rows, world.joint.source.y
         labels = observation.infer_labels(
           world.joint, observe, rows, trial.seed
         )
         known = dict(label_accuracy=float((labels[rows] == y[rows]).mean()))
-      for own, entry, joint in zip(values, specs, joints):
-        state = _fit(world, entry, joint, trial, labels)
-        own.append(_judge(world, joint, state, trial) | known)
-        examples = examples or _examples(world, joint, state, trial)
-      progress(1)
+      values, examples = [], {}
+      for entry, joint in zip(specs, joints):
+        state = _fit(world, entry, joint, trial, labels, progress.checkpoints)
+        values.append(_judge(world, joint, state, trial) | known)
+        if not t:
+          examples = examples or _examples(world, joint, state, trial)
+      return values, examples
+
+    judged = sweep.map_trials(
+      run, len(trials), finished=progress.finished, callback=progress
+    )
+    values = zip(*(each for each, _ in judged))
     results = [
       _result(world, entry, own, trials) for entry, own in zip(specs, values)
     ]
+    examples = judged[0][1]
     shown = dict(examples=examples) if examples else {}
     first = results[0]._replace(details=dict(results[0].details, **shown))
     return [first, *results[1:]]
@@ -219,11 +226,11 @@ def _batches(world, entry, joint, trial, labels) -> Optional[vfl.Batches]:
   return batches
 
 
-def _fit(world, entry, joint, trial, labels) -> vfl.State:
+def _fit(world, entry, joint, trial, labels, workdir) -> vfl.State:
   """Returns the joint model after a training under an attack."""
   batches = _batches(world, entry, joint, trial, labels)
   name = f'{spec.describe(entry)} of {trial.target}' if batches else ''
-  return joint.fit(trial.seed, batches=batches, name=name)
+  return joint.fit(trial.seed, batches=batches, name=name, workdir=workdir)
 
 
 def _trace(world, entry, joint, trial, labels):

@@ -63,7 +63,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
   _trace(joint, trial, key)
 
   def measure(progress):
-    state, setting = _fit(joint, config.seed)
+    state, setting = _fit(joint, config.seed, progress.checkpoints)
     finite, values = sweep.run_trials(
       trial,
       key,
@@ -74,6 +74,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     return results(attackers, setting, finite, values)
 
@@ -91,11 +92,11 @@ def _trace(joint, trial, key):
   jax.eval_shape(trial, key, first, trained)
 
 
-def _fit(joint, seed) -> tuple[Any, Setting]:
+def _fit(joint, seed, workdir) -> tuple[Any, Setting]:
   """Returns the state to attack, () where untrained, and the setting."""
   if not joint.training.steps:
     return (), joint.setting
-  state = joint.fit(seed)
+  state = joint.fit(seed, workdir=workdir)
   extra = dict(joint.setting.extra, accuracy=round(joint.accuracy(state), 4))
   return state, joint.setting._replace(extra=extra)
 

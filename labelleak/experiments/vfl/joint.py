@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import hashlib
-import os
 from typing import NamedTuple, Optional
 
 import chex
@@ -12,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, data, he, sweep, train, validate, vfl
+from labelleak import base, data, he, runs, sweep, train, validate, vfl
 from labelleak.base import Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
@@ -27,15 +25,8 @@ class Training(NamedTuple):
   steps_per_epoch: int
   batch_size: int  # of a step
   shuffle: bool  # whether every epoch has an order of its own
-  workdir: Optional[str]  # where states are kept, to go on from; None: nowhere
+  workdir: Optional[str]  # where states are kept for good; None: nowhere
   identity: str  # tells apart what made a state
-
-  def folder(self, seed: int, name: str) -> Optional[str]:
-    """Returns where the state of a training is kept, by what made it."""
-    if not self.workdir:
-      return None
-    made_by = hashlib.sha256((self.identity + name).encode()).hexdigest()
-    return os.path.join(self.workdir, made_by[:16], str(seed))
 
   def check(self, rows: int, sealed: bool) -> None:
     """Refuses batches of one row under a sealed link."""
@@ -166,35 +157,47 @@ class Joint:
     *,
     batches: Optional[vfl.Batches] = None,
     name: str = '',
+    workdir: Optional[str] = None,
+    callback: Optional[train.Callback] = None,
   ) -> vfl.State:
     """Returns the joint model after its training, epoch by epoch.
 
     With a workdir the state is kept there, by what made it, and a training that
-    was killed goes on from it.
+    was killed goes on from it. A workdir of the training's own comes first.
 
     Args:
       seed: of the initialisation and of the order.
       batches: of the steps, where they are not the epochs of `source`.
       name: tells a training apart from others of the same config.
+      workdir: of the point, where the state is kept for as long as that runs.
+      callback: (step, metrics) after every chunk; see `train.fit`.
     """
     return vfl.fit(
       self.protocol,
       self.init(seed, batches),
       batches or (lambda numbers: self.epochs(numbers, seed)),
       steps=self.training.steps,
-      workdir=self.training.folder(seed, name),
+      workdir=self.training.workdir or workdir,
+      made_by=f'{self.training.identity} {name} {seed}',
+      every=0.0 if self.training.workdir else runs.EVERY,
+      callback=callback,
     )
 
   def fit_all(
-    self, seeds: Sequence[int], stops: Sequence[int]
+    self,
+    seeds: Sequence[int],
+    stops: Sequence[int],
+    *,
+    workdir: Optional[str] = None,
   ) -> list[vfl.State]:
     """Returns states [T, ...] of all seeds' trainings, one for each stop.
 
-    As `fit`, vmapped and without checkpoints.
+    As `fit`, vmapped.
 
     Args:
       seeds: T.
       stops: ascending steps; the states after each of them are returned.
+      workdir: of the point, where states are kept for as long as that runs.
     """
     shuffle = self.training.shuffle
 
@@ -216,7 +219,15 @@ class Joint:
     stopped, done = [], 0
     for stop in stops:
       following = lambda numbers, done=done: batches(numbers + done)
-      states = train.fit(mean, states, following, steps=stop - done)
+      states = train.fit(
+        mean,
+        states,
+        following,
+        steps=stop - done,
+        workdir=workdir,
+        made_by=f'{self.training.identity} {seeds} {done}..{stop}',
+        every=runs.EVERY,
+      )
       stopped.append(states)
       done = stop
     return stopped
@@ -264,9 +275,9 @@ class Joint:
         continue
       hs, variables = self._shapes(batch_size)
       outputs = sum(a.size for a in jax.tree.leaves(variables[0]['params']))
-      he.check_openings(aggregate, num_outputs=outputs, steps=total)
       cost = he.estimate(aggregate, num_inputs=hs[0].size, num_outputs=outputs)
       he.check_hours(cost, steps=passive * steps, max_hours=self.max_hours)
+      he.check_openings(aggregate, num_outputs=outputs, steps=total)
 
   def check_training(self) -> None:
     """Refuses a config that trains nothing."""

@@ -31,13 +31,16 @@ def experiment(*, config: fields.Codes) -> Measure:
   build(steps=1)
 
   def measure(progress):
-    statistics = []
-    for seed in range(config.seed, config.seed + config.trials):
+    def trial(t):
+      seed = config.seed + t
       code = build(seed=seed).labels
       key = sweep.key(seed, 'code')
-      each = label_codes.statistics(key, code, num_classes)
-      statistics.append({name: float(value) for name, value in each.items()})
-      progress(1)
+      statistics = label_codes.statistics(key, code, num_classes)
+      return {name: float(value) for name, value in statistics.items()}
+
+    statistics = sweep.map_trials(
+      trial, config.trials, finished=progress.finished, callback=progress
+    )
     setting = Setting(
       data=f'{num_classes} classes',
       model=dict(name='none'),

@@ -1,6 +1,6 @@
 """Vertical FL: the labels of all rows, from a trained bottom and few labels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 from typing import NamedTuple, Optional
@@ -70,12 +70,13 @@ def experiment(*, config: fields.Completion) -> Measure:
   setup = prepare(config)
 
   def measure(progress):
-    values = [[] for _ in setup.attackers]
-    for trial in range(config.trials):
-      for place, scores in _trial(setup, trial):
-        values[place].append(scores)
-      progress(1)
-    return _with_gains(setup, results(setup, values))
+    trials = sweep.map_trials(
+      functools.partial(_trial, setup, workdir=progress.checkpoints),
+      config.trials,
+      finished=progress.finished,
+      callback=progress,
+    )
+    return _with_gains(setup, results(setup, list(zip(*trials))))
 
   return measure
 
@@ -177,22 +178,23 @@ def _with_gains(setup, results):
   ]
 
 
-def _trial(setup, trial) -> Iterator[tuple[int, dict[str, float]]]:
-  """Yields the place of each attack and its metrics, training by training."""
+def _trial(setup, trial, workdir) -> list[dict[str, float]]:
+  """Returns metrics of each attack, computed training by training."""
+  values = [{} for _ in setup.attackers]
   for optimizer, joint in setup.joints.items():
     places = [
       i for i, a in enumerate(setup.attackers) if optimizer_of(a) is optimizer
     ]
     name = spec.describe(setup.attackers[places[0]].spec) if optimizer else ''
     try:
-      state = joint.fit(setup.seed + trial, name=name)
+      state = joint.fit(setup.seed + trial, name=name, workdir=workdir)
     except FloatingPointError as e:
       raise FloatingPointError(f'{name}: {e}' if name else str(e)) from e
     own = score_main(joint, state)
     view = vfl.view_after_training(state, joint.attacker)
     for place in places:
-      scores, _ = complete(setup, place, trial, view)
-      yield place, scores | own
+      values[place] = complete(setup, place, trial, view)[0] | own
+  return values
 
 
 def complete(

@@ -82,7 +82,7 @@ def _schedule(lr, decay, steps_per_epoch):
     drops = {epoch * steps_per_epoch: 0.1 for epoch in decay}
     return optax.piecewise_constant_schedule(lr, drops)
   raise InputError(
-    f"optimizer.decay={spec.plain(decay)!r} is unknown; use 'epoch' (lr over the square"
-    ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
-    ' None.'
+    f"optimizer.decay={spec.plain(decay)!r} is unknown; use 'epoch' (lr over"
+    ' the square root of the epoch), a tuple of epochs after which lr is a'
+    ' tenth, or None.'
   )

@@ -61,7 +61,9 @@ def experiment(*, config: fields.Vertical) -> Measure:
   jax.eval_shape(trial, key, item, ())
 
   def measure(progress):
-    *states, end = joint.fit_all(seeds, (*stops, steps))
+    *states, end = joint.fit_all(
+      seeds, (*stops, steps), workdir=progress.checkpoints
+    )
     states = jax.tree.map(lambda *a: jnp.stack(a, 1), *states)  # [T, E, ...]
 
     def items(index):
@@ -79,6 +81,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
+      compiling=progress.compiling,
     )
     learned = [
       joint.accuracy(jax.tree.map(lambda a, t=t: a[t], end))

@@ -53,17 +53,24 @@ def experiment(*, config: fields.Property) -> Measure:
   seeds = [config.seed + t for t in range(config.trials)]
 
   def measure(progress):
-    states = joint.fit_all(seeds, (joint.training.steps,))[-1]
-    values = [[] for _ in setup.attackers]
-    for trial in range(config.trials):
-      state = jax.tree.map(lambda a, t=trial: a[t], states)
+    steps = joint.training.steps
+    states = joint.fit_all(seeds, (steps,), workdir=progress.checkpoints)[-1]
+
+    def trial(t):
+      state = jax.tree.map(lambda a: a[t], states)
       main = model_completion.score_main(joint, state)
       view = vfl.view_after_training(state, joint.attacker)
-      for place, own in enumerate(values):
-        scores, predict = model_completion.complete(setup, place, trial, view)
-        learned = _exploit(joint, predict, z, config.seed, trial, **options)
-        own.append(learned | scores | main)
-      progress(1)
+      values = []
+      for place in range(len(setup.attackers)):
+        scores, predict = model_completion.complete(setup, place, t, view)
+        learned = _exploit(joint, predict, z, config.seed, t, **options)
+        values.append(learned | scores | main)
+      return values
+
+    trials = sweep.map_trials(
+      trial, config.trials, finished=progress.finished, callback=progress
+    )
+    values = list(zip(*trials))
     return [
       result._replace(details=dict(gain=_gain(result.values)))
       for result in model_completion.results(setup, values)

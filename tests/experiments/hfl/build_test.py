@@ -1,10 +1,13 @@
 """The horizontal round of a config: what it draws, grants and refuses."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import numpy as np
 
 from labelleak import experiments
 from labelleak.base import InputError
+from labelleak.experiments.hfl import main_task
 from labelleak.experiments.hfl.build import build
 from tests.experiments import samples
 
@@ -85,7 +88,10 @@ class ErrorsTest(parameterized.TestCase):
     (dict(dataset=dict(name='digit')), 'did you mean digits'),
     (dict(dataset=dict(name='digits', split='tst')), "'tst'"),
     (dict(partition='unbalancd'), "'unbalanced'"),
-    (dict(batch_size=100_000), 'larger than the data'),
+    (
+      dict(batch_size=100_000),
+      'batch_size=100000 must be .*; the rows of the data',
+    ),
     (dict(batch_size=12), 'leaves.*without examples.*local_steps='),
     (dict(batch_size=0), 'batch_size=0'),
     (dict(lr=0.0), 'lr=0.0'),
@@ -131,6 +137,34 @@ class ErrorsTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, message) as caught:
       experiments.run(samples.horizontal(**fields))
     self.assertNotIn('\n', str(caught.exception))
+
+
+class CheckpointsTest(absltest.TestCase):
+  """A workdir of the training: every point has its own model, killed or not."""
+
+  def _accuracies(self, **options):
+    fixed = dict(steps=20, batch_size=32, **options)
+    train = [dict(fixed, lr=lr) for lr in (1e-5, 1e-2)]
+    config = samples.horizontal(
+      attacks=samples.COUNTS[:1],
+      trials=1,
+      sweep=(('train', tuple(train)),),
+    )
+    config.train = train[0]
+    config.main_task = train[1]
+    rows = experiments.run(config)
+    return [
+      (row['setting']['extra']['accuracy'], row['metrics']['main_accuracy'])
+      for row in rows
+    ]
+
+  def test_points_do_not_share_a_model(self):
+    free = self._accuracies()
+    self.assertLess(free[0][0], free[-1][0])
+    workdir = self.create_tempdir().full_path
+    for _ in range(2):  # the second finds what the first left
+      with mock.patch.dict(main_task._ACCURACIES, clear=True):
+        self.assertEqual(self._accuracies(workdir=workdir), free)
 
 
 if __name__ == '__main__':

@@ -128,9 +128,9 @@ class CostTest(parameterized.TestCase):
       aggregate=dict(name='ckks', mask_bits=34),  # 2^14 results
       experiment='vfl.training',
       model=dict(name='mlp.linear'),  # 330 of them a step
-      train__steps=50,
+      train__steps=50,  # in each of two trials
     )
-    with self.assertRaisesRegex(InputError, '16500 results .* than the 16384'):
+    with self.assertRaisesRegex(InputError, '33000 results .* than the 16384'):
       experiments.run(config)
 
   def test_traffic_is_what_the_roles_frame(self):

@@ -171,7 +171,7 @@ class ExperimentTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(train__steps=0), 'train.steps=0 must be .* of at least 1'),
     (dict(aux__per_class=0), 'aux.per_class=0 must be a whole number in 1'),
-    (dict(aux__per_class=1), 'batch_size=16 exceeds the 10 labelled'),
+    (dict(aux__per_class=1), 'batch_size=16 must be .* 1..10; the 10 labelled'),
     (dict(class_weights=(1.0, 2.0)), 'not one for each of 10 classes'),
     (dict(class_weights=(0.0,) * 10), 'must all be positive'),
     (dict(known=('party',)), "needs 'pool'"),
