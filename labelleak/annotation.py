@@ -14,7 +14,8 @@ An annotation that says nothing of plain data, such as a `Protocol`, lets
 everything pass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
+from collections.abc import Mapping, Sequence
 import inspect
 import numbers
 import types
@@ -132,7 +133,7 @@ def _fits(value, kind):
     return isinstance(value, Mapping | ConfigDict)
   if kind in (tuple, Sequence):
     return isinstance(value, Sequence) and not isinstance(value, str)
-  if kind is Callable:
+  if kind is abc.Callable:
     return callable(value)
   says_nothing = kind is Any or getattr(kind, '_is_protocol', False)
   if says_nothing or not inspect.isclass(kind):

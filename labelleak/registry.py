@@ -26,6 +26,9 @@ from labelleak import annotation
 from labelleak.base import InputError
 from labelleak.spec import Spec
 
+# Of keywords that a config holds; see the package's `KINDS` for what it makes.
+Constructor = Callable[..., Any]
+
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _KEYWORDS = inspect.Parameter.VAR_KEYWORD
 _NAME = re.compile(r'[A-Za-z]\w*(\.[A-Za-z_]\w*)*')
@@ -67,7 +70,7 @@ def build(package: str, spec: Spec, /, **given: Any) -> Any:
 
 
 def check_arguments(
-  name: str, function: Callable[..., Any], arguments: Mapping[str, Any]
+  name: str, function: Constructor, arguments: Mapping[str, Any]
 ) -> None:
   """Refuses arguments that a function lacks, needs or wants of another type.
 

@@ -312,7 +312,7 @@ def _fields(entry):
   listed = isinstance(entry, tuple | list)
   if listed and entry and all(isinstance(part, Mapping) for part in entry):
     return [dict(part) for part in entry]
-  if not (listed and len(entry) == 2 and _is_pair(*entry)):
+  if not (listed and len(entry) == 2 and _is_pair(entry)):
     raise InputError(
       f'sweep entry {spec.plain(entry)!r} must be a pair (path, values), such'
       " as ('batch_size', (64, 128)), or dicts {path: value}; change it."
@@ -329,8 +329,9 @@ def _fields(entry):
   return [dict(zip(path, value)) for value in values]
 
 
-def _is_pair(path, values):
+def _is_pair(entry):
   """Whether a sweep entry has one path, or several, and values."""
+  path, values = entry
   paths = (path,) if isinstance(path, str) else path
   return (
     isinstance(paths, tuple | list)

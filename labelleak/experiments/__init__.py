@@ -134,9 +134,16 @@ def prepare(config: ConfigDict) -> list[Job]:
     )
   validate.whole('trials', config.trials, 1)
   validate.whole('seed', config.seed, 0)
-  return [
-    Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
-  ]
+  jobs = []
+  for point, full in sweep.grid(config):
+    path = f'{full.experiment}.experiment'
+    try:
+      experiment = registry.find('experiments', path)
+      registry.check_arguments(path, experiment, dict(config=full))
+    except base.InputError as e:
+      raise base.InputError(str(e).replace('.experiment', '')) from None
+    jobs.append(Job(point, full, experiment(config=full)))
+  return jobs
 
 
 def _drop_programs(followed: bool) -> None:
@@ -210,17 +217,6 @@ def _announce(configs):
   ]
   for line in dict.fromkeys(lines):
     say(line)
-
-
-def _prepare(config):
-  """Returns the `Measure` of the config's experiment, found by name."""
-  path = f'{config.experiment}.experiment'
-  try:
-    experiment = registry.find('experiments', path)
-    registry.check_arguments(path, experiment, dict(config=config))
-  except base.InputError as e:
-    raise base.InputError(str(e).replace('.experiment', '')) from None
-  return experiment(config=config)
 
 
 def _measure(job: Job, workdir: Optional[str]) -> list[dict]:

@@ -58,6 +58,10 @@ class _MainTask(_Classifier):
   model: NotRequired[Spec]
 
 
+Classifier = Annotated[Mapping[str, Any], _Classifier]
+MainTask = Annotated[Mapping[str, Any], _MainTask]
+
+
 class _Common(TypedDict):
   """What both kinds of FL have."""
 
@@ -86,8 +90,8 @@ class Auxiliary(TypedDict):
 
 class _Horizontal(_Common):
   weights: Optional[str]
-  train: Optional[Annotated[Mapping[str, Any], _Classifier]]
-  main_task: NotRequired[Optional[Annotated[Mapping[str, Any], _MainTask]]]
+  train: Optional[Classifier]
+  main_task: NotRequired[Optional[MainTask]]
   aux: Auxiliary
   clients: int
   local_steps: int

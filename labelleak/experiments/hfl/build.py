@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import (
+  annotation,
   base,
   data,
   defenses,
@@ -27,7 +28,7 @@ from labelleak import (
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
-from labelleak.experiments import misfits, sources
+from labelleak.experiments import fields, misfits, sources
 from labelleak.experiments.hfl import main_task
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
@@ -299,6 +300,7 @@ def _training(options, specs, load, seed) -> Optional[dict[str, Any]]:
   if not options:
     return None
   options = dict(options)
+  annotation.check('config.train', options, fields.Classifier)
   options['source'] = load(options.pop('split', 'train'))
   seed = options.setdefault('seed', seed)
   options['key'] = sweeps.key(seed, 'train')

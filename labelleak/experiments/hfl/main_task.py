@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Optional
 import jax
 import numpy as np
 
-from labelleak import defenses, registry, runs, spec, sweep, train
+from labelleak import annotation, defenses, registry, runs, spec, sweep, train
 from labelleak.defenses import accounting
-from labelleak.experiments import misfits, sources
+from labelleak.experiments import fields, misfits, sources
 from labelleak.spec import Spec
 
 _ACCURACIES: dict[str, float] = {}  # of trainings, by what they are
@@ -76,6 +76,7 @@ def build(
   options = dict(options or {})
   if not options:
     return MainTask()
+  annotation.check('config.main_task', options, fields.MainTask)
   seeds = range(seed, seed + options.pop('seeds', 1))
   other = {k: options.pop(k) for k in ('model', 'dataset') if k in options}
   shared = dict(dataset=dataset, model=model, data_dir=data_dir) | other
