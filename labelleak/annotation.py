@@ -14,7 +14,6 @@ An annotation that says nothing of plain data, such as a `Protocol`, lets
 everything pass.
 """
 
-from collections import abc
 from collections.abc import Mapping, Sequence
 import inspect
 import numbers
@@ -133,8 +132,6 @@ def _fits(value, kind):
     return isinstance(value, Mapping | ConfigDict)
   if kind in (tuple, Sequence):
     return isinstance(value, Sequence) and not isinstance(value, str)
-  if kind is abc.Callable:
-    return callable(value)
   says_nothing = kind is Any or getattr(kind, '_is_protocol', False)
   if says_nothing or not inspect.isclass(kind):
     return True

@@ -13,25 +13,28 @@ else: a name in a config is code. What a package re-exports from modules below
 it goes by the shorter name.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 import difflib
 import importlib
 import inspect
 import pkgutil
 import re
 import types
-from typing import Any
+from typing import Any, Protocol
 
 from labelleak import annotation
 from labelleak.base import InputError
 from labelleak.spec import Spec
 
-# Of keywords that a config holds; see the package's `KINDS` for what it makes.
-Constructor = Callable[..., Any]
-
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _KEYWORDS = inspect.Parameter.VAR_KEYWORD
 _NAME = re.compile(r'[A-Za-z]\w*(\.[A-Za-z_]\w*)*')
+
+
+class Constructor(Protocol):
+  """Makes one of its package's `KINDS` of keywords that a config can hold."""
+
+  def __call__(self, **hyper: Any) -> Any: ...
 
 
 def load(package: str, /, name: str, **hyper: Any) -> Any:
