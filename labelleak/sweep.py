@@ -364,7 +364,7 @@ def _set(config, path, value):
   except (AttributeError, KeyError, IndexError) as e:
     raise _lacks(config, path) from e
   except (TypeError, ValueError) as e:
-    reason = ' '.join(str(e).split())
+    path, reason = (' '.join(text.split()) for text in (path, str(e)))
     raise InputError(
       f'config.sweep sets {path}={spec.plain(value)!r}, which does not fit;'
       f' change it ({reason}).'
