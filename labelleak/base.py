@@ -200,12 +200,14 @@ class Attack(NamedTuple):
     observe: (memory, view) -> memory.
     init: (known) -> memory.
     needs: fields of `Known` that it cannot do without.
+    kind: of FL that it is for, 'horizontal' or 'vertical'; None: not said.
   """
 
   infer: Infer
   observe: Observe = keep_last
   init: InitMemory = no_memory
   needs: tuple[str, ...] = ()
+  kind: Optional[str] = None
 
 
 # (epoch, from 1; what predicts after it) -> None
@@ -277,6 +279,7 @@ def attack(
   infer: Infer,
   *,
   name: str,
+  kind: Optional[str] = None,
   needs: Sequence[str] = (),
   observe: Observe = keep_last,
   init: InitMemory = no_memory,
@@ -289,11 +292,12 @@ def attack(
   refuses to answer in another form than the threat model asks for.
 
   Args:
-    infer, needs, observe, init: the fields of `Attack`.
+    infer, kind, needs, observe, init: the fields of `Attack`.
     name: as in a config, such as 'counts.llbg'.
   """
 
   def infer_checked(key, memory, known):
+    check_kind(name, kind, known.kind)
     check_needs(name, needs, list_grants(known))
     finite = None
     if hasattr(memory, 'check'):  # a view, which knows what fits it
@@ -302,7 +306,7 @@ def attack(
     known.check_answer(name, answer)
     return answer if finite is None else blank(answer, finite)
 
-  return Attack(infer_checked, observe, init, tuple(needs))
+  return Attack(infer_checked, observe, init, tuple(needs), kind)
 
 
 def completion(
@@ -336,6 +340,24 @@ def list_grants(known: Known) -> tuple[str, ...]:
   """Returns the fields of an `hfl.Known` or `vfl.Known` that are not None."""
   fields = (field.name for field in dataclasses.fields(known))
   return tuple(f for f in fields if getattr(known, f) is not None)
+
+
+def check_kind(name: str, kind: Optional[str], here: str) -> None:
+  """Refuses an attack of the other kind of FL.
+
+  Args:
+    name: of the attack, as in a config.
+    kind: of FL that it is for; None: it does not say.
+    here: the kind of what it is to run on.
+
+  Raises:
+    InputError: they differ.
+  """
+  if kind and kind != here:
+    raise InputError(
+      f'{name} is for {kind} FL, and this is {here}; name an attack of {here}'
+      ' FL.'
+    )
 
 
 def check_needs(

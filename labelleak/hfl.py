@@ -9,7 +9,7 @@ as they are and only 'params' are updated.
 
 from collections.abc import Callable
 import math
-from typing import NamedTuple, Optional
+from typing import ClassVar, NamedTuple, Optional
 
 import chex
 from flax import struct
@@ -115,6 +115,8 @@ class Known:
   labelled: Optional[Labelled] = None
   unlabelled: Optional[chex.Array] = None
   labels: Optional[chex.Array] = None
+
+  kind: ClassVar[str] = 'horizontal'  # of FL
 
   def __post_init__(self):
     """Refuses sizes and strengths that mean nothing, before they are used."""

@@ -13,44 +13,103 @@ else: a name in a config is code. What a package re-exports from modules below
 it goes by the shorter name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import difflib
 import importlib
 import inspect
 import pkgutil
+import re
 import types
-from typing import Any
+from typing import Any, Protocol
 
+from labelleak import annotation
 from labelleak.base import InputError
+from labelleak.spec import Spec
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 _KEYWORDS = inspect.Parameter.VAR_KEYWORD
+_NAME = re.compile(r'[A-Za-z]\w*(\.[A-Za-z_]\w*)*')
 
 
-def load(package: str, name: str, **hyper: Any) -> Any:
+class Constructor(Protocol):
+  """Makes one of its package's `KINDS` of keywords that a config can hold."""
+
+  def __call__(self, **hyper: Any) -> Any: ...
+
+
+def load(package: str, /, name: str, **hyper: Any) -> Any:
   """Builds `name` of `labelleak.<package>` with keyword arguments.
 
   Raises:
     InputError: no such name (lists the names that exist), an argument that it
-      does not take, or one that it needs.
+      does not take, one that it needs, or one of another type than it is
+      annotated to have.
   """
   constructor = find(package, name)
-  parameters = inspect.signature(constructor).parameters
+  check_arguments(name, constructor, hyper)
+  return constructor(**hyper)
+
+
+def build(package: str, spec: Spec, /, **given: Any) -> Any:
+  """Builds what a spec of a config names: `load`, with more arguments.
+
+  Args:
+    package: as in `load`.
+    spec: a name and arguments.
+    **given: arguments that are not the config's to set.
+
+  Raises:
+    InputError: as `load`; a spec that is no dict with a name, or has an
+      argument that is given.
+  """
+  annotation.check(package, spec, Spec)
+  for argument in given:
+    if argument in spec:
+      raise InputError(
+        f'{spec["name"]} is given {argument!r} by what runs it; remove it from'
+        ' beside its name.'
+      )
+  return load(package, **spec, **given)
+
+
+def check_arguments(
+  name: str, function: Constructor, arguments: Mapping[str, Any]
+) -> None:
+  """Refuses arguments that a function lacks, needs or wants of another type.
+
+  Args:
+    name: of the function, as a config has it.
+    function: to be called with them, by keyword.
+    arguments: by their names.
+  """
+  parameters = inspect.signature(function).parameters
   open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-  for argument in hyper:
-    if argument not in parameters and not open_ended:
+  for argument in arguments:
+    known = argument in parameters or (open_ended and isinstance(argument, str))
+    if not known:
       raise InputError(
         f'{name} takes no {argument!r}; it takes: '
         f'{", ".join(parameters) or "nothing"}.'
       )
+  hints = _annotations(function)
   for argument, p in parameters.items():
     required = p.default is p.empty and p.kind not in (
       p.VAR_POSITIONAL,
       p.VAR_KEYWORD,
     )
-    if required and argument not in hyper:
+    if required and argument not in arguments:
       raise InputError(f'{name} needs {argument!r}; add it beside its name.')
-  return constructor(**hyper)
+    if argument in arguments and argument in hints:
+      path = f'{name}: {argument}'
+      annotation.check(path, arguments[argument], hints[argument])
+
+
+def _annotations(function):
+  """Returns annotations; none where names in them are not imported."""
+  try:
+    return inspect.get_annotations(function, eval_str=True)
+  except NameError:
+    return {}
 
 
 def find(package: str, name: str) -> Any:
@@ -61,6 +120,9 @@ def find(package: str, name: str) -> Any:
       module that several modules define (lists those), or what is no
       constructor of the package's kinds.
   """
+  annotation.check(f'{package}: name', name, str)
+  if not _NAME.fullmatch(name):
+    raise _unknown(package, name)
   root = f'labelleak.{package}'
   full = name if '.' in name else _qualify(package, name)
   module, _, attribute = full.rpartition('.')
@@ -149,9 +211,16 @@ def _import(path: str) -> types.ModuleType | None:
   try:
     return importlib.import_module(path)
   except ModuleNotFoundError as e:
-    if e.name not in parents:
-      raise  # the module exists but lacks a dependency of its own
-    return None
+    if e.name in parents:
+      return None
+    raise InputError(
+      f'{path} needs the module {e.name}, which is not installed; install it.'
+    ) from e
+  except Exception as e:  # whatever the module does
+    reason = f'{type(e).__name__}: {" ".join(str(e).split())}'
+    raise InputError(
+      f'{path} cannot be imported ({reason}); mend it or name another.'
+    ) from e
 
 
 def _modules(root: types.ModuleType) -> Iterator[types.ModuleType]:
@@ -180,7 +249,14 @@ def _makes(constructor: Any, kinds: tuple[Any, ...]) -> bool:
     return True
   if not inspect.isfunction(constructor):
     return False
-  made = inspect.get_annotations(constructor, eval_str=True).get('return')
-  if not inspect.isclass(made):
-    return made in kinds  # an alias of a callable
-  return issubclass(made, tuple(filter(inspect.isclass, kinds)))
+  made = _annotations(constructor).get('return')
+  if made in kinds:
+    return True
+  return inspect.isclass(made) and any(
+    issubclass(made, kind) for kind in kinds if _is_plain_class(kind)
+  )
+
+
+def _is_plain_class(kind: Any) -> bool:
+  """Whether `issubclass` can ask for it: no protocol, no alias."""
+  return inspect.isclass(kind) and not getattr(kind, '_is_protocol', False)

@@ -6,11 +6,18 @@ text is made here, where it is shown, and never read back.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 from ml_collections import ConfigDict
 
-Spec = Mapping[str, Any]
+
+class Named(TypedDict):
+  """What every spec has, beside its arguments."""
+
+  name: str
+
+
+Spec = Annotated[Mapping[str, Any], Named]
 
 
 def plain(value: Any) -> Any:

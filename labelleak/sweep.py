@@ -309,16 +309,15 @@ def _round_up(num, step):
 
 def _fields(entry):
   """Returns a sweep entry as a list of path -> value that move together."""
-  if entry and all(isinstance(part, Mapping) for part in entry):
+  listed = isinstance(entry, tuple | list)
+  if listed and entry and all(isinstance(part, Mapping) for part in entry):
     return [dict(part) for part in entry]
-  try:
-    path, values = entry
-    values = list(values)
-  except (TypeError, ValueError):
+  if not (listed and len(entry) == 2 and _is_pair(entry)):
     raise InputError(
-      f'sweep entry {entry!r} must be a pair (path, values), such as'
-      " ('batch_size', (64, 128)), or dicts {path: value}."
-    ) from None
+      f'sweep entry {spec.plain(entry)!r} must be a pair (path, values), such'
+      " as ('batch_size', (64, 128)), or dicts {path: value}; change it."
+    )
+  path, values = entry
   if isinstance(path, str):
     return [{path: value} for value in values]
   for value in values:
@@ -328,6 +327,18 @@ def _fields(entry):
         f' {tuple(path)}.'
       )
   return [dict(zip(path, value)) for value in values]
+
+
+def _is_pair(entry):
+  """Whether a sweep entry has one path, or several, and values."""
+  path, values = entry
+  paths = (path,) if isinstance(path, str) else path
+  return (
+    isinstance(paths, tuple | list)
+    and bool(paths)
+    and all(isinstance(p, str) for p in paths)
+    and isinstance(values, tuple | list)
+  )
 
 
 def _axis(entry, config):
@@ -343,7 +354,7 @@ def _axis(entry, config):
 def _get(config, path):
   try:
     return copy.deepcopy(config_path.get_value(path, config))
-  except (AttributeError, KeyError, IndexError) as e:
+  except (AttributeError, KeyError, IndexError, TypeError, ValueError) as e:
     raise _lacks(config, path) from e
 
 
@@ -353,7 +364,11 @@ def _set(config, path, value):
   except (AttributeError, KeyError, IndexError) as e:
     raise _lacks(config, path) from e
   except (TypeError, ValueError) as e:
-    raise InputError(f'config.sweep sets {path}={value!r}: {e}') from e
+    path, reason = (' '.join(text.split()) for text in (path, str(e)))
+    raise InputError(
+      f'config.sweep sets {path}={spec.plain(value)!r}, which does not fit;'
+      f' change it ({reason}).'
+    ) from e
 
 
 def _lacks(config, path):

@@ -17,6 +17,7 @@ import math
 import numbers
 from typing import Any
 
+from labelleak import spec
 from labelleak.base import InputError
 
 
@@ -65,6 +66,9 @@ def one_of(name: str, value: Any, options: Collection[Any]) -> None:
 def _check(name, value, rule, remedy, holds):
   """Refuses what is no number or does not hold."""
   number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if number and isinstance(value, numbers.Integral) and abs(value) >= 2**31:
+    number, rule = False, f'{rule}, of 32 bits'
   if not (number and holds(value)):
     end = f'; {remedy}' if remedy else ''
-    raise InputError(f'{name}={value!r} must be {rule}{end}.')
+    text = repr(spec.plain(value))  # a ConfigDict has lines
+    raise InputError(f'{name}={text} must be {rule}{end}.')

@@ -77,7 +77,7 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
     return fit.scores[:, cluster[jnp.argsort(name)]]
 
   needs = ('labelled',) if names == 'granted' else ()
-  return attack(infer, name='decoding.mixture', needs=needs)
+  return attack(infer, name='decoding.mixture', kind='vertical', needs=needs)
 
 
 class _Mixture(NamedTuple):
@@ -136,7 +136,9 @@ def least_squares(
       z = equations.conjugate_gradient(operator, eq.observed, steps)
       return _RULES[rule](eq.adjoint(z))
 
-  return attack(infer, name='decoding.least_squares', needs=('bottom',))
+  return attack(
+    infer, name='decoding.least_squares', kind='vertical', needs=('bottom',)
+  )
 
 
 def complements(*, num: int) -> Attack:
@@ -158,7 +160,7 @@ def complements(*, num: int) -> Attack:
     rank = u.argsort(-1).argsort(-1)
     return jnp.where(rank < num, -2.0, -u)
 
-  return attack(infer, name='decoding.complements')
+  return attack(infer, name='decoding.complements', kind='vertical')
 
 
 drawn = complements  # its name in rows
@@ -184,4 +186,4 @@ def logits(*, code: Sequence[dict] = ()) -> Attack:
     assumed = defenses.build(code, known.num_classes, only='labels').labels
     return assumed.decode(jax.nn.softmax(view.h))
 
-  return attack(infer, name='decoding.logits')
+  return attack(infer, name='decoding.logits', kind='vertical')

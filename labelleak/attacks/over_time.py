@@ -69,7 +69,7 @@ def average(attack: Attack | str | Mapping[str, Any]) -> Attack:
     del key, known
     return memory.sums / jnp.maximum(memory.counts, 1.0)[:, None]
 
-  return base.Attack(infer, observe, init, attack.needs)
+  return base.Attack(infer, observe, init, attack.needs, attack.kind)
 
 
 class Updates(NamedTuple):

@@ -79,6 +79,10 @@ def load(
     raise base.InputError(
       f'{name}: a file cannot be read ({e}); fetch the data again.'
     ) from e
+  except MemoryError as e:
+    raise base.InputError(
+      f'{name} does not fit into memory ({e}); ask for less of it.'
+    ) from e
 
 
 @functools.cache  # and so no constructor, which `registry` would list

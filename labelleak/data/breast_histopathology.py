@@ -61,6 +61,7 @@ def breast_histopathology(
   name = 'breast_histopathology'
   test = files.is_test(name, split)
   validate.whole(f'{name}: patches', patches, 1)
+  validate.whole(f'{name}: seed', seed, 0)
   if background is not None:
     validate.within(f'{name}: background', background, '[0, 1]')
   find = files.finder(path, data_dir, _HOME)

@@ -55,6 +55,11 @@ def pixels(
       values that are neither one number nor C for each pixel.
   """
   shape = tuple(shape)
+  rows = value if isinstance(value, Sequence) else ()
+  if len({len(row) for row in rows}) > 1:
+    raise InputError(f'value={value!r} has rows of several lengths; change it.')
+  if {len(place) for place in at} - {2}:
+    raise InputError(f'at={at!r} must be (row, column) pairs; change it.')
   places = np.array(at, int).reshape(-1, 2)
   values = np.asarray(value, np.float32)
   if len(shape) != 3 or not len(places):

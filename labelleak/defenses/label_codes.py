@@ -121,7 +121,11 @@ def permutation(*, num_classes: int, seed: int) -> Defense:
   prefer a class beforehand, finds every renaming equally likely, so that on
   average over the secret no way of naming the classes beats 1 / K. Which rows
   share a label shows all the same.
+
+  Raises:
+    InputError: a negative seed.
   """
+  validate.whole('permutation: seed', seed, 0)
   names = np.random.default_rng(seed).permutation(num_classes)
   back = np.argsort(names)
   code = LabelCode(lambda key, y: y[:, back], lambda p: p[:, names])

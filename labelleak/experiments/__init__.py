@@ -12,6 +12,7 @@ import collections
 from collections.abc import Mapping, Sequence
 import gc
 import pathlib
+import re
 import traceback
 from typing import Any, NamedTuple, Optional, Protocol
 
@@ -19,8 +20,16 @@ from absl import flags
 import jax
 from ml_collections import ConfigDict, config_flags
 
-from labelleak import base, registry, runs, spec, sweep
-from labelleak.experiments import result, sources
+from labelleak import (
+  annotation,
+  base,
+  registry,
+  runs,
+  spec,
+  sweep,
+  validate,
+)
+from labelleak.experiments import fields, result, sources
 from labelleak.experiments.progress import Progress, say, show
 from labelleak.experiments.result import Result
 
@@ -58,11 +67,7 @@ def run(config: ConfigDict, workdir: Optional[str] = None) -> list[dict]:
       can find, such as a loss that is not finite or memory that is short, ends
       its point alone: the others run, and the error comes after them.
   """
-  if config.trials < 1:
-    raise base.InputError(f'trials={config.trials} must be at least 1.')
-  points = [
-    Job(point, full, _prepare(full)) for point, full in sweep.grid(config)
-  ]
+  points = prepare(config)
   configs = [job.config for job in points if 'dataset' in job.config]
   if not workdir:
     _announce(configs)
@@ -114,6 +119,31 @@ def _run(points, finished, workdir, writable=True) -> list[dict]:
       error.add_note(note)
     raise error
   return rows
+
+
+def prepare(config: ConfigDict) -> list[Job]:
+  """Returns the points of a config, validated and ready to run.
+
+  Raises:
+    InputError: bad input.
+  """
+  annotation.check('config', config, fields.Run)
+  if not re.fullmatch(r'\w[\w.-]*', config.name):
+    raise base.InputError(
+      f'name={config.name!r} must be the name of a folder; change it.'
+    )
+  validate.whole('trials', config.trials, 1)
+  validate.whole('seed', config.seed, 0)
+  jobs = []
+  for point, full in sweep.grid(config):
+    path = f'{full.experiment}.experiment'
+    try:
+      experiment = registry.find('experiments', path)
+      registry.check_arguments(path, experiment, dict(config=full))
+    except base.InputError as e:
+      raise base.InputError(str(e).replace('.experiment', '')) from None
+    jobs.append(Job(point, full, experiment(config=full)))
+  return jobs
 
 
 def _drop_programs(followed: bool) -> None:
@@ -179,22 +209,14 @@ def _announce(configs):
   """Says which data the points read, and which stand for others."""
   lines = [
     sources.describe(
-      full.dataset, full.data_dir, stands_for=full.stands_for.data
+      full.dataset,
+      full.get('data_dir'),
+      stands_for=full.get('stands_for', {}).get('data'),
     )
     for full in configs
   ]
   for line in dict.fromkeys(lines):
     say(line)
-
-
-def _prepare(config):
-  """Returns the `Measure` of the config's experiment, found by name."""
-  path = f'{config.experiment}.experiment'
-  try:
-    registry.find('experiments', path)
-  except base.InputError as e:
-    raise base.InputError(str(e).replace('.experiment', '')) from None
-  return registry.load('experiments', path, config=config)
 
 
 def _measure(job: Job, workdir: Optional[str]) -> list[dict]:
@@ -249,3 +271,6 @@ class Measure(Protocol):
   """Runs a point: tells its progress, returns a result for each attack."""
 
   def __call__(self, progress: Progress) -> list[Result]: ...
+
+
+KINDS = (Measure,)

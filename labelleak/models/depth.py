@@ -16,9 +16,10 @@ with the layer before them.
 import chex
 from flax import linen as nn
 
-from labelleak import models, validate
+from labelleak import registry, validate
 from labelleak.base import InputError
 from labelleak.models import resnet
+from labelleak.spec import Spec
 
 
 class Chain(nn.Module):
@@ -32,7 +33,7 @@ class Chain(nn.Module):
     return self.then(self.first(x, train), train)
 
 
-def bottom(*, num_classes: int, model: dict, stages: int) -> resnet.ResNet:
+def bottom(*, num_classes: int, model: Spec, stages: int) -> resnet.ResNet:
   """Builds a ResNet [B, H, W, C] up to a stage, maps [B, W H C] by columns.
 
   Args:
@@ -47,7 +48,7 @@ def bottom(*, num_classes: int, model: dict, stages: int) -> resnet.ResNet:
 
 
 def remainder(
-  *, num_classes: int, model: dict, stages: int, height: int
+  *, num_classes: int, model: Spec, stages: int, height: int
 ) -> resnet.ResNet:
   """Builds what `bottom` left, on parties' maps side by side: [B, D] -> [B, K].
 
@@ -64,21 +65,21 @@ def remainder(
   return whole.clone(begin=stages + 1, height=height)
 
 
-def chain(*, num_classes: int, width: int, first: dict, then: dict) -> Chain:
+def chain(*, num_classes: int, width: int, first: Spec, then: Spec) -> Chain:
   """Chains `first`, which ends in `width` numbers, and `then`: -> [B, K].
 
   Raises:
     InputError: no such model, or options that it lacks.
   """
   return Chain(
-    models.load(num_classes=width, **first),
-    models.load(num_classes=num_classes, **then),
+    registry.build('models', first, num_classes=width),
+    registry.build('models', then, num_classes=num_classes),
   )
 
 
 def _resnet(num_classes, model, stages):
   """Builds a whole ResNet that has so many stages."""
-  whole = models.load(num_classes=num_classes, **model)
+  whole = registry.build('models', model, num_classes=num_classes)
   if not isinstance(whole, resnet.ResNet):
     raise InputError(f'{model["name"]} has no stages to cut at; use a ResNet.')
   validate.whole('stages', stages, 0, len(whole.blocks), model['name'])

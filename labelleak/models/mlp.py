@@ -115,7 +115,10 @@ class BnMlp(nn.Module):
 
 
 def bn_mlp(
-  *, num_classes: int, widths: tuple = (20, 10, 10), batch_norm: bool = True
+  *,
+  num_classes: int,
+  widths: tuple[int, ...] = (20, 10, 10),
+  batch_norm: bool = True,
 ) -> BnMlp:
   """Builds a top; the default is that of Fu et al. on CIFAR-10, two parties.
 
@@ -180,7 +183,10 @@ class Fcnn(nn.Module):
 
 
 def fcnn(
-  *, num_classes: int, widths: tuple = (64, 16), batch_norm: bool = False
+  *,
+  num_classes: int,
+  widths: tuple[int, ...] = (64, 16),
+  batch_norm: bool = False,
 ) -> Fcnn:
   """Builds bottoms of Fu et al. on tables, as initialised there.
 

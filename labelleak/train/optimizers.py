@@ -5,6 +5,7 @@ from typing import Any
 
 import optax
 
+from labelleak import annotation, registry
 from labelleak.base import InputError
 
 
@@ -37,13 +38,12 @@ def optimizer(
       f'optax has no optimizer {name!r}; known: {", ".join(known)}.'
     )
   make = getattr(optax, name)
-  accepted = inspect.signature(make).parameters
-  for argument in hyper:
-    if argument not in accepted:
-      raise InputError(
-        f'optimizer {name} takes no {argument!r}; it takes:'
-        f' {", ".join(accepted)}.'
-      )
-  if 'weight_decay' in accepted:
-    return make(lr, weight_decay=weight_decay, **hyper)
-  return optax.chain(optax.add_decayed_weights(weight_decay), make(lr, **hyper))
+  annotation.check('weight_decay', weight_decay, float)
+  hyper['learning_rate'] = lr
+  decays = 'weight_decay' in inspect.signature(make).parameters
+  if decays:
+    hyper['weight_decay'] = weight_decay
+  registry.check_arguments(f'optimizer {name}', make, hyper)
+  if decays:
+    return make(**hyper)
+  return optax.chain(optax.add_decayed_weights(weight_decay), make(**hyper))

@@ -1,6 +1,6 @@
 """What a party observes of a step, and what it is granted beside."""
 
-from typing import NamedTuple, Optional
+from typing import ClassVar, NamedTuple, Optional
 
 import chex
 from flax import struct
@@ -92,6 +92,8 @@ class Known:
   pool: Optional[Pool] = None
   num_rows: Optional[int] = static(default=None)
   labels: Optional[chex.Array] = None
+
+  kind: ClassVar[str] = 'vertical'  # of FL
 
   def __post_init__(self):
     """Refuses sizes that mean nothing."""

@@ -198,7 +198,7 @@ class SplitsTest(parameterized.TestCase):
     ('rows', IMAGE, dict(sizes=(3, 4)), r'sizes=\(3, 4\) .* the 6 rows'),
     ('rows', IMAGE, dict(sizes=(6,)), r'sizes=\(6,\) must be two or more'),
     ('rows', IMAGE, dict(sizes=(7, -1)), r'numbers above 0'),
-    ('rows', IMAGE, dict(sizes=(2.5, 3.5)), r'whole numbers'),
+    ('rows', IMAGE, dict(sizes=(2.5, 3.5)), r'sizes.0.=2.5 must be a whole'),
     ('rows', IMAGE, dict(parties=3, sizes=(3, 3)), 'parties=3 contradicts'),
     ('rows', IMAGE, dict(shared=4), r'shared=4 must be .* in 0\.\.3'),
     ('rows', IMAGE, dict(shared=-1), r'shared=-1 must be'),

@@ -36,7 +36,7 @@ class CostTest(parameterized.TestCase):
     config.he.max_hours = 1e-12
     says = 'more than he.max_hours=1e-12;|too large to materialise'
     with self.assertRaisesRegex(InputError, says):
-      experiments._prepare(config)
+      experiments.prepare(config)
 
 
 if __name__ == '__main__':

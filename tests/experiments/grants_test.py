@@ -70,7 +70,11 @@ class LoadTest(parameterized.TestCase):
   def _load(self, *specs, known=()):
     fields = 'model', 'labelled', 'labels'
     return grants.load_attacks(
-      specs, known, fields=fields, baseline='counts.random'
+      specs,
+      known,
+      kind='horizontal',
+      fields=fields,
+      baseline='counts.random',
     )
 
   def test_an_attacks_own_grants_stand_in_the_place_of_the_configs(self):
@@ -97,7 +101,7 @@ class LoadTest(parameterized.TestCase):
     (
       (dict(name='backdoor.backdoor'),),
       (),
-      'backdoor.backdoor infers nothing; name an attack that does',
+      'backdoor.backdoor is for vertical FL, and this is horizontal; name',
     ),
     ((dict(),), (), 'is no attack; write dicts with a name'),
     ((dict(name='counts.llbgg'),), (), "llbgg.*'counts.llbg'"),
@@ -114,6 +118,17 @@ class LoadTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, message) as caught:
       self._load(*specs, known=known)
     self.assertNotIn('\n', str(caught.exception))
+
+  def test_what_tampers_infers_nothing(self):
+    says = 'backdoor.backdoor infers nothing; name an attack that does'
+    with self.assertRaisesRegex(InputError, says):
+      grants.load_attacks(
+        [dict(name='backdoor.backdoor')],
+        (),
+        kind='vertical',
+        fields=(),
+        baseline='scores.random',
+      )
 
 
 if __name__ == '__main__':

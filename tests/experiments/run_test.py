@@ -22,12 +22,13 @@ _OUTSIDE = '''\
 """An experiment of a stranger's, who states what is required and no more."""
 
 import numpy as np
+from labelleak.experiments import Measure
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
 
 CALLS = []
 
 
-def experiment(*, config):
+def experiment(*, config) -> Measure:
 
   def measure(progress):
     CALLS.append(config.scale)

@@ -24,7 +24,8 @@ ORDER = (
   ('models', 'train'),
   ('data',),
   ('registry', 'runs'),
-  ('contract', 'spec', 'validate'),
+  ('annotation', 'contract', 'validate'),
+  ('spec',),
   ('base',),
   ('lazy',),
 )

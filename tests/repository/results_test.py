@@ -87,4 +87,6 @@ class StoredTest(parameterized.TestCase):
     prepared = ROOT / '../shared/tfds'
     if not prepared.is_dir() and 'shared' in json.dumps(spec.plain(first)):
       self.skipTest(f'{folder} needs {prepared}')
-    self.assertTrue(callable(experiments._prepare(first)))
+    first.sweep = ()
+    (job,) = experiments.prepare(first)
+    self.assertTrue(callable(job.measure))

@@ -15,7 +15,7 @@ def random() -> Attack:
     labels = draw_labels(key, known)
     return jnp.bincount(labels, length=known.num_classes)
 
-  return attack(infer, name='counts.random')
+  return attack(infer, name='counts.random', kind='horizontal')
 
 
 def draw_labels(key: chex.PRNGKey, known: Known) -> chex.Array:

@@ -19,7 +19,7 @@ def ebi() -> Attack:
     m = greedy.negative_sum(beta) / num
     return greedy.name_labels(beta, impact=m, num=num)
 
-  return attack(infer, name='counts.ebi')
+  return attack(infer, name='counts.ebi', kind='horizontal')
 
 
 def llbg(*, confidence: Optional[float | str] = None) -> Attack:
@@ -52,4 +52,4 @@ def llbg(*, confidence: Optional[float | str] = None) -> Attack:
     return greedy.name_labels(beta, impact=m, num=known.num_examples)
 
   needs = ('model', 'labelled') if confidence == 'aux' else ()
-  return attack(infer, name='counts.llbg', needs=needs)
+  return attack(infer, name='counts.llbg', kind='horizontal', needs=needs)

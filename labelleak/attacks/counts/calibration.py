@@ -82,7 +82,7 @@ def calibrated(
     large = softmax.shift > 0.05 / known.batch_size
     return jax.lax.cond(large, replay_counts, lambda: allocate(softmax))
 
-  return attack(infer, name='counts.calibrated')
+  return attack(infer, name='counts.calibrated', kind='horizontal')
 
 
 def _follow(view, known):

@@ -23,7 +23,7 @@ def idlg() -> Attack:
     labels = baseline.draw_labels(key, known)
     return jnp.bincount(labels.at[0].set(first), length=known.num_classes)
 
-  return attack(infer, name='counts.idlg')
+  return attack(infer, name='counts.idlg', kind='horizontal')
 
 
 def llg(*, form: str = 'benchmark') -> Attack:
@@ -46,7 +46,7 @@ def llg(*, form: str = 'benchmark') -> Attack:
     after = None if form == 'original' else g
     return greedy.name_labels(g, impact=m, num=num, after=after)
 
-  return attack(infer, name='counts.llg')
+  return attack(infer, name='counts.llg', kind='horizontal')
 
 
 def llg_plus() -> Attack:
@@ -56,7 +56,12 @@ def llg_plus() -> Attack:
     x, y = known.labelled
     return _measured_llg(view, known, x, y)
 
-  return attack(infer, name='counts.llg_plus', needs=('model', 'labelled'))
+  return attack(
+    infer,
+    name='counts.llg_plus',
+    kind='horizontal',
+    needs=('model', 'labelled'),
+  )
 
 
 def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
@@ -82,7 +87,9 @@ def llg_star(*, inputs: str = 'random', examples: int = 64) -> Attack:
     y = jnp.full((examples, known.num_classes), 1.0)
     return _measured_llg(view, known, x, y)
 
-  return attack(infer, name='counts.llg_star', needs=('model',))
+  return attack(
+    infer, name='counts.llg_star', kind='horizontal', needs=('model',)
+  )
 
 
 def _measured_llg(

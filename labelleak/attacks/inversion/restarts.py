@@ -70,7 +70,9 @@ def batch(
     ends = jax.vmap(restart, (0, None, None))(keys, view, known)
     return closest(ends).scores
 
-  return attack(infer, name='inversion.batch', needs=('bottom',))
+  return attack(
+    infer, name='inversion.batch', kind='vertical', needs=('bottom',)
+  )
 
 
 def invert(

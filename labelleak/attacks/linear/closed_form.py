@@ -33,7 +33,7 @@ def last_layer() -> Attack:
   def infer(key, view, known):
     return -solve(view, known).u
 
-  return attack(infer, name=_NAME, needs=('bottom',))
+  return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))
 
 
 def solve(view: vfl.View, known: vfl.Known) -> ClosedForm:

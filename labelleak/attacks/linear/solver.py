@@ -83,7 +83,7 @@ def expectation_propagation(
     )
     return solution.y
 
-  return attack(infer, name=_NAME, needs=('bottom',))
+  return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))
 
 
 def solve(

@@ -20,4 +20,6 @@ def random() -> Attack:
     x = guesses.clip_pixels(guesses.draw(x_key, known), known)
     return Reconstruction(x, jnp.sort(labels), jnp.zeros(()))
 
-  return attack(infer, name='reconstruction.random', needs=('model',))
+  return attack(
+    infer, name='reconstruction.random', kind='horizontal', needs=('model',)
+  )

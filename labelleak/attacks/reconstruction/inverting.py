@@ -63,7 +63,7 @@ def inverting_gradients(
     return guesses.restart(run, key, restarts)
 
   needs = ('model', 'labels') if labels == _GRANTED else ('model',)
-  return attack(infer, name=_NAME, needs=needs)
+  return attack(infer, name=_NAME, kind='horizontal', needs=needs)
 
 
 def assign(counts: chex.Array, num: int) -> chex.Array:

@@ -32,7 +32,7 @@ def deep_leakage(*, steps: int = 300, restarts: int = 1) -> Attack:
     run = lambda key: _leak(key, view, known, steps)
     return guesses.restart(run, key, restarts)
 
-  return attack(infer, name=_NAME, needs=('model',))
+  return attack(infer, name=_NAME, kind='horizontal', needs=('model',))
 
 
 @jax.default_matmul_precision('highest')

@@ -31,7 +31,7 @@ def random() -> Attack:
   def infer(key, view, known):
     return jax.random.uniform(key, (view.x.shape[0], known.num_classes))
 
-  return attack(infer, name='scores.random')
+  return attack(infer, name='scores.random', kind='vertical')
 
 
 def direct(*, rule: str = 'argmin') -> Attack:
@@ -57,7 +57,7 @@ def direct(*, rule: str = 'argmin') -> Attack:
       )
     return _RULES[rule](cut)
 
-  return attack(infer, name='scores.direct')
+  return attack(infer, name='scores.direct', kind='vertical')
 
 
 def norm(*, across: bool = False) -> Attack:
@@ -87,7 +87,7 @@ def norm(*, across: bool = False) -> Attack:
     low, high = size.min(), size.max()
     return _two_sided((size - low + _TINY) / (high - low + _TINY) - 0.5)
 
-  return attack(infer, name='scores.norm')
+  return attack(infer, name='scores.norm', kind='vertical')
 
 
 def cosine() -> Attack:
@@ -113,7 +113,9 @@ def cosine() -> Attack:
     weight = positive.any(-1).astype(float)
     return _two_sided(unit @ _unit(weight @ unit))
 
-  return attack(infer, name='scores.cosine', needs=('labelled',))
+  return attack(
+    infer, name='scores.cosine', kind='vertical', needs=('labelled',)
+  )
 
 
 def _unit(vectors):

@@ -19,6 +19,7 @@ from typing import Optional
 import chex
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError
 from labelleak.data.splits import blocks
 from labelleak.data.splits.blocks import Index
@@ -129,6 +130,8 @@ def random_features(
   Raises:
     InputError: a fraction or a number of parties that leaves one without any.
   """
+  validate.within('random_features: fraction', fraction, '[0, 1]')
+  validate.whole('random_features: seed', seed, 0)
   shape = tuple(shape)
   size = int(np.prod(shape))
   num = round(fraction * size)

@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import (
+  annotation,
   base,
   data,
   defenses,
   he,
   hfl,
-  models,
   registry,
   runs,
   spec,
@@ -28,7 +28,7 @@ from labelleak import (
 from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
-from labelleak.experiments import sources
+from labelleak.experiments import fields, misfits, sources
 from labelleak.experiments.hfl import main_task
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
@@ -135,17 +135,8 @@ class Round:
       InputError: the model does not run on examples of this data set, weights
         do not fit it, or it cannot be trained.
     """
-    try:
+    with misfits.refuse(self.setting.model, self.source.shape):
       shapes = jax.eval_shape(self._init)
-    except InputError:
-      raise
-    except Exception as e:  # flax and jax raise many kinds on shapes
-      reason = (str(e).splitlines() or [repr(e)])[0]
-      raise InputError(
-        f'model {spec.describe(self.setting.model)} does not run on'
-        f' {self.source.name}, examples of shape {self.source.shape}: {reason};'
-        ' choose another model or size.'
-      ) from e
     if self.weights:
       weights.load(self.weights, shapes)
     if self.training:
@@ -197,22 +188,22 @@ def build(config: ConfigDict) -> Round:
     InputError: a field that is missing or out of range, a name that does not
       exist, data that are not there.
   """
-  for field in ('dataset', 'model', 'aggregate'):
-    if 'name' not in config[field]:
-      raise InputError(f'config.{field} lacks a name; add it.')
   for field in ('clients', 'queries', 'rounds', 'per_device'):
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
   validate.within('lr', config.lr, '(0, inf)', 'a step must move the model')
+  validate.positive('he.max_hours', config.he.max_hours)
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
-  model = models.load(num_classes=source.num_classes, **config.model.to_dict())
+  model = registry.build(
+    'models', config.model.to_dict(), num_classes=source.num_classes
+  )
   apply = lambda variables, x: model.apply(variables, x)
   specs = defenses.canonical(config.defense)
   at_step, at_update = defenses.split(specs)
   step = defenses.build(at_step, only='gradient')
   update = defenses.build(at_update, only='gradient')
-  aggregate = registry.load('he', **config.aggregate.to_dict())
+  aggregate = registry.build('he', config.aggregate.to_dict())
   queries = config.queries  # not of the config of a later point
   hfl.step_sizes(config.batch_size, config.local_steps)
   client = hfl.fedsgd(hfl.cross_entropy(apply))
@@ -309,7 +300,7 @@ def _training(options, specs, load, seed) -> Optional[dict[str, Any]]:
   if not options:
     return None
   options = dict(options)
-  main_task.check('train', options)
+  annotation.check('config.train', options, fields.Classifier)
   options['source'] = load(options.pop('split', 'train'))
   seed = options.setdefault('seed', seed)
   options['key'] = sweeps.key(seed, 'train')

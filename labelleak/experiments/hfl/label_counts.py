@@ -6,12 +6,11 @@ from typing import Any, NamedTuple, Optional
 import chex
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import he, hfl, metrics, sweep
-from labelleak.base import Batch
-from labelleak.experiments import Measure, answers, grants
+from labelleak.base import Batch, InputError, Reconstruction
+from labelleak.experiments import Measure, answers, fields, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.hfl.build import GRANTS, Round, build
 from labelleak.experiments.result import Result
@@ -33,7 +32,7 @@ class Scoring(NamedTuple):
   shared: chex.ArrayTree = ()  # arrays that `score` reads
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Horizontal) -> Measure:
   """Prepares one client's round (or C clients') and all attacks on its counts.
 
   Args:
@@ -44,7 +43,11 @@ def experiment(*, config: ConfigDict) -> Measure:
       traced once.
   """
   attackers = grants.load_attacks(
-    config.attacks, config.known, fields=GRANTS, baseline='counts.random'
+    config.attacks,
+    config.known,
+    kind='horizontal',
+    fields=GRANTS,
+    baseline='counts.random',
   )
   setup = build(config)
   names = METRICS + (('client_accuracy',) if setup.num_clients > 1 else ())
@@ -166,6 +169,11 @@ def _observer(setup, attackers, batches, known):
 def _score(counts, batches, known, shared):
   """Returns metrics of counts [K]; truth meets them here."""
   del known, shared
+  if isinstance(counts, Reconstruction):
+    raise InputError(
+      'an attack of this config restores images, which are no counts; use'
+      " experiment 'hfl.reconstruction', or an attack of attacks.counts."
+    )
   return score_counts(counts, batches.y.sum(1).astype(jnp.int32))
 
 

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple, Optional
 import jax
 import numpy as np
 
-from labelleak import defenses, models, runs, spec, sweep, train
-from labelleak.base import InputError
+from labelleak import annotation, defenses, registry, runs, spec, sweep, train
 from labelleak.defenses import accounting
-from labelleak.experiments import sources
+from labelleak.experiments import fields, misfits, sources
 from labelleak.spec import Spec
 
 _ACCURACIES: dict[str, float] = {}  # of trainings, by what they are
@@ -77,7 +76,7 @@ def build(
   options = dict(options or {})
   if not options:
     return MainTask()
-  check('main_task', options)
+  annotation.check('config.main_task', options, fields.MainTask)
   seeds = range(seed, seed + options.pop('seeds', 1))
   other = {k: options.pop(k) for k in ('model', 'dataset') if k in options}
   shared = dict(dataset=dataset, model=model, data_dir=data_dir) | other
@@ -90,23 +89,14 @@ def build(
   dry = functools.partial(
     _train, defended[0], steps=0, workdir=None, progress=False
   )
-  jax.eval_shape(dry)
+  first = json.loads(defended[0])
+  with misfits.refuse(first['model'], _source(first, 'train').shape):
+    jax.eval_shape(dry)
   name = ' on '.join(spec.describe(v) for v in other.values())
   facts = dict(main_task=name) if name else {}
   strengths = defenses.build(links).strengths
   facts |= accounting.facts(strengths, options['steps'])
   return MainTask(defended, plain, facts)
-
-
-def check(field: str, options: Mapping[str, Any]) -> None:
-  """Refuses options of a training that lack what has no default.
-
-  Raises:
-    InputError: names the field of the config and what it lacks.
-  """
-  for option in ('steps', 'batch_size', 'lr'):
-    if option not in options:
-      raise InputError(f'config.{field} lacks {option!r}; add it.')
 
 
 def _accuracy(training: str, workdir: Optional[str]) -> float:
@@ -139,4 +129,4 @@ def _source(options, split: Optional[str] = None):
 
 def _model(options):
   num_classes = _source(options).num_classes
-  return models.load(num_classes=num_classes, **options['model'])
+  return registry.build('models', options['model'], num_classes=num_classes)

@@ -3,11 +3,10 @@
 import functools
 
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from labelleak import metrics
 from labelleak.base import InputError, Reconstruction
-from labelleak.experiments import Measure, grants
+from labelleak.experiments import Measure, fields, grants
 from labelleak.experiments.hfl import label_counts
 from labelleak.experiments.hfl.build import GRANTS, build
 from labelleak.metrics import images, perceptual
@@ -15,7 +14,7 @@ from labelleak.metrics import images, perceptual
 _METRICS = ('count_accuracy', 'mse', 'psnr', 'ssim', 'cw_ssim')
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Reconstruction) -> Measure:
   """Prepares one client's round and all reconstructions from the same view.
 
   Attacks share batches, updates and first guesses, so that rows with other
@@ -34,6 +33,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   attackers = grants.load_attacks(
     config.attacks,
     config.known,
+    kind='horizontal',
     fields=(*GRANTS, 'labels'),
     baseline='reconstruction.random',
   )

@@ -9,19 +9,18 @@ malicious optimizer.
 import functools
 
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 from sklearn import manifold
 
 from labelleak import sweep
-from labelleak.experiments import Measure
+from labelleak.experiments import Measure, fields
 from labelleak.experiments.vfl import model_completion
 from labelleak.metrics import attribution
 
 _DIGITS = 3  # of what a row keeps for pictures
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Attribution) -> Measure:
   """Prepares trainings as each attack would have them, and a look at each.
 
   Values are the `reliance` on the attacker, a share, and the `main_accuracy`;

@@ -10,15 +10,14 @@ from typing import Any, NamedTuple, Optional
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import attacks, metrics, registry, spec, sweep, validate, vfl
+from labelleak import metrics, registry, spec, sweep, validate, vfl
 from labelleak.attacks.backdoor import Notes
 from labelleak.base import InputError
 from labelleak.data import batches as data_batches
 from labelleak.data import poison, triggers
-from labelleak.experiments import Measure
+from labelleak.experiments import Measure, fields, grants
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
 from labelleak.experiments.vfl import observation
 from labelleak.experiments.vfl.build import build
@@ -50,7 +49,7 @@ class World(NamedTuple):
   setting: Setting  # identifies the point
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Backdoor) -> Measure:
   """Prepares trainings of the joint model under each attack, and without one.
 
   A trial has a seed, `seed` + t, that all its trainings share, and a target
@@ -134,7 +133,7 @@ def _world(build, trigger, options) -> World:
   joint = build()
   joint.check_training()
   facts = dict(trigger=spec.plain(trigger), poison=spec.plain(options))
-  trigger = registry.load('data', shape=joint.source.shape, **trigger)
+  trigger = registry.build('data', trigger, shape=joint.source.shape)
   setting = joint.setting._replace(
     batch_size=joint.training.batch_size,
     extra=dict(joint.setting.extra, **facts),
@@ -166,7 +165,7 @@ def _joint(world, entry) -> Joint:
   """Returns the joint model under an attack."""
   if entry == NO_ATTACK:
     return world.joint
-  attack = attacks.load(entry['name'], **spec.arguments(entry))
+  attack = grants.load_attack(entry, 'vertical')
   changes = [getattr(attack, part, None) for part in ('send', 'tamper')]
   if not (world.attackers and any(changes)):
     raise InputError(

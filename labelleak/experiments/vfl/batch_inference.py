@@ -6,13 +6,12 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import metrics, sweep, validate, vfl
 from labelleak.attacks import over_time
 from labelleak.base import Batch, InputError, Labelled
-from labelleak.experiments import Measure, answers, grants
+from labelleak.experiments import Measure, answers, fields, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.result import Result, Setting
 from labelleak.experiments.vfl.build import build
@@ -26,7 +25,7 @@ Scorer = Callable[
 ]
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Vertical) -> Measure:
   """Prepares one training step of P parties, and all attacks on its view.
 
   Untrained, each trial has its own initialisation, rows and classes; after
@@ -42,7 +41,11 @@ def experiment(*, config: ConfigDict) -> Measure:
   """
   joint = build(config)
   attackers = grants.load_attacks(
-    config.attacks, config.known, fields=GRANTS, baseline='scores.random'
+    config.attacks,
+    config.known,
+    kind='vertical',
+    fields=GRANTS,
+    baseline='scores.random',
   )
   training = joint.training
   joint.check_cost(

@@ -5,13 +5,14 @@ import functools
 from typing import Optional
 
 from flax import linen as nn
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import data, defenses, models, registry, spec, validate, vfl
-from labelleak.base import InputError, MakeOptimizer, Tampering
+from labelleak import data, defenses, registry, spec, validate, vfl
+from labelleak.base import InputError, MakeOptimizer, Party, Tampering
 from labelleak.defenses import accounting
-from labelleak.experiments import sources
+from labelleak.experiments import misfits, sources
 from labelleak.experiments.result import Setting
 from labelleak.experiments.vfl import optimizers
 from labelleak.experiments.vfl.joint import Draws, Joint, Training
@@ -41,11 +42,7 @@ def build(
       exist or does not fit; an attacker who is no passive party; data that are
       not there.
   """
-  fields = ['dataset', 'split', 'model', 'aggregate', 'optimizer']
-  fields += [field for field in ('top', 'top_optimizer') if config[field]]
-  for field in fields:
-    if 'name' not in config[field]:
-      raise InputError(f'config.{field} lacks a name; add it.')
+  validate.positive('he.max_hours', config.he.max_hours)
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
   most = source.num_classes
@@ -59,21 +56,22 @@ def build(
       for each in (source, load(config.train.tested))
     )
   training = _training(config.train, config.to_json(), len(source.y))
-  split = registry.load('data', shape=source.shape, **config.split.to_dict())
+  split = registry.build('data', config.split.to_dict(), shape=source.shape)
   num = len(split(np.zeros((1, *source.shape), np.float32)))
   for attacker in (config.attacker, *attackers):
     remedy = 'it is a passive party, and the last one holds the labels'
     validate.whole('attacker', attacker, 0, num - 2, remedy)
-  aggregate = registry.load('he', **config.aggregate.to_dict())
+  aggregate = registry.build('he', config.aggregate.to_dict())
   training.check(len(source.y), aggregate.sealed)
   specs = defenses.canonical(config.defense)
   defense = defenses.build(specs, num_classes)
   per_epoch = training.steps_per_epoch
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
   width = config.cut_width or num_classes
-  bottom = models.load(num_classes=width, **config.model.to_dict())
-  honest = vfl.party(bottom, make(config.optimizer))
-  other = vfl.party(bottom, make(config.optimizer, malicious=optimizer))
+  bottom = registry.build('models', config.model.to_dict(), num_classes=width)
+  party = functools.partial(_party, config.model.to_dict(), bottom)
+  honest = party(make(config.optimizer))
+  other = party(make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
   passive = functools.partial(vfl.link, defense.gradient, aggregate=aggregate)
   active = vfl.link(*([defense.gradient] if config.defend_active else []))
@@ -87,7 +85,12 @@ def build(
   top = _top(config.top, defense.top, num_classes)
   protocol = vfl.protocol(
     parties,
-    top and vfl.party(top, make(config.top_optimizer or config.optimizer)),
+    top
+    and _party(
+      spec.plain(config.top) or dict(name='of a defense'),
+      top,
+      make(config.top_optimizer or config.optimizer),
+    ),
     links,
     code=defense.labels,
     loss=_loss(config.get('class_weights'), num_classes),
@@ -148,6 +151,17 @@ def _training(options: ConfigDict, identity: str, rows: int) -> Training:
   )
 
 
+def _party(model, module, tx) -> Party:
+  """Returns a party whose model, where it does not run, is named."""
+  party = vfl.party(module, tx)
+
+  def init(key, x):
+    with misfits.refuse(model, jnp.shape(x)[1:]):
+      return party.init(key, x)
+
+  return party._replace(init=init)
+
+
 def _top(top, defense, num_classes) -> Optional[nn.Module]:
   """Returns the top: the config's, a defense's, or none that is trained."""
   if not top:
@@ -157,7 +171,7 @@ def _top(top, defense, num_classes) -> Optional[nn.Module]:
       f'config.top={spec.describe(top)} and a defense that is a top: one model'
       ' cannot have two; drop one.'
     )
-  return models.load(num_classes=num_classes, **dict(top))
+  return registry.build('models', top.to_dict(), num_classes=num_classes)
 
 
 def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:

@@ -1,15 +1,14 @@
 """Label codes: what each makes of the classes, no model and no data."""
 
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import defenses, spec, sweep, validate
 from labelleak.defenses import label_codes
-from labelleak.experiments import Measure
+from labelleak.experiments import Measure, fields
 from labelleak.experiments.result import NO_ATTACK, Result, Setting
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Codes) -> Measure:
   """Prepares statistics of the config's label code; a trial is another seed.
 
   A CoAE that cannot decode all classes is measured, too: rows are to say how

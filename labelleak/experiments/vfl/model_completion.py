@@ -17,7 +17,7 @@ from labelleak.base import (
   Pool,
   Predict,
 )
-from labelleak.experiments import Measure, grants
+from labelleak.experiments import Measure, fields, grants
 from labelleak.experiments.grants import Attacker
 from labelleak.experiments.result import Result
 from labelleak.experiments.vfl.build import build
@@ -46,7 +46,7 @@ class Setup(NamedTuple):
     return next(iter(self.joints.values()))
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Completion) -> Measure:
   """Prepares trainings of the joint model whose bottoms attackers complete.
 
   A trial is a training with a seed of its own and labelled examples of its own,
@@ -90,7 +90,11 @@ def prepare(config: ConfigDict) -> Setup:
     InputError: anything in the config that cannot run.
   """
   attackers = grants.load_attacks(
-    config.attacks, config.known, fields=GRANTS, baseline='scores.random'
+    config.attacks,
+    config.known,
+    kind='vertical',
+    fields=GRANTS,
+    baseline='scores.random',
   )
   joints = {
     optimizer: build(config, optimizer=optimizer, attackers=(config.attacker,))

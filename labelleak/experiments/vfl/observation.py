@@ -50,6 +50,7 @@ def observer(
   attackers = grants.load_attacks(
     [inference],
     known,
+    kind='vertical',
     fields=batch_inference.GRANTS,
     baseline=inference.get('name'),
   )

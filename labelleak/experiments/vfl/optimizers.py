@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import registry, train, validate
+from labelleak import registry, spec, train, validate
 from labelleak.base import InputError, MakeOptimizer
 
 
@@ -77,10 +77,12 @@ def _schedule(lr, decay, steps_per_epoch):
     epoch = lambda step: jnp.maximum(step // steps_per_epoch, 1)
     return lambda step: lr / jnp.sqrt(epoch(step).astype(jnp.float32))
   if isinstance(decay, tuple):
+    for epoch in decay:
+      validate.whole('optimizer.decay', epoch, 0, remedy='it is an epoch')
     drops = {epoch * steps_per_epoch: 0.1 for epoch in decay}
     return optax.piecewise_constant_schedule(lr, drops)
   raise InputError(
-    f"optimizer.decay={decay!r} is unknown; use 'epoch' (lr over the square"
-    ' root of the epoch), a tuple of epochs after which lr is a tenth, or'
-    ' None.'
+    f"optimizer.decay={spec.plain(decay)!r} is unknown; use 'epoch' (lr over"
+    ' the square root of the epoch), a tuple of epochs after which lr is a'
+    ' tenth, or None.'
   )

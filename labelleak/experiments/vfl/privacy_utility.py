@@ -2,18 +2,17 @@
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import sweep, vfl
 from labelleak.attacks import over_time
 from labelleak.base import InputError, Labelled
-from labelleak.experiments import Measure, answers, grants
+from labelleak.experiments import Measure, answers, fields, grants
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Vertical) -> Measure:
   """Prepares attacks on the first step of each training, trained to its end.
 
   A trial is a training with a seed of its own, `seed`, `seed` + 1, ...; its
@@ -42,6 +41,7 @@ def experiment(*, config: ConfigDict) -> Measure:
   attackers = grants.load_attacks(
     config.attacks,
     config.known,
+    kind='vertical',
     fields=batch_inference.GRANTS,
     baseline='scores.random',
   )

@@ -13,19 +13,18 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 import optax
 
 from labelleak import models, sweep, validate, vfl
 from labelleak.base import InputError
 from labelleak.data import plans
-from labelleak.experiments import Measure
+from labelleak.experiments import Measure, fields
 from labelleak.experiments.vfl import model_completion
 from labelleak.metrics import significance
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Property) -> Measure:
   """Prepares completed bottoms, and a property learned with their labels.
 
   The property is whether column `exploit.column` of the data exceeds its median

@@ -3,16 +3,15 @@
 import time
 
 import jax
-from ml_collections import ConfigDict
 import numpy as np
 
 from labelleak import sweep, train
-from labelleak.experiments import Measure
+from labelleak.experiments import Measure, fields
 from labelleak.experiments.result import NO_ATTACK, Result
 from labelleak.experiments.vfl.build import build
 
 
-def experiment(*, config: ConfigDict) -> Measure:
+def experiment(*, config: fields.Vertical) -> Measure:
   """Prepares one training a seed; a run without an attack.
 
   Values are `main_accuracy` on the split `train.tested` after the last step,

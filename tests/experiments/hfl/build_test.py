@@ -115,7 +115,7 @@ class ErrorsTest(parameterized.TestCase):
       "aux.split='test'.*hold examples out",
     ),
     (dict(known=('labelled',), aux__per_class=0), 'per_class=0'),
-    (dict(dataset=dict(split='test')), 'dataset lacks a name'),
+    (dict(dataset=dict(split='test')), "dataset lacks 'name', .* add it"),
     (dict(per_device=0), 'per_device=0'),
     (dict(clients=0), 'clients=0'),
     (dict(queries=0), 'queries=0'),

@@ -104,12 +104,12 @@ class EncryptedTest(parameterized.TestCase):
     aggregate = dict(name='ckks', bound=1 / 31)
     costs, check = [], he.check_hours
     with mock.patch.object(he, 'check_hours', lambda *a, **k: costs.append(k)):
-      experiments._prepare(_encrypted(aggregate, 'relabel'))
+      experiments.prepare(_encrypted(aggregate, 'relabel'))
     self.assertEqual([cost['steps'] for cost in costs], [4, 3])
     config = _encrypted(aggregate, 'relabel', he__max_hours=1e-9)
     self.assertIs(he.check_hours, check)
     with self.assertRaisesRegex(InputError, 'more than he.max_hours=1e-09'):
-      experiments._prepare(config)
+      experiments.prepare(config)
 
 
 class BackdoorTest(parameterized.TestCase):
