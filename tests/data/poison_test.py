@@ -79,7 +79,12 @@ class TriggerTest(parameterized.TestCase):
     ('pixels', IMAGE, dict(at=((-1, 0),)), r'within \(8, 6\)'),
     ('pixels', IMAGE, dict(at=()), '0 pixels of'),
     ('pixels', (7,), dict(at=((0, 0),)), r'not 1 pixels of \(7,\)'),
-    ('pixels', IMAGE, dict(at=((0, 0),), value=(1, 0)), r'of shape \(2,\)'),
+    (
+      'pixels',
+      IMAGE,
+      dict(at=((0, 0),), value=(1, 0)),
+      r'value\[0\]=1 must be',
+    ),
     ('feature', IMAGE, dict(at=0, value=1.0), 'column of a table'),
     ('natural', (7,), dict(at=7), 'at=7 is none'),
   )

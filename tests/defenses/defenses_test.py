@@ -448,7 +448,7 @@ class DefensesTest(parameterized.TestCase):
   @parameterized.parameters(
     (dict(name='gaussian', stddev=-0.1), r'stddev=-0\.1 .*at least 0'),
     (dict(name='gaussian', stddev='big'), r"stddev='big' .*number"),
-    (dict(name='laplace', scale=float('nan')), r'scale=nan .*at least 0'),
+    (dict(name='laplace', scale=float('nan')), r'scale=nan must be a number'),
     (dict(name='clip', max_norm=0.0), r'max_norm=0\.0 .*positive'),
     (dict(name='clip_batch', max_norm=-1), r'clip_batch: max_norm=-1 .*pos'),
     (dict(name='clip_per_example', max_norm=0), r'max_norm=0 .*positive'),

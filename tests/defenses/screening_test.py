@@ -78,7 +78,7 @@ class ScreenTest(parameterized.TestCase):
 
   @parameterized.parameters(-0.1, 1.0, 'all')
   def test_bad_shares_are_refused(self, drop):
-    with self.assertRaisesRegex(base.InputError, 'screen: drop=.* in'):
+    with self.assertRaisesRegex(base.InputError, 'screen: drop=.* must be'):
       defenses.build((dict(name='screen', drop=drop),))
 
   def test_it_says_what_it_needs(self):

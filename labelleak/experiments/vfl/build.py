@@ -171,7 +171,7 @@ def _top(top, defense, num_classes) -> Optional[nn.Module]:
       f'config.top={spec.describe(top)} and a defense that is a top: one model'
       ' cannot have two; drop one.'
     )
-  return registry.build('models', top.to_dict(), num_classes=num_classes)
+  return registry.build('models', dict(top), num_classes=num_classes)
 
 
 def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:

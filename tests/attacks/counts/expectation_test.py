@@ -203,7 +203,8 @@ class ExpectationTest(parameterized.TestCase):
       return slope * found / size + (1 - slope) / num_classes
 
     beta = steps * (path(counts) - counts / size)
-    view = hfl.View(grads={'head': {'bias': jnp.float32(beta)}})
+    grads = {'head': {'bias': jnp.float32(beta)}}
+    view = hfl.View(grads, {'params': grads})  # of a server that is mocked
     model = base.Model(apply, (H,))
     known = hfl.Known(
       num_classes, int(size), steps, lr=LR, model=model, defense=()

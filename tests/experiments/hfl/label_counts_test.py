@@ -287,6 +287,7 @@ class CostTest(parameterized.TestCase):
     attackers = grants.load_attacks(
       [dict(name='counts.llbg')],
       config.known,
+      kind='horizontal',
       fields=GRANTS,
       baseline='counts.llbg',
     )
