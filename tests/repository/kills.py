@@ -67,9 +67,9 @@ def _attribution():
 
 def _label_codes():
   config = coae.get_config('runlocal')
-  config.trials, config.classes = 6, 5
+  config.trials, config.classes = 12, 5
   config.sweep = ()
-  config.defense = (dict(name='coae', confusion=0.5, steps=300),)
+  config.defense = (dict(name='coae', confusion=0.5, steps=2000),)
   return config
 
 
