@@ -75,7 +75,10 @@ class View(NamedTuple):
       contract.check_axes(name, 'grads: kernel', kernel, shape)
     contract.check_labelled(name, known)
     if self.variables and 'params' in self.variables:
-      contract.check_like(name, 'grads', self.grads, self.variables['params'])
+      params = self.variables['params']
+      bare = not any('/' in leaf for leaf in leaves)  # the classifier's alone
+      like = params['head'] if bare and 'head' in params else params
+      contract.check_like(name, 'grads', self.grads, like)
     view = self._replace(grads=contract.widen(self.grads))
     if contract.is_traced(self):
       return view, contract.all_finite(self.grads if head is None else head)

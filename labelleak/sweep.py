@@ -163,7 +163,7 @@ def run_trials(
   devices: Optional[Sequence[jax.Device]] = None,
   finished: Sequence[np.ndarray] = (),
   callback: Callable[[int, chex.ArrayTree], None] = lambda num, values: None,
-  compiling: Callable[[bool], None] = lambda busy: None,
+  tell_compile: Callable[[bool], None] = lambda busy: None,
 ) -> chex.ArrayTree:
   """Runs `trial(key, item, shared)` T times, sharded over all devices.
 
@@ -187,7 +187,7 @@ def run_trials(
       the same arguments that did not end; they are not run again.
     callback: called with the number of trials that a chunk finished, and their
       values.
-    compiling: called with True before the trial is compiled, False after it.
+    tell_compile: called with True before the trial is compiled, False after it.
 
   Returns:
     host arrays, leaves [T, ...].
@@ -235,9 +235,9 @@ def run_trials(
     for start in range(first, len(keys), width):
       args, num = inputs(start)
       if compiled is None:  # once, for all threads
-        compiling(True)
+        tell_compile(True)
         compiled = run.lower(*args).compile()
-        compiling(False)
+        tell_compile(False)
       pending.append((pool.submit(fetch, args, num), num))
       if len(pending) > workers:
         collect()

@@ -110,6 +110,15 @@ class HorizontalTest(parameterized.TestCase):
     told = _infer('counts.calibrated', head, _known(steps=3, lr=0.1))
     np.testing.assert_array_equal(told, untold)
 
+  def test_a_bare_classifier_is_held_to_the_models(self):
+    head, variables = _grads()['head'], {'params': _grads()}
+    attack = attacks.load('counts.llbg')
+    bare = attack.infer(KEY, hfl.View(head, variables), _known())
+    np.testing.assert_array_equal(bare, _infer('counts.llbg', {'head': head}))
+    wide = dict(head, kernel=jnp.ones((H + 1, K)))
+    with self.assertRaisesRegex(InputError, r"'kernel' of shape \(4, 4\)"):
+      attack.infer(KEY, hfl.View(wide, variables), _known())
+
   def test_rounds_are_not_classes(self):
     stacked = jax.tree.map(lambda a: jnp.stack([a, a]), _grads())
     with self.assertRaisesRegex(InputError, r'\(2, 4\).*vmap'):

@@ -311,7 +311,7 @@ class RunTrialsTest(parameterized.TestCase):
       items,
       shared,
       callback=lambda num, _: told.append(num),
-      compiling=told.append,
+      tell_compile=told.append,
     )
     self.assertEqual(told[:2], [True, False])
     self.assertEqual(sum(told[2:]), 3)

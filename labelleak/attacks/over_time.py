@@ -91,7 +91,8 @@ def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
 
   While a client holds the same examples, their labels are in every update and
   what a defense adds is new in each. The model moves little from round to
-  round; the attack is told the one that the first round began with.
+  round; the attack is told the one that the first round began with. A granted
+  `Known.defense` stays that of one round, whose noise is more than the mean's.
 
   Args:
     attack: of an instant, on an `hfl.View`; or its name, with arguments as a

@@ -61,7 +61,7 @@ def prepare(
       _download(name, distribution, files)
     splits = {}
     for split, (names, read) in distribution.splits.items():
-      splits[split] = read(*(_existing(files / each) for each in names))
+      splits[split] = read(*(_require(files / each) for each in names))
     part = folder / distribution.version
     write(part, name, splits, distribution.num_classes)
     part.rename(final)
@@ -132,7 +132,7 @@ def _describe(name: str, version: str, splits: Mapping[str, Images]) -> dict:
   )
 
 
-def _existing(file: pathlib.Path) -> pathlib.Path:
+def _require(file: pathlib.Path) -> pathlib.Path:
   """Returns a file that is there."""
   if not file.is_file():
     raise InputError(

@@ -53,7 +53,7 @@ class Progress:
       runs.save_trials(self._workdir, self._point, leaves, self.seconds())
       self._saved = time.perf_counter()
 
-  def compiling(self, busy: bool) -> None:
+  def tell_compile(self, busy: bool) -> None:
     """Says so on the bar, whose estimate does not count the time until then."""
     self._bar.set_description('compiling' if busy else f'{self._bar.unit}s')
     self._bar.unpause()

@@ -55,7 +55,7 @@ def fit(
     InputError: a sealed batch of one row.
   """
 
-  def checked(numbers):
+  def check_batches(numbers):
     batch = batches(numbers)
     protocol.check(batch)
     return batch
@@ -63,7 +63,7 @@ def fit(
   return train.fit(
     train_step(protocol),
     state,
-    checked,
+    check_batches,
     steps=steps,
     workdir=workdir,
     made_by=made_by,

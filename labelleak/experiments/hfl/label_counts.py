@@ -96,7 +96,7 @@ def prepare(
       devices=he.devices(setup.aggregate),
       finished=progress.finished,
       callback=progress,
-      compiling=progress.compiling,
+      tell_compile=progress.tell_compile,
     )
     answers.check(attackers, finite, [value.pop('sound') for value in values])
     learned = setup.main_task.accuracy(progress.checkpoints)

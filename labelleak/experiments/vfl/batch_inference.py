@@ -74,7 +74,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
-      compiling=progress.compiling,
+      tell_compile=progress.tell_compile,
     )
     return results(attackers, setting, finite, values)
 

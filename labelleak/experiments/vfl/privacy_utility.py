@@ -81,7 +81,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
       devices=joint.devices,
       finished=progress.finished,
       callback=progress,
-      compiling=progress.compiling,
+      tell_compile=progress.tell_compile,
     )
     learned = [
       joint.accuracy(jax.tree.map(lambda a, t=t: a[t], end))
@@ -113,7 +113,7 @@ def _trial(joint, attackers, per_class):
   Every attack observes all steps and names the rows of all batches at the end;
   an attack of an instant answers with the mean of what it said of a row.
   """
-  lasting = [a._replace(attack=_lasting(a.attack)) for a in attackers]
+  lasting = [a._replace(attack=_remember(a.attack)) for a in attackers]
 
   @jax.default_matmul_precision('highest')
   def trial(key, item, shared):
@@ -158,7 +158,7 @@ def _trial(joint, attackers, per_class):
   return trial
 
 
-def _lasting(attack):
+def _remember(attack):
   """Returns an attack over time, the mean of one of an instant."""
   return attack if over_time.remembers(attack) else over_time.average(attack)
 
