@@ -301,6 +301,7 @@ def attack(
     check_needs(name, needs, list_grants(known))
     finite = None
     if hasattr(memory, 'check'):  # a view, which knows what fits it
+      check_kind('this view', getattr(memory, 'kind', None), known.kind)
       memory, finite = memory.check(name, known)
     answer = infer(key, memory, known)
     known.check_answer(name, answer)
@@ -355,8 +356,7 @@ def check_kind(name: str, kind: Optional[str], here: str) -> None:
   """
   if kind and kind != here:
     raise InputError(
-      f'{name} is for {kind} FL, and this is {here}; name an attack of {here}'
-      ' FL.'
+      f'{name} is for {kind} FL, and this is {here}; use one of {here} FL.'
     )
 
 

@@ -6,7 +6,7 @@ captured update is refused by the names of its leaves, and under a trace the
 answer says that there is none (`base.blank`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import chex
@@ -14,7 +14,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from labelleak import validate
 from labelleak.base import InputError, Reconstruction, named_leaves
+
+
+def plain_number(value: Any) -> Any:
+  """Returns a Python number for an array of no axes, else the value."""
+  return value.item() if getattr(value, 'shape', None) == () else value
+
+
+def whole_fields(known: Any, lows: Mapping[str, int]) -> dict[str, int]:
+  """Returns sizes of a `Known` as integers.
+
+  Args:
+    known: a `Known` in the making.
+    lows: field -> the least that it may be.
+
+  Raises:
+    InputError: a field that is no whole number, or less.
+  """
+  sizes = {field: plain_number(getattr(known, field)) for field in lows}
+  for field, low in lows.items():
+    validate.whole(f'Known: {field}', sizes[field], low)
+  return {field: int(size) for field, size in sizes.items()}
 
 
 def check_axes(
@@ -78,6 +100,25 @@ def check_labelled(name: str, known: Any) -> None:
       f'{name}: Known.labelled has labels of shape {y} for examples of shape'
       f' {x} and num_classes={known.num_classes}; give one-hot labels [M, K].'
     )
+  if is_traced(known.labelled):
+    return
+  rows = np.asarray(known.labelled.y, np.float64)
+  if not (rows.min() >= 0 and np.allclose(rows.sum(1), 1, atol=1e-4)):
+    raise InputError(
+      f'{name}: a row of Known.labelled.y is no distribution over classes: at'
+      ' least 0, and 1 in sum; give one-hot labels [M, K].'
+    )
+
+
+def check_floats(name: str, tree: chex.ArrayTree) -> None:
+  """Refuses gradients that are no real floating point numbers."""
+  for leaf, value in named_leaves(tree).items():
+    dtype = jnp.result_type(value)
+    if not jnp.issubdtype(dtype, jnp.floating):
+      raise InputError(
+        f'{name}: {leaf!r} is of dtype {dtype}, and a gradient is in floats; if'
+        ' it was quantised, undo that first.'
+      )
 
 
 def is_traced(tree: chex.ArrayTree) -> bool:
@@ -101,7 +142,7 @@ def check_finite(name: str, tree: chex.ArrayTree) -> None:
   if bad:
     listed = ', '.join(f'{num} of {leaf!r}' for leaf, num in bad.items())
     raise InputError(
-      f'{name}: entries that are not finite: {listed}; find where the client'
+      f'{name}: entries that are not finite: {listed}; find where the training'
       ' diverged, or drop this view.'
     )
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from labelleak import base, contract, he, validate
+from labelleak import base, contract, he, registry, validate
 from labelleak.base import (
   Apply,
   Batch,
@@ -49,6 +49,8 @@ class View(NamedTuple):
   grads: chex.ArrayTree
   variables: Optional[chex.ArrayTree] = None
 
+  kind = 'horizontal'  # of FL; no field
+
   def check(
     self, name: str, known: 'Known'
   ) -> tuple['View', Optional[chex.Array]]:
@@ -69,6 +71,10 @@ class View(NamedTuple):
     leaves = base.named_leaves(self.grads)
     kernel, bias = _linear_leaves(leaves)
     head = kernel if bias is None else bias
+    parts = dict(kernel=kernel, bias=bias)
+    contract.check_floats(
+      name, {k: v for k, v in parts.items() if v is not None}
+    )
     contract.check_axes(name, 'grads: bias', bias, (known.num_classes,))
     if kernel is not None:
       shape = jnp.shape(kernel)[0], known.num_classes
@@ -123,15 +129,15 @@ class Known:
 
   def __post_init__(self):
     """Refuses sizes and strengths that mean nothing, before they are used."""
-    validate.whole('Known: num_classes', self.num_classes, 2)
-    for field in ('batch_size', 'steps', 'clients'):
-      validate.whole(f'Known: {field}', getattr(self, field), 1)
+    sizes = dict(num_classes=2, batch_size=1, steps=1, clients=1)
+    numbers = contract.whole_fields(self, sizes)
     if self.lr is not None:
-      validate.within('Known: lr', self.lr, '(0, inf)')
-    if self.defense is None:
-      return
-    for pair in _pairs(self.defense):
-      validate.at_least(f'Known: defense {pair[0]}', pair[1], 0.0)
+      numbers['lr'] = contract.plain_number(self.lr)
+      validate.within('Known: lr', numbers['lr'], '(0, inf)')
+    if self.defense is not None:
+      numbers['defense'] = _strengths(self.defense)
+    for field, value in numbers.items():
+      object.__setattr__(self, field, value)
 
   def check_answer(
     self, name: str, answer: chex.Array | Reconstruction
@@ -148,10 +154,10 @@ class Known:
     return self.clients * self.batch_size
 
 
-def _pairs(defense):
-  """Returns pairs of kind and strength; refuses what is none."""
+def _strengths(defense):
+  """Returns pairs of kind and strength, by the names of this package."""
   try:
-    pairs = [(kind, value) for kind, value in tuple(defense)]
+    pairs = [(kind, contract.plain_number(v)) for kind, v in tuple(defense)]
     hash(defense)
   except (TypeError, ValueError):
     pairs = [(None, None)]
@@ -161,7 +167,9 @@ def _pairs(defense):
       " strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is none at"
       ' all, None an unknown one.'
     )
-  return pairs
+  for kind, value in pairs:
+    validate.at_least(f'Known: defense {kind}', value, 0.0)
+  return tuple((registry.canonical('defenses', k), v) for k, v in pairs)
 
 
 def step_sizes(batch_size: int, steps: int) -> tuple[int, ...]:

@@ -87,10 +87,11 @@ def override(config: ConfigDict, fields: Mapping[str, Any]) -> list[str]:
   lines = []
   for path, value in fields.items():
     axes = []
-    for axis in map(_fields, config.get('sweep', ())):
+    for entry in config.get('sweep', ()):
+      axis = _fields(entry)
       parts = [_override(part, path, value) for part in axis]
       if parts == axis:
-        axes.append(axis)
+        axes.append(entry)
         continue
       paths = itertools.chain(*axis)
       swept = next(p for p in paths if _overlap(p, path))
@@ -103,8 +104,8 @@ def override(config: ConfigDict, fields: Mapping[str, Any]) -> list[str]:
       effect = f'each {swept} has it' if kept else f'{swept} is not swept'
       lines.append(f'{path}={value!r} wins over the sweep: {effect}.')
       parts = [p for i, p in enumerate(parts) if p and p not in parts[:i]]
-      axes += [parts] if parts else []
-    config.sweep = tuple(map(tuple, axes))
+      axes += [tuple(parts)] if parts else []
+    config.sweep = tuple(axes)
   return lines
 
 

@@ -94,7 +94,8 @@ class HorizontalTest(parameterized.TestCase):
       _infer('counts.llg', grads)
 
   def test_labels_of_the_attackers_own_are_one_hot(self):
-    for y in (jnp.arange(K), jnp.eye(K)[:, :-1], jnp.eye(K)[:-1]):
+    wrong = jnp.arange(K), jnp.eye(K)[:, :-1], jnp.eye(K)[:-1]
+    for y in (*wrong, jnp.zeros((K, K)), 2 * jnp.eye(K) - 1 / K):
       known = _known(labelled=base.Labelled(jnp.ones((K, 2)), y))
       with self.assertRaisesRegex(InputError, 'one-hot labels'):
         _infer('counts.llg_plus', _grads(), known)
@@ -109,6 +110,29 @@ class HorizontalTest(parameterized.TestCase):
     untold = _infer('counts.calibrated', head, known)
     told = _infer('counts.calibrated', head, _known(steps=3, lr=0.1))
     np.testing.assert_array_equal(told, untold)
+
+  def test_gradients_are_in_floats(self):
+    for dtype in (jnp.int32, jnp.complex64):
+      grads = jax.tree.map(lambda a, d=dtype: a.astype(d), _grads())
+      with self.assertRaisesRegex(InputError, f'of dtype {dtype.__name__}'):
+        _infer('counts.llbg', grads)
+
+  def test_numbers_of_any_library_are_numbers(self):
+    want = hfl.Known(K, B, 2, lr=0.5, defense=(('clip', 0.25),))
+    for cast in (np.array, jnp.asarray, np.float32):
+      sizes = (np.int32(K), cast(B), cast(2))
+      clip = (('clip', np.float32(0.25)),)
+      known = hfl.Known(*sizes, lr=cast(0.5), defense=clip)
+      self.assertEqual(known, want)
+      self.assertIs(type(known.batch_size), int)
+    with self.assertRaisesRegex(InputError, 'Known: num_rows=-3'):
+      vfl.Known(num_classes=K, batch_size=B, num_rows=-3)
+
+  def test_a_view_of_the_other_kind(self):
+    with self.assertRaisesRegex(InputError, 'this view is for horizontal FL'):
+      attacks.load('scores.direct').infer(
+        KEY, hfl.View(_grads()), vfl.Known(num_classes=K, batch_size=B)
+      )
 
   def test_a_bare_classifier_is_held_to_the_models(self):
     head, variables = _grads()['head'], {'params': _grads()}

@@ -158,6 +158,12 @@ class OverrideTest(parameterized.TestCase):
     if swept:
       self.assertStartsWith(self.notes[0], f'{path}={value!r} wins')
 
+  def test_other_axes_stay_as_they_are(self):
+    config = llbg_vit.get_config()
+    before = config.sweep
+    self.assertEmpty(sweep.override(config, {'trials': 3}))
+    self.assertEqual(config.sweep, before)
+
   def test_points_that_become_equal_are_one(self):
     config = ConfigDict(
       dict(

@@ -13,10 +13,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import attacks, base, hfl
+from labelleak import attacks, base, contract, hfl
 from labelleak.base import Attack, InputError
 from labelleak.vfl import Known
 
+_MEAN_UPDATE = 'over_time.mean_update'
 _ATTACK = 2**32 - 3  # sets the attack's key apart from those of the pass
 
 
@@ -44,7 +45,7 @@ def average(attack: Attack | str | Mapping[str, Any]) -> Attack:
     InputError: no such attack, or one that remembers by itself. (init)
       `num_rows` was not granted.
   """
-  attack = _load_instant(attack)
+  attack = _load_instant(attack, 'vertical')
 
   def init(known):
     if known.num_rows is None:
@@ -76,14 +77,16 @@ class Updates(NamedTuple):
   """What `mean_update` keeps.
 
   Attributes:
-    total: of the updates, like them.
+    known: what the attack was granted.
+    total: of the updates, like them; None before the first.
     variables: what the server sent in the first round.
     rounds: [] how many there were.
   """
 
-  total: chex.ArrayTree
-  variables: Optional[chex.ArrayTree]
-  rounds: chex.Array
+  known: hfl.Known
+  total: Optional[chex.ArrayTree] = None
+  variables: Optional[chex.ArrayTree] = None
+  rounds: chex.Array | float = 0.0
 
 
 def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
@@ -99,26 +102,36 @@ def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
       dict.
 
   Raises:
-    InputError: no such attack, or one that remembers by itself.
+    InputError: no such attack, one of vertical FL, or one that remembers by
+      itself. (observe) An update of another shape. (infer) No round.
   """
-  attack = _load_instant(attack)
+  attack = _load_instant(attack, 'horizontal')
 
   def observe(memory, view):
-    if memory is None:
-      return Updates(view.grads, view.variables, jnp.ones(()))
+    view, _ = view.check(_MEAN_UPDATE, memory.known)
+    if memory.total is None:
+      return Updates(memory.known, view.grads, view.variables, jnp.ones(()))
+    contract.check_like(_MEAN_UPDATE, 'grads', view.grads, memory.total)
+    contract.check_like(_MEAN_UPDATE, 'grads', memory.total, view.grads)
     total = jax.tree.map(jnp.add, memory.total, view.grads)
     return memory._replace(total=total, rounds=memory.rounds + 1)
 
   def infer(key, memory, known):
+    if not isinstance(memory, Updates) or memory.total is None:
+      raise InputError(
+        f'{_MEAN_UPDATE} has observed no round; make its memory by'
+        ' init(known), and observe(memory, view) each round.'
+      )
     mean = jax.tree.map(lambda g: g / memory.rounds, memory.total)
     return attack.infer(key, hfl.View(mean, memory.variables), known)
 
-  return attack._replace(infer=infer, observe=observe)
+  return attack._replace(infer=infer, observe=observe, init=Updates)
 
 
-def _load_instant(attack):
+def _load_instant(attack, kind):
   """Returns an attack of an instant; refuses one that remembers."""
   attack = attacks.build(attack)
+  base.check_kind('this attack', attack.kind, kind)
   if remembers(attack):
     raise InputError(
       'a mean over views is of an attack of an instant, and this one remembers'

@@ -186,7 +186,9 @@ def parse(
     rest = values(argv)[1:]
     config = values.config
     config.keys()  # an absent config file fails here, not above
-  except (flags.Error, AttributeError, KeyError, OSError) as e:
+  except base.InputError:
+    raise
+  except (flags.Error, AttributeError, KeyError, OSError, ValueError) as e:
     cause = e
     while cause.args and isinstance(cause.args[0], Exception):
       cause = cause.args[0]  # ml_collections nests them

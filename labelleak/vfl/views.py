@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple, Optional
 import chex
 from flax import struct
 
-from labelleak import contract, validate
+from labelleak import contract
 from labelleak.base import Bottom, Labelled, Party, Pool, static
 
 
@@ -30,6 +30,8 @@ class View(NamedTuple):
   param_grads: chex.ArrayTree
   cut_grads: Optional[chex.Array]
   index: Optional[chex.Array] = None
+
+  kind = 'vertical'  # of FL; no field
 
   def check(
     self, name: str, known: 'Known'
@@ -56,6 +58,7 @@ class View(NamedTuple):
     seen = dict(
       h=self.h, cut_grads=self.cut_grads, param_grads=self.param_grads
     )
+    contract.check_floats(name, seen)
     view = self._replace(**contract.widen(seen))
     if contract.is_traced(seen):
       return view, contract.all_finite(seen)
@@ -97,8 +100,11 @@ class Known:
 
   def __post_init__(self):
     """Refuses sizes that mean nothing."""
-    validate.whole('Known: num_classes', self.num_classes, 2)
-    validate.whole('Known: batch_size', self.batch_size, 1)
+    sizes = dict(num_classes=2, batch_size=1)
+    if self.num_rows is not None:
+      sizes['num_rows'] = 1
+    for field, value in contract.whole_fields(self, sizes).items():
+      object.__setattr__(self, field, value)
 
   def check_answer(self, name: str, answer: chex.Array) -> None:
     """Refuses an answer that is not scores, [B, K] or of all rows [N, K]."""

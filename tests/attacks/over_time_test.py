@@ -138,6 +138,34 @@ class MeanUpdateTest(absltest.TestCase):
     )
     self.assertFalse(np.array_equal(counts, last))
 
+  def test_a_round_is_checked_when_it_is_seen(self):
+    view = self._view([-0.4, 0.2, -0.1, 0.3])
+    half = jax.tree.map(lambda a: a.astype(jnp.float16), view.grads)
+    memory = self.attack.observe(self.attack.init(self.known), view)
+    for grads, message in (
+      (
+        {'head': dict(kernel=jnp.zeros((2, K)), bias=jnp.ones(()))},
+        'bias of sh',
+      ),
+      ({'head': dict(bias=view.grads['head']['bias'])}, 'lack it'),
+      (jax.tree.map(lambda a: a + jnp.nan, view.grads), 'not finite'),
+    ):
+      with self.assertRaisesRegex(base.InputError, message):
+        self.attack.observe(memory, hfl.View(grads))
+    after = self.attack.observe(memory, hfl.View(half))
+    self.assertEqual(after.total['head']['bias'].dtype, jnp.float32)
+
+  def test_without_a_round_there_is_no_answer(self):
+    for memory in (self.attack.init(self.known), self._view([0.1] * K)):
+      with self.assertRaisesRegex(base.InputError, 'observed no round'):
+        self.attack.infer(KEY, memory, self.known)
+
+  def test_each_is_for_its_kind_of_fl(self):
+    with self.assertRaisesRegex(base.InputError, 'for vertical FL'):
+      over_time.mean_update('scores.direct')
+    with self.assertRaisesRegex(base.InputError, 'for horizontal FL'):
+      over_time.average('counts.llbg')
+
   def test_it_needs_what_the_attack_needs(self):
     attack = over_time.mean_update(dict(name='counts.llbg', confidence='aux'))
     self.assertEqual(attack.needs, ('model', 'labelled'))

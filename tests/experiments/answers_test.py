@@ -61,6 +61,9 @@ class HorizontalTest(parameterized.TestCase):
     config = samples.horizontal(
       lr=1e30, local_steps=local_steps, rounds=3, trials=2
     )
+    config.attacks += (
+      dict(name='over_time.mean_update', attack='counts.llbg'),
+    )
     workdir = self.create_tempdir().full_path
     with self.assertRaisesRegex(InputError, 'view of 2 of 2 trials is not fin'):
       experiments.run(config, workdir)

@@ -31,6 +31,8 @@ def _launch(*flags, cwd=ROOT):
     stderr=subprocess.PIPE,
     text=True,
     env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+    # In the background of a shell it would be ignored.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 
@@ -39,6 +41,7 @@ class ErrorsTest(parameterized.TestCase):
     ((_CONFIG, '--config.batchsize=3'), 'Did you mean "batch_size"'),
     ((_CONFIG, '--wrokdir=/tmp/x'), "'wrokdir'. Did you mean: workdir"),
     ((_CONFIG, '--config.batch_size=many'), 'batch_size=many'),
+    ((_CONFIG, '--config.attacks.0.name=x'), "'attacks.0.name'"),
     ((_CONFIG, '--config.sweep=()', '--config.batch_size=12'), 'local_steps='),
     (('--config=configs/llbg_cifar.py:tabel=3',), "'tabel'.*'table'"),
     (('--config=configs/absent.py',), 'configs/absent.py is no file; --list'),

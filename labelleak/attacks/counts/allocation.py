@@ -12,7 +12,6 @@ import warnings
 import chex
 import jax.numpy as jnp
 
-from labelleak import registry
 from labelleak.attacks.counts import (
   expectation,
   integration,
@@ -112,14 +111,9 @@ def forget_unmodelled(known: Known) -> Known:
 
   What such a defense leaves is an unknown scale and an unknown noise; that is
   more than nothing, which an attack must not take it for.
-
-  Raises:
-    InputError: a name that no defense of this package has.
   """
-  kinds = [kind for kind, _ in known.defense or ()]
-  other = [
-    k for k in kinds if registry.canonical('defenses', k) not in _MODELLED
-  ]
+  kinds = [kind for kind, _ in known.defense or ()]  # canonical, by `Known`
+  other = [kind for kind in kinds if kind not in _MODELLED]
   if not other:
     return known
   warnings.warn(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional
+import warnings
 
 import chex
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import he, hfl, metrics, sweep
+from labelleak.attacks import over_time
 from labelleak.base import Batch, InputError, Reconstruction
 from labelleak.experiments import Measure, answers, fields, grants
 from labelleak.experiments.grants import Attacker
@@ -76,6 +78,15 @@ def prepare(
   Raises:
     InputError: an attack that cannot run, encryption that takes too long.
   """
+  if setup.rounds > 1 and not any(
+    over_time.remembers(attacker.attack) for attacker in attackers
+  ):
+    warnings.warn(
+      f'rounds={setup.rounds}, but every attack answers to the last round'
+      " alone; add one over time, such as dict(name='over_time.mean_update',"
+      " attack='counts.llbg').",
+      stacklevel=2,
+    )
   trial = jax.jit(_trial(setup, attackers, scoring))
   key = sweep.key(setup.seed, 'label_counts')
   labelled = setup.known['labelled']

@@ -273,10 +273,16 @@ class GrantTest(parameterized.TestCase):
   def test_a_defense_without_a_model_is_an_unknown_one(self, name):
     truth, beta = label_only(128, S, 3)
     beta *= 0.3
-    with self.assertWarnsRegex(UserWarning, f'no model of {name}'):
+    with self.assertWarnsRegex(
+      UserWarning, f'no model of {name.rpartition(".")[2]}'
+    ):
       told = run('calibrated', beta, 128, S, ((name, 0.1),))
     np.testing.assert_array_equal(told, run('calibrated', beta, 128, S, None))
     self.assertGreaterEqual(accuracy(told, truth), 99.0)
+
+  def test_a_long_name_is_the_short_one(self):
+    known = hfl.Known(K, 128, S, defense=(('noise.gaussian', 0.1),))
+    self.assertEqual(known.defense, (('gaussian', 0.1),))
 
   @parameterized.parameters(
     ((('clpi', 0.1),), "no 'clpi'; did you mean 'clip'"),

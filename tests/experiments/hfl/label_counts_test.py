@@ -141,6 +141,10 @@ class RoundsTest(parameterized.TestCase):
       after, before - 0.5 * view.grads['head']['bias'], rtol=1e-6
     )
 
+  def test_rounds_that_no_attack_remembers_are_warned_of(self):
+    with self.assertWarnsRegex(UserWarning, 'rounds=2, but every attack'):
+      experiments.prepare(samples.horizontal(rounds=2, trials=1))
+
   @parameterized.parameters(1, 2, 5)
   def test_an_attack_over_time_sees_all(self, rounds):
     config = samples.horizontal(
@@ -332,6 +336,9 @@ class EncryptedTest(parameterized.TestCase):
   def test_too_long_a_run_is_refused_before_it_starts(self, name):
     config = self._config(name=name, trials=10**5)
     config.rounds = 10
+    config.attacks += (
+      dict(name='over_time.mean_update', attack='counts.llbg'),
+    )
     says = f'{10**6} encrypted steps of .* more than he.max_hours=1;'
     if name == 'ckks':  # long before
       config.he.max_hours = 1e-6
