@@ -101,7 +101,7 @@ class LoadTest(parameterized.TestCase):
     (
       (dict(name='backdoor.backdoor'),),
       (),
-      'backdoor.backdoor is for vertical FL, and this is horizontal; name',
+      'backdoor.backdoor is for vertical FL, and this is horizontal; use',
     ),
     ((dict(),), (), 'is no attack; write dicts with a name'),
     ((dict(name='counts.llbgg'),), (), "llbgg.*'counts.llbg'"),

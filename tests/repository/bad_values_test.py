@@ -170,5 +170,5 @@ def test_an_attack_of_the_other_kind_of_federated_learning(name):
     needs = dict(num=1) if attack == 'decoding.complements' else {}
     config.attacks = (dict(name=attack, **needs),)
     refusal = _prepare(config, f'{name}: {attack}')
-    says = f'{attack} is for {kind} FL, and this is {here}; name an attack'
+    says = f'{attack} is for {kind} FL, and this is {here}; use one of {here}'
     assert (kind != here) == (says in (refusal or '')), refusal
