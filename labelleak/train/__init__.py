@@ -5,9 +5,9 @@
 
 import optax
 
+from labelleak.optimizers import optimizer
 from labelleak.train.classifiers import accuracy, classifier
 from labelleak.train.loop import CHUNK, Callback, fit
-from labelleak.train.optimizers import optimizer
 from labelleak.train.order import whole_batches
 
 KINDS = (optax.GradientTransformation,)

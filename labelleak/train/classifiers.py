@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, validate
-from labelleak.train import loop, optimizers, order
+from labelleak import base, optimizers, validate
+from labelleak.train import loop, order
 from labelleak.train.loop import Callback
 
 _PROBED = 256  # rows that tell two sources apart, beside all labels

@@ -23,6 +23,7 @@ ORDER = (
   ('he', 'defenses'),
   ('models', 'train'),
   ('data',),
+  ('optimizers',),
   ('contract', 'registry', 'runs'),
   ('annotation', 'validate'),
   ('spec',),

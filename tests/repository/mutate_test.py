@@ -17,7 +17,7 @@ def f(a: dict[0, 1], b):  # \xc3\xa4
 
 class MutateTest(absltest.TestCase):
   def test_what_computes_is_changed_and_nothing_else(self):
-    found = mutate.mutations('labelleak/hfl.py', _SOURCE)
+    found = mutate.mutations('labelleak/hfl/rounds.py', _SOURCE)
     self.assertEqual(
       [(m.line, m.kind, m.old, m.new) for m in found],
       [
@@ -31,7 +31,7 @@ class MutateTest(absltest.TestCase):
     )
 
   def test_a_mutation_changes_one_expression(self):
-    for mutation in mutate.mutations('labelleak/hfl.py', _SOURCE):
+    for mutation in mutate.mutations('labelleak/hfl/rounds.py', _SOURCE):
       changed = mutation.apply(_SOURCE)
       ast.parse(changed)
       size = len(mutation.new) - len(mutation.old)
@@ -40,7 +40,7 @@ class MutateTest(absltest.TestCase):
 
   def test_every_module_has_tests_and_its_own_first(self):
     for file, first in (
-      ('hfl.py', 'hfl_test.py'),
+      ('hfl/rounds.py', 'hfl/hfl_test.py'),
       ('defenses/marvell.py', 'defenses/marvell_test.py'),
       ('attacks/inversion/restarts.py', 'attacks/inversion_test.py'),
       ('data/reading/raw.py', 'data/data_test.py'),
