@@ -57,9 +57,9 @@ def head(
     kernel, bias = _find(path, state)
   leaves = {}
   if bias is not None:
-    leaves['bias'] = _tensor(path, state, 'bias', bias, ndim=1)
+    leaves['bias'] = tensor(path, state, 'bias', bias, ndim=1)
   if kernel is not None:
-    matrix = _tensor(path, state, 'kernel', kernel, ndim=2)
+    matrix = tensor(path, state, 'kernel', kernel, ndim=2)
     num_classes = len(leaves['bias']) if bias is not None else None
     if num_classes not in (None, *matrix.shape):
       raise InputError(
@@ -133,7 +133,7 @@ def squeeze(name: str, tensor: np.ndarray) -> np.ndarray:
   return tensor
 
 
-def _tensor(path, state, leaf, name, *, ndim):
+def tensor(path, state, leaf, name, *, ndim):
   """Returns the tensor of a leaf, if it is there and has its rank."""
   if name not in state:
     raise InputError(

@@ -1,0 +1,233 @@
+"""A client's message in a round: the update of its head, and what shows it."""
+
+from collections.abc import Sequence
+import glob
+import os
+import re
+from typing import NamedTuple, Optional, Union
+
+import numpy as np
+
+from labelleak import validate
+from labelleak.base import InputError
+from labelleak.messages import checks, files, heads, remarks
+from labelleak.messages.files import File
+from labelleak.models.weights.state_dicts import Path, State
+
+Paths = Union[str, Sequence[Path]]  # a pattern, as of a shell, or a list
+
+_SIGNS = 'server-client', 'client-server'
+
+
+class Capture(NamedTuple):
+  """What an audit needs of a client's message in one round.
+
+  Attributes:
+    update: {'kernel' [H, K]?, 'bias' [K]?} of the head, the server's minus the
+      client's, not divided by the learning rate; float32.
+    server: the same leaves as the server sent them; None if only an update was
+      read.
+    names: the name in the file of each leaf.
+    tensors: how many tensors the whole update has, without buffers.
+    buffers: names that are not part of it: running statistics and counters.
+    norm: Euclidean norm of the whole update, without buffers.
+    notes: remarks for the user, of one sentence each.
+  """
+
+  update: State
+  server: Optional[State]
+  names: dict[str, str]
+  tensors: int
+  buffers: tuple[str, ...]
+  norm: float
+  notes: tuple[str, ...]
+
+
+def read(
+  before: Optional[Path] = None,
+  after: Optional[Path] = None,
+  *,
+  update: Optional[Path] = None,
+  sign: str = 'server-client',
+  names: Optional[files.Names] = None,
+  kernel: Optional[str] = None,
+  bias: Optional[str] = None,
+  num_classes: Optional[int] = None,
+) -> Capture:
+  """Reads what a client sent: two models or an update, as `files.read` does.
+
+  Args:
+    before: the model that the server sent.
+    after: the model that the client returned.
+    update: in place of `after`, the difference of both; `before` may be given.
+    sign: of `update`; NVFlare's WEIGHT_DIFF is 'client-server'.
+    names: of the arrays of a list, or a file of them.
+    kernel: name of the head's matrix, where `heads.find` needs it.
+    bias: name of the head's bias, alike.
+    num_classes: K, to find the head by.
+
+  Raises:
+    InputError: a file that cannot be read, two models of different
+      architectures, no change, no update in truth, or no head.
+  """
+  if (after is None) == (update is None) or (after and before is None):
+    raise InputError(
+      'read: give before= and after=, or update= with or without before=; one'
+      ' update is the difference of two models.'
+    )
+  validate.one_of('sign', sign, _SIGNS)
+  if num_classes is not None:
+    validate.whole('num_classes', num_classes, 2, remedy='it is K')
+  server = None if before is None else files.read(before, names)
+  client = files.read(update if after is None else after, names)
+  if server is not None:
+    checks.check_alike(server, client, whole=update is None)
+  if update is None:
+    checks.check_order(server, client)
+  change = _subtract(server, client, sign if after is None else None)
+  checks.check_scale(server.parameters if server else {}, client, change)
+  options = dict(num_classes=num_classes, kernel=kernel, bias=bias)
+  return _capture(server, client, change, **options)
+
+
+def read_many(
+  before: Optional[Paths] = None,
+  after: Optional[Paths] = None,
+  *,
+  update: Optional[Paths] = None,
+  **options,
+) -> tuple[Capture, ...]:
+  """Reads several rounds or clients of one head.
+
+  Args:
+    before: a list of paths, or a pattern such as 'round_*/server.npz', whose
+      matches are sorted with numbers in their order. A single one serves all.
+    after: alike, with one path for each capture.
+    update: alike, in place of `after`.
+    **options: of `read`.
+
+  Raises:
+    InputError: as of `read`; no match, numbers of files that differ, or heads
+      that do.
+  """
+  servers, clients = (
+    _expand(before),
+    _expand(update if after is None else after),
+  )
+  if len(servers) == 1:
+    servers *= len(clients)
+  if before is None:
+    servers = [None] * len(clients)
+  if len(servers) != len(clients) or (after is not None and update is not None):
+    raise InputError(
+      f'read_many: {len(servers)} files of before= do not fit {len(clients)} of'
+      ' after= or update=; give one before= or as many, and one of the others.'
+    )
+  word = 'update' if after is None else 'after'
+  captures = tuple(
+    read(server, **{word: client}, **options)
+    for server, client in zip(servers, clients)
+  )
+  for client, capture in zip(clients, captures):
+    _check_same(clients[0], captures[0], client, capture)
+  return captures
+
+
+def _subtract(
+  server: Optional[File], client: File, sign: Optional[str]
+) -> State:
+  """Returns server minus client of every parameter; `sign` is an update's."""
+  change = {}
+  for name, value in client.parameters.items():
+    if sign is None:
+      value = np.float64(server.parameters[name]) - np.float64(value)
+    elif sign == 'client-server':
+      value = -value
+    change[name] = np.asarray(value, np.float32)
+  if not any(value.any() for value in change.values()):
+    raise InputError(
+      f'{client.path} holds no change in any of {len(change)} tensors; give the'
+      ' model, or the update, after training.'
+    )
+  if not all(np.isfinite(value).all() for value in change.values()):
+    raise InputError(
+      f'{client.path} makes a change that is not finite in float32; give the'
+      ' models of one round.'
+    )
+  return change
+
+
+def _capture(server, client, change, *, num_classes, kernel, bias) -> Capture:
+  """Selects the head's leaves of a change of the whole model."""
+  layer, notes = heads.find(
+    client.path,
+    change,
+    num_classes=num_classes,
+    kernel=kernel,
+    bias=bias,
+    ordered=not client.path.endswith(('.safetensors', '.json')),
+  )
+  torch = heads.orient(client.path, change, layer, num_classes)
+  leaves = heads.leaves(change, layer, torch)
+  update = {leaf: value for leaf, value in leaves.items() if value.any()}
+  if not update or next(iter(update.values())).shape[-1] < 2:
+    raise InputError(
+      f'{client.path}: {layer} did not change, or has no two outputs; give the'
+      ' update of a trained head of at least two classes, or kernel= and bias=.'
+    )
+  before = None
+  if server is not None:
+    before = heads.leaves(server.parameters, layer, torch)
+    before = {leaf: np.float32(before[leaf]) for leaf in update}
+  names = {leaf: client.names[getattr(layer, leaf)] for leaf in leaves}
+  if torch:
+    notes += (f'{names["kernel"]} was transposed from [K, H], as of torch.',)
+  notes += tuple(
+    f'{name} did not change and is left out.'
+    for leaf, name in names.items()
+    if leaf not in update
+  )
+  return Capture(
+    update=update,
+    server=before,
+    names={leaf: names[leaf] for leaf in update},
+    tensors=len(change),
+    buffers=tuple(client.names[name] for name in client.buffers),
+    norm=checks.norm(change),
+    notes=(
+      *notes,
+      *remarks.on_files(server, client),
+      *remarks.on_head(
+        update, before, remarks.precision(server, client, layer)
+      ),
+    ),
+  )
+
+
+def _expand(paths: Optional[Paths]) -> list[Path]:
+  """Lists paths; those that match a pattern, with numbers in their order."""
+  if paths is None or not isinstance(paths, (str, os.PathLike)):
+    return list(paths or ())
+  if not glob.has_magic(os.fspath(paths)) or os.path.exists(paths):
+    return [paths]
+  matches = glob.glob(os.fspath(paths), recursive=True)
+  if not matches:
+    raise InputError(f'{paths} matches no file; give another pattern.')
+  parts = lambda path: re.split(r'(\d+)', path)
+  return sorted(
+    matches,
+    key=lambda p: [(int(t), '') if t.isdigit() else (0, t) for t in parts(p)],
+  )
+
+
+def _check_same(first, capture, path, other):
+  """Refuses a capture whose head is not that of the first."""
+  shapes = [
+    {leaf: value.shape for leaf, value in c.update.items()}
+    for c in (capture, other)
+  ]
+  if shapes[0] != shapes[1] or capture.names != other.names:
+    raise InputError(
+      f'{path} has the head {other.names} {shapes[1]}, and {first}'
+      f' {capture.names} {shapes[0]}; set kernel= and bias= alike for all.'
+    )
