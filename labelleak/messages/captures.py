@@ -110,18 +110,18 @@ def read_many(
     InputError: as of `read`; no match, numbers of files that differ, or heads
       that do.
   """
-  servers, clients = (
-    _expand(before),
-    _expand(update if after is None else after),
-  )
+  if after is not None and update is not None:
+    raise InputError(
+      'read_many: after= and update= exclude each other; give one.'
+    )
+  clients = _expand(update if after is None else after)
+  servers = [None] if before is None else _expand(before)
   if len(servers) == 1:
     servers *= len(clients)
-  if before is None:
-    servers = [None] * len(clients)
-  if len(servers) != len(clients) or (after is not None and update is not None):
+  if not clients or len(servers) != len(clients):
     raise InputError(
       f'read_many: {len(servers)} files of before= do not fit {len(clients)} of'
-      ' after= or update=; give one before= or as many, and one of the others.'
+      ' after= or update=; give one before= or as many.'
     )
   word = 'update' if after is None else 'after'
   captures = tuple(

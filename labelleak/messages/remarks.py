@@ -12,7 +12,7 @@ from labelleak.models.weights import state_dicts
 from labelleak.models.weights.state_dicts import State
 
 _LOUD = 0.1  # of rounding beside an update
-_SKEW = 0.5  # of a bias whose sign looks turned; below -1 for one class alone
+_SKEW = 1.0  # of a bias whose sign looks turned
 
 
 def on_files(server: Optional[File], client: File) -> Iterator[str]:
