@@ -143,7 +143,8 @@ def _subtract(
       value = np.float64(server.parameters[name]) - np.float64(value)
     elif sign == 'client-server':
       value = -value
-    change[name] = np.asarray(value, np.float32)
+    with np.errstate(over='ignore'):
+      change[name] = np.asarray(value, np.float32)
   if not any(value.any() for value in change.values()):
     raise InputError(
       f'{client.path} holds no change in any of {len(change)} tensors; give the'
@@ -170,10 +171,11 @@ def _capture(server, client, change, *, num_classes, kernel, bias) -> Capture:
   torch = heads.orient(client.path, change, layer, num_classes)
   leaves = heads.leaves(change, layer, torch)
   update = {leaf: value for leaf, value in leaves.items() if value.any()}
-  if not update or next(iter(update.values())).shape[-1] < 2:
+  if not update or next(iter(update.values())).shape[-1] == 1:
+    reason = 'one output' if update else 'an update of 0'
     raise InputError(
-      f'{client.path}: {layer} did not change, or has no two outputs; give the'
-      ' update of a trained head of at least two classes, or kernel= and bias=.'
+      f'{client.path}: {layer} has {reason}, which says nothing of labels; give'
+      ' a head of two or more classes that was trained, or kernel= and bias=.'
     )
   before = None
   if server is not None:

@@ -45,8 +45,8 @@ class Layer(NamedTuple):
   widths: tuple[int, ...]
 
   def __str__(self):
-    names = ' and '.join(filter(None, (self.kernel, self.bias)))
-    return f'{names} of {" or ".join(map(str, self.widths))} outputs'
+    names = ' + '.join(name for name in self[:2] if name)
+    return f'{names} (K={" or ".join(map(str, self.widths)) or "?"})'
 
 
 Test = Callable[[Layer], bool]  # whether a layer may be the head
@@ -80,9 +80,9 @@ def find(
     return _pair(path, update, layers, kernel, bias, num_classes), ()
   candidates = _classifiers(update, layers, num_classes)
   if not candidates:
-    told = 'may be a head' if num_classes is None else f'has {num_classes=}'
+    told = '' if num_classes is None else f' of {num_classes=}'
     raise InputError(
-      f'{path}: no linear layer {told}, of {_abbreviate(layers)}; set'
+      f'{path} holds no linear layer{told}, but {_abbreviate(layers)}; set'
       ' num_classes= as it was trained, or kernel= and bias=.'
     )
   balanced = lambda layer: _is_balanced(update, layer, num_classes)
@@ -248,8 +248,9 @@ def _choose(path, update, candidates, num_classes, balanced, ordered):
   moved = lambda layer: any(update[name].any() for name in layer[:2] if name)
   sums = (balanced, 'because its update sums to zero over classes')
   names = [(_match(pattern), 'by its name') for pattern in _NAMES]
-  tests = [(moved, 'because no other moved')]
-  tests += [sums, *names] if num_classes else [*names, sums]
+  tests = [names[0], sums]  # where K is not told, a vague name is none
+  if num_classes:
+    tests = [(moved, 'because no other moved'), sums, *names]
   layers, reason = candidates, ''
   while len(layers) > 1 and tests:
     test, reason = tests.pop(0)
@@ -283,4 +284,4 @@ def _last(layers, ordered):
 
 
 def _abbreviate(layers):
-  return state_dicts.abbreviate(map(str, layers)) or 'none'
+  return state_dicts.abbreviate(map(str, layers)) or 'other tensors'

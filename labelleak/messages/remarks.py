@@ -50,8 +50,8 @@ def on_head(
     rounding = precision / 4 * sizes[0] / sizes[1]  # half at most, on average
   if rounding > _LOUD:
     yield (
-      f"Rounding in the files is about {rounding:.0%} of the head's update,"
-      ' which no attack can tell from it.'
+      f'Rounding in the files is about {min(rounding, 1):.0%} of the update of'
+      ' the head, and no attack can tell them apart.'
     )
   sums = {leaf: heads.imbalance(value) for leaf, value in update.items()}
   worst = max(sums, key=sums.get)
