@@ -10,7 +10,7 @@ import numpy as np
 
 from labelleak import validate
 from labelleak.base import InputError
-from labelleak.messages import checks, files, heads, remarks
+from labelleak.messages import checks, files, heads, layers, remarks
 from labelleak.messages.files import File
 from labelleak.models.weights.state_dicts import Path, State
 
@@ -168,8 +168,8 @@ def _capture(server, client, change, *, num_classes, kernel, bias) -> Capture:
     bias=bias,
     ordered=not client.path.endswith(('.safetensors', '.json')),
   )
-  torch = heads.orient(client.path, change, layer, num_classes)
-  leaves = heads.leaves(change, layer, torch)
+  torch = layers.orient(client.path, change, layer, num_classes)
+  leaves = layers.leaves(change, layer, torch)
   update = {leaf: value for leaf, value in leaves.items() if value.any()}
   if not update or next(iter(update.values())).shape[-1] == 1:
     reason = 'one output' if update else 'an update of 0'
@@ -179,7 +179,7 @@ def _capture(server, client, change, *, num_classes, kernel, bias) -> Capture:
     )
   before = None
   if server is not None:
-    before = heads.leaves(server.parameters, layer, torch)
+    before = layers.leaves(server.parameters, layer, torch)
     before = {leaf: np.float32(before[leaf]) for leaf in update}
   names = {leaf: client.names[getattr(layer, leaf)] for leaf in leaves}
   if torch:

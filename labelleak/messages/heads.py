@@ -1,22 +1,17 @@
-"""Which tensors of an update are the classifier's: by name, shape, behaviour.
+"""Which linear layer of an update is the head: by shape, behaviour and name.
 
-Under softmax cross entropy each example's gradient of the logits sums to zero,
-so the update of a bias [K], and of every row of a kernel [H, K], sums to zero
-over the classes, whatever the number of steps of SGD, its momentum and its
-batches. Adam, weight decay, sigmoid outputs and noise break it. A linear layer
-before layer norm has it too, so that it decides among layers of K outputs only,
-or where names do not.
+What sums to zero over classes is a head, or a linear layer before layer norm.
+So sums decide among layers of K outputs, and where K is not told, names do,
+before them.
 """
 
 from collections.abc import Callable
-import itertools
 import re
-from typing import NamedTuple, Optional
-
-import numpy as np
+from typing import Optional
 
 from labelleak.base import InputError
-from labelleak.messages import files
+from labelleak.messages import layers
+from labelleak.messages.layers import Layer
 from labelleak.models.weights import gradients, state_dicts
 from labelleak.models.weights.state_dicts import State
 
@@ -28,26 +23,6 @@ _NAMES = (
   ),
   re.compile(r'(.*[\W_])?(fc|linear|out|output|predictions|dense)[._]?\d*'),
 )
-BALANCE = 0.02  # sums over classes beside sums of sizes, at rounding
-
-
-class Layer(NamedTuple):
-  """A linear layer of a file.
-
-  Attributes:
-    kernel: name of its matrix, or None.
-    bias: name of its bias, or None.
-    widths: what K may be; two numbers where the layout is not known.
-  """
-
-  kernel: Optional[str]
-  bias: Optional[str]
-  widths: tuple[int, ...]
-
-  def __str__(self):
-    names = ' + '.join(name for name in self[:2] if name)
-    return f'{names} (K={" or ".join(map(str, self.widths)) or "?"})'
-
 
 Test = Callable[[Layer], bool]  # whether a layer may be the head
 
@@ -75,85 +50,26 @@ def find(
     InputError: no layer may be the head, more than one may, or the one that has
       K outputs is less like a head than another.
   """
-  layers = _listed(update) if files.is_listed(update) else _parsed(update)
+  listed = layers.parse(update)
   if kernel is not None or bias is not None:
-    return _pair(path, update, layers, kernel, bias, num_classes), ()
-  candidates = _classifiers(update, layers, num_classes)
+    return _pair(path, update, listed, kernel, bias, num_classes), ()
+  candidates = _select(update, listed, num_classes)
   if not candidates:
     told = '' if num_classes is None else f' of {num_classes=}'
     raise InputError(
-      f'{path} holds no linear layer{told}, but {_abbreviate(layers)}; set'
+      f'{path} holds no linear layer{told}, but {_abbreviate(listed)}; set'
       ' num_classes= as it was trained, or kernel= and bias=.'
     )
-  balanced = lambda layer: _is_balanced(update, layer, num_classes)
+  balanced = lambda layer: layers.is_balanced(update, layer, num_classes)
   layer, notes = _choose(
     path, update, candidates, num_classes, balanced, ordered
   )
-  others = [
-    layer for layer in _classifiers(update, layers) if layer not in candidates
-  ]
-  rivals = [layer for layer in others if balanced(layer)]
-  if rivals and not balanced(layer):
-    raise InputError(
-      f'{path}: {layer} does not sum to zero over classes, as a head does'
-      f' under softmax cross entropy, but {_abbreviate(rivals)} does; set'
-      ' num_classes= to that, or kernel= and bias=.'
-    )
+  if not balanced(layer):
+    _check_rivals(path, update, listed, layer, balanced, ordered)
   return layer, notes
 
 
-def imbalance(tensor: np.ndarray) -> float:
-  """Measures how far a leaf [..., K] is from summing to zero over classes.
-
-  Returns:
-    The sizes of the sums over those of the entries: 0 under softmax cross
-    entropy, about 1 / sqrt(K) for random entries, 1 where signs agree.
-  """
-  tensor = np.float64(tensor)
-  size = np.abs(tensor).sum()
-  return float(np.abs(tensor.sum(-1)).sum() / size) if size else 1.0
-
-
-def orient(
-  path: str,
-  update: State,
-  layer: Layer,
-  num_classes: Optional[int] = None,
-) -> bool:
-  """Tells whether the layer's matrix is torch's [K, H] and not [H, K].
-
-  A square one without a name of its layout is told by what sums to zero.
-
-  Raises:
-    InputError: nothing tells it.
-  """
-  if layer.kernel is None:
-    return False
-  matrix = gradients.squeeze(layer.kernel, update[layer.kernel])
-  if layer.bias is not None:
-    num_classes = update[layer.bias].size
-  try:
-    return gradients.is_torch(path, layer.kernel, matrix.shape, num_classes)
-  except InputError:
-    sums = imbalance(matrix), imbalance(matrix.T)
-    square = matrix.shape[0] == matrix.shape[1]
-    if not square or min(sums) > BALANCE or max(sums) < 5 * BALANCE:
-      raise
-    return sums[1] < sums[0]
-
-
-def leaves(state: State, layer: Layer, torch: bool) -> State:
-  """Returns {'kernel' [H, K]?, 'bias' [K]?} of a layer, as `orient` told."""
-  values = {}
-  if layer.kernel is not None:
-    matrix = gradients.squeeze(layer.kernel, state[layer.kernel])
-    values['kernel'] = matrix.T if torch else matrix
-  if layer.bias is not None:
-    values['bias'] = state[layer.bias]
-  return values
-
-
-def _pair(path, update, layers, kernel, bias, num_classes):
+def _pair(path, update, listed, kernel, bias, num_classes):
   """Returns the layer of the names that were told."""
   kernel, bias = (n and state_dicts.unwrap(n) for n in (kernel, bias))
   if kernel is not None:
@@ -164,7 +80,8 @@ def _pair(path, update, layers, kernel, bias, num_classes):
     kernel in (None, layer.kernel) and bias in (None, layer.bias)
   )
   layer = next(
-    filter(fit, layers), Layer(kernel, bias, _widths(update, kernel, bias))
+    filter(fit, listed),
+    Layer(kernel, bias, layers.count_outputs(update, kernel, bias)),
   )
   if not layer.widths or num_classes not in (None, *layer.widths):
     told = '' if num_classes is None else f' and {num_classes=}'
@@ -175,72 +92,17 @@ def _pair(path, update, layers, kernel, bias, num_classes):
   return layer
 
 
-def _classifiers(update, layers, num_classes=None):
+def _select(update, listed, num_classes=None):
   """Selects the layers that may be a head [H, K]; matrices, if there are any.
 
   A bias may stand alone, where no tensor of the update has another axis.
   """
-  fit = [layer for layer in layers if num_classes in (None, *layer.widths)]
+  fit = [layer for layer in listed if num_classes in (None, *layer.widths)]
   if all(tensor.ndim < 2 for tensor in update.values()):
     return fit
   linear = [layer for layer in fit if layer.kernel]
   matrices = [layer for layer in linear if update[layer.kernel].ndim == 2]
   return matrices or [layer for layer in linear if layer.bias]
-
-
-def _parsed(update: State) -> list[Layer]:
-  """Groups tensors to layers by the names of their modules."""
-  modules = {}
-  for name in update:
-    module, leaf = gradients.parse(name)
-    if leaf is not None:
-      kernels, biases = modules.setdefault(module, ([], []))
-      (biases if leaf in gradients.BIASES else kernels).append(name)
-  layers = [
-    Layer(kernel, bias, _widths(update, kernel, bias))
-    for kernels, biases in modules.values()
-    for kernel, bias in itertools.product(kernels or [None], biases or [None])
-  ]
-  return [layer for layer in layers if layer.widths]
-
-
-def _listed(update: State) -> list[Layer]:
-  """Pairs each matrix of a list with the vector after it, if that fits."""
-  names = [*update, None]
-  layers = []
-  for kernel, bias in itertools.pairwise(names):
-    if gradients.squeeze(kernel, update[kernel]).ndim == 2:
-      beside = _widths(update, kernel, bias) if bias else ()
-      widths = beside or _widths(update, kernel, None)
-      layers.append(Layer(kernel, bias if beside else None, widths))
-  return layers
-
-
-def _widths(update, kernel, bias):
-  """Returns what K may be for a kernel and a bias; nothing if they misfit."""
-  if bias is not None and update[bias].ndim != 1:
-    return ()
-  if kernel is None:
-    return (update[bias].size,)
-  shape = gradients.squeeze(kernel, update[kernel]).shape
-  if len(shape) != 2:
-    return ()
-  if bias is not None:
-    return (update[bias].size,) if update[bias].size in shape else ()
-  leaf = gradients.parse(kernel)[1]
-  if leaf is None:
-    return tuple(dict.fromkeys(shape))
-  return shape[:1] if leaf == 'weight' else shape[1:]
-
-
-def _is_balanced(update, layer, num_classes):
-  """Tells whether what moved of a layer sums to zero over classes."""
-  try:
-    torch = orient('', update, layer, num_classes)
-  except InputError:
-    return False
-  moved = [v for v in leaves(update, layer, torch).values() if v.any()]
-  return bool(moved) and all(imbalance(v) < BALANCE for v in moved)
 
 
 def _choose(path, update, candidates, num_classes, balanced, ordered):
@@ -251,21 +113,47 @@ def _choose(path, update, candidates, num_classes, balanced, ordered):
   tests = [names[0], sums]  # where K is not told, a vague name is none
   if num_classes:
     tests = [(moved, 'because no other moved'), sums, *names]
-  layers, reason = candidates, ''
-  while len(layers) > 1 and tests:
+  left, reason = candidates, ''
+  while len(left) > 1 and tests:
     test, reason = tests.pop(0)
-    layers = [layer for layer in layers if test(layer)] or layers
-  if len(layers) > 1 and num_classes:
-    layers, reason = _last(layers, ordered), 'because it is the last'
-  if len(layers) > 1:
+    left = [layer for layer in left if test(layer)] or left
+  if len(left) > 1 and num_classes:
+    left, reason = _last(left, ordered), 'because it is the last'
+  if len(left) > 1:
     raise InputError(
-      f'{path} holds {_abbreviate(layers)}, each of which may be the head; set'
+      f'{path} holds {_abbreviate(left)}, each of which may be the head; set'
       ' num_classes=, or kernel= and bias= to the names of one.'
     )
   if len(candidates) == 1:
-    return layers[0], ()
-  note = f'Of {len(candidates)} linear layers {layers[0]} was taken, {reason}.'
-  return layers[0], (note,)
+    return left[0], ()
+  note = f'Of {len(candidates)} linear layers {left[0]} was taken, {reason}.'
+  return left[0], (note,)
+
+
+def _check_rivals(path, update, listed, layer, balanced, ordered):
+  """Refuses a layer that is no head by its update, beside one that may be.
+
+  A rival sums to zero or takes the outputs of the layer for its inputs, and
+  stands later, where the order can be told.
+  """
+  feeds = lambda r: (
+    r.kernel and update[r.kernel].size == r.widths[0] * layer.widths[0]
+  )
+  later = lambda r: _last(sorted((layer, r), key=listed.index), ordered) == [r]
+  rivals = [
+    r
+    for r in _select(update, listed)
+    if (feeds(r) and later(r)) or (balanced(r) and (later(r) or not ordered))
+  ]
+  called = _match(_NAMES[0])
+  if called(layer):
+    rivals = list(filter(called, rivals))
+  if rivals:
+    raise InputError(
+      f'{path}: {layer} does not sum to zero over classes, as a head does'
+      f' under softmax cross entropy, but {_abbreviate(rivals)} does, or takes'
+      ' its outputs; set num_classes= to that, or kernel= and bias=.'
+    )
 
 
 def _match(pattern) -> Test:
@@ -273,15 +161,15 @@ def _match(pattern) -> Test:
   return lambda layer: bool(pattern.fullmatch(module(layer)))
 
 
-def _last(layers, ordered):
+def _last(candidates, ordered):
   """Selects the last layer, if the order of names or of the file tells it."""
   if ordered:
-    return layers[-1:]
-  names = [layer.kernel or layer.bias for layer in layers]
+    return candidates[-1:]
+  names = [layer.kernel or layer.bias for layer in candidates]
   numbers = [[int(n) for n in re.findall(r'\d+', name)] for name in names]
   alike = len({re.sub(r'\d+', '', name) for name in names}) == 1
-  return [layers[numbers.index(max(numbers))]] if alike else layers
+  return [candidates[numbers.index(max(numbers))]] if alike else candidates
 
 
-def _abbreviate(layers):
-  return state_dicts.abbreviate(map(str, layers)) or 'other tensors'
+def _abbreviate(listed):
+  return state_dicts.abbreviate(map(str, listed)) or 'other tensors'

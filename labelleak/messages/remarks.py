@@ -6,7 +6,7 @@ from typing import Optional
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak.messages import checks, heads
+from labelleak.messages import checks, layers
 from labelleak.messages.files import File
 from labelleak.models.weights import state_dicts
 from labelleak.models.weights.state_dicts import State
@@ -53,9 +53,9 @@ def on_head(
       f'Rounding in the files is about {min(rounding, 1):.0%} of the update of'
       ' the head, and no attack can tell them apart.'
     )
-  sums = {leaf: heads.imbalance(value) for leaf, value in update.items()}
+  sums = {leaf: layers.imbalance(value) for leaf, value in update.items()}
   worst = max(sums, key=sums.get)
-  if sums[worst] > heads.BALANCE:
+  if sums[worst] > layers.BALANCE:
     yield (
       f'The {worst} does not sum to zero over classes ({sums[worst]:.2g} of its'
       ' size), as under softmax cross entropy and SGD: Adam, weight decay,'
@@ -76,7 +76,7 @@ def on_head(
 def precision(
   server: Optional[File],
   client: File,
-  layer: heads.Layer,
+  layer: layers.Layer,
 ) -> float:
   """Returns the coarser relative spacing of the head's numbers in the files."""
   files = [file for file in (server, client) if file is not None]

@@ -132,6 +132,8 @@ def _pairs() -> Iterator[tuple[str, dict, dict, dict]]:
       AFTER,
       dict(num_classes=wrong),
     )
+  adam = AFTER | {n: BEFORE[n] - np.sign(v) / 100 for n, v in WHOLE.items()}
+  yield 'takes its outputs', BEFORE, adam, dict(num_classes=H)
   for wrong in (0, 1, -3, 2.5, 'ten', float('nan')):
     yield 'num_classes=', BEFORE, AFTER, dict(num_classes=wrong)
   yield "no 'fc3.weight'", BEFORE, AFTER, dict(kernel='fc3.weight')
