@@ -185,7 +185,7 @@ def _rename(path, state, names):
         f'names={source!r} cannot be read ({_line(e)}); it must hold one name'
         ' a line, or a list of JSON: list(model.state_dict()).'
       ) from e
-  names = list(names)
+  names = list(map(str, names))
   if len(names) != len(state) or len(set(names)) != len(names):
     raise InputError(
       f'names= has {len(set(names))} names for the {len(state)} arrays of'

@@ -143,7 +143,8 @@ def _check_rivals(path, update, listed, layer, balanced, ordered):
   rivals = [
     r
     for r in _select(update, listed)
-    if (feeds(r) and later(r)) or (balanced(r) and (later(r) or not ordered))
+    if r != layer
+    and ((feeds(r) and later(r)) or (balanced(r) and (later(r) or not ordered)))
   ]
   called = _match(_NAMES[0])
   if called(layer):

@@ -21,6 +21,7 @@ WHOLE = clients.subtract(BEFORE, AFTER)
 HEAD = {'fc2.weight': WHOLE['fc2.weight'], 'fc2.bias': WHOLE['fc2.bias']}
 FORMATS = 'npz', 'safetensors', 'safetensors.index.json', 'flwr'
 CUTS = 8  # of each format
+FLIPS = 60
 
 
 def _without(state, *names):
@@ -258,6 +259,25 @@ def test_files_cut_anywhere_are_refused(tmp_path, suffix):
       _refuse('', before, tmp_path / 'after' / f'a.{suffix}')
     path.write_bytes(data)
   messages.read(before, tmp_path / 'after' / f'a.{suffix}')
+
+
+@pytest.mark.parametrize('suffix', ['npz', 'safetensors', 'flwr'])
+def test_flipped_bits_are_refused_or_leave_a_finite_capture(tmp_path, suffix):
+  before = save(tmp_path / f'before.{suffix}', BEFORE)
+  after = tmp_path / f'after.{suffix}'
+  data = pathlib.Path(save(after, AFTER)).read_bytes()
+  rng = np.random.default_rng(0)
+  for place in rng.integers(min(len(data), 4000), size=FLIPS):
+    flipped = bytearray(data)
+    flipped[place] ^= 1 << rng.integers(8)
+    after.write_bytes(flipped)
+    try:
+      capture = messages.read(before, after, num_classes=K)
+    except InputError as e:
+      assert '\n' not in str(e)
+      continue
+    assert capture.update['kernel'].shape == (H, K), place
+    assert all(np.isfinite(v).all() for v in capture.update.values())
 
 
 def test_records_cut_between_arrays_are_refused(tmp_path):
