@@ -7,6 +7,7 @@ batches. Adam, weight decay, sigmoid outputs and noise break it.
 """
 
 import itertools
+import math
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -15,8 +16,6 @@ from labelleak.base import InputError
 from labelleak.messages import files
 from labelleak.models.weights import gradients
 from labelleak.models.weights.state_dicts import State
-
-BALANCE = 0.02  # sums over classes beside sums of sizes, at rounding
 
 
 class Layer(NamedTuple):
@@ -54,6 +53,14 @@ def imbalance(tensor: np.ndarray) -> float:
   return float(np.abs(tensor.sum(-1)).sum() / size) if size else 1.0
 
 
+def tolerance(num_classes: int) -> float:
+  """Returns the largest `imbalance` of K classes that rounding makes.
+
+  A fifth of what random entries have, of many classes.
+  """
+  return min(0.02, 0.2 / math.sqrt(num_classes))
+
+
 def orient(
   path: str,
   update: State,
@@ -77,7 +84,8 @@ def orient(
   except InputError as e:
     sums = imbalance(matrix), imbalance(matrix.T)
     square = matrix.shape[0] == matrix.shape[1]
-    if square and min(sums) < BALANCE and max(sums) > 5 * BALANCE:
+    most = tolerance(matrix.shape[0])
+    if square and min(sums) < most and max(sums) > 5 * most:
       return sums[1] < sums[0]
     raise InputError(
       f'{path}: {layer.kernel} {matrix.shape} may be a weight [K, H] or a'
@@ -105,7 +113,9 @@ def is_balanced(
   except InputError:
     return False
   moved = [v for v in leaves(update, layer, torch).values() if v.any()]
-  return bool(moved) and all(imbalance(v) < BALANCE for v in moved)
+  return bool(moved) and all(
+    imbalance(v) < tolerance(v.shape[-1]) for v in moved
+  )
 
 
 def _named(update: State) -> list[Layer]:

@@ -55,7 +55,9 @@ def on_head(
     )
   sums = {leaf: layers.imbalance(value) for leaf, value in update.items()}
   worst = max(sums, key=sums.get)
-  if sums[worst] > layers.BALANCE:
+  num_classes = update[worst].shape[-1]
+  noise = 3 * rounding / num_classes**0.5
+  if sums[worst] > layers.tolerance(num_classes) + noise:
     yield (
       f'The {worst} does not sum to zero over classes ({sums[worst]:.2g} of its'
       ' size), as under softmax cross entropy and SGD: Adam, weight decay,'

@@ -310,6 +310,12 @@ class MessagesTest(parameterized.TestCase):
     capture = messages.read(update=self.save('a.npz', state))
     self.assertIn('does not sum to zero', ' '.join(capture.notes))
 
+  def test_many_random_entries_do_not_sum_to_zero(self):
+    rng = np.random.default_rng(0)
+    state = {'fc.weight': rng.normal(size=(20_000, 3))}
+    capture = messages.read(update=self.save('a.npz', state))
+    self.assertIn('does not sum to zero', ' '.join(capture.notes))
+
   @parameterized.parameters(True, False)
   def test_a_likely_swap_is_said(self, swapped):
     state = clients.subtract(BEFORE, AFTER)
