@@ -15,6 +15,7 @@ with update= and, where it is a WEIGHT_DIFF, sign='client-server'. Nothing
 pickled is read. What is doubtful is refused in one line, or said in `notes`.
 """
 
-from labelleak.messages.captures import Capture, read, read_many
+from labelleak.messages.captures import Capture, read
+from labelleak.messages.rounds import read_many
 
 __all__ = ['Capture', 'read', 'read_many']

@@ -89,7 +89,7 @@ def _tensors(path: str) -> State:
   if path.endswith(_PICKLED):
     raise InputError(_explain_pickle(path))
   if file.is_dir():
-    raise InputError(f'{path} is a folder; give one file, such as in it.')
+    raise InputError(f'{path} is a folder; give a file that is in it.')
   if not file.exists():
     raise InputError(f'{path} does not exist; give the path of a file.')
   if not file.stat().st_size:

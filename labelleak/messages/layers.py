@@ -118,6 +118,25 @@ def is_balanced(
   )
 
 
+def count_outputs(
+  update: State, kernel: Optional[str], bias: Optional[str]
+) -> tuple[int, ...]:
+  """Returns what K may be for a kernel and a bias; nothing if they misfit."""
+  if bias is not None and update[bias].ndim != 1:
+    return ()
+  if kernel is None:
+    return (update[bias].size,)
+  shape = gradients.squeeze(kernel, update[kernel]).shape
+  if len(shape) != 2:
+    return ()
+  if bias is not None:
+    return (update[bias].size,) if update[bias].size in shape else ()
+  leaf = gradients.parse(kernel)[1]
+  if leaf is None:
+    return tuple(dict.fromkeys(shape))
+  return shape[:1] if leaf == 'weight' else shape[1:]
+
+
 def _named(update: State) -> list[Layer]:
   """Groups tensors to layers by the names of their modules."""
   modules = {}
@@ -144,20 +163,3 @@ def _listed(update: State) -> list[Layer]:
       widths = beside or count_outputs(update, kernel, None)
       layers.append(Layer(kernel, bias if beside else None, widths))
   return layers
-
-
-def count_outputs(update, kernel, bias):
-  """Returns what K may be for a kernel and a bias; nothing if they misfit."""
-  if bias is not None and update[bias].ndim != 1:
-    return ()
-  if kernel is None:
-    return (update[bias].size,)
-  shape = gradients.squeeze(kernel, update[kernel]).shape
-  if len(shape) != 2:
-    return ()
-  if bias is not None:
-    return (update[bias].size,) if update[bias].size in shape else ()
-  leaf = gradients.parse(kernel)[1]
-  if leaf is None:
-    return tuple(dict.fromkeys(shape))
-  return shape[:1] if leaf == 'weight' else shape[1:]
