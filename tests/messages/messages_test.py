@@ -268,6 +268,27 @@ class MessagesTest(parameterized.TestCase):
     self.assertEqual(capture.names['kernel'], head)
     self.assertIn('does not sum to zero', ' '.join(capture.notes))
 
+  @parameterized.product(named=(True, False), name=('a.npz', 'a.safetensors'))
+  def test_layers_before_layer_norm_are_no_rivals(self, named, name):
+    """Their updates sum to zero, too; here the head's do not."""
+    rng = np.random.default_rng(0)
+    body = rng.normal(size=(H, 20))
+    body -= body.mean(0)
+    state = {
+      'mlp.dense.weight': body,
+      'mlp.dense.bias': UPDATE['kernel'].sum(1)
+      - UPDATE['kernel'].sum(1).mean(),
+      'classifier.weight': UPDATE['kernel'].T - 0.01,
+      'classifier.bias': UPDATE['bias'] - 0.01,
+    }
+    if not named:
+      state = {f'arr_{i}': value for i, value in enumerate(state.values())}
+    path = self.save(name if named else 'a.npz', state)
+    capture = messages.read(update=path, num_classes=K)
+    np.testing.assert_allclose(capture.update['bias'], UPDATE['bias'] - 0.01)
+    if named:  # what it is called decides, where K is not told
+      self.assertEqual(messages.read(update=path).names, capture.names)
+
   def test_numbers_are_an_order_where_the_file_has_none(self):
     rng = np.random.default_rng(0)
     state = {f'net.{i}.weight': rng.normal(size=(K, H)) for i in (2, 10)}
