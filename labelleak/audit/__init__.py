@@ -1,0 +1,13 @@
+"""Audits a captured update: which labels it gives away, and what would help.
+
+  labelleak audit --before server.npz --after client.npz --examples 200 --lr .01
+
+`horizontal.assess` makes an `Assessment` of a capture and a `Setting`, plain
+data. `summary` shows it in a terminal, `page` as HTML, and `assessment.to_json`
+as JSON, whose schema is in docs/guides/audit_horizontal.md.
+"""
+
+from labelleak.audit.assessment import Assessment
+from labelleak.audit.horizontal import Setting, assess
+
+__all__ = ['Assessment', 'Setting', 'assess']

@@ -1,0 +1,322 @@
+"""From the capture of a horizontal round to an `Assessment`.
+
+Two seams are all that it asks of the attacks beside the published ones:
+`infer_posterior` and `diagnose`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import numpy as np
+
+import labelleak
+from labelleak import base, hfl, messages
+from labelleak.attacks import counts as attacks
+from labelleak.attacks.counts import posterior
+from labelleak.audit import remedies
+from labelleak.audit.assessment import (
+  Assessment,
+  Assumption,
+  Estimate,
+  Score,
+  Source,
+)
+from labelleak.base import InputError
+
+LEVEL = 0.9
+_MOST = 20_000_000  # entries of a posterior: K times labels
+_PUBLISHED = {
+  'LLG': attacks.llg,
+  'EBI': attacks.ebi,
+  'LLBG': attacks.llbg,
+}
+_LIMITS = (
+  'The numbers hold for an attacker who sees this one update of the head, and'
+  ' nothing else.',
+  "Other layers, several rounds, or examples of the attacker's own may give"
+  ' away more.',
+  'Inputs, and which example has which label, were not attacked.',
+  'Where the description of the client is wrong, the numbers are, too; the'
+  ' warnings name what the update contradicts.',
+)
+_SIMULATED = (
+  'Remedies were simulated on the head alone, whose inputs vary about one mean:'
+  ' they rank defenses, and do not certify one.'
+)
+
+
+class Setting(NamedTuple):
+  """What the user says of the round.
+
+  Attributes:
+    client: how each client trains; its `lr` is the middle one of `rates`.
+    examples: N, of each client.
+    clients: C, whose mean was captured.
+    rates: learning rates to try: none, one, or a range's ends and middle.
+    told: fields of all these that the user set.
+    truth: [K] labels of all clients, for comparison alone.
+  """
+
+  client: hfl.Client
+  examples: int
+  clients: int = 1
+  rates: tuple[float, ...] = ()
+  told: frozenset[str] = frozenset()
+  truth: Optional[np.ndarray] = None
+
+
+def infer_posterior(
+  key: chex.PRNGKey, view: hfl.View, known: hfl.Known
+) -> chex.Array:
+  """Returns the posterior of the counts, [K, C * N + 1]."""
+  infer = base.jit_once(
+    lambda key, view: attacks.calibrated().infer(key, view, known)
+  )
+  return jax.nn.one_hot(infer(key, view), known.num_examples + 1)
+
+
+def diagnose(view: hfl.View, known: hfl.Known) -> tuple[str, ...]:
+  """Returns one sentence for each sign of a wrong description."""
+  del view, known
+  return ()
+
+
+def assess(
+  key: chex.PRNGKey,
+  capture: messages.Capture,
+  setting: Setting,
+  *,
+  files: tuple[str, ...] = (),
+  simulate: bool = True,
+) -> Assessment:
+  """Assesses what an update gives away of the labels behind it.
+
+  Args:
+    key: of simulated rounds.
+    capture: of `messages.read`.
+    setting: what is told of the round.
+    files: that were read.
+    simulate: whether to simulate remedies.
+
+  Raises:
+    InputError: a head without bias, counts that cannot be of this round, or
+      more examples than can be counted.
+  """
+  if 'bias' not in capture.update:
+    raise InputError(
+      f'the head {capture.names} has no bias that changed, and the audit counts'
+      ' by it; use attacks.counts.llg, which reads the kernel.'
+    )
+  num_classes = len(capture.update['bias'])
+  num = setting.clients * setting.examples
+  if num_classes * (num + 1) > _MOST:
+    raise InputError(
+      f'{num} examples in {num_classes} classes make a posterior of more than'
+      f' {_MOST:,} entries; capture fewer examples.'
+    )
+  _check_truth(setting.truth, num_classes, num)
+  infer_key, simulate_key = jax.random.split(key)
+  readings = [
+    _read(infer_key, capture, setting, rate)
+    for rate in setting.rates or (None,)
+  ]
+  middle = readings[len(readings) // 2]
+  scores = _score(capture, setting, middle)
+  simulated = ()
+  if simulate:
+    labels = middle.probs @ np.arange(num + 1) / setting.clients
+    simulated = remedies.simulate(
+      simulate_key,
+      capture.update,
+      capture.server,
+      middle.known.client,
+      labels=labels,
+    )
+  return Assessment(
+    version=labelleak.__version__,
+    source=_describe_source(capture, files),
+    assumed=_list_assumptions(setting, num_classes),
+    num_classes=num_classes,
+    num_examples=num,
+    leaked=max(score.expected for score in scores),
+    level=LEVEL,
+    classes=_estimate(middle, setting.truth),
+    scores=scores,
+    learning_rates=_compare_rates(setting.rates, readings, middle),
+    remedies=simulated,
+    warnings=diagnose(middle.view, middle.known),
+    limits=_LIMITS + ((_SIMULATED,) if simulated else ()),
+  )
+
+
+class Reading(NamedTuple):
+  """The posterior at one learning rate."""
+
+  view: hfl.View
+  known: hfl.Known
+  probs: np.ndarray  # [K, C * N + 1]
+  counts: np.ndarray  # [K]
+
+
+def _read(key, capture, setting, rate) -> Reading:
+  """Reads an update by `calibrated` at a learning rate; None: not told."""
+  client = dataclasses.replace(setting.client, lr=rate)
+  view = _view(capture, rate or _guess_rate(capture, setting))
+  known = hfl.Known(
+    num_classes=len(capture.update['bias']),
+    batch_size=setting.examples,
+    clients=setting.clients,
+    client=client,
+  )
+  probs = np.asarray(infer_posterior(key, view, known), np.float64)
+  return Reading(view, known, probs, np.asarray(posterior.allocate(probs)))
+
+
+def _view(capture, rate):
+  """Returns the update of the head by the learning rate, as attacks read it."""
+  grads = {leaf: np.float32(v / rate) for leaf, v in capture.update.items()}
+  variables = None
+  if capture.server is not None:
+    variables = {'params': {'head': capture.server}}
+  return hfl.View(grads={'head': grads}, variables=variables)
+
+
+def _guess_rate(capture, setting):
+  """Returns the rate at which negative entries sum to nearly S, as of SGD."""
+  steps = len(setting.client.step_sizes(setting.examples))
+  bias = capture.update['bias']
+  return float(-np.minimum(bias, 0.0).sum()) / steps or 1.0
+
+
+def _score(capture, setting, middle) -> tuple[Score, ...]:
+  """Scores guessing, the classes alone, and each attack."""
+  num_classes, num = len(middle.counts), middle.known.num_examples
+  there = middle.probs[:, 0] < 0.5
+  named = {
+    'guessing': np.full(num_classes, num / num_classes),
+    'classes alone': np.where(there, num / max(there.sum(), 1), 0.0),
+    **_attack(capture, setting, middle),
+    'calibrated': middle.counts,
+  }
+  return tuple(
+    _score_one(name, value, middle, setting.truth)
+    for name, value in named.items()
+  )
+
+
+def _attack(capture, setting, middle) -> Mapping[str, np.ndarray]:
+  """Counts by the published attacks, which know one epoch of plain SGD."""
+  client = setting.client
+  epochs = client.epochs
+  size = client.batch_size or setting.examples
+  known = hfl.Known(
+    num_classes=len(middle.counts),
+    batch_size=setting.examples,
+    steps=math.ceil(setting.examples / size),
+    clients=setting.clients,
+  )
+  grads = {k: v / epochs for k, v in middle.view.grads['head'].items()}
+  view = hfl.View(grads={'head': grads})
+  return {
+    name: np.asarray(make().infer(jax.random.key(0), view, known))
+    for name, make in _PUBLISHED.items()
+    if name != 'LLG' or 'kernel' in capture.update
+  }
+
+
+def _score_one(name, counts, middle, truth=None) -> Score:
+  """Scores counts by the posterior, by `calibrated` and by the truth."""
+  num = middle.known.num_examples
+  overlap = lambda other: float(np.minimum(counts, other).sum() / num)
+  return Score(
+    name=name,
+    counts=tuple(map(float, counts)),
+    expected=expected_accuracy(counts, middle.probs),
+    agreement=overlap(middle.counts),
+    accuracy=None if truth is None else overlap(truth),
+  )
+
+
+def expected_accuracy(counts: np.ndarray, probs: np.ndarray) -> float:
+  """Returns sum_i E min(m_i, lambda_i) / N of counts m [K], [K, N + 1]."""
+  k = np.arange(probs.shape[1])
+  return float((probs * np.minimum(counts[:, None], k)).sum() / k[-1])
+
+
+def _estimate(reading, truth) -> tuple[Estimate, ...]:
+  """Returns count, interval and presence of each class."""
+  tail = (1 - LEVEL) / 2
+  below = np.cumsum(reading.probs, 1)
+  low = (below < tail).sum(1)
+  high = (below < 1 - tail - 1e-6).sum(1)
+  return tuple(
+    Estimate(
+      count=float(reading.counts[i]),
+      low=int(low[i]),
+      high=int(high[i]),
+      present=float(min(1.0, 1 - reading.probs[i, 0])),
+      truth=None if truth is None else int(truth[i]),
+    )
+    for i in range(len(low))
+  )
+
+
+def _compare_rates(rates, readings, middle) -> tuple[Score, ...]:
+  """Scores each of several learning rates by the middle one."""
+  if len(rates) < 2:
+    return ()
+  return tuple(
+    _score_one(f'lr = {rate:.3g}', reading.counts, middle)
+    for rate, reading in zip(rates, readings)
+  )
+
+
+def _describe_source(capture, files) -> Source:
+  shapes = {leaf: value.shape for leaf, value in capture.update.items()}
+  return Source(
+    files=files,
+    names=dict(capture.names),
+    shapes=shapes,
+    tensors=capture.tensors,
+    norm=capture.norm,
+    notes=capture.notes,
+  )
+
+
+def _list_assumptions(setting, num_classes) -> tuple[Assumption, ...]:
+  """Lists what is told, then what is assumed instead."""
+  client = dataclasses.asdict(setting.client)
+  client['optimizer'] = dict(setting.client.optimizer)
+  if len(setting.rates) > 1:
+    client['lr'] = list(setting.rates)
+  values = dict(
+    classes=num_classes,
+    examples=setting.examples,
+    clients=setting.clients,
+    **client,
+  )
+  listed = [
+    Assumption(field, _plain(value), field in setting.told)
+    for field, value in values.items()
+  ]
+  return tuple(sorted(listed, key=lambda a: not a.told))
+
+
+def _plain(value):
+  """Returns a value as JSON gives it back."""
+  return list(value) if isinstance(value, tuple) else value
+
+
+def _check_truth(truth, num_classes, num):
+  """Refuses counts that are not of this round."""
+  if truth is None:
+    return
+  if truth.shape != (num_classes,) or truth.sum() != num:
+    raise InputError(
+      f'truth: {truth.size} counts that sum to {truth.sum():g} must be'
+      f' {num_classes} that sum to {num}; give those of all examples.'
+    )
