@@ -1,0 +1,265 @@
+"""The flags of `labelleak audit`, and the file that may stand for them."""
+
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import json
+import math
+import pathlib
+import tomllib
+from typing import Any, NamedTuple, NoReturn, Optional
+
+import numpy as np
+
+from labelleak import hfl, validate
+from labelleak.audit.horizontal import Setting
+from labelleak.base import InputError
+
+_READING = 'before', 'after', 'update', 'sign', 'names', 'kernel', 'bias'
+_CLIENT = [field.name for field in dataclasses.fields(hfl.Client)]
+_ROUND = ['examples', 'classes', 'clients']
+
+
+class Options(NamedTuple):
+  """What the command line says.
+
+  Attributes:
+    reading: arguments of `messages.read`.
+    setting: of the round.
+    html, json: files to write.
+    fail_above: share of the labels above which the command fails.
+    seed: of simulated rounds.
+    simulate: whether to simulate remedies.
+  """
+
+  reading: dict[str, Any]
+  setting: Setting
+  html: Optional[str]
+  json: Optional[str]
+  fail_above: Optional[float]
+  seed: int
+  simulate: bool
+
+
+def parse(argv: Sequence[str]) -> Options:
+  """Parses the arguments of `labelleak`.
+
+  Raises:
+    InputError: flags that are wrong or missing, a file of the client or of the
+      truth that cannot be read, values that no client has.
+    SystemExit: --help was printed.
+  """
+  values = vars(_make_parser().parse_args(argv))
+  told = _read_client(values['client']) if values['client'] else {}
+  told |= {k: values[k] for k in [*_CLIENT, *_ROUND] if k in values}
+  told |= _join_optimizer(told.get('optimizer'), values)
+  if values['fail_above'] is not None:
+    validate.within('--fail-above', values['fail_above'], '[0, 1]')
+  validate.whole('--seed', values['seed'], 0)
+  return Options(
+    reading={k: values[k] for k in _READING}
+    | dict(num_classes=told.get('classes')),
+    setting=_make_setting(told, values['truth']),
+    html=values['html'],
+    json=values['json'],
+    fail_above=values['fail_above'],
+    seed=values['seed'],
+    simulate=values['remedies'],
+  )
+
+
+def _make_setting(told, truth) -> Setting:
+  """Makes a setting of the fields that were told, and of a file of counts."""
+  if 'examples' not in told:
+    raise InputError(
+      'the number of examples is not told; pass --examples N, how many the'
+      ' client trained on in this round.'
+    )
+  validate.whole('--examples', told['examples'], 1)
+  validate.whole('--clients', told.get('clients', 1), 1)
+  rates = _parse_rates(told['lr']) if 'lr' in told else ()
+  client = {k: told[k] for k in _CLIENT if k in told}
+  if rates:
+    client['lr'] = rates[len(rates) // 2]
+  if isinstance(client.get('class_weights'), list):
+    client['class_weights'] = tuple(client['class_weights'])
+  return Setting(
+    client=hfl.Client(**client),
+    examples=told['examples'],
+    clients=told.get('clients', 1),
+    rates=rates,
+    told=frozenset(told),
+    truth=_read_truth(truth) if truth else None,
+  )
+
+
+class _Parser(argparse.ArgumentParser):
+  """A parser that says in one line what is wrong."""
+
+  def error(self, message: str) -> NoReturn:
+    raise InputError(f'{message}; see {self.prog} --help.')
+
+
+def _make_parser() -> argparse.ArgumentParser:
+  """Makes the parser; flags of the client that are absent stay absent."""
+  top = _Parser(prog='labelleak', description='Label leakage of your system.')
+  commands = top.add_subparsers(dest='command', required=True)
+  parser = commands.add_parser(
+    'audit',
+    help='say which labels a captured update gives away',
+    description='Says which labels a captured update gives away.',
+    allow_abbrev=False,
+  )
+  files = parser.add_argument_group('what was captured').add_argument
+  files('--before', metavar='FILE', help='the model that the server sent')
+  files('--after', metavar='FILE', help='the model that the client returned')
+  files('--update', metavar='FILE', help='in place of --after: the difference')
+  files(
+    '--sign',
+    default='server-client',
+    choices=('server-client', 'client-server'),
+    help='of --update',
+  )
+  files('--names', metavar='FILE', help='names of the arrays of a list')
+  files('--kernel', metavar='NAME', help="of the head's matrix")
+  files('--bias', metavar='NAME', help="of the head's bias")
+  files('--truth', metavar='FILE', help='JSON list of the true counts')
+  _add_client(parser)
+  out = parser.add_argument_group('what comes out').add_argument
+  out('--html', metavar='FILE', help='a page to write')
+  out('--json', metavar='FILE', help='a file of all numbers to write')
+  out(
+    '--fail-above',
+    type=float,
+    metavar='SHARE',
+    help='exit with 3 if more of the labels is named, such as .5',
+  )
+  out('--seed', type=int, default=0, help='of simulated rounds')
+  out(
+    '--remedies',
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help='simulate what defenses would leave',
+  )
+  return top
+
+
+def _add_client(parser):
+  """Adds the flags that describe client and round."""
+  group = parser.add_argument_group('how the client trains')
+  absent = argparse.SUPPRESS
+  group.add_argument('--client', metavar='FILE', help='TOML of these fields')
+  for flag, (field, kind, text) in _FLAGS.items():
+    options = dict(dest=field, default=absent, help=text)
+    if kind is bool:
+      options['action'] = argparse.BooleanOptionalAction
+    else:
+      options |= dict(type=kind, metavar='TEXT' if kind is str else 'NUM')
+    group.add_argument(flag, **options)
+
+
+# Flag: field of `hfl.Client`, of its optimizer, or of the round; type; help.
+_FLAGS = {
+  '--examples': ('examples', int, 'N, of each client in this round'),
+  '--classes': ('classes', int, 'K; by default as the head says'),
+  '--clients': ('clients', int, 'C, if the mean of several was captured'),
+  '--lr': ('lr', str, 'learning rate, or a range: .001..01'),
+  '--batch': ('batch_size', int, 'b, of a local step; default: all examples'),
+  '--epochs': ('epochs', int, 'local epochs'),
+  '--shuffle': ('shuffle', bool, 'every epoch draws another order'),
+  '--drop-last': ('drop_last', bool, 'a smaller last batch is left out'),
+  '--poisson': ('poisson', bool, 'batches are drawn by chance, as Opacus does'),
+  '--optimizer': ('name', str, 'sgd, adam, adamw, or another of optax'),
+  '--momentum': ('momentum', float, 'of sgd'),
+  '--nesterov': ('nesterov', bool, 'of sgd'),
+  '--weight-decay': ('weight_decay', float, 'of the optimizer'),
+  '--loss': ('loss', str, 'softmax or sigmoid'),
+  '--reduction': ('reduction', str, 'mean or sum'),
+  '--label-smoothing': ('label_smoothing', float, 'share that all classes get'),
+  '--proximal': ('proximal', float, 'mu of FedProx'),
+  '--clip-per-example': ('clip_per_example', float, 'norm, as of DP-SGD'),
+  '--noise-multiplier': ('noise_multiplier', float, 'sigma of DP-SGD'),
+  '--training-mode': ('training_mode', bool, 'batch norm and dropout train'),
+}
+_OPTIMIZER = 'name', 'momentum', 'nesterov', 'weight_decay'
+
+
+def _join_optimizer(optimizer, values) -> dict[str, Any]:
+  """Returns the optimizer of a file, as flags change it; {} of neither."""
+  if isinstance(optimizer, str):
+    optimizer = dict(name=optimizer)
+  flags = {k: values[k] for k in _OPTIMIZER if k in values}
+  if optimizer is None and not flags:
+    return {}
+  if optimizer is not None and not isinstance(optimizer, dict):
+    raise InputError(
+      f'optimizer={optimizer!r} must be a name, or a table with a name; write'
+      " optimizer = { name = 'sgd', momentum = 0.9 }."
+    )
+  if 'name' in flags:  # another optimizer, with arguments of its own
+    optimizer = {}
+  return dict(optimizer={'name': 'sgd', **(optimizer or {}), **flags})
+
+
+def _read_client(path) -> dict[str, Any]:
+  """Reads a description in TOML."""
+  try:
+    with open(path, 'rb') as file:
+      told = tomllib.load(file)
+  except (OSError, ValueError) as e:
+    raise InputError(
+      f'{path} cannot be read as TOML ({_line(e)}); write lines such as'
+      ' epochs = 2.'
+    ) from e
+  fields = [*_CLIENT, *_ROUND]
+  unknown = [name for name in told if name not in fields]
+  if unknown:
+    raise InputError(
+      f'{path} has no use for {", ".join(unknown)}; use: {", ".join(fields)}.'
+    )
+  return told
+
+
+def _parse_rates(value) -> tuple[float, ...]:
+  """Returns one rate, or both ends of a range and their geometric middle.
+
+  >>> _parse_rates('.001..01')
+  (0.001, 0.0031622776601683794, 0.01)
+  """
+  low, dots, high = str(value).partition('..')
+  if dots and high[:1] == '0' and high.isdigit():
+    high = f'.{high}'  # the point of .01 is the second of both dots
+  try:
+    ends = [float(text) for text in ([low, high] if dots else [low])]
+  except ValueError:
+    ends = [math.nan]
+  for end in ends:
+    validate.within('--lr', end, '(0, inf)', 'write .01, or a range: .001...01')
+  if len(ends) == 1 or ends[0] == ends[1]:
+    return (ends[0],)
+  if ends[0] > ends[1]:
+    raise InputError(f'--lr: {value} falls; write the smaller end first.')
+  return ends[0], math.sqrt(ends[0] * ends[1]), ends[1]
+
+
+def _read_truth(path) -> np.ndarray:
+  """Reads counts, a list of JSON or an object of class to count."""
+  try:
+    counts = json.loads(pathlib.Path(path).read_text())
+    if isinstance(counts, dict):
+      listed = {int(label): count for label, count in counts.items()}
+      counts = [listed.get(i, 0) for i in range(max(listed) + 1)]
+    counts = np.array(counts)
+    if counts.ndim != 1 or counts.dtype.kind not in 'iu' or counts.min() < 0:
+      raise ValueError('not a list of whole numbers')
+  except (OSError, ValueError, TypeError) as e:
+    raise InputError(
+      f'{path} cannot be read as counts ({_line(e)}); write a JSON list with a'
+      ' count for each class.'
+    ) from e
+  return counts
+
+
+def _line(error):
+  """Returns the first line of an error's text."""
+  return (str(error).splitlines() or [type(error).__name__])[0]
