@@ -6,6 +6,7 @@ Exit codes: 0; 2 of bad input, with one line on stderr; 3 if more is named than
 
 from collections.abc import Sequence
 import pathlib
+import re
 import sys
 from typing import Optional
 
@@ -21,7 +22,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
   try:
     return _audit(options.parse(sys.argv[1:] if argv is None else argv))
   except (InputError, OSError) as e:
-    print(f'labelleak: {" ".join(str(e).split())}', file=sys.stderr)
+    print(f'labelleak: {_name_flags(str(e))}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print('labelleak: stopped', file=sys.stderr)
@@ -47,3 +48,10 @@ def _audit(values: options.Options) -> int:
     pathlib.Path(values.html).write_text(page.render(result))
   limit = values.fail_above
   return 3 if limit is not None and result.leaked > limit else 0
+
+
+def _name_flags(message: str) -> str:
+  """Makes one line that names arguments of `messages.read` as flags do."""
+  arguments = r'\b(before|after|update|sign|names|kernel|bias)=(?=\W|$)'
+  message = re.sub(arguments, r'--\1', message)
+  return ' '.join(message.replace('num_classes=', '--classes ').split())

@@ -196,7 +196,7 @@ def _score(capture, setting, middle) -> tuple[Score, ...]:
   """Scores guessing, the classes alone, and each attack."""
   num_classes, num = len(middle.counts), middle.known.num_examples
   there = middle.probs[:, 0] < 0.5
-  named = {
+  answers = {
     'guessing': np.full(num_classes, num / num_classes),
     'classes alone': np.where(there, num / max(there.sum(), 1), 0.0),
     **_attack(capture, setting, middle),
@@ -204,7 +204,7 @@ def _score(capture, setting, middle) -> tuple[Score, ...]:
   }
   return tuple(
     _score_one(name, value, middle, setting.truth)
-    for name, value in named.items()
+    for name, value in answers.items()
   )
 
 

@@ -50,16 +50,16 @@ def parse(argv: Sequence[str]) -> Options:
     SystemExit: --help was printed.
   """
   values = vars(_make_parser().parse_args(argv))
-  told = _read_client(values['client']) if values['client'] else {}
-  told |= {k: values[k] for k in [*_CLIENT, *_ROUND] if k in values}
-  told |= _join_optimizer(told.get('optimizer'), values)
+  fields = _read_client(values['client']) if values['client'] else {}
+  fields |= {k: values[k] for k in [*_CLIENT, *_ROUND] if k in values}
+  fields |= _join_optimizer(fields.get('optimizer'), values)
   if values['fail_above'] is not None:
     validate.within('--fail-above', values['fail_above'], '[0, 1]')
   validate.whole('--seed', values['seed'], 0)
   return Options(
     reading={k: values[k] for k in _READING}
-    | dict(num_classes=told.get('classes')),
-    setting=_make_setting(told, values['truth']),
+    | dict(num_classes=fields.get('classes')),
+    setting=_make_setting(fields, values['truth']),
     html=values['html'],
     json=values['json'],
     fail_above=values['fail_above'],
@@ -68,27 +68,27 @@ def parse(argv: Sequence[str]) -> Options:
   )
 
 
-def _make_setting(told, truth) -> Setting:
+def _make_setting(fields, truth) -> Setting:
   """Makes a setting of the fields that were told, and of a file of counts."""
-  if 'examples' not in told:
+  if 'examples' not in fields:
     raise InputError(
       'the number of examples is not told; pass --examples N, how many the'
       ' client trained on in this round.'
     )
-  validate.whole('--examples', told['examples'], 1)
-  validate.whole('--clients', told.get('clients', 1), 1)
-  rates = _parse_rates(told['lr']) if 'lr' in told else ()
-  client = {k: told[k] for k in _CLIENT if k in told}
+  validate.whole('--examples', fields['examples'], 1)
+  validate.whole('--clients', fields.get('clients', 1), 1)
+  rates = _parse_rates(fields['lr']) if 'lr' in fields else ()
+  client = {k: fields[k] for k in _CLIENT if k in fields}
   if rates:
     client['lr'] = rates[len(rates) // 2]
   if isinstance(client.get('class_weights'), list):
     client['class_weights'] = tuple(client['class_weights'])
   return Setting(
     client=hfl.Client(**client),
-    examples=told['examples'],
-    clients=told.get('clients', 1),
+    examples=fields['examples'],
+    clients=fields.get('clients', 1),
     rates=rates,
-    told=frozenset(told),
+    told=frozenset(fields),
     truth=_read_truth(truth) if truth else None,
   )
 
@@ -205,19 +205,19 @@ def _read_client(path) -> dict[str, Any]:
   """Reads a description in TOML."""
   try:
     with open(path, 'rb') as file:
-      told = tomllib.load(file)
+      fields = tomllib.load(file)
   except (OSError, ValueError) as e:
     raise InputError(
       f'{path} cannot be read as TOML ({_line(e)}); write lines such as'
       ' epochs = 2.'
     ) from e
-  fields = [*_CLIENT, *_ROUND]
-  unknown = [name for name in told if name not in fields]
+  allowed = [*_CLIENT, *_ROUND]
+  unknown = [name for name in fields if name not in allowed]
   if unknown:
     raise InputError(
-      f'{path} has no use for {", ".join(unknown)}; use: {", ".join(fields)}.'
+      f'{path} has no use for {", ".join(unknown)}; use: {", ".join(allowed)}.'
     )
-  return told
+  return fields
 
 
 def _parse_rates(value) -> tuple[float, ...]:

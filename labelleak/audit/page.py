@@ -54,7 +54,8 @@ line.mark { stroke: var(--mark); stroke-width: 3 }
 dl { display: grid; grid-template-columns: max-content 1fr;
   gap: .1rem 1rem; margin: .4rem 0 }
 dt { color: var(--muted) } dd { margin: 0 }
-@media (max-width: 40rem) { body { font-size: 15px } main { padding: 1.25rem 1rem 3rem }
+@media (max-width: 40rem) { body { font-size: 15px }
+  main { padding: 1.25rem 1rem 3rem }
   .figure { font-size: 3.5rem } td.wide { width: auto; min-width: 4rem }
   td.wide:first-child { width: 62% } th, td { padding-left: .5rem } }
 """
@@ -156,8 +157,8 @@ def _show_scores(assessment) -> str:
   titles = ['', 'expected', 'as calibrated', 'in truth'][: 3 + truth]
   text = (
     'How many of the labels each attack names. Guessing takes all classes for'
-    ' alike (the orange mark); classes alone shares the labels evenly among those'
-    ' that are there.'
+    ' alike (the orange mark); classes alone shares the labels evenly among'
+    ' those that are there.'
   )
   table = _tabulate(titles, rows)
   return f'<h2>Attacks</h2>{_paragraph(text, "note")}{table}'
@@ -198,12 +199,12 @@ def _show_remedies(assessment) -> str:
 def _show_assumptions(assessment) -> str:
   """Shows what was told, and what was assumed instead."""
   parts = []
-  for title, told in ('What you told', True), ('What was assumed', False):
+  for title, told_so in ('What you told', True), ('What was assumed', False):
     pairs = ''.join(
       f'<dt>{_escape(a.field)}</dt>'
       f'<dd>{_escape(summary.format_value(a.value))}</dd>'
       for a in assessment.assumed
-      if a.told == told
+      if a.told == told_so
     )
     if pairs:
       parts.append(f'<h2>{title}</h2><dl>{pairs}</dl>')

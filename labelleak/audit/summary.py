@@ -54,10 +54,10 @@ def describe_source(assessment: Assessment) -> tuple[str, ...]:
 
 def describe_assumptions(assessment: Assessment) -> tuple[str, ...]:
   """Says what was told, and what was assumed instead; one sentence each."""
-  say = lambda told: ', '.join(
+  say = lambda by_user: ', '.join(
     f'{a.field} {format_value(a.value)}'
     for a in assessment.assumed
-    if a.told == told
+    if a.told == by_user
   )
   return (f'You told: {say(True)}.', f'Assumed, as you did not: {say(False)}.')
 
@@ -71,17 +71,17 @@ def format_value(value: object) -> str:
   if isinstance(value, float):
     return f'{value:.4g}'
   if isinstance(value, dict):
-    rest = ', '.join(
+    arguments = ', '.join(
       f'{k} {format_value(v)}' for k, v in value.items() if k != 'name'
     )
-    return f'{value["name"]} ({rest})' if rest else str(value['name'])
+    return f'{value["name"]} ({arguments})' if arguments else str(value['name'])
   if isinstance(value, list):
     return '[' + ', '.join(map(format_value, value)) + ']'
   return str(value)
 
 
 def select_classes(
-  assessment: Assessment, most: int
+  assessment: Assessment, limit: int
 ) -> tuple[list[tuple[int, Estimate]], int]:
   """Selects the classes to show: all, or those of the largest counts.
 
@@ -89,9 +89,9 @@ def select_classes(
     (class, estimate) in the order of classes, and how many are left out.
   """
   listed = list(enumerate(assessment.classes))
-  if len(listed) > most:
+  if len(listed) > limit:
     weight = lambda pair: (-pair[1].count, -pair[1].present, pair[0])
-    listed = sorted(sorted(listed, key=weight)[:most])
+    listed = sorted(sorted(listed, key=weight)[:limit])
   return listed, len(assessment.classes) - len(listed)
 
 
@@ -107,10 +107,10 @@ def _draw_classes(assessment) -> Iterator[str]:
   yield f'  class   count  interval    present{"   truth" if truth else ""}'
   for i, e in listed:
     bar = '#' * round(_BAR * e.count / largest)
-    told = f'{e.truth:8d}' if truth else ''
+    true = f'{e.truth:8d}' if truth else ''
     interval = f'{e.low}..{e.high}'
     yield (
-      f'  {i:5d} {e.count:7.0f}  {interval:<10} {e.present:8.0%}{told}  {bar}'
+      f'  {i:5d} {e.count:7.0f}  {interval:<10} {e.present:8.0%}{true}  {bar}'
     ).rstrip()
   if hidden:
     yield f'  {hidden} classes with fewer labels are not shown.'
@@ -125,8 +125,8 @@ def _tabulate_scores(assessment) -> Iterator[str]:
     + (f'{"in truth":>10}' if truth else '')
   )
   for s in assessment.scores:
-    told = '' if s.accuracy is None else f'{s.accuracy:10.1%}'
-    yield f'  {s.name:24}{s.expected:10.1%}{s.agreement:15.1%}{told}'
+    true = '' if s.accuracy is None else f'{s.accuracy:10.1%}'
+    yield f'  {s.name:24}{s.expected:10.1%}{s.agreement:15.1%}{true}'
 
 
 def _tabulate_rates(assessment) -> Sequence[str]:
