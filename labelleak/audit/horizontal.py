@@ -219,13 +219,14 @@ def _attack(capture, setting, middle) -> Mapping[str, np.ndarray]:
     steps=math.ceil(setting.examples / size),
     clients=setting.clients,
   )
-  grads = {k: v / epochs for k, v in middle.view.grads['head'].items()}
-  view = hfl.View(grads={'head': grads})
-  return {
-    name: np.asarray(make().infer(jax.random.key(0), view, known))
-    for name, make in _PUBLISHED.items()
-    if name != 'LLG' or 'kernel' in capture.update
-  }
+  names = [n for n in _PUBLISHED if n != 'LLG' or 'kernel' in capture.update]
+
+  def infer(key, head):
+    view = hfl.View(grads={'head': jax.tree.map(lambda u: u / epochs, head)})
+    return [_PUBLISHED[name]().infer(key, view, known) for name in names]
+
+  counts = base.jit_once(infer)(jax.random.key(0), middle.view.grads['head'])
+  return dict(zip(names, map(np.asarray, counts)))
 
 
 def _score_one(name, counts, middle, truth=None) -> Score:

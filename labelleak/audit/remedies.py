@@ -9,6 +9,7 @@ posterior of `calibrated` counts the others.
 """
 
 from collections.abc import Sequence
+from concurrent import futures
 import dataclasses
 import functools
 from typing import NamedTuple, Optional
@@ -17,7 +18,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from labelleak import base, hfl
 from labelleak.attacks.counts import posterior
@@ -33,7 +33,7 @@ _NOISES = 0.01, 0.1, 1.0  # relative to the bias's update
 _MULTIPLIERS = 0.5, 1.0  # of DP-SGD's noise, at a norm of 1
 _CLIENTS = 2, 10, 50
 _MOST = 2_000_000  # entries of a head
-_MOST_EXAMPLES = 50_000  # in a round, of all clients
+_MOST_TARGETS = 10_000_000  # in a round, N times K of all clients
 
 
 class Federation(NamedTuple):
@@ -81,12 +81,14 @@ def simulate(
   train = lambda *federation: _train(
     key, Federation(*federation), head, h, labels / num
   )
-  groups = [c for c in _CLIENTS if c * num <= _MOST_EXAMPLES]
+  size = num * max(len(labels), 100)
+  groups = [c for c in _CLIENTS if c * size <= _MOST_TARGETS]
   plain = train(client, num, max(groups, default=1))
   alone = jax.tree.map(lambda a: a[:, :1], plain)
   results = [_score('as it is', alone), *_defend_update(key, alone, update)]
-  for name, changed, examples in _change_client(client, num):
-    results.append(_score(name, train(changed, examples)))
+  with futures.ThreadPoolExecutor() as pool:  # which compiles in parallel
+    change = lambda name, *changed: _score(name, train(*changed))
+    results += pool.map(change, *zip(*_change_client(client, num)))
   for c in groups:
     first = jax.tree.map(lambda a, c=c: a[:, :c], plain)
     results.append(_score(f'secure aggregation over {c} clients', first))
@@ -95,30 +97,26 @@ def simulate(
 
 def _defend_update(key, rounds, update) -> list[Remedy]:
   """Scores what acts on the update itself, of a client alone."""
-  norm = optax.tree.norm(rounds.updates) / _ROUNDS**0.5  # of a round
-  size, captured = _rms(rounds.updates['bias']), _rms(update['bias'])
-  defenses = {
-    'update clipped to half of its norm': clipping.clip(
-      max_norm=float(norm) / 2
-    )
-  }
+  bias, captured = rounds.updates['bias'], _rms(update['bias'])
+  square = sum(np.square(u).sum() for u in rounds.updates.values()) / _ROUNDS
+  clip = clipping.clip(max_norm=float(square) ** 0.5 / 2).gradient
+  unit_noise = noise.gaussian(stddev=1.0).gradient
+
+  def defend(key, update):
+    act = lambda tx: tx.update(update, tx.init(update), key=key)[0]['bias']
+    return act(clip), act(unit_noise) - update['bias']
+
+  keys = jax.random.split(key, (_ROUNDS, 1))
+  run = base.jit_once(jax.vmap(jax.vmap(defend)))
+  clipped, unit = run(keys, rounds.updates)
+  biases = {'update clipped to half of its norm': clipped}
   for share in _NOISES:
     # The message is not divided by the learning rate, nor is this number.
     name = f'noise of deviation {share * captured:.2g} on each entry'
-    defenses[name] = noise.gaussian(stddev=share * size)
-
-  def defend_all(keys, updates):
-    def act(tx):
-      one = lambda key, u: tx.update(u, tx.init(u), key=key)[0]
-      return jax.vmap(jax.vmap(one))(keys, updates)
-
-    return [act(defense.gradient) for defense in defenses.values()]
-
-  keys = jax.random.split(key, (_ROUNDS, 1))
-  defended = base.jit_once(defend_all)(keys, rounds.updates)
+    biases[name] = bias + share * _rms(bias) * unit
   return [
-    _score(name, rounds._replace(updates=updates))
-    for name, updates in zip(defenses, defended)
+    _score(name, rounds._replace(updates={'bias': b}))
+    for name, b in biases.items()
   ]
 
 
@@ -170,44 +168,46 @@ def _train(key, federation, head, h, shares) -> Rounds:
   """Trains the clients of all rounds; `shares` [K] are of labels."""
   client, num, clients = federation
   local = hfl.local_training(client, _forward)
-  labels, x = _draw(key, federation, h, shares)
-  y = np.eye(len(shares), dtype=np.float32)[labels]
-  mask = jnp.ones(num)
+  x, labels = _draw(key, federation, h, shares)
+  num_classes, mask = len(shares), jnp.ones(num)
 
-  def all_rounds(keys, head, x, y):
-    train = lambda key, x, y: local(
-      key, {'params': head}, Batch((x,), y, mask=mask)
-    )
-    return jax.lax.map(lambda args: jax.vmap(train)(*args), (keys, x, y))
+  def one_round(inputs):
+    def one_client(key, x, labels):
+      y = jax.nn.one_hot(labels, num_classes)
+      update = local(key, {'params': head}, Batch((x,), y, mask=mask))
+      return update, y.sum(0)
+
+    return jax.vmap(one_client)(*inputs)
 
   keys = jax.random.split(key, (_ROUNDS, clients))
-  updates = base.jit_once(all_rounds)(keys, head, x, y)
-  return Rounds(updates, y.sum(2))
+  all_rounds = base.jit_once(lambda *inputs: jax.lax.map(one_round, inputs))
+  return Rounds(*all_rounds(keys, x, labels))
 
 
 def _draw(key, federation, h, shares):
-  """Draws labels [R, C, N] and inputs [R, C, N, W], on the host.
+  """Draws inputs [R, C, N, W] and labels [R, C, N], on the host.
 
   A client's are the same whatever the number of clients.
   """
+  num, num_classes = federation.examples, len(shares)
   seed = np.asarray(jax.random.key_data(key))
-  alphas = _CONCENTRATION * (0.95 * shares + 0.05 / len(shares))
+  alphas = _CONCENTRATION * (0.95 * shares + 0.05 / num_classes)
   deviation = np.float32(_SPREAD * h[0] / len(h) ** 0.5)
   labels, x = [], []
   for client in range(federation.clients):
     rng = np.random.default_rng([*seed, client])
-    size = _ROUNDS, federation.examples
-    edges = np.cumsum(rng.dirichlet(alphas, _ROUNDS), -1)[:, None]
-    labels.append((rng.random(size)[..., None] > edges[..., :-1]).sum(-1))
-    x.append(h + deviation * rng.standard_normal((*size, len(h)), np.float32))
-  return np.stack(labels, 1), np.stack(x, 1)
+    of_rounds = rng.dirichlet(alphas, _ROUNDS)
+    labels.append([rng.choice(num_classes, num, p=p) for p in of_rounds])
+    deviations = rng.standard_normal((_ROUNDS, num, len(h)), np.float32)
+    x.append(h + deviation * deviations)
+  return np.stack(x, 1), np.stack(labels, 1)
 
 
 def _forward(variables, x, *, train, key):
   """Runs the head alone."""
   del train, key
   head = variables['params']
-  return x @ head['kernel'] + head['bias'], variables
+  return x @ head['kernel'] + head['bias'][None], variables
 
 
 def _score(name, rounds) -> Remedy:
@@ -235,20 +235,21 @@ def _count(num, bias, labels):
   half = _ROUNDS // 2
   b, k = bias[:half], labels[:half]
   b_mean, k_mean = b.mean(0), k.mean(0)
-  square = ((k - k_mean) ** 2).sum(0)
-  product = ((k - k_mean) * (b - b_mean)).sum(0)
+  b, k = b - b_mean[None], k - k_mean[None]
+  square, product = (k**2).sum(0), (k * b).sum(0)
   prior = square.mean() + 1e-6
   slope = (product + prior * product.sum() / (square.sum() + 1e-6)) / (
     square + prior
   )
-  error = (b - b_mean - slope * (k - k_mean)) ** 2
-  error *= half / (half - 2)
-  k_all = k - k.mean()
+  error = (b - slope[None] * k) ** 2 * half / (half - 2)
+  k_all = k + k_mean[None] - k_mean.mean()
   rise = jnp.maximum((k_all * error).sum() / ((k_all**2).sum() + 1e-6), 0.0)
-  at_zero = jnp.maximum(error.mean() - rise * k.mean(), 0.05 * error.mean())
+  at_zero = jnp.maximum(
+    error.mean() - rise * k_mean.mean(), 0.05 * error.mean()
+  )
   grid = jnp.arange(num + 1.0)
-  mean = b_mean[:, None] + slope[:, None] * (grid - k_mean[:, None])
-  var = at_zero + rise * grid + 1e-12
+  mean = b_mean[:, None] + slope[:, None] * (grid[None] - k_mean[:, None])
+  var = (at_zero + rise * grid + 1e-12)[None]
 
   def count_one(beta):
     log_lik = -0.5 * ((beta[:, None] - mean) ** 2 / var + jnp.log(var))
