@@ -206,11 +206,11 @@ def _weigh_examples(client, num) -> np.ndarray:
   """
   sizes = client.step_sizes(num)
   momentum = client.optimizer.get('momentum') or 0.0
-  left = np.arange(len(sizes), 0, -1)  # steps from this one on
+  ahead = np.arange(len(sizes), 0, -1)  # steps from this one on
   powers = np.cumsum(momentum ** np.arange(len(sizes) + 1))
-  gains = powers[left - 1]
+  gains = powers[ahead - 1]
   if client.optimizer.get('nesterov', False):
-    gains = powers[left]  # each step looks one further
+    gains = powers[ahead]  # each step looks one further
   if client.reduction == 'mean':
     gains = gains / sizes
   per_epoch = len(sizes) // client.epochs

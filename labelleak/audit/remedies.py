@@ -171,17 +171,15 @@ def _train(key, federation, head, h, shares) -> Rounds:
   x, labels = _draw(key, federation, h, shares)
   num_classes, mask = len(shares), jnp.ones(num)
 
-  def one_round(inputs):
-    def one_client(key, x, labels):
-      y = jax.nn.one_hot(labels, num_classes)
-      update = local(key, {'params': head}, Batch((x,), y, mask=mask))
-      return update, y.sum(0)
-
-    return jax.vmap(one_client)(*inputs)
+  def one_client(inputs):
+    key, x, labels = inputs
+    y = jax.nn.one_hot(labels, num_classes)
+    update = local(key, {'params': head}, Batch((x,), y, mask=mask))
+    return Rounds(update, y.sum(0))
 
   keys = jax.random.split(key, (_ROUNDS, clients))
-  all_rounds = base.jit_once(lambda *inputs: jax.lax.map(one_round, inputs))
-  return Rounds(*all_rounds(keys, x, labels))
+  all_rounds = lambda inputs: jax.lax.map(jax.vmap(one_client), inputs)
+  return base.jit_once(all_rounds)((keys, x, labels))
 
 
 def _draw(key, federation, h, shares):
@@ -213,11 +211,11 @@ def _forward(variables, x, *, train, key):
 def _score(name, rounds) -> Remedy:
   """Attacks the mean of the clients' updates, for the labels of the first."""
   num = round(float(rounds.labels[0, 0].sum()))
-  mean = rounds.updates['bias'].mean(1), rounds.labels.mean(1)
-  counts = np.asarray(_compile_count(num)(*mean))
+  count = _compile_count(num)
+  counts = count(rounds.updates['bias'].mean(1), rounds.labels.mean(1))
   truth = np.asarray(rounds.labels[_ROUNDS // 2 :, 0])
   share = lambda counts: float(np.minimum(counts, truth).sum(1).mean() / num)
-  return Remedy(name, share(counts), share(num / truth.shape[1]))
+  return Remedy(name, share(np.asarray(counts)), share(num / truth.shape[1]))
 
 
 @functools.cache
