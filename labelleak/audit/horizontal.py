@@ -47,6 +47,7 @@ _SIMULATED = (
   'Remedies were simulated on the head alone, whose inputs vary about one mean:'
   ' they rank defenses, and do not certify one.'
 )
+_NOT_SIMULATED = 'What defenses would leave was not simulated.'
 
 
 class Setting(NamedTuple):
@@ -149,7 +150,7 @@ def assess(
     learning_rates=_compare_rates(setting.rates, readings, middle),
     remedies=simulated,
     warnings=diagnose(middle.view, middle.known),
-    limits=_LIMITS + ((_SIMULATED,) if simulated else ()),
+    limits=(*_LIMITS, _SIMULATED if simulated else _NOT_SIMULATED),
   )
 
 

@@ -136,7 +136,7 @@ def _show_classes(assessment) -> str:
     f' {assessment.level:.0%}{", the orange mark the truth" if truth else ""}.'
   )
   if hidden:
-    legend += f' {hidden} classes with fewer labels are not shown.'
+    legend += f' {hidden} further classes, of no more labels, are not shown.'
   table = _tabulate(titles, rows, bars=1)
   return f'<h2>Labels</h2>{_paragraph(legend, "note")}{table}'
 

@@ -18,6 +18,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from labelleak import base, hfl
 from labelleak.attacks.counts import posterior
@@ -28,11 +29,12 @@ from labelleak.defenses import clipping, noise
 _ROUNDS = 32  # of which the attacker learns from the first half
 _SPREAD = 0.5  # deviation of an input from h, relative to |h|
 _WIDTH = 32  # directions in which inputs deviate
-_CONCENTRATION = 20.0  # of a client's labels about those that were inferred
+_CONCENTRATION = 4.0  # of a client's labels about those inferred, a class
 _NOISES = 0.01, 0.1, 1.0  # relative to the bias's update
 _MULTIPLIERS = 0.5, 1.0  # of DP-SGD's noise, at a norm of 1
 _CLIENTS = 2, 10, 50
-_MOST = 2_000_000  # entries of a head
+_NODES = 15  # numbers of labels in the rest that are told apart
+_MOST_CLASSES = 2000
 _MOST_TARGETS = 10_000_000  # in a round, N times K of all clients
 
 
@@ -49,6 +51,7 @@ class Rounds(NamedTuple):
 
   updates: chex.ArrayTree  # leaves [R, C, ...]
   labels: chex.Array  # [R, C, K]
+  last: chex.Array  # [R, C, K] those of the examples that full batches leave
 
 
 def simulate(
@@ -69,19 +72,22 @@ def simulate(
     labels: [K] inferred counts of one client, which sum to N.
 
   Returns:
-    What each leaves; nothing of a head that is too large.
+    What each leaves; nothing of a head of more than 2000 classes.
   """
-  if max(map(np.size, update.values())) > _MOST:
+  if len(labels) > _MOST_CLASSES:
     return ()
   num = round(float(labels.sum()))
   client = dataclasses.replace(
-    client, lr=client.lr or 0.01, training_mode=False
+    client,
+    lr=client.lr or 0.01,
+    training_mode=False,
+    shuffle=client.shuffle and client.epochs > 1,  # labels have no order here
   )
   head, h = _reduce(update, server)
   train = lambda *federation: _train(
     key, Federation(*federation), head, h, labels / num
   )
-  size = num * max(len(labels), 100)
+  size = max(num, 200) * max(len(labels), 100)
   groups = [c for c in _CLIENTS if c * size <= _MOST_TARGETS]
   plain = train(client, num, max(groups, default=1))
   alone = jax.tree.map(lambda a: a[:, :1], plain)
@@ -170,12 +176,13 @@ def _train(key, federation, head, h, shares) -> Rounds:
   local = hfl.local_training(client, _forward)
   x, labels = _draw(key, federation, h, shares)
   num_classes, mask = len(shares), jnp.ones(num)
+  rest = _count_rest(client, num)
 
   def one_client(inputs):
     key, x, labels = inputs
     y = jax.nn.one_hot(labels, num_classes)
     update = local(key, {'params': head}, Batch((x,), y, mask=mask))
-    return Rounds(update, y.sum(0))
+    return Rounds(update, y.sum(0), y[num - rest :].sum(0))
 
   keys = jax.random.split(key, (_ROUNDS, clients))
   all_rounds = lambda inputs: jax.lax.map(jax.vmap(one_client), inputs)
@@ -189,7 +196,8 @@ def _draw(key, federation, h, shares):
   """
   num, num_classes = federation.examples, len(shares)
   seed = np.asarray(jax.random.key_data(key))
-  alphas = _CONCENTRATION * (0.95 * shares + 0.05 / num_classes)
+  entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum()
+  alphas = _CONCENTRATION * np.exp(entropy) * shares + 0.05
   deviation = np.float32(_SPREAD * h[0] / len(h) ** 0.5)
   labels, x = [], []
   for client in range(federation.clients):
@@ -210,50 +218,94 @@ def _forward(variables, x, *, train, key):
 
 def _score(name, rounds) -> Remedy:
   """Attacks the mean of the clients' updates, for the labels of the first."""
-  num = round(float(rounds.labels[0, 0].sum()))
-  count = _compile_count(num)
-  counts = count(rounds.updates['bias'].mean(1), rounds.labels.mean(1))
+  bias, num = rounds.updates['bias'], round(float(rounds.labels[0, 0].sum()))
+  rest = round(float(rounds.last[0, 0].sum()))
+  mean = jax.tree.map(lambda a: a.mean(1), rounds._replace(updates=bias))
+  counts = _compile_count(num, rest)(mean)
   truth = np.asarray(rounds.labels[_ROUNDS // 2 :, 0])
   share = lambda counts: float(np.minimum(counts, truth).sum(1).mean() / num)
   return Remedy(name, share(np.asarray(counts)), share(num / truth.shape[1]))
 
 
+def _count_rest(client, num) -> int:
+  """Counts the examples that full batches leave, if always the same."""
+  size = min(client.batch_size or num, num)
+  return 0 if client.poisson or client.shuffle else num % size
+
+
 @functools.cache
-def _compile_count(num):
-  """Returns `_count` of N labels; all that a run simulates shares it."""
-  return base.jit_once(functools.partial(_count, num))
+def _compile_count(num, rest):
+  """Returns `_count` of N labels; much that a run simulates shares it."""
+  return base.jit_once(functools.partial(_count, num, rest))
 
 
-def _count(num, bias, labels):
-  """Counts N labels in the second half of the rounds, [R, K] -> [R / 2, K].
+def _count(num, rest, rounds):
+  """Counts N labels in the second half of the rounds, -> [R / 2, K].
 
   The first half says how the bias falls with the count of a class: a line for
-  each, drawn to that of all, with a variance that is linear in the count.
+  each, drawn to that of all, with a variance that is linear in the count. A
+  label of the rest, which full batches leave, counts for another number.
+
+  Args:
+    num: N.
+    rest: of the examples, how many full batches leave.
+    rounds: leaves [R, K], of a client or of the mean client.
   """
   half = _ROUNDS // 2
-  b, k = bias[:half], labels[:half]
-  b_mean, k_mean = b.mean(0), k.mean(0)
-  b, k = b - b_mean[None], k - k_mean[None]
+  bias, labels, last = (leaf[:half] for leaf in rounds)
+  centre = lambda a: a - a.mean(0)[None]
+  extra = _weigh_rest(centre(bias), centre(labels), centre(last))
+  size = labels + extra * last
+  b, k = centre(bias), centre(size)
   square, product = (k**2).sum(0), (k * b).sum(0)
   prior = square.mean() + 1e-6
   slope = (product + prior * product.sum() / (square.sum() + 1e-6)) / (
     square + prior
   )
   error = (b - slope[None] * k) ** 2 * half / (half - 2)
-  k_all = k + k_mean[None] - k_mean.mean()
-  rise = jnp.maximum((k_all * error).sum() / ((k_all**2).sum() + 1e-6), 0.0)
-  at_zero = jnp.maximum(
-    error.mean() - rise * k_mean.mean(), 0.05 * error.mean()
-  )
-  grid = jnp.arange(num + 1.0)
-  mean = b_mean[:, None] + slope[:, None] * (grid[None] - k_mean[:, None])
+  at_zero, rise = _fit_variance(labels, error)
+  grid = np.arange(num + 1)[:, None]
+  of_rest, log_prob = _share_rest(num, rest)
+  sizes = grid + extra * of_rest
+  offset = bias.mean(0) - slope * size.mean(0)
+  mean = offset[:, None, None] + slope[:, None, None] * sizes[None]
   var = (at_zero + rise * grid + 1e-12)[None]
 
   def count_one(beta):
-    log_lik = -0.5 * ((beta[:, None] - mean) ** 2 / var + jnp.log(var))
+    log_lik = -0.5 * ((beta[:, None, None] - mean) ** 2 / var + jnp.log(var))
+    log_lik = jax.nn.logsumexp(log_lik + log_prob[None], axis=-1)
     return posterior.allocate(posterior.infer(log_lik).probs)
 
-  return jax.lax.map(count_one, bias[half:])
+  return jax.lax.map(count_one, rounds.updates[half:])
+
+
+def _share_rest(num, rest):
+  """Tabulates how many of k labels are in the rest, and log P, [N + 1, J]."""
+  k = np.arange(num + 1)[:, None]
+  middle = np.round(k * rest / num).astype(int)
+  width = min(_NODES, rest + 1)
+  r = np.clip(middle - width // 2, 0, rest + 1 - width) + np.arange(width)
+  return r, stats.hypergeom.logpmf(r, num, k, rest)
+
+
+def _weigh_rest(bias, labels, last):
+  """Fits bias = slope * (labels + extra * last) for all classes; extra."""
+  dot = lambda a, b: (a * b).sum()
+  kk, kr, rr = dot(labels, labels), dot(labels, last), dot(last, last) + 1e-6
+  kb, rb = dot(labels, bias), dot(last, bias)
+  slope, extra = kb * rr - rb * kr, rb * kk - kb * kr
+  return extra / jnp.where(slope == 0, 1.0, slope)
+
+
+def _fit_variance(k, error):
+  """Fits error = at_zero + rise * k; each counts by its likely size."""
+  weight = 1 / (1 + k) ** 2
+  weight /= weight.sum()
+  k_mean, error_mean = (weight * k).sum(), (weight * error).sum()
+  product = (weight * (k - k_mean) * error).sum()
+  square = (weight * (k - k_mean) ** 2).sum()
+  rise = jnp.maximum(product / (square + 1e-9), 0.0)
+  return jnp.maximum(error_mean - rise * k_mean, 0.05 * error_mean), rise
 
 
 def _rms(values) -> float:

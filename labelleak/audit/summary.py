@@ -113,7 +113,7 @@ def _draw_classes(assessment) -> Iterator[str]:
       f'  {i:5d} {e.count:7.0f}  {interval:<10} {e.present:8.0%}{true}  {bar}'
     ).rstrip()
   if hidden:
-    yield f'  {hidden} classes with fewer labels are not shown.'
+    yield f'  {hidden} further classes, of no more labels, are not shown.'
 
 
 def _tabulate_scores(assessment) -> Iterator[str]:
