@@ -136,6 +136,7 @@ def assess(
       capture.server,
       middle.known.client,
       labels=labels,
+      clients=setting.clients,
     )
   return Assessment(
     version=labelleak.__version__,

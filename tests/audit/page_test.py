@@ -1,7 +1,9 @@
 """The page: complete, without requests, and readable in a browser."""
 
+import contextlib
 import dataclasses
 import html.parser
+import io
 import pathlib
 import re
 import shutil
@@ -12,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from labelleak.audit import assessment, page, summary
+from labelleak.audit import assessment, options, page, summary
 from labelleak.audit.assessment import (
   Assessment,
   Assumption,
@@ -152,6 +154,22 @@ class PageTest(parameterized.TestCase):
     for kind in kinds:
       for field in dataclasses.fields(kind):
         self.assertIn(f'`{field.name}`', guide, kind.__name__)
+
+  def test_the_guide_lists_every_flag_and_runs(self):
+    root = pathlib.Path(__file__).resolve().parents[2]
+    guide = (root / 'docs/guides/audit_horizontal.md').read_text()
+    flags = set(re.findall(r'--[a-z][a-z-]+', guide))
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), self.assertRaises(SystemExit):
+      options.parse(['audit', '--help'])
+    accepted = set(re.findall(r'--[a-z][a-z-]+', shown.getvalue()))
+    self.assertEmpty(flags - accepted)
+    negated = {flag for flag in accepted if flag.startswith('--no-')}
+    self.assertEmpty(accepted - negated - flags - {'--help', '--remedies'})
+    (block,) = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    names = {}
+    exec(compile(block, 'audit_horizontal.md', 'exec'), names)
+    self.assertFalse(names['verdict'].allowed)
 
   def test_many_classes_are_cut_and_said_to_be(self):
     text = summary.render(_assessment(300))

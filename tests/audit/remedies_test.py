@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from labelleak import hfl
-from labelleak.audit import remedies
+from labelleak.audit import remedies, simulation
 
 K, H, N = 6, 40, 48
 LABELS = np.array([20, 12, 8, 5, 3, 0])
@@ -55,7 +55,7 @@ class SimulateTest(absltest.TestCase):
 class ReduceTest(absltest.TestCase):
   def test_keeps_the_logits_of_the_mean_input(self):
     h, update, server = _capture()
-    head, mean = remedies._reduce(update, server)
+    head, mean = simulation.reduce(update, server)
     self.assertLess(len(mean), H)
     np.testing.assert_allclose(
       mean @ head['kernel'] + head['bias'],
@@ -68,7 +68,7 @@ class ReduceTest(absltest.TestCase):
 
   def test_without_a_kernel_inputs_are_zero(self):
     _, update, _ = _capture()
-    head, mean = remedies._reduce(dict(bias=update['bias']), None)
+    head, mean = simulation.reduce(dict(bias=update['bias']), None)
     np.testing.assert_array_equal(mean, 0)
     np.testing.assert_array_equal(head['kernel'], 0)
     self.assertEqual(head['kernel'].shape[1], K)
