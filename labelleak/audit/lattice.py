@@ -19,17 +19,21 @@ _NODES = 15  # numbers of labels in the rest that are told apart
 
 
 @functools.cache
-def compile_count(num: int, rest: int) -> Count:
+def compile_count(
+  num: int, rest: int, scales: tuple[float, ...] = (1.0,)
+) -> Count:
   """Returns what counts N labels, compiled once for all that share N.
 
   Args:
     num: N.
     rest: of the examples, how many full batches leave.
+    scales: which of them a defense may have left of the rounds that are
+      counted, is inferred.
   """
-  return base.jit_once(functools.partial(_count, num, rest))
+  return base.jit_once(functools.partial(_count, num, rest, scales))
 
 
-def _count(num, rest, rounds):
+def _count(num, rest, scales, rounds):
   """Counts N labels in the second half of the rounds, -> [R / 2, K].
 
   The first half says how the bias falls with the count of a class: a line for
@@ -56,10 +60,16 @@ def _count(num, rest, rounds):
   mean = offset[:, None, None] + slope[:, None, None] * sizes[None]
   var = (at_zero + rise * grid + 1e-12)[None]
 
+  def infer(beta, scale):
+    spread = var * scale**2
+    error = (beta[:, None, None] - scale * mean) ** 2 / spread
+    log_lik = log_prob[None] - 0.5 * (error + jnp.log(spread))
+    return posterior.infer(jax.nn.logsumexp(log_lik, axis=-1))
+
   def count_one(beta):
-    log_lik = -0.5 * ((beta[:, None, None] - mean) ** 2 / var + jnp.log(var))
-    log_lik = jax.nn.logsumexp(log_lik + log_prob[None], axis=-1)
-    return posterior.allocate(posterior.infer(log_lik).probs)
+    beliefs = jax.lax.map(lambda c: infer(beta, c), np.float32(scales))
+    share = jax.nn.softmax(beliefs.evidence)
+    return posterior.allocate(jnp.einsum('c,ckn->kn', share, beliefs.probs))
 
   return jax.lax.map(count_one, rounds.updates[half:])
 

@@ -12,6 +12,7 @@ from typing import Optional
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from labelleak import base, hfl
@@ -21,6 +22,7 @@ from labelleak.defenses import clipping, noise
 
 _NOISES = 0.01, 0.1, 1.0  # relative to the bias's update
 _MULTIPLIERS = 0.5, 1.0  # of DP-SGD's noise, at a norm of 1
+_SCALES = tuple(np.geomspace(0.2, 1.0, 25))  # that clipping may leave
 _CLIENTS = 2, 10, 50
 _MOST_CLASSES = 2000
 _MOST_TARGETS = 10_000_000  # in a round, N times K of all clients
@@ -51,7 +53,10 @@ def simulate(
   if len(labels) > _MOST_CLASSES:
     return ()
   num = round(float(labels.sum()))
-  client = dataclasses.replace(client, lr=client.lr or 0.01)
+  # The head alone has neither batch norm nor dropout.
+  client = dataclasses.replace(
+    client, lr=client.lr or 0.01, training_mode=False
+  )
   head, h = simulation.reduce(update, server)
   train = lambda *federation: simulation.train(
     key, simulation.Federation(*federation), head, h, labels / num
@@ -75,10 +80,9 @@ def simulate(
 def _defend_update(key, rounds, update) -> list[Remedy]:
   """Scores what acts on the update itself, of a client alone."""
   bias, captured = rounds.updates['bias'], _rms(update['bias'])
-  square = (
-    sum(np.square(u).sum() for u in rounds.updates.values()) / simulation.ROUNDS
-  )
-  clip = clipping.clip(max_norm=float(square) ** 0.5 / 2).gradient
+  half = simulation.ROUNDS // 2  # from which the attacker learns, unclipped
+  square = sum(np.square(u[:half]).sum() for u in rounds.updates.values())
+  clip = clipping.clip(max_norm=float(square / half) ** 0.5 / 2).gradient
   unit_noise = noise.gaussian(stddev=1.0).gradient
 
   def defend(key, update):
@@ -88,15 +92,15 @@ def _defend_update(key, rounds, update) -> list[Remedy]:
   keys = jax.random.split(key, (simulation.ROUNDS, 1))
   run = base.jit_once(jax.vmap(jax.vmap(defend)))
   clipped, unit = run(keys, rounds.updates)
-  biases = {'update clipped to half of its norm': clipped}
+  clipped = jnp.concatenate([bias[:half], clipped[half:]])
+  name = 'update clipped to half of its norm'
+  results = [_score(name, rounds._replace(updates={'bias': clipped}), _SCALES)]
   for share in _NOISES:
     # The message is not divided by the learning rate, nor is this number.
     name = f'noise of deviation {share * captured:.2g} on each entry'
-    biases[name] = bias + share * _rms(bias) * unit
-  return [
-    _score(name, rounds._replace(updates={'bias': b}))
-    for name, b in biases.items()
-  ]
+    noisy = {'bias': bias + share * _rms(bias) * unit}
+    results.append(_score(name, rounds._replace(updates=noisy)))
+  return results
 
 
 def _change_client(client, num) -> Sequence[tuple[str, hfl.Client, int]]:
@@ -121,12 +125,12 @@ def _change_client(client, num) -> Sequence[tuple[str, hfl.Client, int]]:
   ]
 
 
-def _score(name, rounds) -> Remedy:
+def _score(name, rounds, scales=(1.0,)) -> Remedy:
   """Attacks the mean of the clients' updates, for the labels of the first."""
   bias, num = rounds.updates['bias'], round(float(rounds.labels[0, 0].sum()))
   rest = round(float(rounds.last[0, 0].sum()))
   mean = jax.tree.map(lambda a: a.mean(1), rounds._replace(updates=bias))
-  counts = lattice.compile_count(num, rest)(mean)
+  counts = lattice.compile_count(num, rest, scales)(mean)
   truth = np.asarray(rounds.labels[simulation.ROUNDS // 2 :, 0])
   share = lambda counts: float(np.minimum(counts, truth).sum(1).mean() / num)
   return Remedy(name, share(np.asarray(counts)), share(num / truth.shape[1]))

@@ -83,11 +83,8 @@ def train(
     shares: [K] of the labels, about which those of clients are drawn.
   """
   client, num, clients = federation
-  client = dataclasses.replace(
-    client,
-    training_mode=False,  # the head has neither batch norm nor dropout
-    shuffle=client.shuffle and client.epochs > 1,  # labels have no order here
-  )
+  if client.epochs == 1:  # labels are in no order
+    client = dataclasses.replace(client, shuffle=False)
   local = hfl.local_training(client, _forward)
   x, labels = _draw(key, federation, h, shares)
   num_classes, mask = len(shares), jnp.ones(num)
@@ -107,21 +104,27 @@ def train(
 def _draw(key, federation, h, shares):
   """Draws inputs [R, C, N, W] and labels [R, C, N], on the host.
 
-  A client's are the same whatever the number of clients.
+  A client's are the same whatever the number of clients. Who learns from the
+  first half of the rounds sees other labels there, so as to know all classes.
   """
   num, num_classes = federation.examples, len(shares)
   seed = np.asarray(jax.random.key_data(key))
-  entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum()
-  alphas = _CONCENTRATION * np.exp(entropy) * shares + 0.05
+  alphas = _concentrate(shares), _concentrate((shares + 1 / num_classes) / 2)
   deviation = np.float32(_SPREAD * h[0] / len(h) ** 0.5)
   labels, x = [], []
   for client in range(federation.clients):
     rng = np.random.default_rng([*seed, client])
-    of_rounds = rng.dirichlet(alphas, ROUNDS)
+    of_rounds = [rng.dirichlet(alphas[i < ROUNDS // 2]) for i in range(ROUNDS)]
     labels.append([rng.choice(num_classes, num, p=p) for p in of_rounds])
     deviations = rng.standard_normal((ROUNDS, num, len(h)), np.float32)
     x.append(h + deviation * deviations)
   return np.stack(x, 1), np.stack(labels, 1)
+
+
+def _concentrate(shares):
+  """Returns Dirichlet's parameters, a few for each class that is there."""
+  entropy = -(shares * np.log(np.maximum(shares, 1e-12))).sum()
+  return _CONCENTRATION * np.exp(entropy) * shares + 0.05
 
 
 def _forward(variables, x, *, train, key):
