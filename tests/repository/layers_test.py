@@ -19,7 +19,7 @@ ORDER = (
   ('experiments',),
   ('report',),
   ('sweep', 'metrics', 'attacks'),
-  ('hfl', 'vfl'),
+  ('hfl', 'vfl', 'messages'),
   ('he', 'defenses'),
   ('models', 'train'),
   ('data',),

@@ -20,7 +20,7 @@ from labelleak.models.weights.state_dicts import Path, State
 _NAME = re.compile(
   r'(?:(.*)[\W_])?(kernel|weight|bias)(?::\d+)?\W*|(.+)[\W_]([wb])'
 )
-_BIASES = 'bias', 'b'
+BIASES = 'bias', 'b'
 
 
 def head(
@@ -57,15 +57,21 @@ def head(
     kernel, bias = _find(path, state)
   leaves = {}
   if bias is not None:
-    leaves['bias'] = _tensor(path, state, 'bias', bias, ndim=1)
+    leaves['bias'] = tensor(path, state, 'bias', bias, ndim=1)
   if kernel is not None:
-    matrix = _tensor(path, state, 'kernel', kernel, ndim=2)
-    torch = _is_torch(path, kernel, matrix.shape, bias, leaves.get('bias'))
+    matrix = tensor(path, state, 'kernel', kernel, ndim=2)
+    num_classes = len(leaves['bias']) if bias is not None else None
+    if num_classes not in (None, *matrix.shape):
+      raise InputError(
+        f'{path}: {kernel} {matrix.shape} does not fit {bias} [{num_classes}];'
+        ' one side must be the number of classes: set kernel= and bias= alike.'
+      )
+    torch = is_torch(path, kernel, matrix.shape, num_classes)
     leaves['kernel'] = matrix.T if torch else matrix
   return {k: jnp.asarray(v, jnp.float32) for k, v in leaves.items()}
 
 
-def _parse(name: str) -> tuple[str, Optional[str]]:
+def parse(name: str) -> tuple[str, Optional[str]]:
   """Returns the module and the leaf of a name, None of one that says none."""
   match = _NAME.fullmatch(name)
   if match is None:
@@ -78,21 +84,21 @@ def _find(path: Path, state: State) -> tuple[Optional[str], Optional[str]]:
   """Finds the names of the head's kernel and bias, None where absent."""
   kernels, biases = {}, {}  # names by module
   for name in state:
-    module, leaf = _parse(name)
+    module, leaf = parse(name)
     if leaf is not None:
-      by_module = biases if leaf in _BIASES else kernels
+      by_module = biases if leaf in BIASES else kernels
       by_module.setdefault(module, []).append(name)
   names = [n for group in kernels.values() for n in group]
-  pointwise = [n for n in names if _squeeze(n, state[n]).ndim < state[n].ndim]
+  pointwise = [n for n in names if squeeze(n, state[n]).ndim < state[n].ndim]
   # A stack of clients, [C, K, H], must not leave the field to its biases.
   linear = [n for n in names if state[n].ndim in (2, 3)]
   if linear:
-    pointwise = [n for n in pointwise if _parse(n)[0] in biases]
+    pointwise = [n for n in pointwise if parse(n)[0] in biases]
   # The classifier itself may have been saved, beside what belongs to it.
-  linear = [n for n in linear if not _parse(n)[0]] or linear + pointwise
+  linear = [n for n in linear if not parse(n)[0]] or linear + pointwise
   if linear:
     kernel = _only(path, 'kernel', linear)
-    beside = biases.get(_parse(kernel)[0])
+    beside = biases.get(parse(kernel)[0])
     return kernel, _only(path, 'bias', beside) if beside else None
   alone = [n for m, group in biases.items() if m not in kernels for n in group]
   if alone:
@@ -115,9 +121,9 @@ def _only(path, leaf, names):
   return names[0]
 
 
-def _squeeze(name: str, tensor: np.ndarray) -> np.ndarray:
+def squeeze(name: str, tensor: np.ndarray) -> np.ndarray:
   """Turns a convolution of 1 x 1 to a matrix; leaves other tensors alone."""
-  leaf = _parse(name)[1]
+  leaf = parse(name)[1]
   if tensor.ndim != 4:
     return tensor
   if leaf not in ('kernel', 'w') and tensor.shape[2:] == (1, 1):
@@ -127,14 +133,14 @@ def _squeeze(name: str, tensor: np.ndarray) -> np.ndarray:
   return tensor
 
 
-def _tensor(path, state, leaf, name, *, ndim):
+def tensor(path, state, leaf, name, *, ndim):
   """Returns the tensor of a leaf, if it is there and has its rank."""
   if name not in state:
     raise InputError(
       f'{path} holds no {name!r}; set {leaf}= to one of'
       f' {state_dicts.describe(state)}.'
     )
-  tensor = _squeeze(name, state[name])
+  tensor = squeeze(name, state[name])
   if tensor.ndim != ndim or not tensor.size:
     raise InputError(
       f'{path}: {name} {state[name].shape} must have {ndim} dimensions to be'
@@ -145,19 +151,21 @@ def _tensor(path, state, leaf, name, *, ndim):
   return tensor
 
 
-def _is_torch(path, kernel, shape, bias, values):
-  """Whether a matrix is torch's weight [K, H] and not a kernel [H, K]."""
-  if bias is not None:
-    num_classes = len(values)
-    if num_classes not in shape:
-      raise InputError(
-        f'{path}: {kernel} {shape} does not fit {bias} [{num_classes}]; one'
-        ' side must be the number of classes: set kernel= and bias= alike.'
-      )
-    if shape[0] != shape[1]:
-      return shape[0] == num_classes
-  leaf = _parse(kernel)[1]
-  if leaf is None or leaf in _BIASES:
+def is_torch(
+  path: Path,
+  kernel: str,
+  shape: tuple[int, int],
+  num_classes: Optional[int] = None,
+) -> bool:
+  """Tells whether a matrix is torch's weight [K, H] and not a kernel [H, K].
+
+  Raises:
+    InputError: neither the shape nor the name says it.
+  """
+  if num_classes is not None and shape[0] != shape[1]:
+    return shape[0] == num_classes
+  leaf = parse(kernel)[1]
+  if leaf is None or leaf in BIASES:
     raise InputError(
       f'{path}: {kernel!r} {shape} may be a weight [K, H] or a kernel [H, K];'
       ' add bias=, or call it weight or kernel in the file.'

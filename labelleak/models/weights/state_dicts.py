@@ -46,6 +46,8 @@ def read(path: Path) -> State:
   try:
     if path.endswith('.npz'):
       with np.load(path, allow_pickle=False) as file:
+        if len(set(file.files)) < len(file.files):
+          raise ValueError('two of its tensors have one name')
         state = dict(file)
     else:  # Flax's reader, because NumPy's knew no bfloat16
       state = safetensors.flax.load_file(path)
@@ -75,6 +77,11 @@ def of_torch(path: Path, state: State) -> State:
       )
     tensors[bare] = value
   return tensors
+
+
+def unwrap(name: str) -> str:
+  """Returns a tensor's name without those of modules that wrap the model."""
+  return _WRAPPERS.sub('', name)
 
 
 def check_values(path: Path, name: str, tensor: np.ndarray) -> None:
