@@ -232,7 +232,7 @@ def _clipped_gradient(client, forward) -> StepGradient:
       noise = optax.tree.random_like(noise_key, grads, jax.random.normal)
       grads = jax.tree.map(lambda g, n: g + std * n, grads, noise)
     if client.reduction == 'mean':
-      size = client.batch_size or len(batch.mask)
+      size = client.divisor(len(batch.mask))
       grads = jax.tree.map(lambda g: g / size, grads)
     return grads, variables
 

@@ -41,8 +41,9 @@ class Client:
     class_weights: K, of the loss; None: all 1.
     proximal: mu of FedProx.
     clip_per_example: largest norm of an example's gradient, DP-SGD's C.
-    noise_multiplier: sigma: noise of deviation sigma * C on the clipped sum,
-      which 'mean' then divides by b.
+    noise_multiplier: sigma: noise of deviation sigma * C on the clipped sum.
+    expected_batch_size: what 'mean' divides the clipped sum by, as Opacus does;
+      None: `batch_size`.
     training_mode: whether batch norm takes the statistics of the step, and
       dropout drops.
   """
@@ -61,6 +62,7 @@ class Client:
   proximal: float = 0.0
   clip_per_example: Optional[float] = None
   noise_multiplier: float = 0.0
+  expected_batch_size: Optional[int] = None
   training_mode: bool = False
 
   def __post_init__(self):
@@ -95,6 +97,11 @@ class Client:
 
   def _check_combinations(self):
     """Refuses two fields that no client has together."""
+    if self.expected_batch_size and self.clip_per_example is None:
+      raise InputError(
+        f'Client: expected_batch_size={self.expected_batch_size} is of clipped'
+        ' examples; add clip_per_example, or use batch_size.'
+      )
     if self.noise_multiplier and self.clip_per_example is None:
       raise InputError(
         f'Client: noise_multiplier={self.noise_multiplier} is in units of'
@@ -141,6 +148,10 @@ class Client:
       )
     sizes = (size,) * full + (() if self.drop_last or not rest else (rest,))
     return sizes * self.epochs
+
+  def divisor(self, num: int) -> int:
+    """Returns what a clipped sum of `num` examples is divided by."""
+    return self.expected_batch_size or self.batch_size or num
 
   def __repr__(self):
     """Shows what differs from one step of SGD."""

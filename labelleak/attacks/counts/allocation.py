@@ -5,11 +5,14 @@ classes give to a class. What no grant tells (`integration`) is integrated out;
 `likelihood` and `posterior` are one node of it.
 """
 
+from collections.abc import Callable
 import dataclasses
-from typing import Optional
+import functools
+from typing import Any, NamedTuple, Optional
 import warnings
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from labelleak.attacks.counts import (
@@ -17,82 +20,228 @@ from labelleak.attacks.counts import (
   integration,
   likelihood,
   posterior,
+  response,
 )
-from labelleak.hfl import Known
+from labelleak.hfl import Client, Known
 
 _MODELLED = 'clip', 'gaussian', 'laplace'
+# Relative, of what clipping by example leaves of one class and of another.
+_CLIP_SPREAD = 0.05
 _RATIO_ERROR = 0.05  # relative, of a step's norm as the model tells it
 
 
+class Prediction(NamedTuple):
+  """What the model of the softmax says before the update is seen.
+
+  Attributes:
+    softmax: moments of an example's softmax, by its class.
+    by_step: [S, K] the typical softmax of each step, of nonlinear optimizers.
+    ratios: [R] of the head's inputs, a class's to those of all, over which a
+      nonlinear response is averaged; None: all 1.
+  """
+
+  softmax: expectation.Softmax
+  by_step: Optional[chex.Array] = None
+  ratios: Optional[chex.Array] = None
+
+
+# (expected counts [K], a node of what is not known) -> `Prediction`
+Predict = Callable[[chex.Array, Any], Prediction]
+
+
 def count_labels(
+  beta: chex.Array, softmax: expectation.Softmax, known: Known, **options: Any
+) -> chex.Array:
+  """Counts labels from the bias update and a model of the mean softmax, [K].
+
+  The arguments are those of `infer_counts`.
+  """
+  return posterior.allocate(infer_counts(beta, softmax, known, **options))
+
+
+def infer_counts(
   beta: chex.Array,
-  softmax: expectation.Softmax,
+  softmax: expectation.Softmax | Predict,
   known: Known,
   *,
   error: float = 0.0,
   quiet: chex.Array | float = 1.0,
   ratio: Optional[chex.Array] = None,
 ) -> chex.Array:
-  """Counts labels from the bias update and a model of the mean softmax, [K].
+  """Infers counts from the bias update and a model of the softmax, [K, N + 1].
 
-  Where the softmax depends on the class, rounds alternate: the counts say which
-  softmax the examples of other classes give to class i, that says the counts.
-  Scale and noise floor are integrated over a grid, weighted by evidence.
+  Where the softmax depends on the class, or on where training leads, rounds
+  alternate: the counts say which softmax the examples of other classes give to
+  class i, that says the counts. Scale, noise floor and, on a path, its reach
+  are integrated over a grid, weighted by evidence.
 
   Args:
     beta: [K] bias update, or what is read of it by `head_input.fuse`.
-    softmax: the model's.
-    known: sizes and `defense`.
+    softmax: the model's, or what tells it from the counts.
+    known: sizes, `client` and `defense`.
     error: relative, of the mean softmax: the model may be as good as its
       variances say, or off by this much in each class on its own.
     quiet: [] granted noise on `beta` over that on one entry of the update.
     ratio: [] norm of a step's gradient over that of its bias part, where the
       model tells it: says what a granted clip left.
+
+  Returns:
+    P(class i has k examples).
   """
-  table = likelihood.weights(known.batch_size, known.steps, known.clients)
+  return weigh_counts(
+    beta, softmax, known, error=error, quiet=quiet, ratio=ratio
+  ).probs
+
+
+def weigh_counts(
+  beta: chex.Array,
+  softmax: expectation.Softmax | Predict,
+  known: Known,
+  *,
+  error: float = 0.0,
+  quiet: chex.Array | float = 1.0,
+  ratio: Optional[chex.Array] = None,
+  nodes: Any = None,
+) -> posterior.Posterior:
+  """Returns the counts' posterior and its evidence; see `infer_counts`.
+
+  Args:
+    nodes: [G, ...] what `softmax` does not know, with a log `prior`; None: one.
+  """
+  told = response.tabulate(known)
+  client = known.client or Client()
+  start = jnp.full(known.num_classes, known.num_examples / known.num_classes)
+  moving = callable(softmax)
+  predict = softmax if moving else lambda counts, node: Prediction(softmax)
+  again = known.labelled or (
+    moving and (known.steps > 1 or bool(client.class_weights))
+  )
+  infer = functools.partial(
+    _infer_given,
+    beta,
+    known=known,
+    told=told,
+    error=error,
+    quiet=quiet,
+    ratio=ratio,
+  )
+
+  def given(node):
+    def alternate(_, beliefs):
+      counts = beliefs.probs @ jnp.arange(known.num_examples + 1.0)
+      return infer(predict(counts, node), counts)
+
+    beliefs = infer(predict(start, node), start)
+    return jax.lax.fori_loop(0, 2 if again else 0, alternate, beliefs)
+
+  if nodes is None:
+    return given(None)
+  beliefs = jax.lax.map(given, nodes)
+  evidence = beliefs.evidence + nodes.prior
+  return integration.mix(beliefs._replace(evidence=evidence))
+
+
+def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
+  """Returns the counts' posterior under a prediction made of `counts`."""
+  softmax, client = prediction.softmax, known.client or Client()
   n = known.num_examples
   k = jnp.arange(n + 1.0)[None]
-  w = known.steps / n  # mean weight of an example
+  w = told.mass / n  # mean weight of an example
   noise, clip = granted_defense(known)
-  noise = noise * quiet
-  counts = jnp.full(known.num_classes, n / known.num_classes)
+  noise = jnp.hypot(noise * quiet, told.noise)
   trust, scatter, unsure = _confidence(softmax, known)
   # k examples scatter, and the mean of their class is itself uncertain.
   own_var = w**2 * (scatter[:, None] * k + unsure[:, None] * k**2)
+  if client.clip_per_example is not None:
+    own_var += (_CLIP_SPREAD * w * k) ** 2
   off_var = softmax.var * (1 - jnp.eye(known.num_classes))
-  for _ in range(3 if known.labelled else 1):
-    a = w * counts
-    others = jnp.maximum(known.steps - a, 1e-6)
-    q = (a @ softmax.mean - a * jnp.diag(softmax.mean)) / others
-    var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
-    var = var[:, None] + own_var
+  a = w * counts
+  others = jnp.maximum(told.mass - a, 1e-6)
+  q = (a @ softmax.mean - a * jnp.diag(softmax.mean)) / others
+  var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
+  var = var[:, None] + own_var
+  smooth = client.label_smoothing
+  share, unit = _loss_weights(client, counts)  # [K], []
+  target = share * smooth / known.num_classes
+  paths = None
+  if told.shares is not None:
+    keep = share * (1 - trust + q - smooth)
+    probs = prediction.by_step - target[None]
+    ratios = prediction.ratios
+    ratios = jnp.ones(1) if ratios is None else ratios
+    paths = _run_paths(probs, keep, ratios, unit, told, client)
 
-    def evaluate(scale, floor, doubt, off, blur=0.0, q=q, var=var):
-      wrong = (off * known.steps * q)[:, None]
-      spread = noise**2 + scale**2 * (var + floor**2 + wrong**2)
-      spread += (blur * beta)[:, None] ** 2
-      beliefs = posterior.infer(
-        likelihood.log_likelihood(
-          beta,
-          known.steps * q,
-          doubt * (1 - trust) + q,
-          scale,
-          jnp.sqrt(spread),
-          table,
-        )
+  def evaluate(scale, floor, doubt, off, blur=0.0):
+    wrong = (off * told.mass * q)[:, None]
+    spread = noise**2 + scale**2 * (var + floor**2 + wrong**2)
+    spread += (blur * beta)[:, None] ** 2
+    if paths is None:
+      keep = share * (doubt * (1 - trust) + q - smooth)
+      # Scaled before they spread, or XLA keeps all nodes in memory.
+      offset = scale * unit * told.mass * (q - target)
+      weight = scale * unit * keep
+      total = jnp.asarray(told.table.total)
+      mean = offset[:, None, None] - weight[:, None, None] * total[None]
+    else:
+      mean = scale * paths
+    beliefs = posterior.infer(
+      likelihood.log_likelihood(
+        beta, mean, jnp.sqrt(spread), jnp.asarray(told.table.log_prob)
       )
-      fit = integration.log_prior(doubt)
-      if clip and ratio is not None:
-        remains = _clip_scale(beliefs.probs, q, ratio, known, clip)
-        fit -= 0.5 * (jnp.log(scale / remains) / _RATIO_ERROR) ** 2
-      return beliefs._replace(evidence=beliefs.evidence + fit)
-
-    unit = float(table.total[1].min())
-    probs = integration.integrate(
-      evaluate, beta, known, unit=unit, clipped=clip is not None, error=error
     )
-    counts = probs @ k[0]
-  return posterior.allocate(probs)
+    fit = integration.log_prior(doubt)
+    if clip and ratio is not None:
+      remains = _clip_scale(beliefs.probs, q, ratio, known, clip)
+      fit -= 0.5 * (jnp.log(scale / remains) / _RATIO_ERROR) ** 2
+    return beliefs._replace(evidence=beliefs.evidence + fit)
+
+  return integration.integrate(
+    evaluate,
+    beta,
+    known,
+    unit=told.unit,
+    mass=told.mass * unit,
+    clipped=clip is not None or client.clip_per_example is not None,
+    noisy=clip is not None or told.noise > 0,
+    error=error,
+  )
+
+
+def _run_paths(probs, keep, ratios, unit, told, client):
+  """Runs the steps of every class for every count of it, [K, N + 1, R].
+
+  Args:
+    probs: [S, K] of other examples, less what smoothing gives to all.
+    keep: [K] what an example adds less.
+    ratios: of the head's inputs, over which the end is averaged.
+    unit: [] of the loss.
+    told: with the steps' shares.
+    client: says the optimizer.
+  """
+  sizes = jnp.asarray(told.gains)[:, None, None]
+  shares = jnp.asarray(told.shares)
+
+  def one(args):
+    probs, keep = args
+
+    def end(ratio):
+      gradients = sizes * probs[:, None, None] - ratio * keep * shares
+      return response.respond(client, unit * gradients)
+
+    return jax.lax.map(end, ratios).mean(0)
+
+  return jax.lax.map(one, (probs.T, keep))
+
+
+def _loss_weights(client, counts):
+  """Returns what an example of each class weighs [K], and the loss's unit."""
+  weights = jnp.array(client.class_weights or (1.0,) * len(counts))
+  if client.loss == 'sigmoid':
+    mean = client.reduction == 'mean'
+    return weights, 1.0 / len(counts) if mean else 1.0
+  if client.reduction == 'mean' and client.clip_per_example is None:
+    return weights * counts.sum() / (weights @ counts), 1.0
+  return weights, 1.0
 
 
 def granted_defense(known: Known) -> tuple[float, Optional[float]]:

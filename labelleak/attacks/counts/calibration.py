@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from labelleak import hfl, validate
 from labelleak.attacks.counts import (
   allocation,
+  captured,
   evidence,
   expectation,
   head_input,
+  posterior,
 )
 from labelleak.base import Attack, InputError, attack
 
@@ -60,8 +62,7 @@ def calibrated(
     known = allocation.forget_unmodelled(known)
     beta = evidence.bias('counts.calibrated', view)
     if known.model is None:
-      softmax = expectation.uniform(known.num_classes)
-      return allocation.count_labels(beta, softmax, known)
+      return posterior.allocate(captured.infer_counts(view, known).probs)
     known = _follow(view, known)
     x = _inputs(key, known, examples)
     softmax = expectation.measure(view, known, x)

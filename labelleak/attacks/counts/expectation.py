@@ -26,11 +26,14 @@ class Softmax(NamedTuple):
 
 def uniform(num_classes: int) -> Softmax:
   """Returns an untrained model as the LLBG paper assumes it: p = 1/K."""
-  square = (num_classes, num_classes)
+  return alike(jnp.full(num_classes, 1 / num_classes))
+
+
+def alike(probs: chex.Array) -> Softmax:
+  """Returns a model that gives every example the softmax `probs` [K]."""
+  square = (len(probs), len(probs))
   return Softmax(
-    jnp.full(square, 1 / num_classes),
-    jnp.zeros(square),
-    jnp.ones(num_classes),
+    jnp.broadcast_to(probs, square), jnp.zeros(square), jnp.ones(len(probs))
   )
 
 

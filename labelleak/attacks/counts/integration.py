@@ -28,23 +28,37 @@ def log_prior(doubt: chex.Array) -> chex.Array:
   return -0.5 * (jnp.log(doubt) / _DOUBT) ** 2
 
 
+def mix(nodes: Posterior) -> Posterior:
+  """Returns the mean of posteriors [..., K, N + 1] by evidence, all alike."""
+  weight = jax.nn.softmax(nodes.evidence.ravel())
+  probs = nodes.probs.reshape(len(weight), *nodes.probs.shape[-2:])
+  return Posterior(
+    jnp.einsum('g,gkn->kn', weight, probs),
+    jax.nn.logsumexp(nodes.evidence.ravel()) - jnp.log(nodes.evidence.size),
+  )
+
+
 def integrate(
   evaluate: Evaluate,
   beta: chex.Array,
   known: Known,
   *,
   unit: float,
+  mass: chex.Array | float,
   clipped: bool,
+  noisy: bool,
   error: float,
-) -> chex.Array:
-  """Mixes `evaluate` over the grid, [K, N + 1].
+) -> Posterior:
+  """Mixes `evaluate` over the grid.
 
   Args:
     evaluate: of one node.
     beta: [K] bias update.
     known: says by `defense` what must be searched.
     unit: the least weight of an example.
+    mass: of all examples, which the negative entries sum to at most.
     clipped: whether steps are clipped, as granted.
+    noisy: whether granted noise may be a part of the negative entries.
     error: relative, that the mean softmax may have; 0: none.
   """
   top = jnp.asarray(0.5 * unit)
@@ -58,29 +72,31 @@ def integrate(
 
   off = jnp.array([0.0, error] if error else [0.0])
 
-  def mix(scales, num_floors, blur=0.0, prior=0.0):
+  def sweep(scales, num_floors, blur=0.0, prior=0.0):
     floors = jnp.geomspace(0.004 * unit, top, num_floors)
     nodes = [a.ravel() for a in jnp.meshgrid(floors, doubt, off)]
     beliefs = jax.lax.map(
       lambda c: jax.vmap(lambda *node: evaluate(c, *node, blur))(*nodes),
       scales,
     )
-    evidence = beliefs.evidence + jnp.broadcast_to(prior, scales.shape)[:, None]
-    weight = jax.nn.softmax(evidence.ravel())
-    weight = weight.reshape(beliefs.evidence.shape)
-    return jnp.einsum('cf,cfkn->kn', weight, beliefs.probs), weight.sum(1)
+    prior = jnp.broadcast_to(prior, scales.shape)[:, None]
+    return beliefs._replace(evidence=beliefs.evidence + prior)
 
   if known.defense is not None and not clipped:
-    return mix(jnp.ones(1), 8)[0]
-  # The negative entries sum to at most c * S, and miss little of it.
-  least = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / known.steps, 1e-12)
+    return mix(sweep(jnp.ones(1), 8))
+  # The negative entries sum to at most c * mass, and miss little of it.
+  least = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / mass, 1e-12)
   low, high = least, 3 * least
-  if clipped:  # noise is in that sum, too: the scale may be far less
+  if clipped:  # no clip explains more than 1
+    high = jnp.where(least > 1.0, high, jnp.maximum(1.01 * least, 1.0))
+  if clipped and noisy:  # noise is in that sum, too: the scale may be far less
     low = jnp.minimum(least, 0.02)
-    high = jnp.where(least > 1.0, high, 1.0)  # no clip explains more than 1
+  if clipped and not noisy:
+    high = jnp.minimum(high, 3 * least)
   grid = jnp.geomspace(low, high, 24)
   gap = jnp.log(high / low) / 23
-  _, weight = mix(grid, 4, blur=gap / 2)  # then a closer look at its peak
+  wide = sweep(grid, 4, blur=gap / 2)  # then a closer look at its peak
+  weight = jax.nn.softmax(wide.evidence.ravel()).reshape(24, -1).sum(1)
   mean = weight @ jnp.log(grid)
   sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
   reach = jnp.maximum(2.5 * sd, gap)
@@ -89,8 +105,7 @@ def integrate(
   # the rest is log-uniform between low and high.
   share = 2 * reach / 24 / jnp.log(high / low)
   possible = near <= jnp.where(clipped, high, jnp.inf)
-  return mix(
-    jnp.append(near, 1.0),
-    8 if known.defense is None else 4,
-    prior=jnp.append(jnp.where(possible, jnp.log(share), -jnp.inf), 0.0),
-  )[0]
+  logs = jnp.where(possible, jnp.log(share), -jnp.inf)
+  prior = jnp.append(logs, 0.0) + jnp.log(len(near) / 2)  # a mean of 1
+  num_floors = 8 if known.defense is None else 4
+  return mix(sweep(jnp.append(near, 1.0), num_floors, prior=prior))

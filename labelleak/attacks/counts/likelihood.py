@@ -9,6 +9,7 @@ same, so a class with k examples, r of them in the odd group, shows
 with r hypergeometric.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import chex
@@ -42,6 +43,18 @@ def weights(batch_size: int, steps: int, clients: int = 1) -> Weights:
   else:
     odd = sizes[-1]
     groups = (batch_size - odd, 1.0 / sizes[0]), (odd, 1.0 / odd)
+  return weights_of_groups(groups, clients)
+
+
+def weights_of_groups(
+  groups: Sequence[tuple[int, float]], clients: int
+) -> Weights:
+  """Tabulates the weights of k examples drawn from two groups.
+
+  Args:
+    groups: of one client, how many examples weigh how much.
+    clients: C, whose mean is revealed.
+  """
   (num, w1), (num_odd, w2) = groups
   num, num_odd = num * clients, num_odd * clients
   k = np.arange(num + num_odd + 1)[:, None]
@@ -58,30 +71,25 @@ def weights(batch_size: int, steps: int, clients: int = 1) -> Weights:
 
 def log_likelihood(
   beta: chex.Array,
-  offset: chex.Array,
-  keep: chex.Array,
-  scale: chex.Array,
+  mean: chex.Array,
   noise: chex.Array,
-  table: Weights,
+  log_prob: chex.Array,
 ) -> chex.Array:
   """Returns log P(beta_i | class i has k examples), [K, N + 1].
 
   Args:
     beta: [K] bias update.
-    offset: [K] summed softmax that all other examples give to the class.
-    keep: [K] one minus the softmax that an example gives to its own class.
-    scale: [] what clipping left of the update, c.
+    mean: [K, N + 1, R] what it would be, at R nodes.
     noise: [K, N + 1] standard deviation, given the count.
-    table: from `weights`.
+    log_prob: [N + 1, R] of the nodes.
   """
-  chex.assert_rank([beta, offset, keep, noise], [1, 1, 1, 2])
-  expand = lambda a: a[:, None, None]
+  chex.assert_rank([beta, mean, noise, log_prob], [1, 3, 2, 2])
+  seen = beta[:, None, None]
   sd = noise[:, :, None]
-  mean = scale * (expand(offset) - expand(keep) * table.total[None])
-  density = -0.5 * ((expand(beta) - mean) / sd) ** 2
+  density = -0.5 * ((seen - mean) / sd) ** 2
   # An exact zero is no measurement: sparsification dropped the entry because
   # its magnitude lay below that of all others.
   least = jnp.where(beta == 0, jnp.inf, jnp.abs(beta)).min()
   mass = jax.scipy.special.log_ndtr((least - jnp.abs(mean)) / sd)
-  density = jnp.where(expand(beta) == 0, mass, density - jnp.log(sd))
-  return jax.nn.logsumexp(table.log_prob[None] + density, axis=-1)
+  density = jnp.where(seen == 0, mass, density - jnp.log(sd))
+  return jax.nn.logsumexp(log_prob[None] + density, axis=-1)

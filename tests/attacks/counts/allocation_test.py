@@ -218,7 +218,7 @@ class SpreadTest(absltest.TestCase):
       var=jnp.asarray(var, jnp.float32), num=jnp.asarray(num, jnp.float32)
     )
     known = hfl.Known(k, k * each, defense=())
-    one = lambda evaluate, *args, **kwargs: evaluate(1.0, 0.0, 1.0, 0.0).probs
+    one = lambda evaluate, *args, **kwargs: evaluate(1.0, 0.0, 1.0, 0.0)
     with (
       mock.patch.object(integration, 'integrate', one),
       mock.patch.object(
@@ -226,7 +226,7 @@ class SpreadTest(absltest.TestCase):
       ) as call,
     ):
       allocation.count_labels(jnp.zeros(k), softmax, known)
-    spread = call.call_args.args[4][:, each]  # of classes that have their share
+    spread = call.call_args.args[2][:, each]  # of classes that have their share
     np.testing.assert_allclose(spread, entries.std(0), rtol=0.03)
 
   def test_own_means_are_shrunk_as_far_as_chance_explains_them(self):

@@ -1,0 +1,190 @@
+"""How a client's steps turn the labels of a class into its entry of the update.
+
+Optimizers act on each entry by itself. One that is linear, such as SGD with
+momentum, weighs the gradient of step s by a gain a_s, so that an example adds
+the gains of the steps that took it, each over their size; k examples of a class
+add a sum that depends on which steps those were. Of another optimizer, such as
+Adam, the entry's path is run for every count and many draws of the steps.
+"""
+
+import functools
+from typing import NamedTuple, Optional
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from labelleak.attacks.counts import likelihood
+from labelleak.hfl import Client, Known
+
+_DRAWS = 200  # of the steps that take an example, of which nodes are made
+_NODES = 25
+_ROUGH = 2 / 3  # of the steps, that such an optimizer's path may be off by
+_PATHS = 16  # of those draws, where the whole path is run
+
+
+class Response(NamedTuple):
+  """What counts do to an entry; host constants.
+
+  Attributes:
+    table: summed weights of k examples.
+    gains: [S] of the steps' summed weights; their sum is `mass`.
+    unit: the least weight of an example.
+    noise: deviation of DP-SGD's noise on an entry.
+    shares: [S, N + 1, R] of each step's gradient that k examples make up, in
+      R draws; None of a linear optimizer, whose `table` says it all.
+  """
+
+  table: likelihood.Weights
+  gains: np.ndarray
+  unit: float
+  noise: float = 0.0
+  shares: Optional[np.ndarray] = None
+
+  @property
+  def mass(self) -> float:
+    """Returns what the softmax of all examples weighs."""
+    return float(self.gains.sum())
+
+
+def tabulate(known: Known) -> Response:
+  """Tabulates the response of what is known of the clients."""
+  if known.client is None:
+    table = likelihood.weights(known.batch_size, known.steps, known.clients)
+    unit = float(table.total[1].min())
+    return Response(table, np.ones(known.steps), unit)
+  return _tabulate(known.client, known.batch_size, known.clients)
+
+
+@functools.lru_cache(maxsize=64)
+def _tabulate(client, num, clients):
+  """Tabulates the response of a described client of `num` examples."""
+  with jax.ensure_compile_time_eval():
+    weights = step_weights(client, num)
+    sizes = np.array(client.step_sizes(num))
+    gains = linear_gains(client, len(sizes))
+  if gains is None:
+    shares = _draw_shares(client, num, _PATHS) * weights[:, None, None]
+    table = likelihood.Weights(
+      np.arange(num + 1.0)[:, None] * weights.sum() / num,
+      np.zeros((num + 1, 1)),
+    )
+    unit = _ROUGH * len(sizes)  # a step moves an entry by about 1
+    return Response(table, sizes * weights, unit, 0.0, shares)
+  table = _table(_draw_weights(client, num, gains * weights), clients)
+  noise = 0.0
+  if client.noise_multiplier:
+    std = client.noise_multiplier * client.clip_per_example
+    if client.reduction == 'mean':
+      std /= client.divisor(num)
+    noise = std * float(np.sqrt((gains**2).sum() / clients))
+  positive = table.total[1][table.total[1] > 0]
+  unit = float(positive.min()) if positive.size else 1.0
+  return Response(table, gains * sizes * weights, unit, noise)
+
+
+def step_weights(client: Client, num: int) -> np.ndarray:
+  """Returns what an example weighs in the gradient of each step, [S]."""
+  sizes = np.array(client.step_sizes(num), float)
+  if client.reduction == 'sum':
+    return np.ones(len(sizes))
+  if client.clip_per_example is not None:
+    return np.full(len(sizes), 1.0 / client.divisor(num))
+  return 1.0 / sizes
+
+
+def respond(
+  client: Client, gradients: chex.Array, start: chex.Array | float = 0.0
+) -> chex.Array:
+  """Returns (start - end) / lr of entries with these gradients, [...].
+
+  Args:
+    client: says the optimizer and FedProx's pull.
+    gradients: [S, ...] of the steps.
+    start: [...] where the entries start, which weight decay pulls on.
+  """
+  lr = client.lr or 1.0
+  tx = client.make_optimizer(lr)
+  start = jnp.broadcast_to(jnp.asarray(start, float), gradients.shape[1:])
+
+  def step(carry, gradient):
+    entry, state = carry
+    gradient = gradient + client.proximal * (entry - start)
+    move, state = tx.update(gradient, state, entry)
+    return (optax.apply_updates(entry, move), state), None
+
+  (end, _), _ = jax.lax.scan(step, (start, tx.init(start)), gradients)
+  return (start - end) / lr
+
+
+def linear_gains(client: Client, steps: int) -> Optional[np.ndarray]:
+  """Returns the gains [S] of a linear optimizer, None of another."""
+  gains = np.asarray(respond(client, jnp.eye(steps)), float)
+  trial = np.random.default_rng(0).normal(size=(steps, 8))
+  actual = np.asarray(respond(client, jnp.asarray(trial, jnp.float32)))
+  linear = np.allclose(gains @ trial, actual, rtol=1e-3, atol=1e-3)
+  return gains if linear else None
+
+
+def _draw_steps(client, num, rng):
+  """Yields for each step which of the examples it takes, [num] bool."""
+  sizes = client.step_sizes(num)
+  per_epoch = len(sizes) // client.epochs
+  order = rng.permutation(num)
+  for epoch in range(client.epochs):
+    if client.shuffle and epoch:
+      order = rng.permutation(num)
+    start = 0
+    for size in sizes[epoch * per_epoch : (epoch + 1) * per_epoch]:
+      taken = np.zeros(num, bool)
+      if client.poisson:
+        taken = rng.random(num) < size / num
+      else:
+        taken[order[start : start + size]] = True
+      start += size
+      yield taken
+
+
+def _draw_weights(client, num, weights):
+  """Draws the summed weight of each example, [draws, num]."""
+  rng = np.random.default_rng(0)
+  return np.stack(
+    [
+      sum(w * s for w, s in zip(weights, _draw_steps(client, num, rng)))
+      for _ in range(_DRAWS)
+    ]
+  )
+
+
+def _table(drawn, clients):
+  """Tabulates the sums of k of the examples' weights.
+
+  Two weights alone, such as of full steps and a rest, are counted exactly; of
+  others the quantiles over draws are nodes.
+  """
+  kinds = np.unique(np.round(np.sort(drawn, axis=1), 9), axis=0)
+  if len(kinds) == 1:  # every draw has the same weights
+    values, counts = np.unique(kinds[0], return_counts=True)
+    if len(values) <= 2:
+      groups = [(int(n), float(v)) for n, v in zip(counts, values)]
+      groups = ([(0, 0.0)] + groups)[-2:]
+      return likelihood.weights_of_groups(groups, clients)
+  rng = np.random.default_rng(1)
+  drawn = np.concatenate([rng.permutation(drawn) for _ in range(clients)], 1)
+  drawn = rng.permuted(drawn, axis=1) / clients
+  sums = np.cumsum(np.pad(drawn, ((0, 0), (1, 0))), axis=1)
+  at = (np.arange(_NODES) + 0.5) / _NODES
+  nodes = np.quantile(sums, at, axis=0).T
+  return likelihood.Weights(nodes, np.full(nodes.shape, -np.log(_NODES)))
+
+
+def _draw_shares(client, num, draws):
+  """Draws how many of the first k examples each step takes, [S, N + 1, R]."""
+  rng = np.random.default_rng(0)
+  shares = [
+    np.stack([np.cumsum(s) for s in _draw_steps(client, num, rng)])
+    for _ in range(draws)
+  ]
+  return np.pad(np.stack(shares, -1), ((0, 0), (1, 0), (0, 0))).astype(float)
