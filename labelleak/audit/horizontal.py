@@ -16,7 +16,7 @@ import numpy as np
 import labelleak
 from labelleak import base, hfl, messages
 from labelleak.attacks import counts as attacks
-from labelleak.attacks.counts import posterior
+from labelleak.attacks.counts import captured, posterior
 from labelleak.audit import remedies
 from labelleak.audit.assessment import (
   Assessment,
@@ -74,10 +74,10 @@ def infer_posterior(
   key: chex.PRNGKey, view: hfl.View, known: hfl.Known
 ) -> chex.Array:
   """Returns the posterior of the counts, [K, C * N + 1]."""
-  infer = base.jit_once(
-    lambda key, view: attacks.calibrated().infer(key, view, known)
-  )
-  return jax.nn.one_hot(infer(key, view), known.num_examples + 1)
+  del key
+  view, _ = view.check('counts.calibrated', known)
+  infer = jax.jit(lambda view: captured.infer_counts(view, known).probs)
+  return infer(view)
 
 
 def diagnose(view: hfl.View, known: hfl.Known) -> tuple[str, ...]:
@@ -173,6 +173,7 @@ def _read(key, capture, setting, rate) -> Reading:
     batch_size=setting.examples,
     clients=setting.clients,
     client=client,
+    defense=() if rate else None,  # whose scale is then unknown
   )
   probs = np.asarray(infer_posterior(key, view, known), np.float64)
   return Reading(view, known, probs, np.asarray(posterior.allocate(probs)))
