@@ -64,7 +64,7 @@ class AnswerTest(_InFolder):
     result = assessment.from_json(text)
     self.assertEqual(assessment.to_json(result), text)
     accuracy = {score.name: score.accuracy for score in result.scores}
-    self.assertGreaterEqual(accuracy['calibrated'], 0.7)
+    self.assertGreaterEqual(accuracy['calibrated'], 0.9)
     self.assertGreater(accuracy['calibrated'], accuracy['classes alone'])
     self.assertGreater(accuracy['classes alone'], accuracy['guessing'])
     for estimate in result.classes:
@@ -105,7 +105,7 @@ class AnswerTest(_InFolder):
     )
     self.assertEqual(code, 0)
     result = assessment.from_json(pathlib.Path('o').read_text())
-    self.assertGreaterEqual(result.scores[-1].accuracy, 0.7)
+    self.assertGreaterEqual(result.scores[-1].accuracy, 0.8)
 
   @parameterized.parameters(('.3', 3), ('1', 0))
   def test_fails_above_a_share(self, limit, code):
