@@ -132,7 +132,7 @@ def weigh_counts(
       return infer(predict(counts, node), counts)
 
     beliefs = infer(predict(start, node), start)
-    return jax.lax.fori_loop(0, 2 if again else 0, alternate, beliefs)
+    return jax.lax.fori_loop(0, 2, alternate, beliefs) if again else beliefs
 
   if nodes is None:
     return given(None)

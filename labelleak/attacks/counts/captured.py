@@ -31,7 +31,13 @@ _REACHES = 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
 _UNKNOWN_REACHES = 1.0, 8.0, 64.0, 512.0  # where the head's is not known either
 _SHARES = 1.0, 0.0  # of the server's logits
 _TRUST = 2.0  # that they do say it; log odds
-_SPREADS = 0.5, 1.0, 1.5, 2.2  # log deviation of a class's inputs over columns
+_SPREADS = (
+  0.3,
+  0.6,
+  1.0,
+  1.5,
+  2.2,
+)  # log deviation of a class's inputs over columns
 _COLUMNS = 8  # quantiles of that
 
 
@@ -113,7 +119,7 @@ def _nodes(steps, linear, has_kernel):
 def _ratios(spread):
   """Returns the head's inputs of a class over those of all, at quantiles."""
   at = stats.norm.ppf((np.arange(_COLUMNS) + 0.5) / _COLUMNS)
-  return jnp.exp(spread * jnp.array(at, spread.dtype) - spread**2 / 4)
+  return jnp.exp(spread * jnp.array(at, spread.dtype) - spread**2 / 10)
 
 
 def _mean_column(beta, kernel):

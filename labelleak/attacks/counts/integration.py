@@ -88,11 +88,11 @@ def integrate(
   least = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / mass, 1e-12)
   low, high = least, 3 * least
   if clipped:  # no clip explains more than 1
-    high = jnp.where(least > 1.0, high, jnp.maximum(1.01 * least, 1.0))
+    high = jnp.where(least > 1.0, high, 1.0)
   if clipped and noisy:  # noise is in that sum, too: the scale may be far less
     low = jnp.minimum(least, 0.02)
   if clipped and not noisy:
-    high = jnp.minimum(high, 3 * least)
+    high = jnp.clip(high, 1.01 * least, 3 * least)
   grid = jnp.geomspace(low, high, 24)
   gap = jnp.log(high / low) / 23
   wide = sweep(grid, 4, blur=gap / 2)  # then a closer look at its peak
