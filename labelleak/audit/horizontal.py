@@ -1,7 +1,7 @@
 """From the capture of a horizontal round to an `Assessment`.
 
-Two seams are all that it asks of the attacks beside the published ones:
-`infer_posterior` and `diagnose`.
+Beside the published attacks it asks for the counts' posterior, and for what in
+the update contradicts the description (`attacks.counts.diagnose`).
 """
 
 from collections.abc import Mapping
@@ -80,12 +80,6 @@ def infer_posterior(
   return infer(view)
 
 
-def diagnose(view: hfl.View, known: hfl.Known) -> tuple[str, ...]:
-  """Returns one sentence for each sign of a wrong description."""
-  del view, known
-  return ()
-
-
 def assess(
   key: chex.PRNGKey,
   capture: messages.Capture,
@@ -150,7 +144,7 @@ def assess(
     scores=scores,
     learning_rates=_compare_rates(setting.rates, readings, middle),
     remedies=simulated,
-    warnings=diagnose(middle.view, middle.known),
+    warnings=attacks.diagnose(middle.view, middle.known),
     limits=(*_LIMITS, _SIMULATED if simulated else _NOT_SIMULATED),
   )
 

@@ -24,10 +24,12 @@ entries that are not finite is refused; under a trace its counts are -1.
 from labelleak.attacks.counts.baseline import random
 from labelleak.attacks.counts.bias import ebi, llbg
 from labelleak.attacks.counts.calibration import calibrated
+from labelleak.attacks.counts.diagnosis import diagnose
 from labelleak.attacks.counts.kernel import idlg, llg, llg_plus, llg_star
 
 __all__ = (
   'calibrated',
+  'diagnose',
   'ebi',
   'idlg',
   'llbg',

@@ -70,12 +70,12 @@ def _digits():
 
 
 @functools.cache
-def _train(client, num, norm):
+def train(client, num, norm):
   """(variables, [update]) of one round a seed, and the labels behind them."""
   net, source = Net(norm), _digits()
   variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
   forward = vfl.party(net, optax.identity()).apply
-  train = jax.jit(hfl.local_training(client, forward))
+  run = jax.jit(hfl.local_training(client, forward))
   updates, truth = [], []
   for seed in SEEDS:
     rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ def _train(client, num, norm):
       (jnp.asarray(source.take(rows)),), jnp.eye(K)[source.y[rows]]
     )
     batch = batch._replace(mask=jnp.ones(num))
-    update = train(jax.random.key(seed), variables, batch)
+    update = run(jax.random.key(seed), variables, batch)
     updates.append(update['head'])
     truth.append(np.bincount(source.y[rows], minlength=K))
   head = variables['params']['head']
@@ -99,7 +99,7 @@ def _train(client, num, norm):
 
 def _accuracy(name, client, num, *, truly=None, norm=False, **known):
   """Mean count accuracy, told `client` of rounds that `truly` was behind."""
-  head, updates, truth = _train(truly or client, num, norm)
+  head, updates, truth = train(truly or client, num, norm)
   infer = attacks.load(f'counts.{name}').infer
   known = hfl.Known(K, num, client=client, **known)
 
@@ -225,7 +225,7 @@ class ResponseTest(parameterized.TestCase):
 
 class CapturedTest(absltest.TestCase):
   def test_the_posterior_is_of_counts_that_sum_to_the_batch(self):
-    head, updates, _ = _train(SGD, 100, False)
+    head, updates, _ = train(SGD, 100, False)
     view = hfl.View(
       {'head': jax.tree.map(lambda a: a[0], updates)},
       {'params': {'head': head}},
@@ -246,7 +246,7 @@ class CapturedTest(absltest.TestCase):
     decayed = dataclasses.replace(
       SGD, optimizer=dict(name='sgd', weight_decay=0.5)
     )
-    head, updates, _ = _train(client, 100, False)
+    head, updates, _ = train(client, 100, False)
     head = dict(head, bias=jnp.linspace(-0.2, 0.2, K))
     known = hfl.Known(K, 100, client=decayed, defense=())
     still = jnp.zeros((known.steps, K))

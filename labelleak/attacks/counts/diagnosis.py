@@ -1,0 +1,131 @@
+"""Signs that an update contradicts what is said of the client behind it.
+
+Under softmax cross entropy and an optimizer that is linear the entries of the
+bias update sum to 0, and its negative ones to at most the steps' gains. What
+remains is the evidence of the counts' posterior: with the sign turned it must
+not be much larger.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import contract
+from labelleak.attacks.counts import captured, evidence, response
+from labelleak.base import InputError
+from labelleak.hfl import Client, Known, View
+
+_ROUNDING = 0.02  # of a sum that should be 0, over the sum of sizes
+_TURNED = 8.0  # nats of evidence at which a sign is doubted
+_SMALL = 0.1  # of an update that only labels nearly even would make
+_MOMENTUM = dict(name='sgd', momentum=0.9)
+
+
+def diagnose(view: View, known: Known) -> tuple[str, ...]:
+  """Returns a sentence for each sign that the description is wrong.
+
+  Args:
+    view: of a captured head, with values.
+    known: sizes, `client` and `defense`; None of these: plain SGD.
+
+  Raises:
+    InputError: a traced view; a head without bias.
+  """
+  if contract.is_traced(view):
+    raise InputError(
+      'counts.diagnose compares values, and this view is traced; call it'
+      ' outside of jit.'
+    )
+  view, _ = view.check('counts.diagnose', known)
+  beta = np.asarray(evidence.bias('counts.diagnose', view), float)
+  client = known.client or Client()
+  told = response.tabulate(known)
+  if not np.any(beta):
+    return ('The bias update is 0 throughout: nothing was trained.',)
+  of_sum = _doubt_sum(beta, client, told)
+  if of_sum or told.shares is not None:
+    return of_sum
+  return _doubt_scale(view, known, beta, client, told)
+
+
+def _doubt_sum(beta, client, told):
+  """Returns what the sum of the entries says of loss and optimizer."""
+  size = np.abs(beta)
+  share = abs(beta.sum()) / size.sum()
+  noise = told.noise * len(beta) ** 0.5 / size.sum()
+  zero = share < _ROUNDING + 3 * noise
+  softmax = client.loss == 'softmax' and told.shares is None
+  decays = 'weight_decay' in client.optimizer
+  if softmax and size.max() < 1.02 * size.min():
+    return (
+      'All entries of the bias update are of one size: Adam, or the signs of a'
+      ' gradient, would explain it.',
+    )
+  if softmax and not zero and not decays:
+    return (
+      f'The bias update sums to {share:.0%} of its size, and one of softmax'
+      f' cross entropy under {client.optimizer["name"]} to 0: a sigmoid head,'
+      ' Adam, strong weight decay, or weights in the place of an update would'
+      ' explain it.',
+    )
+  if not softmax and zero and len(beta) > 2 and share < 1e-3:
+    described = 'a sigmoid head' if client.loss == 'sigmoid' else 'Adam'
+    return (
+      f'The bias update sums to 0, as of softmax cross entropy under SGD; one'
+      f' of {described} would not.',
+    )
+  return ()
+
+
+def _doubt_scale(view, known, beta, client, told):
+  """Returns what scale and sign of the entries say."""
+  free = dataclasses.replace(known, defense=None)
+  infer = jax.jit(lambda view: captured.infer_counts(view, free))
+  turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
+  beliefs, opposite = infer(view), infer(turned)
+  if opposite.evidence > beliefs.evidence + _TURNED:
+    return (
+      'The update fits far better with its sign turned: local - server in the'
+      ' place of server - local would explain it.',
+    )
+  if known.defense is None:
+    return ()
+  # Of counts far from even the negative entries sum to nearly all the gains.
+  least = float(-np.minimum(beta, 0.0).sum()) / told.mass
+  if client.loss == 'sigmoid' and client.reduction == 'mean':
+    least *= len(beta)
+  noise = 3 * told.noise * len(beta) ** 0.5 / told.mass
+  if least > 1 + _ROUNDING + noise:
+    cause = _explain(least, client, known)
+    return (
+      f'The update is at least {least:.3g} times as large as this client can'
+      f' make it; {cause} would explain it.',
+    )
+  if least < _SMALL and client.clip_per_example is None:
+    cause = 'a smaller learning rate, clipping'
+    if client.lr and client.lr < 0.5:
+      cause += ', an update that was not divided by the learning rate'
+    return (
+      f'The update is {least:.2g} of what this client can make it; {cause}, or'
+      ' labels that are as even as the softmax would explain it.',
+    )
+  return ()
+
+
+def _explain(least, client, known):
+  """Names what would make an update at least so many times as large."""
+  causes = [f'a learning rate at least {least:.3g} times as large']
+  plain = client.optimizer['name'] == 'sgd' and len(client.optimizer) == 1
+  if plain and known.steps > 1:
+    momentum = dataclasses.replace(client, optimizer=_MOMENTUM)
+    gain = response.linear_gains(momentum, known.steps).mean()
+    if least <= gain:
+      causes.insert(0, 'momentum .9')
+  if least >= 2:
+    causes.append(f'{round(least)} or more times as many epochs')
+  size = client.batch_size or known.batch_size
+  if client.reduction == 'mean' and least > size / 5:
+    causes.insert(0, "a loss that is summed (reduction='sum')")
+  return ' or '.join(causes)

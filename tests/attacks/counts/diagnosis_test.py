@@ -1,0 +1,80 @@
+"""What an update says of a wrong description, on updates of known clients."""
+
+import dataclasses
+
+from absl.testing import absltest, parameterized
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import hfl
+from labelleak.attacks import counts
+from labelleak.base import InputError
+from tests.attacks.counts import described_test
+from tests.attacks.counts.described_test import ADAM, FITS, SGD, K
+
+NUM = 128
+
+
+def _warnings(told, truly, *, edit=lambda update: update, seeds=2):
+  """Warnings about rounds that `truly` was behind."""
+  head, updates, _ = described_test.train(truly, NUM, False)
+  known = hfl.Known(K, NUM, client=told, defense=())
+  made = []
+  for i in range(seeds):
+    update = edit(jax.tree.map(lambda a, i=i: a[i], updates))
+    view = hfl.View({'head': update}, {'params': {'head': head}})
+    made.append(counts.diagnose(view, known))
+  return made
+
+
+class DiagnoseTest(parameterized.TestCase):
+  def test_a_true_description_is_believed(self):
+    for told in (SGD, FITS['momentum']):
+      self.assertEqual(_warnings(told, told), [(), ()])
+
+  @parameterized.parameters(
+    (
+      hfl.Client(lr=0.01, batch_size=8, optimizer=described_test.MOMENTUM),
+      'momentum .9',
+    ),
+    (FITS['sigmoid'], 'a sigmoid head'),
+    (dataclasses.replace(SGD, lr=1e-3, optimizer=ADAM), 'Adam'),
+    (hfl.Client(lr=1e-4, batch_size=32, reduction='sum'), "reduction='sum'"),
+  )
+  def test_another_client_is_named(self, truly, cause):
+    told = hfl.Client(lr=truly.lr, batch_size=truly.batch_size)
+    for warnings in _warnings(told, truly):
+      self.assertLen(warnings, 1)
+      self.assertIn(cause, warnings[0])
+
+  @parameterized.parameters(
+    (lambda u: -u, 'its sign turned'),
+    (lambda u: 0.01 * u, 'not divided by the learning rate'),
+    (lambda u: 5 * u, 'a learning rate at least'),
+    (lambda u: 0 * u, 'nothing was trained'),
+    (jnp.sign, 'of one size'),
+  )
+  def test_an_update_in_other_units_is_named(self, change, cause):
+    edit = lambda update: jax.tree.map(change, update)
+    for warnings in _warnings(SGD, SGD, edit=edit):
+      self.assertLen(warnings, 1)
+      self.assertIn(cause, warnings[0])
+
+  def test_sums_that_must_not_be_zero(self):
+    for told, cause in (
+      (dataclasses.replace(SGD, loss='sigmoid'), 'a sigmoid head would not'),
+      (dataclasses.replace(SGD, optimizer=ADAM), 'of Adam would not'),
+    ):
+      (warnings,) = _warnings(told, SGD, seeds=1)
+      self.assertIn(cause, warnings[0])
+
+  def test_a_trace_has_no_values(self):
+    view = lambda bias: hfl.View({'head': {'bias': bias}})
+    known = hfl.Known(K, NUM)
+    with self.assertRaisesRegex(InputError, 'outside of jit'):
+      jax.eval_shape(lambda b: counts.diagnose(view(b), known), np.ones(K))
+
+
+if __name__ == '__main__':
+  absltest.main()
