@@ -135,15 +135,14 @@ def _value(node):
 
 
 def _copy(folder):
-  """Copies what git tracks, except for results and notebooks."""
+  """Copies what git tracks: tests read kept results and notebooks, too."""
   listed = subprocess.run(
     ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True
   )
   for name in listed.stdout.splitlines():
-    if not name.startswith(('results/', 'colab/')):
-      target = folder / name
-      target.parent.mkdir(parents=True, exist_ok=True)
-      shutil.copyfile(ROOT / name, target)
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / name, target)
 
 
 def _outcome(mutation, snapshot, timeout):
