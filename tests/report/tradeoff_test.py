@@ -89,6 +89,21 @@ class TradeoffTest(parameterized.TestCase):
     for x, _ in places:
       self.assertBetween(x, left, right)
 
+  @parameterized.parameters((0.0, '0.1 ‡'), (0.3, '0.1'))
+  def test_a_leak_below_chance_is_marked_and_explained(self, rate, label):
+    rows = [
+      sample.vertical(
+        'scores.direct', each, 0.9, [sample.gaussian(s)] if s else []
+      )
+      for s, each in ((None, 1.0), (0.01, 0.5), (0.1, rate))
+    ]
+    fig = tradeoff.draw(ranking.comparisons(rows))
+    texts = {text.get_text() for ax in fig.axes for text in ax.texts}
+    self.assertContainsSubset({'0.01', label}, texts)
+    (legend,) = fig.legends
+    notes = [text.get_text() for text in legend.get_texts() if '‡' in str(text)]
+    self.assertLen(notes, label.count('‡'))
+
   def test_without_an_undefended_model_there_is_no_ideal(self):
     rows = [row for row in self._rows() if row['setting']['defense']]
     for ax in self._draw(rows):
