@@ -120,6 +120,16 @@ class TradeoffTest(parameterized.TestCase):
     tradeoff._limit(ax, best)
     np.testing.assert_allclose(ax.get_xlim(), limits)
 
+  @parameterized.parameters(
+    ((0, 4), (-5, 18, 5, 22)),  # above, in the middle
+    ((4, 0), (8, 8, 18, 12)),  # to the right
+    ((-4, -4), (-18, -2, -8, 2)),  # to the left, below
+  )
+  def test_the_box_of_a_label_is_where_it_is_drawn(self, offset, box):
+    size, at = np.array([10.0, 4.0]), np.array([0.0, 10.0])
+    found = tradeoff._box(at, np.array(offset), size, 2.0)
+    np.testing.assert_allclose(found, box)
+
   def test_labels_keep_off_each_other(self):
     near = [
       tradeoff.Label(50.0 + i / 100, 50.0, 'strength', 'k') for i in range(6)
