@@ -284,6 +284,18 @@ class PropagationTest(absltest.TestCase):
     self.assertGreater(float(truth), 2.5 * float(first))
     np.testing.assert_allclose(found.var, truth, rtol=0.25)
 
+  def test_soft_labels_of_unequal_length_are_told_apart(self):
+    """Label 0 looks like itself, every other one half like it."""
+    view, known, (_, s, labels) = observe(Mlp(5, 32), 64)
+    rows = 0.5 * (jnp.eye(5) + jnp.eye(1, 5))  # [K, K]
+    u = (s - rows[labels]) / 64
+    forward = lambda p: known.bottom({'params': p}, view.x, view.key)
+    grads = jax.vjp(forward, view.variables['params'])[1](u)[0]
+    problem = _problem(view._replace(param_grads=grads), known, 30)
+    problem = problem._replace(rows=rows)
+    found = jax.jit(lambda: propagation.run(problem).y)()
+    self.assertGreater((found.argmax(-1) == labels).mean(), 0.99)
+
   def test_the_first_round_doubts_twice_as_much_as_the_last(self):
     """Of equations that fit the beliefs, which call for no doubt."""
     view, known, _ = observe(Mlp(11, 16), 128)
