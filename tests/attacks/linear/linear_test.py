@@ -294,6 +294,14 @@ class PropagationTest(absltest.TestCase):
       float(first.var), ((s - 1 / 4) ** 2).sum() / (7 * 3), places=6
     )
 
+  def test_the_others_constant_is_as_large_as_ones_own(self):
+    h = jax.random.normal(KEY, (20, 4)) + jnp.array([[1.0, 3.0, -2.0, 0.0]])
+    eq = equations.Equations(jnp.ravel, None, None, None, None)
+    mean = np.mean(h, 0)
+    self.assertAlmostEqual(
+      float(shifts.find(eq, h).prior), mean.var(ddof=1), places=4
+    )
+
   def test_the_share_that_equations_determine_is_a_trace(self):
     """Of estimates by unknowns, for 20 equations of 12 rows; against NumPy."""
     rng = np.random.default_rng(0)
