@@ -244,6 +244,26 @@ class RunTrialsTest(parameterized.TestCase):
     self.assertEqual(sum(done), 10)
     self.assertLen(done, -(-10 // devices))
 
+  @parameterized.parameters((1, 10, 4), (2, 10, 8), (8, 10, 12), (8, 1, 4))
+  def test_a_chunk_is_no_wider_than_allowed_or_of_use(
+    self, per_device, trials, width
+  ):
+    """On four devices, each with as many trials."""
+    items, shared = _inputs(trials)
+    asked = []
+
+    def build(index):
+      asked.append(len(index))
+      return jax.tree.map(lambda a: a[index], items)
+
+    with mock.patch.object(
+      jax, 'devices', return_value=jax.local_devices()[:4]
+    ):
+      sweep.run_trials(
+        _trial, KEY, trials, build, shared, per_device=per_device
+      )
+    self.assertEqual(asked, [width] * -(-trials // width))
+
   def test_work_is_sharded_over_all_devices(self):
     items, shared = _inputs(8)
     text = []

@@ -10,8 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import special, stats
 
 from labelleak import attacks, defenses, metrics, vfl
+from labelleak.attacks import decoding
 from labelleak.base import InputError, Labelled
 from labelleak.defenses import LabelCode, coae, label_codes
 from labelleak.vfl import Known
@@ -123,6 +125,28 @@ class MixtureTest(parameterized.TestCase):
     infer = attacks.load('decoding.complements', num=num).infer
     found = infer(KEY, view._replace(cut_grads=learned), known)
     self.assertGreater(float(metrics.label_accuracy(found, y)), 0.97)
+
+  @parameterized.parameters(2, 4)
+  def test_the_likelihood_is_that_of_gaussians_on_the_simplex(self, classes):
+    """Rows sum to 1: K - 1 coordinates, of one variance; 2 pi is left out."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % classes
+    rows = np.eye(classes)[labels] + 0.2 * rng.normal(size=(60, classes))
+    rows -= (rows.sum(1, keepdims=True) - 1) / classes
+    start = jax.nn.one_hot(labels, classes)
+    fit = decoding._fit(jnp.asarray(rows, jnp.float32), start, 50)
+    members = np.exp(np.asarray(fit.scores, float))
+    basis = np.linalg.svd(np.ones((1, classes)))[2][1:]  # of sums of zero
+    places, centers = rows @ basis.T, np.asarray(fit.centers) @ basis.T
+    squared = ((places[:, None] - centers[None]) ** 2).sum(-1)
+    var = (members * squared).sum() / (60 * (classes - 1))
+    log = [
+      np.log(share) + stats.multivariate_normal(center, var).logpdf(places)
+      for share, center in zip(members.mean(0), centers)
+    ]
+    mean = special.logsumexp(log, axis=0).mean()
+    mean += (classes - 1) / 2 * np.log(2 * np.pi)
+    self.assertAlmostEqual(float(fit.likelihood), mean, places=3)
 
   @chex.variants(with_jit=True, without_jit=True)
   def test_rows_and_classes_have_no_order(self):

@@ -121,6 +121,15 @@ class NormTest(parameterized.TestCase):
       rtol=1e-6,
     )
 
+  def test_the_batch_spans_the_scale_from_its_least_norm(self):
+    norms = np.array([[3.0], [5.0], [3.5], [4.5]])
+    cut = np.float32(norms * [0.6, -0.8])
+    scores = _run('scores.norm', cut, 2)
+    np.testing.assert_allclose(
+      scores[:, 1], [-0.5, 0.5, -0.25, 0.25], atol=1e-6
+    )
+    np.testing.assert_array_equal(scores[:, 0], -scores[:, 1])
+
   def test_across_reads_what_a_defense_put_where_no_gradient_is(self):
     """Chance on gradients and on noise along them; noise of one class shows."""
     rng = np.random.default_rng(3)

@@ -82,6 +82,7 @@ class SplitsTest(parameterized.TestCase):
     with self.assertRaisesRegex(base.InputError, 'this split cuts examples of'):
       jax.jit(split)(numbered(other))
 
+  @hypothesis.settings(deadline=None)
   @hypothesis.given(bands(), st.integers(0, 2))
   def test_bands_reassemble_in_order(self, cuts, axis):
     length, hyper = cuts
@@ -98,6 +99,7 @@ class SplitsTest(parameterized.TestCase):
       self.assertLessEqual(max(widths) - min(widths), 1)
       self.assertEqual(widths, sorted(widths, reverse=True))
 
+  @hypothesis.settings(deadline=None)
   @hypothesis.given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 3))
   def test_quarters_reassemble(self, height, width, channels):
     parts = cut('quarters', (height, width, channels))
@@ -118,6 +120,7 @@ class SplitsTest(parameterized.TestCase):
     np.testing.assert_array_equal(left, numbered((32, 32, 3))[:, :, :8])
     self.assertEqual(right.shape, (3, 32, 24, 3))
 
+  @hypothesis.settings(deadline=None)
   @hypothesis.given(bands(), st.data())
   def test_a_block_goes_to_the_party_named(self, cuts, drawn):
     length, hyper = cuts
@@ -126,6 +129,7 @@ class SplitsTest(parameterized.TestCase):
     for k, part in zip(order, cut('features', (length,), order=order, **hyper)):
       np.testing.assert_array_equal(part, natural[k])
 
+  @hypothesis.settings(deadline=None)
   @hypothesis.given(bands(), st.data())
   def test_party_0_shares_exactly_what_is_stated(self, cuts, drawn):
     length, hyper = cuts
@@ -139,6 +143,7 @@ class SplitsTest(parameterized.TestCase):
     both = np.intersect1d(parts[0][0], others[0])
     np.testing.assert_array_equal(both, others[0, :shared])
 
+  @hypothesis.settings(deadline=None)
   @hypothesis.given(
     st.lists(st.integers(1, 6), min_size=1, max_size=3),
     st.floats(0, 1),

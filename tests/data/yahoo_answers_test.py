@@ -86,6 +86,28 @@ class YahooAnswersTest(samples.FilesTest):
     few = self.load(split='train', buckets=3).take(np.arange(50))
     self.assertEqual(set(few.ravel()), {0, 1, 2})
 
+  def test_counts_are_those_of_the_tokens(self):
+    """Of every part on its own; neither padding nor order counts."""
+    self.yahoo(
+      [(1, 'aa bb', 'aa', 'cc aa'), (2, 'bb', '', ''), (3, ',', '', '')]
+    )
+    for parts in (1, 2):
+      options = dict(parts=parts, length=6, buckets=5)
+      tokens = self.load(**options).take(np.arange(3)).reshape(-1, 6)
+      source = self.load(**options, counts=True)
+      self.assertEqual(source.shape, (parts * 5,))
+      self.assertEqual(source.name, 'yahoo_answers counts')
+      bags = source.take(np.arange(3))
+      self.assertEqual((bags.dtype, bags.shape), (np.float32, (3, parts * 5)))
+      bags = bags.reshape(-1, 5)
+      np.testing.assert_array_equal(bags[:, 0], 0)
+      for bag, row in zip(bags, tokens):
+        self.assertEqual(
+          bag[1:].tolist(), [(row == token).sum() for token in range(1, 5)]
+        )
+    vocab = self.write('vocab.txt', '[PAD]\n[UNK]\n')
+    self.refuses('leave vocab=.* out', self.name, counts=True, vocab=vocab)
+
   def test_word_pieces(self):
     try:
       import tokenizers  # noqa: F401

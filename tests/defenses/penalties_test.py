@@ -107,6 +107,18 @@ class BottleneckTest(parameterized.TestCase):
       float(sown['penalty']['kl']), kl.sum(-1).mean(), places=3
     )
 
+  @parameterized.parameters(1, 2)
+  def test_z_is_as_many_times_as_wide_as_an_embedding(self, scale):
+    top = _mid(weight=1.0, scale=scale)
+    for batch in (1, 8):
+      shapes = jax.eval_shape(top.init, jax.random.key(0), jnp.ones((batch, 9)))
+      for name in ('Bottleneck_0', 'Bottleneck_1'):  # of two passive parties
+        kernels = [d['kernel'].shape for d in shapes['params'][name].values()]
+        width = 3 * scale
+        self.assertEqual(
+          kernels, [(3, 2 * width), (width, 5 * width), (5 * width, 3)]
+        )
+
   def test_predictions_draw_where_they_are_told_to(self):
     """The same draw at every call, around the mean's prediction."""
     load = lambda **options: _mid(weight=1.0, shift=0.0, **options)

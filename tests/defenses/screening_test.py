@@ -42,6 +42,13 @@ class ScreenTest(parameterized.TestCase):
     found = screening.mahalanobis(h, y)
     np.testing.assert_allclose(found, oracle.mahalanobis(gap), rtol=2e-2)
 
+  def test_rows_at_the_mean_of_their_class_have_no_distance(self):
+    h, y = _data()
+    first = np.asarray(y).argmax(0)  # a row of each class
+    for rows in (h[first], np.zeros((K, D), np.float32)):
+      found = screening.mahalanobis(rows, y[first])
+      np.testing.assert_array_equal(found, np.zeros(K))
+
   def test_they_do_not_depend_on_units(self):
     h, y = _data()
     mixed = h @ np.diag([2.0, 0.5, 1.0, 3.0, 1.0]).astype(np.float32) + 7.0

@@ -88,6 +88,14 @@ class SparsifyTest(parameterized.TestCase):
       held[: len(state)] = state
       np.testing.assert_allclose(sent + held, total, atol=1e-4)
 
+  @parameterized.parameters(0.0, 0.3, 0.62, 0.995, 1.0)
+  def test_the_quantile_is_that_of_the_real_rows(self, share):
+    magnitude = np.abs(_cuts(rows=6)[0])
+    real = np.array([1.0, 1.0, 0.0, 1.0, 1.0, 0.0], np.float32)[:, None]
+    found = sparsity._quantile(jnp.array(magnitude), jnp.array(real), share)
+    oracle = np.quantile(magnitude[real[:, 0] > 0], share)
+    np.testing.assert_allclose(found, oracle, rtol=1e-5)
+
   def test_only_the_largest_is_sent_at_one(self):
     cut = _cuts()[0]
     out = _apply(sparsity.sparsify(drop=1.0).gradient, cut)

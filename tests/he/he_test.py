@@ -251,6 +251,25 @@ class BoundTest(parameterized.TestCase):
       error.max(), coarse.error_bound(matrix, message).max() / 40
     )
 
+  @parameterized.parameters(30, 80)  # doubles round coarser than 2^-80
+  def test_the_bound_of_ckks_is_the_sum_of_its_parts(self, fraction_bits):
+    parameters = _parameters()._replace(bound=3.0, fraction_bits=fraction_bits)
+    matrix = np.array([[2.0, -1.5, 0.25], [0.0, 0.0, 0.0]])
+    message = np.array([3.0, -1.0, 0.5])
+    at = packing.layout(parameters, matrix.shape)
+    unit = 2.0**-parameters.product_bits
+    parts = [
+      4 * 3 * ckks.find_grain(parameters, at) / 2 * unit,
+      4 * 3 * 8 * seal.find_noise(parameters, at.rows) * unit,
+      4 * 4.5 * 2.0 ** -(parameters.map_bits + 1),
+      3 * 3.75 * 2.0 ** -(min(fraction_bits, 52) + 1),
+    ]
+    sizes = [2 * 3 + 1.5 * 1 + 0.25 * 0.5 + sum(parts), 0.0]
+    limit = [e + s / 2**24 + 2**-149 for e, s in zip((sum(parts), 0), sizes)]
+    np.testing.assert_allclose(
+      ckks.error_bound(parameters, matrix, message), limit, rtol=1e-14, atol=0
+    )
+
   def test_ckks_loses_what_coarser_grains_take(self):
     matrix, message = _uniform(6, 20, 30), _uniform(7, 30)
     errors, limits = [], []
@@ -344,6 +363,19 @@ class SecrecyTest(parameterized.TestCase):
       noise = seal.find_noise(parameters, at.rows)
       ratio = ckks.find_grain(parameters, at) / noise
       self.assertBetween(ratio, 2.0**mask_bits, 2.0 ** (mask_bits + 1))
+
+  @parameterized.parameters(0, 1, 7)
+  def test_ckks_noise_of_a_map_of_unit_scale(self, rows):
+    """Each row and the mask have one encryption's: t + t' s in N coefficients.
+
+    t and t' are uniform over 1, s is -1, 0 or 1: variances of 1/12 and 2/3.
+    """
+    parameters = _parameters()
+    unit = parameters._replace(fraction_bits=sum(parameters.bits[:-1]) - 3)
+    self.assertEqual(unit.map_bits, 0)
+    fresh = Fraction(1, 12) + parameters.degree * Fraction(1, 12) * 2 / 3
+    variance = seal.find_noise(unit, rows) ** 2
+    self.assertAlmostEqual(variance / float((rows + 1) * fresh), 1, places=12)
 
   @parameterized.parameters(1, 64)
   def test_ckks_noise_is_what_is_stated(self, width):

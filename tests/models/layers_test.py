@@ -130,6 +130,17 @@ class ConvTest(parameterized.TestCase):
     self.enter_context(mock.patch.object(layers.convolution, '_PATCH_LIMIT', 0))
     np.testing.assert_allclose(conv.apply(variables, x), whole, atol=1e-5)
 
+  @parameterized.parameters((0, True), (1, False))
+  def test_patches_are_whole_up_to_the_limit_of_memory(self, less, whole):
+    conv = layers.Conv(4, 3, 2, 1, use_bias=False)
+    x, w = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 4))
+    limit = 2 * 5 * 5 * 27 - less
+    self.enter_context(
+      mock.patch.object(layers.convolution, '_PATCH_LIMIT', limit)
+    )
+    trace = jax.make_jaxpr(conv.apply)({'params': {'kernel': w}}, x)
+    self.assertEqual('[2,5,5,27]' in str(trace), whole)
+
   def test_all_derivatives_keep_the_fast_order_of_axes(self):
     """XLA:CPU falls onto a slow path in loops for any other order."""
     conv = layers.Conv(4, 3, padding=1, use_bias=False)

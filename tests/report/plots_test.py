@@ -32,6 +32,22 @@ class BarsTest(parameterized.TestCase):
     np.testing.assert_allclose(line.get_xydata(), [[99.62, 0]])
     self.assertEndsWith(second.get_title('left'), '3 trials')
 
+  def test_all_panels_leave_as_much_room_as_the_most_bars_need(self):
+    rows = [
+      sample.horizontal(f'counts.{name}', point={'bars': bars})
+      for bars in (1, 3)
+      for name in ('llbg', 'llg', 'random')[:bars]
+    ]
+    few, many = plots.accuracy_bars(rows).axes
+    self.assertEqual(few.get_ylim(), many.get_ylim())
+    bottom, top = many.get_ylim()  # downwards
+    edges = [(bar.get_y(), bar.get_height()) for bar in many.patches]
+    self.assertLen(edges, 3)
+    first = min(y + min(height, 0) for y, height in edges)
+    last = max(y + max(height, 0) for y, height in edges)
+    self.assertAlmostEqual(first - top, bottom - last)
+    self.assertBetween(first - top, 0, 0.5)
+
   def test_rows_without_the_first_metric_have_no_bar(self):
     other = sample.horizontal('a.b', metrics=dict(mine=sample.summary(0.5)))
     (ax,) = plots.accuracy_bars([sample.horizontal(), other]).axes

@@ -89,6 +89,21 @@ class TradeoffTest(parameterized.TestCase):
     for x, _ in places:
       self.assertBetween(x, left, right)
 
+  @parameterized.parameters((0.0, '0.1 ‡'), (0.3, '0.1'))
+  def test_a_leak_below_chance_is_marked_and_explained(self, rate, label):
+    rows = [
+      sample.vertical(
+        'scores.direct', each, 0.9, [sample.gaussian(s)] if s else []
+      )
+      for s, each in ((None, 1.0), (0.01, 0.5), (0.1, rate))
+    ]
+    fig = tradeoff.draw(ranking.comparisons(rows))
+    texts = {text.get_text() for ax in fig.axes for text in ax.texts}
+    self.assertContainsSubset({'0.01', label}, texts)
+    (legend,) = fig.legends
+    notes = [text.get_text() for text in legend.get_texts() if '‡' in str(text)]
+    self.assertLen(notes, label.count('‡'))
+
   def test_without_an_undefended_model_there_is_no_ideal(self):
     rows = [row for row in self._rows() if row['setting']['defense']]
     for ax in self._draw(rows):
@@ -104,6 +119,16 @@ class TradeoffTest(parameterized.TestCase):
     ax.plot(ends, (0, 1))
     tradeoff._limit(ax, best)
     np.testing.assert_allclose(ax.get_xlim(), limits)
+
+  @parameterized.parameters(
+    ((0, 4), (-5, 18, 5, 22)),  # above, in the middle
+    ((4, 0), (8, 8, 18, 12)),  # to the right
+    ((-4, -4), (-18, -2, -8, 2)),  # to the left, below
+  )
+  def test_the_box_of_a_label_is_where_it_is_drawn(self, offset, box):
+    size, at = np.array([10.0, 4.0]), np.array([0.0, 10.0])
+    found = tradeoff._box(at, np.array(offset), size, 2.0)
+    np.testing.assert_allclose(found, box)
 
   def test_labels_keep_off_each_other(self):
     near = [

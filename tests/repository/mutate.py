@@ -49,14 +49,20 @@ class Mutation(NamedTuple):
 
 
 def mutations(file: str, source: bytes) -> Iterator[Mutation]:
-  """Yields the mutations of a module's source, in its order."""
+  """Yields the mutations of a module's source, in its order.
+
+  The sign of an index or axis is none of them: -1 is 1 in a matrix.
+  """
   starts = [0]
   for line in source.splitlines(keepends=True):
     starts.append(starts[-1] + len(line))
   text = source.decode()
   place = lambda line, column: starts[line - 1] + column
+  whole = set()  # indices and axes
   for node in _walk(ast.parse(text)):
-    for part, kind, new in _changes(node, text):
+    for part, kind, new in () if node in whole else _changes(node, text):
+      if kind in ('index', 'axis'):
+        whole.add(part)
       start = place(part.lineno, part.col_offset)
       old = source[start : place(part.end_lineno, part.end_col_offset)].decode()
       yield Mutation(file, part.lineno, old, new, start, kind)
@@ -135,15 +141,14 @@ def _value(node):
 
 
 def _copy(folder):
-  """Copies what git tracks, except for results and notebooks."""
+  """Copies what git tracks: tests read kept results and notebooks, too."""
   listed = subprocess.run(
     ['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True
   )
   for name in listed.stdout.splitlines():
-    if not name.startswith(('results/', 'colab/')):
-      target = folder / name
-      target.parent.mkdir(parents=True, exist_ok=True)
-      shutil.copyfile(ROOT / name, target)
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ROOT / name, target)
 
 
 def _outcome(mutation, snapshot, timeout):

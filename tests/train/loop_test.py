@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from labelleak import base, runs, train
-from labelleak.train import checkpoints
+from labelleak.train import checkpoints, loop
 
 
 class Interrupted(Exception):
@@ -60,6 +60,15 @@ def _bits(state):
   return jax.tree.map(
     np.asarray, state._replace(key=jax.random.key_data(state.key))
   )
+
+
+class NumbersTest(absltest.TestCase):
+  def test_chunks_number_all_steps_from_1(self):
+    """From wherever a training goes on, up to the next whole chunk."""
+    self.assertEqual(loop._numbers(0, 7, 3).tolist(), [1, 2, 3])
+    self.assertEqual(loop._numbers(4, 7, 3).tolist(), [5, 6])
+    self.assertEqual(loop._numbers(6, 7, 3).tolist(), [7])
+    self.assertEqual(loop._numbers(7, 7, 3).tolist(), [])
 
 
 class FitTest(parameterized.TestCase):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import special
 
 from labelleak import models
 from labelleak.attacks.completion import mixmatch, mixtext
@@ -133,6 +134,40 @@ class StepTest(parameterized.TestCase):
     self.assertLess(max(shares), 0.9)  # Beta(16, 16)
     for a, b in zip(texts, partners):
       np.testing.assert_array_equal(*(np.sort(t.ravel()) for t in (a, b)))
+
+  def test_the_loss_is_that_of_texts_and_targets_mixed_alike(self):
+    seen = []
+
+    def spy(own, rest, tokens, key, mix):
+      if mix is not None:
+        jax.debug.callback(lambda *a: seen.append(a), mix.share, mix.tokens)
+      return linear(own, rest, tokens, key, mix)
+
+    few = batch(0)
+    table = np.random.default_rng(0).normal(size=(12, K))
+    learner = mixtext.mixtext(
+      spy, optax.sgd(0.0), steps=10, mix_layers=(1,), weight=3.0, alpha=0.7
+    )
+    own = {'params': {'table': jnp.asarray(table, jnp.float32)}}
+    state = learner.init(KEY, own, {})._replace(count=jnp.array(4))
+    found = float(jax.jit(learner.step)(state, few)[1]['loss'])
+    jax.effects_barrier()
+    share, partners = map(np.array, seen[0])
+    self.assertBetween(share, 0.5, 0.99)
+    softmax = lambda a: np.exp(a) / np.exp(a).sum(-1, keepdims=True)
+    texts = np.concatenate([few.x, few.u])
+    h = table[texts].sum(1)
+    q = softmax(2 * h[len(few.x) :])  # to the power of 1 / .5
+    targets = np.concatenate([few.y, q])
+    order = [int(np.all(texts == row, 1).argmax()) for row in partners]
+    self.assertNotEqual(order, sorted(order))
+    mixed = lambda a: share * a + (1 - share) * a[order]
+    p, log = mixed(targets), np.log(softmax(mixed(h)))
+    cross, entropy = -(p * log).sum(1), special.entr(p).sum(1)
+    num = len(few.x)
+    divergence = (cross - entropy)[num:].mean()
+    loss = cross[:num].mean() + 0.4 * 3.0 * divergence
+    self.assertAlmostEqual(found / loss, 1, places=5)
 
   def test_few_labels_and_many_texts_beat_few_labels(self):
     """Test accuracy of the same model without and with unlabelled texts."""

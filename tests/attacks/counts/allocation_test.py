@@ -9,6 +9,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from labelleak import attacks, hfl
 from labelleak.attacks.counts import (
@@ -154,6 +155,30 @@ class PosteriorTest(parameterized.TestCase):
         # The formula leaves out sqrt(2 pi), the same for all.
         miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
         self.assertLess(abs(miss), 0.5, (sharp, wrong))
+
+  def test_the_prior_is_learned_as_a_loop_in_numpy_learns_it(self):
+    rng = np.random.default_rng(0)
+    n, k = 40, 20
+    levels = np.arange(n + 1)
+    seen = np.concatenate([[15, 12], rng.poisson(0.7, k - 2)])
+    seen = seen + rng.normal(size=k)
+    likelihood = np.exp(-0.5 * (seen[:, None] - levels) ** 2)
+    mu, few = n / k, np.where(levels > 0, 0.1 / n, 0.0)
+    for _ in range(10):
+      most = 0.9 * stats.poisson.pmf(levels, mu)
+      beliefs = likelihood * (most + few)
+      beliefs /= beliefs.sum(1, keepdims=True)
+      members = beliefs * most / (most + few)
+      left = n - ((beliefs - members) @ levels).sum()
+      mu = np.clip(left / members.sum(), 1e-3, n / k)
+    self.assertBetween(mu, 0.3, 1.2)
+    prior = np.log(0.9 * stats.poisson.pmf(levels, mu) + few)
+    joint = np.log(np.maximum(likelihood, 1e-30)) + prior
+    expected = posterior._condition_on_total(jnp.asarray(joint, 'f'), 10)
+    log_lik = jnp.asarray(np.log(np.maximum(likelihood, 1e-30)), 'f')
+    found = posterior.infer(log_lik)
+    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-3)
+    np.testing.assert_allclose(found.evidence, expected.evidence, atol=1e-2)
 
   def test_uncertain_classes_give_way_to_certain_ones(self):
     n, k = 20, 10

@@ -284,6 +284,65 @@ class PropagationTest(absltest.TestCase):
     self.assertGreater(float(truth), 2.5 * float(first))
     np.testing.assert_allclose(found.var, truth, rtol=0.25)
 
+  def test_at_first_every_label_is_as_likely(self):
+    h = jax.random.normal(KEY, (7, 4))
+    first = propagation.start(h, jnp.eye(4))
+    for belief in (first.m, first.y, first.v[:, None]):
+      np.testing.assert_allclose(belief, 1 / 4, rtol=1e-6)
+    s = np.exp(h) / np.exp(h).sum(1, keepdims=True)
+    self.assertAlmostEqual(
+      float(first.var), ((s - 1 / 4) ** 2).sum() / (7 * 3), places=6
+    )
+
+  def test_the_others_constant_is_as_large_as_ones_own(self):
+    h = jax.random.normal(KEY, (20, 4)) + jnp.array([[1.0, 3.0, -2.0, 0.0]])
+    eq = equations.Equations(jnp.ravel, None, None, None, None)
+    mean = np.mean(h, 0)
+    self.assertAlmostEqual(
+      float(shifts.find(eq, h).prior), mean.var(ddof=1), places=4
+    )
+
+  def test_the_share_that_equations_determine_is_a_trace(self):
+    """Of estimates by unknowns, for 20 equations of 12 rows; against NumPy."""
+    rng = np.random.default_rng(0)
+    rows = np.float32(rng.normal(size=(20, 12, 5)))
+    rows -= rows.mean(-1, keepdims=True)
+    eq = equations.Equations(
+      apply=lambda u: jnp.einsum('mbk,bk->m', rows, u),
+      adjoint=lambda z: jnp.einsum('mbk,m->bk', rows, z),
+      observed=jnp.ones(20),
+      gain=jnp.array((rows**2).sum((0, 2)) / 4),
+      rank=jnp.array(20.0),
+    )
+    h = jax.random.normal(KEY, (12, 5))
+    problem = propagation.Problem(
+      eq, shifts.find(eq, h), jnp.eye(5), KEY, 8, 60, 1.0, 0.7
+    )
+    first = propagation.start(h, problem.rows)
+    share = lambda key: propagation._solve_rows(
+      problem._replace(key=key), first, jax.nn.softmax(h)
+    )[3].mean()
+    found = jax.jit(jax.vmap(share))(jax.random.split(KEY, 100)).mean()
+    column = np.repeat(first.v + first.var, 5)
+    matrix = rows.reshape(20, -1) * np.sqrt(column)
+    power = (matrix**2).sum() / 20
+    gram = matrix @ matrix.T + power * np.eye(20)
+    exact = np.trace(matrix.T @ np.linalg.solve(gram, matrix)) / (4 * 12)
+    self.assertBetween(exact, 0.1, 0.9)
+    np.testing.assert_allclose(found, exact, rtol=0.05)
+
+  def test_soft_labels_of_unequal_length_are_told_apart(self):
+    """Label 0 looks like itself, every other one half like it."""
+    view, known, (_, s, labels) = observe(Mlp(5, 32), 64)
+    rows = 0.5 * (jnp.eye(5) + jnp.eye(1, 5))  # [K, K]
+    u = (s - rows[labels]) / 64
+    forward = lambda p: known.bottom({'params': p}, view.x, view.key)
+    grads = jax.vjp(forward, view.variables['params'])[1](u)[0]
+    problem = _problem(view._replace(param_grads=grads), known, 30)
+    problem = problem._replace(rows=rows)
+    found = jax.jit(lambda: propagation.run(problem).y)()
+    self.assertGreater((found.argmax(-1) == labels).mean(), 0.99)
+
   def test_the_first_round_doubts_twice_as_much_as_the_last(self):
     """Of equations that fit the beliefs, which call for no doubt."""
     view, known, _ = observe(Mlp(11, 16), 128)

@@ -102,6 +102,13 @@ class RowsTest(parameterized.TestCase):
     ]
     self.assertEqual(found['client_accuracy'], np.mean(rounded))
 
+  def test_truth_is_what_each_client_has(self):
+    labels = jnp.array([[0, 2, 0, 0], [1, 2, 1, 2]])
+    batches = base.Batch((), jax.nn.one_hot(labels, 3), labels)
+    found = label_counts._score(jnp.array([3, 1, 4]), batches, None, ())
+    self.assertEqual(found['count_accuracy'], 7 / 8)
+    self.assertEqual(found['client_accuracy'], 2.5 / 4)
+
 
 def passes_once() -> optax.GradientTransformation:
   """A defense whose state lets one update through, and nothing after it."""

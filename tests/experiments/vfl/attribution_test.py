@@ -1,6 +1,7 @@
 """Pictures of the joint model: what rows keep, and that files appear."""
 
 import pathlib
+import types
 
 from absl.testing import absltest, parameterized
 import numpy as np
@@ -28,6 +29,23 @@ class ExplainTest(parameterized.TestCase):
     self.assertBetween(rows[0]['metrics']['reliance']['mean'], 0.01, 0.99)
     self.assertNotIn('maps', rows[0])
     self.assertTrue(pathlib.Path(workdir, 'points.png').exists())
+
+  def test_a_few_rows_are_drawn_with_few_neighbours(self):
+    """t-SNE asks for a perplexity below the number of points."""
+    x = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    source = types.SimpleNamespace(y=np.arange(7), take=lambda rows: x[rows])
+    party = types.SimpleNamespace(apply=lambda v, x, train, key: (x, {}))
+    joint = types.SimpleNamespace(
+      source=source, party=party, part=lambda x: x, attacker=0
+    )
+    state = types.SimpleNamespace(variables=[{}])
+    for points in (3, 7):
+      pictures = attribution._pictures(
+        joint, state, 0, points=points, images=0, layer=None
+      )
+      drawn = np.array(pictures['points'])
+      self.assertEqual(drawn.shape, (points, 3))
+      self.assertLen(np.unique(drawn[:, :2], axis=0), points)
 
   def test_rows_are_spread(self):
     self.assertEqual(attribution._spread(10, 99).tolist(), list(range(10)))

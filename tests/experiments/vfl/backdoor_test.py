@@ -1,5 +1,6 @@
 """Replacement as an experiment: what it reports, and what it refuses."""
 
+import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -8,7 +9,8 @@ import numpy as np
 from configs import common
 from labelleak import experiments, he, metrics
 from labelleak.base import InputError
-from labelleak.experiments.vfl import observation
+from labelleak.data import Source, triggers
+from labelleak.experiments.vfl import backdoor, observation
 from labelleak.experiments.vfl.build import build
 
 _GUESS = dict(name='scores.random')
@@ -113,6 +115,43 @@ class EncryptedTest(parameterized.TestCase):
 
 
 class BackdoorTest(parameterized.TestCase):
+  @parameterized.parameters(True, False)
+  def test_the_shift_of_norms_is_in_deviations_of_plain_rows(self, natural):
+    """Of two attackers' embeddings, which are the features themselves."""
+    x = np.random.default_rng(0).normal(2, 1, (9, 6)).astype(np.float32)
+    source = Source(lambda i: x[i], np.arange(9) % 2, 2, (6,), 'features')
+    trigger = triggers.feature(shape=(6,), at=1, value=7.0)
+    if natural:
+      trigger = triggers.natural(shape=(6,), at=1, above=2.0)
+    bearers = triggers.bearers(source, trigger)
+    self.assertEqual(bearers.all(), not natural)
+    party = mock.Mock(apply=lambda v, x, train, key: (x, {}))
+    predict = lambda state, xs: np.eye(2)[np.zeros(9, int)]
+    joint = types.SimpleNamespace(
+      tested=source,
+      parties=(party,) * 3,
+      protocol=types.SimpleNamespace(predict=predict),
+      accuracy=lambda state: 0.5,
+      score=lambda predict, state, source: np.asarray(
+        predict(state, np.split(source.take(np.arange(9)), 3, axis=1))
+      ),
+    )
+    world = types.SimpleNamespace(
+      trigger=trigger, bearers=bearers, attackers=(0, 2)
+    )
+    state = types.SimpleNamespace(variables=(None,) * 3)
+    trial = types.SimpleNamespace(target=0)
+    found = backdoor._judge(world, joint, state, trial)
+    norm = lambda x: (x[:, [0, 1, 4, 5]].astype(float) ** 2).sum(1) ** 0.5
+    moved, plain = x.copy(), x[~bearers]
+    if not natural:
+      moved[:, 1], plain = 7.0, x
+    shift = norm(moved[bearers]).mean() - norm(plain).mean()
+    self.assertAlmostEqual(
+      found['norm_shift'], shift / norm(plain).std(), places=4
+    )
+    self.assertEqual(found['backdoor_rate'], 1.0)
+
   def test_it_opens_and_the_main_task_stays(self):
     config = _config(attacks=(_backdoor(gamma=10.0),))
     row, clean = experiments.run(config)
