@@ -10,7 +10,9 @@ With mean cross entropy the bias gradient of class i is
 with lambda_i the count and p the softmax. FedAVG sends the sum of S such
 gradients over slices of b = ceil(B/S) examples, so one example weighs 1/b
 there. The kernel's gradient is the same times the head's input; LLG sums it
-over the inputs.
+over the inputs. Real clients differ (`hfl.Client`): `calibrated` reads updates
+of those that are described to it, and `diagnose` says what in an update
+contradicts a description.
 
 Sources: LLBG and EBI from Gat and Sharif, "Harmful Bias" (AISec 2024); LLG,
 LLG+, LLG* from Wainakh et al., "User-Level Label Leakage from Gradients" (PETS

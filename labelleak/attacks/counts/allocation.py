@@ -166,7 +166,10 @@ def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
   paths = None
   if told.shares is not None:
     keep = share * (1 - trust + q - smooth)
-    probs = prediction.by_step - target[None]
+    probs = prediction.by_step
+    if probs is None:
+      probs = jnp.broadcast_to(q, (known.steps, len(q)))
+    probs = probs - target[None]
     ratios = prediction.ratios
     ratios = jnp.ones(1) if ratios is None else ratios
     paths = _run_paths(probs, keep, ratios, unit, told, client)

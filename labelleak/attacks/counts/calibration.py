@@ -7,7 +7,6 @@ the mean softmax, `head_input` reads the kernel along with the bias, and
 `allocation` puts all of it together.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple, Optional
 
@@ -41,10 +40,15 @@ def calibrated(
   noisy, the model also tells how to read the kernel along with the bias, and
   the norm that the clip acted on.
 
-  It uses what is granted of `known.model` (else the softmax is taken as
-  uniform), `labelled` or `unlabelled` examples (else it draws dummies; without
-  labels there is one softmax for all classes), `lr`, and `defense` (None, or
-  others than 'clip', 'gaussian', 'laplace': unknown scale and noise).
+  It uses what is granted of `known.model`, `labelled` or `unlabelled` examples
+  (else it draws dummies; without labels there is one softmax for all classes),
+  `lr`, and `defense` (None, or others than 'clip', 'gaussian', 'laplace':
+  unknown scale and noise).
+
+  Without a model, and wherever `known.client` says how the client trains but no
+  labelled examples say what the model makes of them, the softmax follows from
+  the captured head (`captured`): the kernel's update tells the mean input, the
+  client's steps where the logits go. From a bias alone it is taken as uniform.
 
   Args:
     examples: dummy inputs drawn where no auxiliary examples are granted.
@@ -61,9 +65,9 @@ def calibrated(
   def infer(key, view, known):
     known = allocation.forget_unmodelled(known)
     beta = evidence.bias('counts.calibrated', view)
-    if known.model is None:
+    if known.model is None or (known.client and not known.labelled):
       return posterior.allocate(captured.infer_counts(view, known).probs)
-    known = _follow(view, known)
+    _check_variables(view)
     x = _inputs(key, known, examples)
     softmax = expectation.measure(view, known, x)
     reading = _read_head(view, known, x, beta)
@@ -74,7 +78,7 @@ def calibrated(
       quiet=reading.quiet,
       ratio=reading.ratio,
     )
-    if known.labelled or not known.lr or known.steps == 1:
+    if known.labelled or not expectation.tells_end(view, known):
       return allocate(softmax)
     replay_counts = lambda: _replay_counts(
       view, known, x[:replay], softmax, allocate, replays
@@ -86,22 +90,13 @@ def calibrated(
   return attack(infer, name='counts.calibrated', kind='horizontal')
 
 
-def _follow(view, known):
-  """Returns what is known, without `lr` where the update is of a part.
-
-  Then it does not say where the model ended, whatever the learning rate.
-
-  Raises:
-    InputError: a model without its variables.
-  """
+def _check_variables(view):
+  """Refuses a model without its variables."""
   if not view.variables:
     raise InputError(
       'counts.calibrated is granted known.model without view.variables, what'
       ' the server sent; add them, or drop the model.'
     )
-  whole = jax.tree.structure(view.variables['params'])
-  partial = jax.tree.structure(view.grads) != whole
-  return dataclasses.replace(known, lr=None) if partial else known
 
 
 def _inputs(key, known, num):

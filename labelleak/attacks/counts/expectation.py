@@ -41,18 +41,25 @@ def measure(view: View, known: Known, x: chex.Array) -> Softmax:
   """Measures the softmax of x before and after the local steps, by class.
 
   The server sees where the steps ended, theta - lr * update; between them
-  the softmax is taken to move evenly. Without `known.lr` it stays at the start.
-  `known.labelled` says the classes of x [M, ...], its own examples then; else
-  all rows are equal.
+  the softmax is taken to move evenly. Without `known.lr`, or where the update
+  is of a part of the model, it stays at the start. `known.labelled` says the
+  classes of x [M, ...], its own examples then; else all rows are equal.
   """
   y = known.labelled.y if known.labelled else None
   probs = jax.nn.softmax(known.model.apply(view.variables, x))
-  if not known.lr or known.steps == 1:
+  if not tells_end(view, known):
     return moments(probs, y)
   after = jax.nn.softmax(known.model.apply(_after(view, known), x))
   pull = (known.steps - 1) / (2 * known.steps)  # mean of s / S over the steps
   softmax = moments((1 - pull) * probs + pull * after, y)
   return softmax._replace(shift=jnp.abs((after - probs).mean(0)).max())
+
+
+def tells_end(view: View, known: Known) -> bool:
+  """Returns whether the view says where several local steps ended."""
+  whole = jax.tree.structure(view.variables['params'])
+  several = bool(known.lr) and known.steps > 1
+  return several and jax.tree.structure(view.grads) == whole
 
 
 def replay(

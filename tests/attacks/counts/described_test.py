@@ -140,6 +140,37 @@ class DescribedTest(parameterized.TestCase):
     )
     self.assertGreater(ours, theirs + ahead)
 
+  @parameterized.parameters(
+    (FITS['momentum'], False), (SGD, True), (FITS['momentum'], True)
+  )
+  def test_a_model_that_is_granted_beside(self, client, labelled):
+    """Costs nothing, with examples or without."""
+    net, source = Net(), _digits()
+    rows = np.concatenate(
+      [np.flatnonzero(source.y == c)[-10:] for c in range(K)]
+    )
+    x, y = source.take(rows), np.eye(K, dtype=np.float32)[source.y[rows]]
+    init = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    _, updates, truth = train(client, 128, False)
+    known = hfl.Known(
+      K,
+      128,
+      client=client,
+      defense=(),
+      model=base.Model(lambda v, x: net.apply(v, x), (8, 8, 1)),
+      labelled=base.Labelled(x, y) if labelled else None,
+    )
+    infer = attacks.load('counts.calibrated').infer
+
+    def one(update):
+      view = hfl.View({'head': update}, init)
+      return infer(jax.random.key(0), view, known)
+
+    counts = np.asarray(jax.jit(lambda u: jax.lax.map(one, u))(updates))
+    accuracy = np.minimum(counts, truth).sum() / truth.sum()
+    alone = _accuracy('calibrated', client, 128, defense=())
+    self.assertGreaterEqual(accuracy, alone - 0.03)
+
   def test_a_wrong_description_costs(self):
     momentum = FITS['momentum']
     ours = _accuracy('calibrated', momentum, 100, defense=())
