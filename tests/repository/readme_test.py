@@ -30,7 +30,7 @@ class SnippetsTest(absltest.TestCase):
     self.addCleanup(os.chdir, previous)
 
   def test_compose_and_own_update(self):
-    compose, _, own = (b for b in BLOCKS if b not in FILES.values())
+    compose, _, own, told = (b for b in BLOCKS if b not in FILES.values())
     names = {}
     exec(compile(compose, 'README.md: Compose', 'exec'), names)
     y, composed = names['batch'].y, np.asarray(names['counts'])
@@ -44,6 +44,12 @@ class SnippetsTest(absltest.TestCase):
     np.savez('update.npz', **{'fc.weight': kernel.T, 'fc.bias': bias})
     exec(compile(own, 'README.md: Your own update', 'exec'), names)
     np.testing.assert_array_equal(names['counts'], composed)
+    exec(compile(told, 'README.md: Your own update', 'exec'), names)
+    described = np.minimum(np.asarray(names['counts']), truth).sum()
+    self.assertGreater(described / truth.sum(), accuracy - 0.02)
+    known = names['known']
+    diagnosis = names['attacks'].counts.diagnose(names['view'], known)
+    self.assertEqual(diagnosis, ())
 
   def test_compose_vertically(self):
     block = next(b for b in BLOCKS if 'vfl.protocol' in b)
