@@ -6,8 +6,8 @@
     raise RuntimeError(' '.join(verdict.reasons))
 
 It reads the head's bias as an attacker does who takes the softmax for uniform,
-in milliseconds and by NumPy alone. It estimates, and bounds nothing: who holds
-the model or examples reads more. `labelleak audit` looks closer.
+by NumPy alone once a policy has been made. It estimates, and bounds nothing:
+who holds the model or examples reads more. `labelleak audit` looks closer.
 """
 
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 from labelleak import hfl, validate
+from labelleak.attacks.counts import responses
 from labelleak.base import InputError
 
 _SOFTMAX_ERROR = 0.1  # relative, of a uniform softmax
@@ -29,7 +30,7 @@ class Policy:
   """What a client may send.
 
   Attributes:
-    client: how it trains: SGD, with or without momentum, and a learning rate.
+    client: how it trains: by SGD, with or without momentum, at a learning rate.
     examples: N, of this round.
     max_advantage: largest (leaked - guessing) / (1 - guessing); 0 is no better
       than guessing, 1 is every label.
@@ -53,9 +54,9 @@ class Policy:
     validate.whole('Policy: min_clients', self.min_clients, 1)
     if self.max_classes is not None:
       validate.whole('Policy: max_classes', self.max_classes, 0)
-    optimizer = dict(self.client.optimizer)
-    plain = {*optimizer} <= {'name', 'momentum', 'nesterov'}
-    if optimizer['name'] != 'sgd' or not plain or self.client.lr is None:
+    decays = self.client.optimizer.get('weight_decay', 0)
+    linear = responses.linear_gains(self.client, 2) is not None
+    if decays or not linear or self.client.lr is None:
       raise InputError(
         f'Policy: client={self.client} must train by SGD, without weight decay,'
         ' and tell its lr; audit other clients by labelleak audit.'
@@ -205,12 +206,7 @@ def _weigh_examples(client, num) -> np.ndarray:
   In units of the learning rate; momentum lets early steps count for more.
   """
   sizes = client.step_sizes(num)
-  momentum = client.optimizer.get('momentum') or 0.0
-  ahead = np.arange(len(sizes), 0, -1)  # steps from this one on
-  powers = np.cumsum(momentum ** np.arange(len(sizes) + 1))
-  gains = powers[ahead - 1]
-  if client.optimizer.get('nesterov', False):
-    gains = powers[ahead]  # each step looks one further
+  gains = responses.linear_gains(client, len(sizes))
   if client.reduction == 'mean':
     gains = gains / sizes
   per_epoch = len(sizes) // client.epochs

@@ -16,7 +16,7 @@ import numpy as np
 import labelleak
 from labelleak import base, hfl, messages
 from labelleak.attacks import counts as attacks
-from labelleak.attacks.counts import captured, posterior
+from labelleak.attacks.counts import head_update, posterior
 from labelleak.audit import remedies
 from labelleak.audit.assessment import (
   Assessment,
@@ -39,6 +39,7 @@ _LIMITS = (
   ' nothing else.',
   "Other layers, several rounds, or examples of the attacker's own may give"
   ' away more.',
+  'Intervals are too narrow where the model was already sure of its examples.',
   'Inputs, and which example has which label, were not attacked.',
   'Where the description of the client is wrong, the numbers are, too; the'
   ' warnings name what the update contradicts.',
@@ -76,7 +77,7 @@ def infer_posterior(
   """Returns the posterior of the counts, [K, C * N + 1]."""
   del key
   view, _ = view.check('counts.calibrated', known)
-  infer = jax.jit(lambda view: captured.infer_counts(view, known).probs)
+  infer = jax.jit(lambda view: head_update.infer_counts(view, known).probs)
   return infer(view)
 
 

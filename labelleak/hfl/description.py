@@ -6,6 +6,8 @@ import math
 from typing import Any, Optional
 
 from flax.core import FrozenDict, freeze
+import jax
+import jax.numpy as jnp
 import optax
 
 from labelleak import annotation, optimizers, validate
@@ -93,7 +95,7 @@ class Client:
         " {'name': 'sgd', 'momentum': 0.9}."
       )
     object.__setattr__(self, 'optimizer', freeze(dict(self.optimizer)))
-    self.make_optimizer(1.0)
+    self._check_optimizer()
 
   def _check_combinations(self):
     """Refuses two fields that no client has together."""
@@ -122,6 +124,19 @@ class Client:
         'Client: label_smoothing is of the softmax loss; leave it out, or use'
         " loss='softmax'."
       )
+
+  def _check_optimizer(self):
+    """Refuses an optimizer that needs more than gradients, or is none."""
+    tx = self.make_optimizer(1.0)
+    entries = jnp.zeros(2)
+    run = lambda: tx.update(entries, tx.init(entries), entries)
+    try:
+      jax.eval_shape(run)
+    except (TypeError, ValueError) as e:
+      raise InputError(
+        f'Client: optimizer {self.optimizer["name"]} cannot step by a gradient'
+        ' alone; use one that can, such as sgd or adam.'
+      ) from e
 
   def make_optimizer(self, lr: float) -> optax.GradientTransformation:
     """Returns the optimizer at a learning rate."""

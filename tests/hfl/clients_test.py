@@ -288,6 +288,7 @@ class DescriptionTest(parameterized.TestCase):
     (dict(optimizer=dict(name='sdg')), "optax has no optimizer 'sdg'"),
     (dict(optimizer=dict(momentum=0.9)), 'lacks a name'),
     (dict(optimizer=dict(name='sgd', beta=0.9)), "'beta'"),
+    (dict(optimizer=dict(name='lbfgs')), 'cannot step by a gradient alone'),
     (dict(optimizer='sgd'), "optimizer='sgd' must be"),
     (dict(loss='hinge'), "loss='hinge' is unknown"),
     (dict(reduction='none'), "reduction='none' is unknown"),

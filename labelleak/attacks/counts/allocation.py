@@ -20,7 +20,7 @@ from labelleak.attacks.counts import (
   integration,
   likelihood,
   posterior,
-  response,
+  responses,
 )
 from labelleak.hfl import Client, Known
 
@@ -50,47 +50,19 @@ Predict = Callable[[chex.Array, Any], Prediction]
 
 
 def count_labels(
-  beta: chex.Array, softmax: expectation.Softmax, known: Known, **options: Any
-) -> chex.Array:
-  """Counts labels from the bias update and a model of the mean softmax, [K].
-
-  The arguments are those of `infer_counts`.
-  """
-  return posterior.allocate(infer_counts(beta, softmax, known, **options))
-
-
-def infer_counts(
   beta: chex.Array,
-  softmax: expectation.Softmax | Predict,
+  softmax: expectation.Softmax,
   known: Known,
   *,
   error: float = 0.0,
   quiet: chex.Array | float = 1.0,
   ratio: Optional[chex.Array] = None,
 ) -> chex.Array:
-  """Infers counts from the bias update and a model of the softmax, [K, N + 1].
-
-  Where the softmax depends on the class, or on where training leads, rounds
-  alternate: the counts say which softmax the examples of other classes give to
-  class i, that says the counts. Scale, noise floor and, on a path, its reach
-  are integrated over a grid, weighted by evidence.
-
-  Args:
-    beta: [K] bias update, or what is read of it by `head_input.fuse`.
-    softmax: the model's, or what tells it from the counts.
-    known: sizes, `client` and `defense`.
-    error: relative, of the mean softmax: the model may be as good as its
-      variances say, or off by this much in each class on its own.
-    quiet: [] granted noise on `beta` over that on one entry of the update.
-    ratio: [] norm of a step's gradient over that of its bias part, where the
-      model tells it: says what a granted clip left.
-
-  Returns:
-    P(class i has k examples).
-  """
-  return weigh_counts(
+  """Names the labels of highest expected accuracy under `weigh_counts`, [K]."""
+  beliefs = weigh_counts(
     beta, softmax, known, error=error, quiet=quiet, ratio=ratio
-  ).probs
+  )
+  return posterior.allocate(beliefs.probs)
 
 
 def weigh_counts(
@@ -103,12 +75,25 @@ def weigh_counts(
   ratio: Optional[chex.Array] = None,
   nodes: Any = None,
 ) -> posterior.Posterior:
-  """Returns the counts' posterior and its evidence; see `infer_counts`.
+  """Infers counts from the bias update and a model of the softmax.
+
+  Where the softmax depends on the class, or on where training leads, rounds
+  alternate: the counts say which softmax the examples of other classes give to
+  class i, that says the counts. Scale, noise floor and what `nodes` say is not
+  known are integrated over a grid, weighted by evidence.
 
   Args:
+    beta: [K] bias update, or what is read of it by `head_input.fuse`.
+    softmax: the model's, or what tells it from the counts.
+    known: sizes, `client` and `defense`.
+    error: relative, of the mean softmax: the model may be as good as its
+      variances say, or off by this much in each class on its own.
+    quiet: [] granted noise on `beta` over that on one entry of the update.
+    ratio: [] norm of a step's gradient over that of its bias part, where the
+      model tells it: says what a granted clip left.
     nodes: [G, ...] what `softmax` does not know, with a log `prior`; None: one.
   """
-  told = response.tabulate(known)
+  response = responses.tabulate(known)
   client = known.client or Client()
   start = jnp.full(known.num_classes, known.num_examples / known.num_classes)
   moving = callable(softmax)
@@ -120,7 +105,7 @@ def weigh_counts(
     _infer_given,
     beta,
     known=known,
-    told=told,
+    response=response,
     error=error,
     quiet=quiet,
     ratio=ratio,
@@ -141,14 +126,16 @@ def weigh_counts(
   return integration.mix(beliefs._replace(evidence=evidence))
 
 
-def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
+def _infer_given(
+  beta, prediction, counts, *, known, response, error, quiet, ratio
+):
   """Returns the counts' posterior under a prediction made of `counts`."""
   softmax, client = prediction.softmax, known.client or Client()
   n = known.num_examples
   k = jnp.arange(n + 1.0)[None]
-  w = told.mass / n  # mean weight of an example
+  w = response.mass / n  # mean weight of an example
   noise, clip = granted_defense(known)
-  noise = jnp.hypot(noise * quiet, told.noise)
+  noise = jnp.hypot(noise * quiet * response.loudness, response.noise)
   trust, scatter, unsure = _confidence(softmax, known)
   # k examples scatter, and the mean of their class is itself uncertain.
   own_var = w**2 * (scatter[:, None] * k + unsure[:, None] * k**2)
@@ -156,7 +143,7 @@ def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
     own_var += (_CLIP_SPREAD * w * k) ** 2
   off_var = softmax.var * (1 - jnp.eye(known.num_classes))
   a = w * counts
-  others = jnp.maximum(told.mass - a, 1e-6)
+  others = jnp.maximum(response.mass - a, 1e-6)
   q = (a @ softmax.mean - a * jnp.diag(softmax.mean)) / others
   var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
   var = var[:, None] + own_var
@@ -164,7 +151,7 @@ def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
   share, unit = _loss_weights(client, counts)  # [K], []
   target = share * smooth / known.num_classes
   paths = None
-  if told.shares is not None:
+  if response.shares is not None:
     keep = share * (1 - trust + q - smooth)
     probs = prediction.by_step
     if probs is None:
@@ -172,24 +159,24 @@ def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
     probs = probs - target[None]
     ratios = prediction.ratios
     ratios = jnp.ones(1) if ratios is None else ratios
-    paths = _run_paths(probs, keep, ratios, unit, told, client)
+    paths = _run_paths(probs, keep, ratios, unit, response, client)
 
   def evaluate(scale, floor, doubt, off, blur=0.0):
-    wrong = (off * told.mass * q)[:, None]
+    wrong = (off * response.mass * q)[:, None]
     spread = noise**2 + scale**2 * (var + floor**2 + wrong**2)
     spread += (blur * beta)[:, None] ** 2
     if paths is None:
       keep = share * (doubt * (1 - trust) + q - smooth)
       # Scaled before they spread, or XLA keeps all nodes in memory.
-      offset = scale * unit * told.mass * (q - target)
+      offset = scale * unit * response.mass * (q - target)
       weight = scale * unit * keep
-      total = jnp.asarray(told.table.total)
+      total = jnp.asarray(response.table.total)
       mean = offset[:, None, None] - weight[:, None, None] * total[None]
     else:
       mean = scale * paths
     beliefs = posterior.infer(
       likelihood.log_likelihood(
-        beta, mean, jnp.sqrt(spread), jnp.asarray(told.table.log_prob)
+        beta, mean, jnp.sqrt(spread), jnp.asarray(response.table.log_prob)
       )
     )
     fit = integration.log_prior(doubt)
@@ -202,15 +189,15 @@ def _infer_given(beta, prediction, counts, *, known, told, error, quiet, ratio):
     evaluate,
     beta,
     known,
-    unit=told.unit,
-    mass=told.mass * unit,
+    unit=response.unit,
+    mass=response.mass * unit,
     clipped=clip is not None or client.clip_per_example is not None,
-    noisy=clip is not None or told.noise > 0,
+    noisy=clip is not None or response.noise > 0,
     error=error,
   )
 
 
-def _run_paths(probs, keep, ratios, unit, told, client):
+def _run_paths(probs, keep, ratios, unit, response, client):
   """Runs the steps of every class for every count of it, [K, N + 1, R].
 
   Args:
@@ -218,18 +205,18 @@ def _run_paths(probs, keep, ratios, unit, told, client):
     keep: [K] what an example adds less.
     ratios: of the head's inputs, over which the end is averaged.
     unit: [] of the loss.
-    told: with the steps' shares.
+    response: with the steps' shares.
     client: says the optimizer.
   """
-  sizes = jnp.asarray(told.gains)[:, None, None]
-  shares = jnp.asarray(told.shares)
+  sizes = jnp.asarray(response.gains)[:, None, None]
+  shares = jnp.asarray(response.shares)
 
   def one(args):
     probs, keep = args
 
     def end(ratio):
       gradients = sizes * probs[:, None, None] - ratio * keep * shares
-      return response.respond(client, unit * gradients)
+      return responses.respond(client, unit * gradients)
 
     return jax.lax.map(end, ratios).mean(0)
 

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from labelleak import hfl, validate
 from labelleak.attacks.counts import (
   allocation,
-  captured,
   evidence,
   expectation,
   head_input,
+  head_update,
   posterior,
 )
 from labelleak.base import Attack, InputError, attack
@@ -47,7 +47,7 @@ def calibrated(
 
   Without a model, and wherever `known.client` says how the client trains but no
   labelled examples say what the model makes of them, the softmax follows from
-  the captured head (`captured`): the kernel's update tells the mean input, the
+  the head (`head_update`): the kernel's update tells the mean input, the
   client's steps where the logits go. From a bias alone it is taken as uniform.
 
   Args:
@@ -56,7 +56,8 @@ def calibrated(
     replays: how often they are at most, each time with the latest counts.
 
   Raises:
-    InputError: an argument below 1. (infer) A head without bias.
+    InputError: an argument below 1. (infer) A head without bias; a client that
+      is not modelled, such as one whose optimizer mixes entries.
   """
   validate.whole('calibrated: examples', examples, 1)
   validate.whole('calibrated: replay', replay, 1)
@@ -66,8 +67,8 @@ def calibrated(
     known = allocation.forget_unmodelled(known)
     beta = evidence.bias('counts.calibrated', view)
     if known.model is None or (known.client and not known.labelled):
-      return posterior.allocate(captured.infer_counts(view, known).probs)
-    _check_variables(view)
+      return posterior.allocate(head_update.infer_counts(view, known).probs)
+    _check_modelled(view, known)
     x = _inputs(key, known, examples)
     softmax = expectation.measure(view, known, x)
     reading = _read_head(view, known, x, beta)
@@ -90,12 +91,17 @@ def calibrated(
   return attack(infer, name='counts.calibrated', kind='horizontal')
 
 
-def _check_variables(view):
-  """Refuses a model without its variables."""
+def _check_modelled(view, known):
+  """Refuses a model without its variables, or under a sigmoid loss."""
   if not view.variables:
     raise InputError(
       'counts.calibrated is granted known.model without view.variables, what'
       ' the server sent; add them, or drop the model.'
+    )
+  if known.client and known.client.loss == 'sigmoid':
+    raise InputError(
+      'counts.calibrated reads labelled examples by their softmax, and the loss'
+      ' of known.client is sigmoid; drop known.labelled.'
     )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import contract
-from labelleak.attacks.counts import captured, evidence, response
+from labelleak.attacks.counts import evidence, head_update, responses
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known, View
 
@@ -41,22 +41,22 @@ def diagnose(view: View, known: Known) -> tuple[str, ...]:
   view, _ = view.check('counts.diagnose', known)
   beta = np.asarray(evidence.bias('counts.diagnose', view), float)
   client = known.client or Client()
-  told = response.tabulate(known)
+  response = responses.tabulate(known)
   if not np.any(beta):
     return ('The bias update is 0 throughout: nothing was trained.',)
-  of_sum = _doubt_sum(beta, client, told)
-  if of_sum or told.shares is not None:
+  of_sum = _doubt_sum(beta, client, response)
+  if of_sum or response.shares is not None:
     return of_sum
-  return _doubt_scale(view, known, beta, client, told)
+  return _doubt_scale(view, known, beta, client, response)
 
 
-def _doubt_sum(beta, client, told):
+def _doubt_sum(beta, client, response):
   """Returns what the sum of the entries says of loss and optimizer."""
   size = np.abs(beta)
   share = abs(beta.sum()) / size.sum()
-  noise = told.noise * len(beta) ** 0.5 / size.sum()
+  noise = response.noise * len(beta) ** 0.5 / size.sum()
   zero = share < _ROUNDING + 3 * noise
-  softmax = client.loss == 'softmax' and told.shares is None
+  softmax = client.loss == 'softmax' and response.shares is None
   decays = 'weight_decay' in client.optimizer
   if softmax and size.max() < 1.02 * size.min():
     return (
@@ -79,10 +79,10 @@ def _doubt_sum(beta, client, told):
   return ()
 
 
-def _doubt_scale(view, known, beta, client, told):
+def _doubt_scale(view, known, beta, client, response):
   """Returns what scale and sign of the entries say."""
   free = dataclasses.replace(known, defense=None)
-  infer = jax.jit(lambda view: captured.infer_counts(view, free))
+  infer = jax.jit(lambda view: head_update.infer_counts(view, free))
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
   beliefs, opposite = infer(view), infer(turned)
   if opposite.evidence > beliefs.evidence + _TURNED:
@@ -93,10 +93,10 @@ def _doubt_scale(view, known, beta, client, told):
   if known.defense is None:
     return ()
   # Of counts far from even the negative entries sum to nearly all the gains.
-  least = float(-np.minimum(beta, 0.0).sum()) / told.mass
+  least = float(-np.minimum(beta, 0.0).sum()) / response.mass
   if client.loss == 'sigmoid' and client.reduction == 'mean':
     least *= len(beta)
-  noise = 3 * told.noise * len(beta) ** 0.5 / told.mass
+  noise = 3 * response.noise * len(beta) ** 0.5 / response.mass
   if least > 1 + _ROUNDING + noise:
     cause = _explain(least, client, known)
     return (
@@ -120,7 +120,7 @@ def _explain(least, client, known):
   plain = client.optimizer['name'] == 'sgd' and len(client.optimizer) == 1
   if plain and known.steps > 1:
     momentum = dataclasses.replace(client, optimizer=_MOMENTUM)
-    gain = response.linear_gains(momentum, known.steps).mean()
+    gain = responses.linear_gains(momentum, known.steps).mean()
     if least <= gain:
       causes.insert(0, 'momentum .9')
   if least >= 2:

@@ -16,7 +16,8 @@ import numpy as np
 import optax
 
 from labelleak import attacks, base, data, hfl, vfl
-from labelleak.attacks.counts import captured, posterior, response
+from labelleak.attacks.counts import head_update, posterior, responses
+from labelleak.base import InputError
 from labelleak.models.layers import Conv, Dense
 
 K = 10
@@ -171,11 +172,29 @@ class DescribedTest(parameterized.TestCase):
     alone = _accuracy('calibrated', client, 128, defense=())
     self.assertGreaterEqual(accuracy, alone - 0.03)
 
+  def test_labelled_examples_say_nothing_under_a_sigmoid(self):
+    x, y = jnp.zeros((K, 2)), jnp.eye(K)
+    known = hfl.Known(
+      K,
+      20,
+      client=hfl.Client(loss='sigmoid'),
+      model=base.Model(lambda v, x: x @ jnp.zeros((2, K)), (2,)),
+      labelled=base.Labelled(x, y),
+    )
+    bias = {'bias': jnp.linspace(-1, 1, K)}
+    view = hfl.View({'head': bias}, {'params': {'head': bias}})
+    with self.assertRaisesRegex(InputError, 'drop known.labelled'):
+      attacks.load('counts.calibrated').infer(jax.random.key(0), view, known)
+
   def test_a_wrong_description_costs(self):
     momentum = FITS['momentum']
     ours = _accuracy('calibrated', momentum, 100, defense=())
     told = _accuracy('calibrated', SGD, 100, truly=momentum, defense=())
     self.assertLess(told, ours - 0.1)
+
+
+def _batches_of(size):
+  return hfl.Client(lr=0.1, batch_size=size, optimizer=MOMENTUM)
 
 
 class ResponseTest(parameterized.TestCase):
@@ -184,7 +203,7 @@ class ResponseTest(parameterized.TestCase):
     steps = 6
     expected = [(1 - 0.9 ** (steps - s)) / (1 - 0.9) for s in range(steps)]
     np.testing.assert_allclose(
-      response.linear_gains(client, steps), expected, rtol=1e-5
+      responses.linear_gains(client, steps), expected, rtol=1e-5
     )
 
   def test_gains_of_fedprox_in_closed_form(self):
@@ -192,19 +211,19 @@ class ResponseTest(parameterized.TestCase):
     client = hfl.Client(lr=0.1, proximal=2.0)
     expected = [0.8 ** (3 - s) for s in range(4)]
     np.testing.assert_allclose(
-      response.linear_gains(client, 4), expected, rtol=1e-5
+      responses.linear_gains(client, 4), expected, rtol=1e-5
     )
 
   def test_adam_is_not_linear(self):
-    self.assertIsNone(response.linear_gains(hfl.Client(optimizer=ADAM), 3))
+    self.assertIsNone(responses.linear_gains(hfl.Client(optimizer=ADAM), 3))
 
   def test_plain_slices_are_the_exact_table(self):
     for num, size in ((64, 7), (60, 6), (33, 32)):
       client = hfl.Client(batch_size=size)
       steps = len(client.step_sizes(num))
-      own = response.tabulate(hfl.Known(K, num, client=client))
+      own = responses.tabulate(hfl.Known(K, num, client=client))
       if steps == -(-num // -(-num // steps)):  # as papers would cut it
-        paper = response.tabulate(hfl.Known(K, num, steps))
+        paper = responses.tabulate(hfl.Known(K, num, steps))
         if max(hfl.step_sizes(num, steps)) == size:
           np.testing.assert_allclose(own.table.total, paper.table.total)
       self.assertAlmostEqual(own.mass, steps, places=4)
@@ -221,9 +240,9 @@ class ResponseTest(parameterized.TestCase):
     """Against clients that are run on labels alone."""
     num, k, draws = 30, 7, 4000
     client = hfl.Client(**fields)
-    told = response.tabulate(hfl.Known(2, num, client=client))
+    told = responses.tabulate(hfl.Known(2, num, client=client))
     sizes = client.step_sizes(num)
-    gains = response.linear_gains(client, len(sizes))
+    gains = responses.linear_gains(client, len(sizes))
     rng = np.random.default_rng(5)
     per_epoch = len(sizes) // client.epochs
     totals = np.zeros(draws)
@@ -246,11 +265,35 @@ class ResponseTest(parameterized.TestCase):
     np.testing.assert_allclose(mean, totals.mean(), rtol=0.02)
     np.testing.assert_allclose(std, totals.std(), rtol=0.15, atol=1e-6)
 
+  @parameterized.parameters(
+    (dict(optimizer=dict(name='lars')), {}, 'lars does not'),
+    (dict(optimizer=dict(name='sm3')), {}, 'sm3 on one entry'),
+    (dict(optimizer=ADAM), dict(clients=2), 'adam with clients=2'),
+    (
+      dict(optimizer=ADAM, clip_per_example=1.0, noise_multiplier=1.0),
+      {},
+      'adam with noise',
+    ),
+  )
+  def test_what_is_not_modelled_is_refused(self, fields, known, message):
+    known = hfl.Known(K, 20, client=hfl.Client(batch_size=8, **fields), **known)
+    view = hfl.View({'head': {'bias': jnp.linspace(-1, 1, K)}})
+    with self.assertRaisesRegex(InputError, message) as caught:
+      attacks.load('counts.calibrated').infer(jax.random.key(0), view, known)
+    self.assertLen(str(caught.exception).splitlines(), 1)
+
+  def test_granted_noise_is_amplified_by_momentum(self):
+    told = responses.tabulate(hfl.Known(K, 40, client=_batches_of(10)))
+    gains = [(1 - 0.9 ** (4 - s)) / 0.1 for s in range(4)]
+    self.assertAlmostEqual(
+      told.loudness, np.sqrt(np.mean(np.square(gains))), places=4
+    )
+
   def test_noise_is_that_of_the_update(self):
     client = hfl.Client(
       lr=0.1, batch_size=10, clip_per_example=2.0, noise_multiplier=0.5
     )
-    told = response.tabulate(hfl.Known(K, 40, client=client))
+    told = responses.tabulate(hfl.Known(K, 40, client=client))
     self.assertAlmostEqual(told.noise, 2.0 * 0.5 / 10 * 4**0.5, places=5)
 
 
@@ -262,7 +305,7 @@ class CapturedTest(absltest.TestCase):
       {'params': {'head': head}},
     )
     known = hfl.Known(K, 100, client=SGD, defense=())
-    beliefs = captured.infer_counts(view, known)
+    beliefs = head_update.infer_counts(view, known)
     np.testing.assert_allclose(beliefs.probs.sum(1), 1, atol=1e-4)
     expected = (beliefs.probs @ jnp.arange(101.0)).sum()
     np.testing.assert_allclose(expected, 100, atol=0.5)
@@ -281,7 +324,7 @@ class CapturedTest(absltest.TestCase):
     head = dict(head, bias=jnp.linspace(-0.2, 0.2, K))
     known = hfl.Known(K, 100, client=decayed, defense=())
     still = jnp.zeros((known.steps, K))
-    shift = response.respond(decayed, still, head['bias'])
+    shift = responses.respond(decayed, still, head['bias'])
     rate = 0.01 * 0.5
     factor = (1 - (1 - rate) ** known.steps) / 0.01
     np.testing.assert_allclose(shift, factor * head['bias'], rtol=1e-3)

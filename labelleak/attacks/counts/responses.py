@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from labelleak.attacks.counts import likelihood
+from labelleak.base import InputError
 from labelleak.hfl import Client, Known
 
 _DRAWS = 200  # of the steps that take an example, of which nodes are made
@@ -32,6 +33,8 @@ class Response(NamedTuple):
     table: summed weights of k examples.
     gains: [S] of the steps' summed weights; their sum is `mass`.
     unit: the least weight of an example.
+    loudness: deviation of noise that every step adds, over that of as many
+      steps of plain SGD.
     noise: deviation of DP-SGD's noise on an entry.
     shares: [S, N + 1, R] of each step's gradient that k examples make up, in
       R draws; None of a linear optimizer, whose `table` says it all.
@@ -40,6 +43,7 @@ class Response(NamedTuple):
   table: likelihood.Weights
   gains: np.ndarray
   unit: float
+  loudness: float = 1.0
   noise: float = 0.0
   shares: Optional[np.ndarray] = None
 
@@ -61,6 +65,7 @@ def tabulate(known: Known) -> Response:
 @functools.lru_cache(maxsize=64)
 def _tabulate(client, num, clients):
   """Tabulates the response of a described client of `num` examples."""
+  _check_modelled(client, clients)
   with jax.ensure_compile_time_eval():
     weights = step_weights(client, num)
     sizes = np.array(client.step_sizes(num))
@@ -72,7 +77,7 @@ def _tabulate(client, num, clients):
       np.zeros((num + 1, 1)),
     )
     unit = _ROUGH * len(sizes)  # a step moves an entry by about 1
-    return Response(table, sizes * weights, unit, 0.0, shares)
+    return Response(table, sizes * weights, unit, shares=shares)
   table = _table(_draw_weights(client, num, gains * weights), clients)
   noise = 0.0
   if client.noise_multiplier:
@@ -82,7 +87,40 @@ def _tabulate(client, num, clients):
     noise = std * float(np.sqrt((gains**2).sum() / clients))
   positive = table.total[1][table.total[1] > 0]
   unit = float(positive.min()) if positive.size else 1.0
-  return Response(table, gains * sizes * weights, unit, noise)
+  loudness = float(np.sqrt((gains**2).mean()))
+  return Response(table, gains * sizes * weights, unit, loudness, noise)
+
+
+def _check_modelled(client, clients):
+  """Refuses an optimizer that mixes entries, and what is not told of others.
+
+  Raises:
+    InputError: such an optimizer, or one that needs more than a gradient; one
+      that is not linear, of several clients or with noise.
+  """
+  name = client.optimizer['name']
+  trial = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+  run = lambda gradients: respond(client, jnp.asarray(gradients), 1.0)
+  try:
+    with jax.ensure_compile_time_eval():
+      together, alone = run(trial), [run(column) for column in trial.T]
+      linear = linear_gains(client, 3) is not None
+  except (IndexError, TypeError, ValueError) as e:  # such as sm3
+    raise InputError(
+      f'counts.calibrated cannot run {name} on one entry by itself; leave'
+      ' known.client out.'
+    ) from e
+  if not np.allclose(together, np.array(alone), rtol=1e-3, atol=1e-3):
+    raise InputError(
+      'counts.calibrated reads optimizers that act on each entry by itself,'
+      f' and {name} does not; leave known.client out.'
+    )
+  if not linear and (clients > 1 or client.noise_multiplier):
+    other = 'noise' if clients == 1 else f'clients={clients}'
+    raise InputError(
+      f'counts.calibrated has no model of {name} with {other}; leave'
+      ' known.client out.'
+    )
 
 
 def step_weights(client: Client, num: int) -> np.ndarray:
@@ -119,6 +157,7 @@ def respond(
   return (start - end) / lr
 
 
+@functools.lru_cache(maxsize=64)
 def linear_gains(client: Client, steps: int) -> Optional[np.ndarray]:
   """Returns the gains [S] of a linear optimizer, None of another."""
   gains = np.asarray(respond(client, jnp.eye(steps)), float)
