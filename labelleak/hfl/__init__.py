@@ -7,13 +7,16 @@ that the server sent.
 
 `fedsgd` and `fedavg` are clients as papers have them, in evaluation mode:
 statistics stay as they are. `Client` describes one as people run them, and
-`local_training` is what it does.
+`local_training` is what it does. `protocol` is their training over many rounds,
+with a server that draws clients and has an optimizer of its own.
 """
 
 from labelleak.hfl.clients import LocalUpdate, fedavg, fedsgd, local_training
 from labelleak.hfl.description import Client
 from labelleak.hfl.losses import Loss, cross_entropy
+from labelleak.hfl.protocol import Protocol, Round, protocol
 from labelleak.hfl.rounds import observe
+from labelleak.hfl.servers import recover_mean
 from labelleak.hfl.steps import step_sizes
 from labelleak.hfl.views import Known, View, head
 
@@ -22,6 +25,8 @@ __all__ = [
   'Known',
   'LocalUpdate',
   'Loss',
+  'Protocol',
+  'Round',
   'View',
   'cross_entropy',
   'fedavg',
@@ -29,5 +34,7 @@ __all__ = [
   'head',
   'local_training',
   'observe',
+  'protocol',
+  'recover_mean',
   'step_sizes',
 ]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from labelleak import he
-from labelleak.base import Batch, InputError
+from labelleak.base import Batch, InputError, Revealed
 from labelleak.hfl.clients import LocalUpdate
 from labelleak.hfl.views import View
 
@@ -42,7 +42,33 @@ def observe(
   Raises:
     InputError: labels are not [C, B, K], or other leaves not of their C and B.
   """
-  batches = _as_clients(batches)
+  revealed = reveal(
+    key,
+    client,
+    variables,
+    batches,
+    defense=defense,
+    aggregate=aggregate,
+    queries=queries,
+  )
+  return View(grads=revealed.result, variables=variables)
+
+
+def reveal(
+  key: chex.PRNGKey,
+  client: LocalUpdate,
+  variables: chex.ArrayTree,
+  batches: Batch,
+  *,
+  defense: Optional[optax.GradientTransformation] = None,
+  aggregate: Optional[he.Aggregate] = None,
+  queries: int = 1,
+) -> Revealed:
+  """Returns the mean of `observe`, and where it is not sealed the updates [C].
+
+  Arguments and errors are those of `observe`.
+  """
+  batches = as_clients(batches)
   clients = batches.mask.shape[0]
   client_key, aggregate_key = jax.random.split(key)
   defense = optax.with_extra_args_support(defense or optax.identity())
@@ -72,12 +98,15 @@ def observe(
   weights = clients * sizes / jnp.maximum(sizes.sum(), 1.0)  # 1 if all alike
   weigh = jax.vmap(lambda weight, a: weight * a)
   mean = lambda tree: jax.tree.map(lambda a: weigh(weights, a).mean(0), tree)
-  revealed = aggregate.reveal(aggregate_key, mean, updates)
-  return View(grads=revealed.result, variables=variables)
+  return aggregate.reveal(aggregate_key, mean, updates)
 
 
-def _as_clients(batches):
-  """Returns batches with client axis and mask, [C, B, ...]."""
+def as_clients(batches: Batch) -> Batch:
+  """Returns batches with client axis and mask, [C, B, ...].
+
+  Raises:
+    InputError: as `observe`.
+  """
   shape = jnp.shape(batches.y)
   if len(shape) not in (2, 3):
     raise InputError(
