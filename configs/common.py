@@ -92,6 +92,8 @@ def hfl(name):
       clients=1,
       local_steps=10,
       lr=1e-3,
+      # Fields of `hfl.Client` in the place of both, which are then None.
+      client=placeholder(object),
       queries=1,
       rounds=1,  # observed, of the same clients and batches
       partition='unbalanced',

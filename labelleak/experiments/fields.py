@@ -94,8 +94,9 @@ class _Horizontal(_Common):
   main_task: NotRequired[Optional[MainTask]]
   aux: Auxiliary
   clients: int
-  local_steps: int
-  lr: float
+  local_steps: Optional[int]
+  lr: Optional[float]
+  client: Optional[Mapping[str, Any]]
   queries: int
   rounds: int
   partition: str

@@ -20,10 +20,28 @@ from typing import Any
 from flax import linen as nn
 
 from labelleak import lazy, registry
+from labelleak.base import Forward
 
 KINDS = (nn.Module,)
 
 __getattr__, __dir__ = lazy.modules(__name__)
+
+
+def forward(model: nn.Module) -> Forward:
+  """Returns a model's pass in training and evaluation mode.
+
+  In training, what else it is given goes to the module (`bert.Mix`).
+  """
+
+  def apply(variables, x, *, train, key, **inputs):
+    if not train:
+      return model.apply(variables, x, train=False), variables
+    rest = {k: v for k, v in variables.items() if k != 'params'}
+    options = dict(rngs={'dropout': key}, mutable=list(rest))
+    h, updated = model.apply(variables, x, train=True, **inputs, **options)
+    return h, {**variables, **updated}
+
+  return apply
 
 
 def load(name: str, **hyper: Any) -> nn.Module:

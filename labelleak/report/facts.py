@@ -25,7 +25,7 @@ OF_MODEL = (
 RANDOM = 'counts.random', 'scores.random'  # attacks that guess
 # Grants that go without saying: what the server holds, which runs the protocol
 # and has the model, and what a party has.
-_PUBLIC = 'lr', 'steps', 'clients', 'defense', 'model', 'bottom'
+_PUBLIC = 'lr', 'steps', 'clients', 'client', 'defense', 'model', 'bottom'
 _OWN = 'party', 'pool'  # no grants: its own model and rows
 _NESTED = 'stands_for', 'extra'  # of a setting
 _SHORT = 'counts', 'scores', 'reconstruction'  # modules that go without saying

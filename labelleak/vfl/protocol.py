@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from labelleak import models
 from labelleak.base import Batch, Bottom, InputError, Party
 from labelleak.defenses import LabelCode, Penalty, label_codes
 from labelleak.he import affine
@@ -83,20 +84,8 @@ class Protocol(NamedTuple):
 
 
 def party(model: nn.Module, tx: optax.GradientTransformation) -> Party:
-  """Returns a party whose model is a Flax module called (x, train=...).
-
-  In training, what else `apply` is given goes to the module (`bert.Mix`).
-  """
-
-  def apply(variables, x, *, train, key, **inputs):
-    if not train:
-      return model.apply(variables, x, train=False), variables
-    rest = {k: v for k, v in variables.items() if k != 'params'}
-    options = dict(rngs={'dropout': key}, mutable=list(rest))
-    h, updated = model.apply(variables, x, train=True, **inputs, **options)
-    return h, {**variables, **updated}
-
-  return Party(model.init, apply, tx)
+  """Returns a party whose model is a Flax module called (x, train=...)."""
+  return Party(model.init, models.forward(model), tx)
 
 
 def bottom(party: Party) -> Bottom:

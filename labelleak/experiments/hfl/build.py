@@ -29,13 +29,13 @@ from labelleak import sweep as sweeps
 from labelleak.base import Batch, InputError, Model
 from labelleak.data import plans
 from labelleak.experiments import fields, misfits, sources
-from labelleak.experiments.hfl import main_task
+from labelleak.experiments.hfl import clients, main_task
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
 
 # What a config may grant beyond the class count and the batch size.
 GRANTS = (
-  *('lr', 'steps', 'clients', 'defense', 'model'),
+  *('lr', 'steps', 'clients', 'client', 'defense', 'model'),
   *('labelled', 'unlabelled'),
 )
 
@@ -191,7 +191,6 @@ def build(config: ConfigDict) -> Round:
   for field in ('clients', 'queries', 'rounds', 'per_device'):
     if config[field] is not None and config[field] < 1:
       raise InputError(f'{field}={config[field]} must be at least 1; raise it.')
-  validate.within('lr', config.lr, '(0, inf)', 'a step must move the model')
   validate.positive('he.max_hours', config.he.max_hours)
   load = functools.partial(sources.load, config.dataset, config.data_dir)
   source = load()
@@ -205,15 +204,18 @@ def build(config: ConfigDict) -> Round:
   update = defenses.build(at_update, only='gradient')
   aggregate = registry.build('he', config.aggregate.to_dict())
   queries = config.queries  # not of the config of a later point
-  hfl.step_sizes(config.batch_size, config.local_steps)
-  client = hfl.fedsgd(hfl.cross_entropy(apply))
-  if config.local_steps > 1 or at_step:
-    client = hfl.fedavg(
-      hfl.cross_entropy(apply),
-      lr=config.lr,
-      steps=config.local_steps,
-      step_defense=step.gradient,
-    )
+  train_locally = clients.slices
+  if config.client is not None:
+    train_locally = functools.partial(clients.described, config.client)
+  training = train_locally(
+    model,
+    batch_size=config.batch_size,
+    lr=config.lr,
+    steps=config.local_steps,
+    step_defense=step.gradient if at_step else None,
+  )
+  grants = tuple(a.get('known', config.known) for a in config.attacks)
+  clients.check_grants(training.client, grants)
   labelled, rows = None, np.arange(len(source.y))
   granted = {*config.known}.union(*(a.get('known', ()) for a in config.attacks))
   if granted & {'labelled', 'unlabelled'}:
@@ -242,7 +244,7 @@ def build(config: ConfigDict) -> Round:
     defense=spec.plain(specs),
     stands_for={k: v for k, v in config.stands_for.items() if v},
     extra=dict(
-      local_steps=config.local_steps,
+      **training.facts,
       clients=config.clients,
       partition=config.partition,
       **{f: config[f] for f in ('queries', 'rounds') if config[f] > 1},
@@ -255,7 +257,7 @@ def build(config: ConfigDict) -> Round:
     model=model,
     observe=lambda key, variables, batches: hfl.observe(
       key,
-      client,
+      training.update,
       variables,
       batches,
       defense=update.gradient,
@@ -263,7 +265,7 @@ def build(config: ConfigDict) -> Round:
       queries=queries,
     ),
     rounds=config.rounds,
-    lr=config.lr,
+    lr=training.lr,
     plan=dict(
       num_classes=source.num_classes,
       partition=config.partition,
@@ -274,13 +276,14 @@ def build(config: ConfigDict) -> Round:
     training=_training(config.train, (*at_step, *at_update), load, config.seed),
     weights=config.weights,
     known=dict(
-      steps=config.local_steps,
+      steps=training.steps,
       clients=config.clients,
-      lr=config.lr,
+      lr=training.lr,
+      client=training.client,
       defense=defenses.view_strengths(
         step.strengths,
         update.strengths,
-        steps=config.local_steps,
+        steps=training.steps,
         queries=config.queries,
       ),
       model=Model(apply, source.shape, source.pixel_range),
