@@ -45,6 +45,14 @@ class WorkdirTest(parameterized.TestCase):
     for index, numbers in wanted.items():
       np.testing.assert_array_equal(values[f'{index}/count_accuracy'], numbers)
 
+  def test_files_of_points_have_their_names(self):
+    write = lambda point: runs.write_texts(self.workdir, point, {'a.txt': 'A'})
+    paths = [*write({}), *write({'lr': 0.1, 'model.name': 'm/n'})]
+    names = ['a.txt', 'a-lr=0.1_model.name=m_n.txt']
+    self.assertEqual([pathlib.Path(path).name for path in paths], names)
+    self.assertEqual({*os.listdir(self.workdir)}, {*names})
+    self.assertEqual(pathlib.Path(paths[1]).read_text(), 'A')
+
   @parameterized.parameters('files.save_arrays', 'store._line')
   def test_a_point_that_cannot_be_written_leaves_no_trace(self, function):
     """On a disk that was full, say; other points are written after it."""

@@ -16,7 +16,7 @@ import numpy as np
 import labelleak
 from labelleak import base, hfl, messages
 from labelleak.attacks import counts as attacks
-from labelleak.attacks.counts import head_update, posterior
+from labelleak.attacks.counts import allocation, head_update, posterior
 from labelleak.audit import remedies
 from labelleak.audit.assessment import (
   Assessment,
@@ -48,6 +48,10 @@ _SIMULATED = (
   'Remedies were simulated on the head alone, whose inputs vary about one mean:'
   ' they rank defenses, and do not certify one.'
 )
+_DEFENDED = (
+  'Where the update contradicts the description was not looked for, as a'
+  ' defense acts on it.'
+)
 _NOT_SIMULATED = 'What defenses would leave was not simulated.'
 
 
@@ -60,6 +64,7 @@ class Setting(NamedTuple):
     clients: C, whose mean was captured.
     rates: learning rates to try: none, one, or a range's ends and middle.
     told: fields of all these that the user set.
+    defense: what acts on the update, as `Known.defense`; None: not known.
     truth: [K] labels of all clients, for comparison alone.
   """
 
@@ -68,17 +73,40 @@ class Setting(NamedTuple):
   clients: int = 1
   rates: tuple[float, ...] = ()
   told: frozenset[str] = frozenset()
+  defense: Optional[tuple[tuple[str, float], ...]] = ()
   truth: Optional[np.ndarray] = None
 
 
-def infer_posterior(
-  key: chex.PRNGKey, view: hfl.View, known: hfl.Known
-) -> chex.Array:
+def infer_posterior(view: hfl.View, known: hfl.Known) -> chex.Array:
   """Returns the posterior of the counts, [K, C * N + 1]."""
-  del key
+  known = allocation.forget_unmodelled(known)
   view, _ = view.check('counts.calibrated', known)
-  infer = jax.jit(lambda view: head_update.infer_counts(view, known).probs)
-  return infer(view)
+  return _infer(view, known)
+
+
+@jax.jit
+def _infer(view, known):
+  return head_update.infer_counts(view, known).probs
+
+
+def check_size(num_classes: int, num: int) -> None:
+  """Refuses more examples than can be counted.
+
+  Raises:
+    InputError: so many.
+  """
+  if num_classes * (num + 1) > _MOST:
+    raise InputError(
+      f'{num} examples in {num_classes} classes make a posterior of more than'
+      f' {_MOST:,} entries; capture fewer examples.'
+    )
+
+
+def find_intervals(probs: chex.Array) -> tuple[chex.Array, chex.Array]:
+  """Returns both ends of the interval of each class, of a posterior [K, N]."""
+  tail = (1 - LEVEL) / 2
+  below = probs.cumsum(1)
+  return (below < tail).sum(1), (below < 1 - tail - 1e-6).sum(1)
 
 
 def assess(
@@ -109,24 +137,16 @@ def assess(
     )
   num_classes = len(capture.update['bias'])
   num = setting.clients * setting.examples
-  if num_classes * (num + 1) > _MOST:
-    raise InputError(
-      f'{num} examples in {num_classes} classes make a posterior of more than'
-      f' {_MOST:,} entries; capture fewer examples.'
-    )
+  check_size(num_classes, num)
   _check_truth(setting.truth, num_classes, num)
-  infer_key, simulate_key = jax.random.split(key)
-  readings = [
-    _read(infer_key, capture, setting, rate)
-    for rate in setting.rates or (None,)
-  ]
+  readings = [read(capture, setting, rate) for rate in setting.rates or (None,)]
   middle = readings[len(readings) // 2]
   scores = _score(capture, setting, middle)
   simulated = ()
   if simulate:
     labels = middle.probs @ np.arange(num + 1) / setting.clients
     simulated = remedies.simulate(
-      simulate_key,
+      key,
       capture.update,
       capture.server,
       middle.known.client,
@@ -145,13 +165,19 @@ def assess(
     scores=scores,
     learning_rates=_compare_rates(setting.rates, readings, middle),
     remedies=simulated,
-    warnings=attacks.diagnose(middle.view, middle.known),
-    limits=(*_LIMITS, _SIMULATED if simulated else _NOT_SIMULATED),
+    warnings=()
+    if setting.defense
+    else attacks.diagnose(middle.view, middle.known),
+    limits=(
+      *_LIMITS,
+      *((_DEFENDED,) if setting.defense else ()),
+      _SIMULATED if simulated else _NOT_SIMULATED,
+    ),
   )
 
 
 class Reading(NamedTuple):
-  """The posterior at one learning rate."""
+  """The posterior at one learning rate; None: not told."""
 
   view: hfl.View
   known: hfl.Known
@@ -159,7 +185,9 @@ class Reading(NamedTuple):
   counts: np.ndarray  # [K]
 
 
-def _read(key, capture, setting, rate) -> Reading:
+def read(
+  capture: messages.Capture, setting: Setting, rate: Optional[float]
+) -> Reading:
   """Reads an update by `calibrated` at a learning rate; None: not told."""
   client = dataclasses.replace(setting.client, lr=rate)
   view = _view(capture, rate or _guess_rate(capture, setting))
@@ -168,9 +196,9 @@ def _read(key, capture, setting, rate) -> Reading:
     batch_size=setting.examples,
     clients=setting.clients,
     client=client,
-    defense=() if rate else None,  # whose scale is then unknown
+    defense=setting.defense if rate else None,  # its scale is then unknown
   )
-  probs = np.asarray(infer_posterior(key, view, known), np.float64)
+  probs = np.asarray(infer_posterior(view, known), np.float64)
   return Reading(view, known, probs, np.asarray(posterior.allocate(probs)))
 
 
@@ -248,10 +276,7 @@ def expected_accuracy(counts: np.ndarray, probs: np.ndarray) -> float:
 
 def _estimate(reading, truth) -> tuple[Estimate, ...]:
   """Returns count, interval and presence of each class."""
-  tail = (1 - LEVEL) / 2
-  below = np.cumsum(reading.probs, 1)
-  low = (below < tail).sum(1)
-  high = (below < 1 - tail - 1e-6).sum(1)
+  low, high = find_intervals(reading.probs)
   return tuple(
     Estimate(
       count=float(reading.counts[i]),
@@ -298,6 +323,8 @@ def _list_assumptions(setting, num_classes) -> tuple[Assumption, ...]:
     clients=setting.clients,
     **client,
   )
+  if setting.defense:
+    values['defense'] = [f'{k} {v:.4g}' for k, v in setting.defense]
   listed = [
     Assumption(field, _plain(value), field in setting.told)
     for field, value in values.items()

@@ -237,6 +237,9 @@ def _measure(job: Job, workdir: Optional[str]) -> list[dict]:
     for each in results
   ]
   if workdir:
+    for each in results:
+      for path in runs.write_texts(workdir, job.point, each.files):
+        say(f'{path} is written.')
     runs.append_point(
       workdir, rows, [{**r.values, **r.arrays} for r in results]
     )

@@ -103,6 +103,16 @@ class _Horizontal(_Common):
   per_class_cap: Optional[int]
 
 
+class Audit(TypedDict):
+  """The page of a simulated audit."""
+
+  remedies: bool
+
+
+class _LabelCounts(_Horizontal):
+  audit: NotRequired[Optional[Audit]]
+
+
 class _Reconstruction(_Horizontal):
   lpips: Optional[str]
   shown: int
@@ -207,7 +217,7 @@ class _Codes(TypedDict):
 
 
 Run = Annotated[ConfigDict, _Run]
-Horizontal = Annotated[ConfigDict, _Horizontal]
+LabelCounts = Annotated[ConfigDict, _LabelCounts]
 Reconstruction = Annotated[ConfigDict, _Reconstruction]
 Vertical = Annotated[ConfigDict, _Vertical]
 Backdoor = Annotated[ConfigDict, _Backdoor]

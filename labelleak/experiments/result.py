@@ -50,6 +50,7 @@ class Result(NamedTuple):
     values: metric -> [T]; the first is the headline.
     arrays: name -> [n, ...], kept with the per-trial values.
     details: what tables and pictures of the point need beside, JSON.
+    files: name -> text, to be written into the workdir.
   """
 
   attack: Spec
@@ -58,6 +59,7 @@ class Result(NamedTuple):
   values: Mapping[str, np.ndarray]
   arrays: Mapping[str, np.ndarray] = {}
   details: Mapping[str, Any] = {}
+  files: Mapping[str, str] = {}
 
 
 NO_ATTACK: Spec = dict(name='none')

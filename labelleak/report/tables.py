@@ -24,6 +24,7 @@ PLAIN = (
   'max_mass',
   'distinct',
   'norm_shift',
+  'interval_width',
 )
 # Digits of metrics that are no rates and have a deviation: those of images.
 _DIGITS = dict(mse=4, psnr=2, ssim=3, cw_ssim=3, lpips=3, objective=4)

@@ -16,6 +16,7 @@ from labelleak.runs.store import (
   open_workdir,
   read_arrays,
   read_rows,
+  write_texts,
 )
 from labelleak.runs.unfinished import (
   EVERY,
@@ -39,4 +40,5 @@ __all__ = [
   'read_arrays',
   'read_rows',
   'save_trials',
+  'write_texts',
 ]

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 import json
 import os
 import pathlib
+import re
+from typing import Any
 
 from ml_collections import ConfigDict
 import numpy as np
@@ -16,6 +18,7 @@ from labelleak.runs.origin import environment
 LAYOUT = 2  # of the files; what another one wrote is refused
 _ROWS, _VALUES, _CONFIG = 'rows.jsonl', 'trials.npz', 'config.json'
 _DIGESTS = 'digests'  # of the rows, beside their values
+_LONGEST = 100  # characters of a point in the name of a file
 
 
 def open_workdir(workdir: str, config: ConfigDict) -> list[dict]:
@@ -77,6 +80,27 @@ def append_point(
     raise
   if rows:
     unfinished.forget(workdir, rows[0]['point'])
+
+
+def write_texts(
+  workdir: str, point: Mapping[str, Any], texts: Mapping[str, str]
+) -> list[str]:
+  """Writes files of a point and returns their paths.
+
+  Args:
+    workdir: where they go.
+    point: path -> value, of what was swept; it becomes part of their names.
+    texts: name -> contents.
+  """
+  words = re.sub(r'[^\w.=-]+', '_', spec.describe_point(point)) if point else ''
+  paths = []
+  for name, text in texts.items():
+    path = pathlib.Path(workdir, name)
+    if words:
+      path = path.with_stem(f'{path.stem}-{words[:_LONGEST]}')
+    files.replace(path, text.encode())
+    paths.append(str(path))
+  return paths
 
 
 def read_rows(workdir: str | pathlib.Path) -> list[dict]:

@@ -16,7 +16,8 @@ PACKAGE = ROOT / 'labelleak'
 # Left imports right: a module sees only the groups after its own.
 ORDER = (
   ('launch', '__main__'),
-  ('experiments', 'audit', 'gate'),
+  ('experiments',),
+  ('audit', 'gate'),
   ('report',),
   ('sweep', 'metrics', 'attacks'),
   ('hfl', 'vfl', 'messages'),

@@ -1,7 +1,7 @@
 """Horizontal FL: label counts of a client's batch from what the server sees."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Optional
+from collections.abc import Sequence
+from typing import Optional
 import warnings
 
 import chex
@@ -14,31 +14,26 @@ from labelleak.attacks import over_time
 from labelleak.base import Batch, InputError, Reconstruction
 from labelleak.experiments import Measure, answers, fields, grants
 from labelleak.experiments.grants import Attacker
+from labelleak.experiments.hfl import audit
 from labelleak.experiments.hfl.build import GRANTS, Round, build
+from labelleak.experiments.hfl.scoring import Attacked, Scoring
 from labelleak.experiments.result import Result
 
-METRICS = (
+_OF_COUNTS = (
   'count_accuracy',
   'presence_precision',
   'presence_recall',
   'count_error',
 )
+METRICS = (*_OF_COUNTS, 'client_accuracy')  # the last of several clients
 
 
-class Scoring(NamedTuple):
-  """What an experiment is after; attacks run on the same views for each."""
-
-  # (what an attack returned, batches [C, B, ...], known, shared) -> {name: []}
-  score: Callable[[Any, Batch, hfl.Known, Any], dict[str, chex.Array]]
-  metrics: Sequence[str]  # names of the metrics, that of papers first
-  shared: chex.ArrayTree = ()  # arrays that `score` reads
-
-
-def experiment(*, config: fields.Horizontal) -> Measure:
+def experiment(*, config: fields.LabelCounts) -> Measure:
   """Prepares one client's round (or C clients') and all attacks on its counts.
 
   Args:
-    config: fields as in `configs/common.py: hfl`.
+    config: fields as in `configs/common.py: hfl`, and with a page as of
+      `labelleak audit` the options of `audit.report` as `audit`.
 
   Raises:
     InputError: anything in the config that cannot run. The whole trial is
@@ -52,14 +47,17 @@ def experiment(*, config: fields.Horizontal) -> Measure:
     baseline='counts.random',
   )
   setup = build(config)
-  names = METRICS + (('client_accuracy',) if setup.num_clients > 1 else ())
-  return prepare(
+  options = config.get('audit')
+  measure = prepare(
     setup,
     attackers,
-    Scoring(_score, names),
+    Scoring(audit.record(score) if options else score, METRICS),
     trials=config.trials,
     per_device=config.per_device,
   )
+  if not options:
+    return measure
+  return audit.report(measure, setup, config.known, **options)
 
 
 def prepare(
@@ -116,7 +114,7 @@ def prepare(
         attacker.spec,
         attacker.known,
         setting,
-        values={name: value[name] for name in scoring.metrics} | learned,
+        values={k: value[k] for k in scoring.metrics if k in value} | learned,
         arrays={k: a for k, a in value.items() if k not in scoring.metrics},
       )
       for attacker, value in zip(attackers, values)
@@ -156,9 +154,10 @@ def _trial(setup, attackers, scoring):
     scores = []
     for attacker, memory, own in zip(attackers, carry[1], known):
       answer = answers.infer(attacker, attack_key, memory, own)
-      score = scoring.score(answer, batches, own, arrays)
+      attacked = Attacked(attacker.spec['name'], memory, own, answer)
+      values = scoring.score(attacked, batches, arrays)
       sound = answers.is_sound(answer, own.num_examples)
-      scores.append(score | dict(sound=sound))
+      scores.append(values | dict(sound=sound))
     return finite, scores
 
   return trial
@@ -177,22 +176,28 @@ def _observer(setup, attackers, batches, known):
   return observe
 
 
-def _score(counts, batches, known, shared):
-  """Returns metrics of counts [K]; truth meets them here."""
-  del known, shared
-  if isinstance(counts, Reconstruction):
+def score(
+  attacked: Attacked, batches: Batch, shared: chex.ArrayTree = ()
+) -> dict[str, chex.Array]:
+  """Returns metrics of counts [K]; truth meets them here.
+
+  Raises:
+    InputError: an answer that is no counts.
+  """
+  del shared
+  if isinstance(attacked.answer, Reconstruction):
     raise InputError(
       'an attack of this config restores images, which are no counts; use'
       " experiment 'hfl.reconstruction', or an attack of attacks.counts."
     )
-  return score_counts(counts, batches.y.sum(1).astype(jnp.int32))
+  return score_counts(attacked.answer, batches.y.sum(1).astype(jnp.int32))
 
 
 def score_counts(
   counts: chex.Array, truth: chex.Array
 ) -> dict[str, chex.Array]:
   """Returns metrics of counts [K] against those of each client, [C, K]."""
-  values = {m: getattr(metrics, m)(counts, truth.sum(0)) for m in METRICS}
+  values = {m: getattr(metrics, m)(counts, truth.sum(0)) for m in _OF_COUNTS}
   if len(truth) > 1:
     # A client's labels by the clients' mean, which is all that was revealed;
     # shares are what rounding them at random gives in expectation.

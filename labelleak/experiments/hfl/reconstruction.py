@@ -9,6 +9,7 @@ from labelleak.base import InputError, Reconstruction
 from labelleak.experiments import Measure, fields, grants
 from labelleak.experiments.hfl import label_counts
 from labelleak.experiments.hfl.build import GRANTS, build
+from labelleak.experiments.hfl.scoring import Scoring
 from labelleak.metrics import images, perceptual
 
 _METRICS = ('count_accuracy', 'mse', 'psnr', 'ssim', 'cw_ssim')
@@ -51,7 +52,7 @@ def experiment(*, config: fields.Reconstruction) -> Measure:
   measure = label_counts.prepare(
     setup,
     attackers,
-    label_counts.Scoring(
+    Scoring(
       score=functools.partial(_score, source.pixel_range),
       metrics=(*_METRICS, *(('lpips',) if weights else ()), 'objective'),
       shared=weights,
@@ -72,23 +73,24 @@ def _crop(result, shown):
   return result._replace(arrays=arrays)
 
 
-def _score(pixel_range, found, batches, known, weights):
+def _score(pixel_range, attacked, batches, weights):
   """Returns metrics of a `Reconstruction`, and the images as bytes."""
-  if not isinstance(found, Reconstruction):
+  answer, known = attacked.answer, attacked.known
+  if not isinstance(answer, Reconstruction):
     raise InputError(
       'an attack of this config restores no images; use those of'
       ' attacks.reconstruction, whose `labels` name an attack of counts.'
     )
   truth = batches.y.sum((0, 1)).astype(jnp.int32)
-  counts = jnp.bincount(found.labels, length=known.num_classes)
+  counts = jnp.bincount(answer.labels, length=known.num_classes)
   x = batches.xs[0]
   originals = images.pixels(x.reshape(-1, *x.shape[2:]), pixel_range)
-  restored = images.pixels(found.x, pixel_range)
+  restored = images.pixels(answer.x, pixel_range)
   values, restored = images.similarity(restored, originals, weights)
   return dict(
     values,
     count_accuracy=metrics.count_accuracy(counts, truth),
-    objective=found.objective,
+    objective=answer.objective,
     originals=_bytes(originals),
     restored=_bytes(restored),
   )

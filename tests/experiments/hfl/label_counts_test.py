@@ -9,7 +9,7 @@ import optax
 from labelleak import base, experiments, metrics, runs
 from labelleak.base import InputError
 from labelleak.experiments import grants
-from labelleak.experiments.hfl import label_counts
+from labelleak.experiments.hfl import label_counts, scoring
 from labelleak.experiments.hfl.build import GRANTS, build
 from tests.experiments import samples
 
@@ -105,7 +105,9 @@ class RowsTest(parameterized.TestCase):
   def test_truth_is_what_each_client_has(self):
     labels = jnp.array([[0, 2, 0, 0], [1, 2, 1, 2]])
     batches = base.Batch((), jax.nn.one_hot(labels, 3), labels)
-    found = label_counts._score(jnp.array([3, 1, 4]), batches, None, ())
+    counts = jnp.array([3, 1, 4])
+    attacked = scoring.Attacked('counts.llbg', None, None, counts)
+    found = label_counts.score(attacked, batches)
     self.assertEqual(found['count_accuracy'], 7 / 8)
     self.assertEqual(found['client_accuracy'], 2.5 / 4)
 
@@ -302,8 +304,8 @@ class CostTest(parameterized.TestCase):
       fields=GRANTS,
       baseline='counts.llbg',
     )
-    scoring = label_counts.Scoring(label_counts._score, label_counts.METRICS)
-    trial = label_counts._trial(setup, attackers, scoring)
+    scored = scoring.Scoring(label_counts.score, label_counts.METRICS)
+    trial = label_counts._trial(setup, attackers, scored)
     batches = jax.tree.map(lambda a: a[0], setup.draw(np.arange(1)))
     x = batches.xs[0][0]
     variables = setup.model.init(jax.random.key(0), x)
