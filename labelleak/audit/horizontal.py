@@ -282,7 +282,7 @@ def _estimate(reading, truth) -> tuple[Estimate, ...]:
       count=float(reading.counts[i]),
       low=int(low[i]),
       high=int(high[i]),
-      present=float(min(1.0, 1 - reading.probs[i, 0])),
+      present=float(np.clip(1 - reading.probs[i, 0], 0.0, 1.0)),
       truth=None if truth is None else int(truth[i]),
     )
     for i in range(len(low))

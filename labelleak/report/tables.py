@@ -33,6 +33,7 @@ _SHORT = dict(
   presence_precision='precision',
   presence_recall='recall',
   count_error='error',
+  interval_width='width',
   label_accuracy='accuracy',
   permuted_label_accuracy='permuted',
   top5_accuracy='top 5',

@@ -164,8 +164,7 @@ def _sum_up(results: Sequence[Result]) -> tuple[str, ...]:
     listed = ' and '.join(map(spec.describe, setting.defense))
     notes.append(f'Defended by {listed}; remedies were simulated without it.')
   named = ', '.join(
-    f'{spec.describe(r.attack)} {r.values["count_accuracy"].mean():.1%}'
-    for r in results
+    f'{_name(r)} {r.values["count_accuracy"].mean():.1%}' for r in results
   )
   num = len(results[0].values['count_accuracy'])
   notes.append(f'Of the labels of {num} such rounds were named: {named}.')
@@ -175,3 +174,8 @@ def _sum_up(results: Sequence[Result]) -> tuple[str, ...]:
       notes.append(f'In them {share:.1%} of the intervals held the true count.')
       break
   return tuple(notes)
+
+
+def _name(result):
+  """Returns an attack without its module, which goes without saying."""
+  return spec.describe(result.attack).removeprefix('counts.')

@@ -71,6 +71,9 @@ class AuditTest(parameterized.TestCase):
     result, values = run['result'], run['values']
     truth = [estimate.truth for estimate in result.classes]
     self.assertEqual(sum(truth), 64)
+    for estimate in result.classes:
+      self.assertBetween(estimate.present, 0.0, 1.0)
+    self.assertIn('llbg', ' '.join(result.source.notes))
     accuracy = {score.name: score.accuracy for score in result.scores}
     names = [row.rpartition('.')[2] for row in run['rows']]
     self.assertEqual(names[-1], 'random')
