@@ -6,6 +6,7 @@ page's intervals hold the true counts.
 """
 
 from collections.abc import Mapping, Sequence
+import math
 
 import chex
 import numpy as np
@@ -97,7 +98,9 @@ def _tell(setup: Round, known: Sequence[str]) -> horizontal.Setting:
   """Returns what is told of the round, without its truth."""
   told = {'classes', 'examples', 'clients', *({'defense'} & {*known})}
   rate = setup.lr if {'client', 'lr'} & {*known} else None
-  client = hfl.Client(lr=rate)
+  num = setup.setting.batch_size
+  steps = setup.known['steps'] if 'steps' in known else 1
+  client = hfl.Client(lr=rate, batch_size=math.ceil(num / steps))  # in slices
   if rate:
     told.add('lr')
   if 'client' in known:
@@ -105,7 +108,7 @@ def _tell(setup: Round, known: Sequence[str]) -> horizontal.Setting:
     told |= {*setup.setting.extra['client']}
   return horizontal.Setting(
     client=client,
-    examples=setup.setting.batch_size,
+    examples=num,
     clients=setup.num_clients,
     rates=(rate,) if rate else (),
     told=frozenset(told),

@@ -122,9 +122,10 @@ class AuditTest(parameterized.TestCase):
 
   def test_who_is_told_less_is_warned(self):
     fields = dict(client__optimizer__momentum=0.9, attacks=())
-    plain = _run(True, known=('lr', 'defense'), **fields)
-    self.assertRegex(plain['result'].warnings[0], 'times as large')
-    self.assertEqual(plain['setting'].client, hfl.Client(lr=0.01))
+    plain = _run(True, known=('lr', 'steps', 'defense'), **fields)
+    self.assertRegex(plain['result'].warnings[0], 'momentum .9')
+    slices = hfl.Client(lr=0.01, batch_size=8)
+    self.assertEqual(plain['setting'].client, slices)
     listed = {a.field for a in plain['result'].assumed if a.told}
     self.assertContainsSubset({'lr', 'examples', 'clients'}, listed)
     self.assertNotIn('optimizer', listed)
