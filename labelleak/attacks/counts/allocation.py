@@ -24,6 +24,7 @@ from labelleak.attacks.counts import (
 )
 from labelleak.hfl import Client, Known
 
+_CLOSE = 4  # nodes that are looked at closely
 _MODELLED = 'clip', 'gaussian', 'laplace'
 # Relative, of what clipping by example leaves of one class and of another.
 _CLIP_SPREAD = 0.05
@@ -73,6 +74,7 @@ def weigh_counts(
   error: float = 0.0,
   quiet: chex.Array | float = 1.0,
   ratio: Optional[chex.Array] = None,
+  response: Optional[responses.Response] = None,
   nodes: Any = None,
 ) -> posterior.Posterior:
   """Infers counts from the bias update and a model of the softmax.
@@ -91,49 +93,80 @@ def weigh_counts(
     quiet: [] granted noise on `beta` over that on one entry of the update.
     ratio: [] norm of a step's gradient over that of its bias part, where the
       model tells it: says what a granted clip left.
+    response: of the clients; None: what is known of them tells it. Or several,
+      each leaf with a first axis, of which a node's `response` is the index.
     nodes: [G, ...] what `softmax` does not know, with a log `prior`; None: one.
   """
-  response = responses.tabulate(known)
+  response = response or responses.tabulate(known)
   client = known.client or Client()
-  start = jnp.full(known.num_classes, known.num_examples / known.num_classes)
   moving = callable(softmax)
   predict = softmax if moving else lambda counts, node: Prediction(softmax)
-  again = known.labelled or (
-    moving and (known.steps > 1 or bool(client.class_weights))
+  alternates = known.labelled or (
+    moving and (response.sizes.shape[-1] > 1 or bool(client.class_weights))
   )
-  infer = functools.partial(
-    _infer_given,
-    beta,
-    known=known,
-    response=response,
-    error=error,
-    quiet=quiet,
-    ratio=ratio,
-  )
+  free = known.defense is None or client.clip_per_example is not None
 
-  def given(node):
-    def alternate(_, beliefs):
-      counts = beliefs.probs @ jnp.arange(known.num_examples + 1.0)
-      return infer(predict(counts, node), counts)
+  def infer(node, counts, **kwargs):
+    return _infer_given(
+      beta,
+      predict(counts, node),
+      counts,
+      known=known,
+      response=respond(response, node),
+      error=error,
+      quiet=quiet,
+      ratio=ratio,
+      **kwargs,
+    )
 
-    beliefs = infer(predict(start, node), start)
-    return jax.lax.fori_loop(0, 2, alternate, beliefs) if again else beliefs
+  def given(node, survey=False):
+    one = functools.partial(infer, node, survey=survey)
+    even = jnp.full(known.num_classes, 1.0 / known.num_classes)
+    start = respond(response, node).num * even
+    if not alternates:
+      return one(start)
+
+    def alternate(_, state):
+      found = one(state[0])
+      return posterior.mean_counts(found[0].probs), found
+
+    empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, start))
+    return jax.lax.fori_loop(0, 3, alternate, (start, empty))[1]
 
   if nodes is None:
-    return given(None)
-  beliefs = jax.lax.map(given, nodes)
-  evidence = beliefs.evidence + nodes.prior
-  return integration.mix(beliefs._replace(evidence=evidence))
+    return given(None)[0]
+  weigh = lambda beliefs, nodes: beliefs._replace(
+    evidence=beliefs.evidence + nodes.prior
+  )
+  if not free or len(nodes.prior) <= _CLOSE:
+    return integration.mix(weigh(jax.lax.map(given, nodes)[0], nodes))
+  # A scale takes a fine grid, which only the best nodes are worth.
+  rough, scales = jax.lax.map(lambda node: given(node, survey=True), nodes)
+  _, best = jax.lax.top_k(weigh(rough, nodes).evidence, _CLOSE)
+  found = jax.tree.map(lambda a: a[best], (nodes, rough, scales))
+
+  def close(found):
+    node, rough, scales = found
+    counts = posterior.mean_counts(rough.probs)
+    return infer(node, counts, scales=scales)[0]
+
+  return integration.mix(weigh(jax.lax.map(close, found), found[0]))
+
+
+def respond(response: responses.Response, node: Any) -> responses.Response:
+  """Returns the response of a node, where there are several."""
+  if response.sizes.ndim == 1:
+    return response
+  return jax.tree.map(lambda a: a[node.response], response)
 
 
 def _infer_given(
-  beta, prediction, counts, *, known, response, error, quiet, ratio
+  beta, prediction, counts, *, known, response, error, quiet, ratio, **kwargs
 ):
-  """Returns the counts' posterior under a prediction made of `counts`."""
+  """Returns `integration.integrate` under a prediction made of `counts`."""
   softmax, client = prediction.softmax, known.client or Client()
-  n = known.num_examples
-  k = jnp.arange(n + 1.0)[None]
-  w = response.mass / n  # mean weight of an example
+  k = jnp.arange(float(len(response.table.total)))[None]
+  w = response.mass / response.num  # mean weight of an example
   noise, clip = granted_defense(known)
   noise = jnp.hypot(noise * quiet * response.loudness, response.noise)
   trust, scatter, unsure = _confidence(softmax, known)
@@ -177,7 +210,8 @@ def _infer_given(
     beliefs = posterior.infer(
       likelihood.log_likelihood(
         beta, mean, jnp.sqrt(spread), jnp.asarray(response.table.log_prob)
-      )
+      ),
+      num=response.num,
     )
     fit = integration.log_prior(doubt)
     if clip and ratio is not None:
@@ -194,6 +228,7 @@ def _infer_given(
     clipped=clip is not None or client.clip_per_example is not None,
     noisy=clip is not None or response.noise > 0,
     error=error,
+    **kwargs,
   )
 
 

@@ -17,7 +17,6 @@ from labelleak.attacks.counts import evidence, head_update, responses
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known, View
 
-_ROUNDING = 0.02  # of a sum that should be 0, over the sum of sizes
 _TURNED = 8.0  # nats of evidence at which a sign is doubted
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
@@ -55,7 +54,7 @@ def _doubt_sum(beta, client, response):
   size = np.abs(beta)
   share = abs(beta.sum()) / size.sum()
   noise = response.noise * len(beta) ** 0.5 / size.sum()
-  zero = share < _ROUNDING + 3 * noise
+  zero = share < head_update.ROUNDING + 3 * noise
   softmax = client.loss == 'softmax' and response.shares is None
   decays = 'weight_decay' in client.optimizer
   if softmax and size.max() < 1.02 * size.min():
@@ -97,7 +96,7 @@ def _doubt_scale(view, known, beta, client, response):
   if client.loss == 'sigmoid' and client.reduction == 'mean':
     least *= len(beta)
   noise = 3 * response.noise * len(beta) ** 0.5 / response.mass
-  if least > 1 + _ROUNDING + noise:
+  if least > 1 + head_update.ROUNDING + noise:
     cause = _explain(least, client, known)
     return (
       f'The update is at least {least:.3g} times as large as this client can'

@@ -7,10 +7,13 @@ not: its classes differ), and, under optimizers that act on each entry by
 itself, how much a class's head inputs differ from those of others.
 """
 
+from collections.abc import Sequence
+import dataclasses
 import itertools
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
@@ -20,6 +23,7 @@ from labelleak.attacks.counts import (
   allocation,
   evidence,
   expectation,
+  integration,
   path,
   responses,
 )
@@ -30,11 +34,17 @@ from labelleak.hfl import Client, Known, View
 # of a model moves logits as well as its head does:
 _REACHES = 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
 _UNKNOWN_REACHES = 1.0, 8.0, 64.0, 512.0  # where the head's is not known either
+_RATES = 0.0, 0.002, 0.007, 0.02, 0.07  # by which reaches shrink, without lr
 _SHARES = 1.0, 0.0  # of the server's logits
 _TRUST = 2.0  # that they do say it; log odds
 # Log deviation of a class's inputs over columns.
 _SPREADS = 0.3, 0.6, 1.0, 1.5, 2.2
 _COLUMNS = 8  # quantiles of that
+
+ROUNDING = 0.02  # of a sum that should be 0, over the sum of sizes
+_MOST_PATHS = 300_000  # entries times steps of Adam that are run unasked
+_EXACT = 6.0  # that nothing scaled an update, log odds
+_ADAM = dict(name='adam')
 
 
 class Node(NamedTuple):
@@ -44,45 +54,123 @@ class Node(NamedTuple):
     reach: factor on the path's own.
     share: of the server's logits that typical examples have.
     spread: of the head's inputs of a class over those of all, in log.
+    response: index of it, where there are several.
     prior: in log.
   """
 
   reach: chex.Array
   share: chex.Array
   spread: chex.Array
+  response: chex.Array
   prior: chex.Array
 
 
-def infer_counts(view: View, known: Known) -> Posterior:
+def infer_counts(
+  view: View, known: Known, *, sizes: Sequence[int] = ()
+) -> Posterior:
   """Infers counts from a captured head, without a forward pass.
+
+  Told no client, it weighs those that are usual. That entries sum to 0 shows
+  softmax cross entropy under an optimizer that is linear; that all are of one
+  size, a step of Adam.
 
   Args:
     view: the head's update and, if captured, the head that the server sent.
     known: sizes, `client` and `defense`; no model.
+    sizes: that `known.batch_size` may have, where it is not known; the
+      posterior is of counts up to the largest.
 
   Raises:
-    InputError: a head without bias.
+    InputError: a head without bias; several sizes of a client that is not
+      described, or whose optimizer is not linear.
   """
-  response = responses.tabulate(known)
+  beta = evidence.bias('counts.calibrated', view)
+  kernel, _ = hfl.head(view.grads)
+  if sizes:
+    told = [dataclasses.replace(known, batch_size=size) for size in sizes]
+    return _infer_each(view, known, [responses.tabulate(k) for k in told])
+  if known.client:
+    return _infer_told(view, known)
+  if kernel is None:  # the bias alone
+    softmax = expectation.uniform(known.num_classes)
+    return allocation.weigh_counts(beta, softmax, known)
+  return _infer_untold(view, known)
+
+
+def _infer_untold(view, known):
+  """Infers counts of clients that are usual."""
+  beta = evidence.bias('counts.calibrated', view)
+  total = jnp.maximum(jnp.abs(beta).sum(), 1e-30)
+  free = dataclasses.replace(known, defense=None)
+  guesses = responses.guess(known)
+  if known.defense:
+    return _infer_each(view, known, guesses)
+  exact = dataclasses.replace(known, defense=())
+  plain = _infer_each(view, exact, guesses)
+  rescaled = lambda: _infer_each(view, free, guesses)
+  if known.defense is None:
+    plain = plain._replace(evidence=plain.evidence + _EXACT)
+    plain = _mix(plain, rescaled())
+  else:
+    # What no labels can make, such as momentum or more epochs.
+    large = total > 2 * (1 + ROUNDING) * known.steps
+    plain = jax.lax.cond(large, rescaled, lambda: plain)
+  size = -(-known.batch_size // known.steps)
+  client = Client(lr=known.lr, batch_size=size)
+  told = lambda **fields: dataclasses.replace(
+    free, client=dataclasses.replace(client, **fields)
+  )
+  entries = known.num_classes * (known.num_examples + 1) * known.steps
+  if (
+    known.clients > 1
+    or len(client.step_sizes(known.batch_size)) != known.steps
+    or entries > _MOST_PATHS
+  ):
+    return plain
+  uneven = jnp.abs(beta.sum()) > ROUNDING * total
+  none = lambda: plain._replace(evidence=-jnp.inf)
+  sigmoid = jax.lax.cond(
+    uneven, lambda: _infer_told(view, told(loss='sigmoid')), none
+  )
+  signs = jnp.abs(beta).max() < (1 + ROUNDING) * jnp.abs(beta).min()
+  adam = jax.lax.cond(
+    uneven | signs, lambda: _infer_told(view, told(optimizer=_ADAM)), none
+  )
+  mixed = _mix(plain, sigmoid, adam)
+  return jax.tree.map(lambda a, b: jnp.where(signs, a, b), adam, mixed)
+
+
+def _mix(*beliefs):
+  """Returns the mean of posteriors by their evidence."""
+  return integration.mix(jax.tree.map(lambda *a: jnp.stack(a), *beliefs))
+
+
+def _infer_each(view, known, told):
+  """Infers counts under each of several linear responses, and mixes them."""
+  if len(told) == 1:
+    return _infer_told(view, known, told[0])
+  return _infer_told(view, known, responses.stack(told))
+
+
+def _infer_told(view, known, response=None):
+  """Infers counts of a client that responds as described."""
+  response = response or responses.tabulate(known)
   client = known.client or Client()
   beta = evidence.bias('counts.calibrated', view)
   linear = response.shares is None
   start = path.read_start(view, linear, known.num_classes)
   if start is None:  # the bias alone
-    if known.client is None:
-      softmax = expectation.uniform(known.num_classes)
-      return allocation.weigh_counts(beta, softmax, known)
     zeros = jnp.zeros(known.num_classes)
     start = path.Start(zeros, jnp.ones(()), zeros)
   kernel, _ = hfl.head(view.grads)
-  if not linear and known.steps == 1 and kernel is not None:
+  if not linear and len(response.sizes) == 1 and kernel is not None:
     beta = _mean_column(beta, kernel)  # whose own entry is a sign
-  still = jnp.zeros((known.steps, known.num_classes))
-  beta = beta - responses.respond(client, still, start.bias)  # weight decay
+  beta = beta - jnp.ravel(response.decay)[0] * start.bias
   even = jnp.full(known.num_classes, 1 / known.num_classes)
-  negative = -jnp.minimum(beta, 0.0).sum() / response.mass
+  negative = -jnp.minimum(beta, 0.0).sum()
 
   def predict(counts, node):
+    own = allocation.respond(response, node)
     begin = start._replace(
       logits=node.share * start.logits, reach=node.reach * start.reach
     )
@@ -90,25 +178,31 @@ def infer_counts(view: View, known: Known) -> Posterior:
     if known.defense is None:
       probs, _ = path.errors(client, known.num_classes)(begin.logits, even)
       expected = jnp.maximum(counts / counts.sum() - probs, 0.0).sum()
-      scale = negative / jnp.clip(expected, 0.5, 1.0)
-    mean, by_step = path.mean_softmax(
-      begin, counts, known, response.gains, scale
-    )
+      scale = negative / own.mass / jnp.clip(expected, 0.5, 1.0)
+    mean, by_step = path.mean_softmax(begin, counts, known, own, scale)
     ratios = None if linear else _ratios(node.spread)
     softmax = expectation.alike(mean)
     return allocation.Prediction(softmax, by_step, ratios)
 
-  nodes = _nodes(known.steps, linear, kernel is not None)
-  return allocation.weigh_counts(beta, predict, known, nodes=nodes)
+  rates = (1.0,) if client.lr or known.lr else _RATES
+  nodes = _nodes(response, linear, kernel is not None, rates)
+  return allocation.weigh_counts(
+    beta, predict, known, response=response, nodes=nodes
+  )
 
 
-def _nodes(steps, linear, has_kernel):
+def _nodes(response, linear, has_kernel, rates):
   """Returns the grid of what the capture does not tell."""
+  steps = response.sizes.shape[-1]
   reaches = _REACHES if linear else _UNKNOWN_REACHES
+  if rates != (1.0,):
+    reaches = rates if linear else [r * rate for r in reaches for rate in rates]
+  several = len(response.sizes) if response.sizes.ndim > 1 else 1
   grid = itertools.product(
     reaches if steps > 1 else (1.0,),
     _SHARES if linear and has_kernel else (1.0,),
     _SPREADS if has_kernel and not linear and steps == 1 else (0.0,),
+    range(several),
   )
   grid = [(*node, _TRUST * node[1]) for node in grid]
   return Node(*(jnp.array(column) for column in zip(*grid)))

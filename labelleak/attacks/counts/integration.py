@@ -5,6 +5,7 @@ one and a closer look at its peak.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from labelleak.attacks.counts.posterior import Posterior
 from labelleak.hfl import Known
 
+_WIDE = 24  # scales of the wide grid
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
 
 
@@ -38,6 +40,14 @@ def mix(nodes: Posterior) -> Posterior:
   )
 
 
+class Scales(NamedTuple):
+  """Where the scale lies in log, [] each: from a survey of a wide grid."""
+
+  mean: chex.Array
+  reach: chex.Array  # either side of it
+  width: chex.Array  # of the wide grid
+
+
 def integrate(
   evaluate: Evaluate,
   beta: chex.Array,
@@ -48,8 +58,10 @@ def integrate(
   clipped: bool,
   noisy: bool,
   error: float,
-) -> Posterior:
-  """Mixes `evaluate` over the grid.
+  scales: Optional[Scales] = None,
+  survey: bool = False,
+) -> tuple[Posterior, Optional[Scales]]:
+  """Mixes `evaluate` over the grid; returns where the scale lies, too.
 
   Args:
     evaluate: of one node.
@@ -60,6 +72,8 @@ def integrate(
     clipped: whether steps are clipped, as granted.
     noisy: whether granted noise may be a part of the negative entries.
     error: relative, that the mean softmax may have; 0: none.
+    scales: of a survey; None: it is made first.
+    survey: whether to stop after the survey.
   """
   top = jnp.asarray(0.5 * unit)
   if known.defense is None:
@@ -83,7 +97,33 @@ def integrate(
     return beliefs._replace(evidence=beliefs.evidence + prior)
 
   if known.defense is not None and not clipped:
-    return mix(sweep(jnp.ones(1), 8))
+    return mix(sweep(jnp.ones(1), 8)), None
+  low, high = _bound_scale(beta, mass, clipped, noisy)
+  if scales is None:
+    grid = jnp.geomspace(low, high, _WIDE)
+    gap = jnp.log(high / low) / (_WIDE - 1)
+    wide = sweep(grid, 4, blur=gap / 2)
+    weight = jax.nn.softmax(wide.evidence.ravel()).reshape(_WIDE, -1).sum(1)
+    mean = weight @ jnp.log(grid)
+    sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
+    scales = Scales(mean, jnp.maximum(2.5 * sd, gap), jnp.log(high / low))
+    if survey:
+      return mix(wide), scales
+  steps = jnp.linspace(-1.0, 1.0, 25)
+  near = jnp.exp(scales.mean + scales.reach * steps)
+  # Half of the prior is a scale of exactly 1, an update that nothing touched;
+  # the rest is log-uniform between low and high.
+  share = 2 * scales.reach / 24 / scales.width
+  possible = near <= jnp.where(clipped, high, jnp.inf)
+  logs = jnp.where(possible, jnp.log(share), -jnp.inf)
+  prior = jnp.append(logs, 0.0) + jnp.log(len(near) / 2)  # a mean of 1
+  num_floors = 8 if known.defense is None else 4
+  beliefs = sweep(jnp.append(near, 1.0), num_floors, prior=prior)
+  return mix(beliefs), scales
+
+
+def _bound_scale(beta, mass, clipped, noisy):
+  """Returns the least scale that is possible, and the largest."""
   # The negative entries sum to at most c * mass, and miss little of it.
   least = jnp.maximum(-jnp.minimum(beta, 0.0).sum() / mass, 1e-12)
   low, high = least, 3 * least
@@ -93,19 +133,4 @@ def integrate(
     low = jnp.minimum(least, 0.02)
   if clipped and not noisy:
     high = jnp.clip(high, 1.01 * least, 3 * least)
-  grid = jnp.geomspace(low, high, 24)
-  gap = jnp.log(high / low) / 23
-  wide = sweep(grid, 4, blur=gap / 2)  # then a closer look at its peak
-  weight = jax.nn.softmax(wide.evidence.ravel()).reshape(24, -1).sum(1)
-  mean = weight @ jnp.log(grid)
-  sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
-  reach = jnp.maximum(2.5 * sd, gap)
-  near = jnp.exp(mean + reach * jnp.linspace(-1.0, 1.0, 25))
-  # Half of the prior is a scale of exactly 1, an update that nothing touched;
-  # the rest is log-uniform between low and high.
-  share = 2 * reach / 24 / jnp.log(high / low)
-  possible = near <= jnp.where(clipped, high, jnp.inf)
-  logs = jnp.where(possible, jnp.log(share), -jnp.inf)
-  prior = jnp.append(logs, 0.0) + jnp.log(len(near) / 2)  # a mean of 1
-  num_floors = 8 if known.defense is None else 4
-  return mix(sweep(jnp.append(near, 1.0), num_floors, prior=prior))
+  return low, high

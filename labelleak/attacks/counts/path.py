@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from labelleak import hfl
+from labelleak.attacks.counts.responses import Response
 from labelleak.hfl import Client, Known, View
 
 # (logits [K], label shares [K]) -> probabilities [K], the bias's gradient [K]
@@ -64,7 +65,7 @@ def mean_softmax(
   start: Start,
   counts: chex.Array,
   known: Known,
-  gains: chex.Array,
+  response: Response,
   scale: chex.Array | float = 1.0,
 ) -> tuple[chex.Array, chex.Array]:
   """Returns the typical softmax [K], a mean by gain, and of each step [S, K].
@@ -73,15 +74,14 @@ def mean_softmax(
     start: of the path.
     counts: [K] expected, which every step has its share of.
     known: says the client, or steps and lr of one that takes plain SGD.
-    gains: [S] of the steps.
+    response: says sizes and gains of the S steps.
     scale: [] of the update; what it lacks or has too much the client moved by.
   """
   client = known.client or Client(lr=known.lr)
   shares = counts / counts.sum()
-  sizes = jnp.ones(len(gains))
-  if client.reduction == 'sum':
-    sizes = jnp.array(client.step_sizes(known.batch_size), float)
-  moves = known.lr or 0.0  # of unknown size: the softmax stays
+  sizes = jnp.asarray(response.sizes, float)
+  if client.reduction == 'mean':
+    sizes = jnp.ones_like(sizes)
   tx = client.make_optimizer(client.lr or known.lr or 1.0)
   loss = errors(client, len(counts))
 
@@ -91,11 +91,10 @@ def mean_softmax(
     probs, gradient = loss(logits, shares)
     gradient = size * gradient + client.proximal * (bias - start.bias)
     move, state = tx.update(gradient, state, bias)
-    move = move if moves else jnp.zeros_like(move)
     return (optax.apply_updates(bias, move), state), probs
 
   _, probs = jax.lax.scan(step, (start.bias, tx.init(start.bias)), sizes)
-  weights = jnp.asarray(gains / gains.sum(), probs.dtype)
+  weights = jnp.asarray(response.gains / response.mass, probs.dtype)
   return weights @ probs, probs
 
 

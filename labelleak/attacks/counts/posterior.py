@@ -6,11 +6,13 @@ the expected count accuracy.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
+
+from labelleak import validate
 
 _TILT = 30.0  # a count's log odds that conditioning on the total may change
 
@@ -22,16 +24,35 @@ class Posterior(NamedTuple):
   evidence: chex.Array  # [] log marginal likelihood
 
 
-def infer(log_lik: chex.Array, *, iterations: int = 10) -> Posterior:
+class Interval(NamedTuple):
+  """A credible interval, [...] each."""
+
+  low: chex.Array  # both ends are in it
+  high: chex.Array
+  mass: chex.Array  # of the posterior within
+
+
+def infer(
+  log_lik: chex.Array,
+  *,
+  num: Optional[chex.Array | int] = None,
+  iterations: int = 10,
+) -> Posterior:
   """Infers counts of known total from log likelihoods [K, N + 1].
 
   Empirical Bayes: most classes hold Poisson(mu) examples, a few hold any
   number, all alike; mu follows by EM from what the few leave of the batch.
+
+  Args:
+    log_lik: -inf where a count is impossible.
+    num: the total; None: N.
+    iterations: of EM.
   """
-  num_classes, n = log_lik.shape[0], log_lik.shape[1] - 1
-  k = jnp.arange(n + 1.0)
+  num_classes = log_lik.shape[0]
+  n = log_lik.shape[1] - 1 if num is None else num
+  k = jnp.arange(float(log_lik.shape[1]))
   share = min(0.2, 2.0 / num_classes)
-  few = jnp.where(k > 0, math.log(share / n), -jnp.inf)
+  few = jnp.where(k > 0, jnp.log(share / n), -jnp.inf)
 
   def prior(mu):
     poisson = k * jnp.log(mu) - mu - jax.lax.lgamma(k + 1.0)
@@ -48,18 +69,17 @@ def infer(log_lik: chex.Array, *, iterations: int = 10) -> Posterior:
     )
 
   mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
-  return _condition_on_total(log_lik + prior(mu)[1][None], iterations)
+  return _condition_on_total(log_lik + prior(mu)[1][None], n, iterations)
 
 
-def _condition_on_total(joint, iterations):
+def _condition_on_total(joint, n, iterations):
   """Conditions independent counts on sum k_i = N, by the saddle point.
 
   Multiplying each class's distribution by exp(theta k), with theta such that
   the expected sum is N, is that conditioning up to O(1/K); log P(sum = N) is
   the saddle-point formula. Certain classes stay, uncertain ones give way.
   """
-  n = joint.shape[1] - 1
-  k = jnp.arange(n + 1.0)
+  k = jnp.arange(float(joint.shape[1]))
 
   def moments(theta):
     probs = jax.nn.softmax(joint + theta * k[None], axis=-1)
@@ -87,15 +107,53 @@ def _condition_on_total(joint, iterations):
   return Posterior(probs, log_sum - 0.5 * (jnp.log(var + 0.25) + miss))
 
 
-def allocate(probs: chex.Array) -> chex.Array:
-  """Names the N labels of highest expected accuracy, [K, N + 1] -> [K].
+def allocate(
+  probs: chex.Array, num: Optional[chex.Array | int] = None
+) -> chex.Array:
+  """Names the labels of highest expected accuracy, [K, N + 1] -> [K].
 
   E sum_i min(m_i, lambda_i) = sum_i sum_{t <= m_i} P(lambda_i >= t): its terms
-  fall with t, so the N largest tails are the optimum under sum m = N.
+  fall with t, so the largest tails are the optimum under sum m = num.
+
+  Args:
+    probs: P(count of class i = k).
+    num: of labels, at most N; None: N.
   """
   n = probs.shape[1] - 1
   tails = jnp.flip(jnp.cumsum(jnp.flip(probs[:, 1:], 1), 1), 1)
   # Rounding must not let a later tail of a class overtake an earlier one.
   tails = jax.lax.cummin(tails, axis=1)
   _, places = jax.lax.top_k(tails.ravel(), n)
-  return jnp.bincount(places // n, length=probs.shape[0])
+  there = jnp.arange(n) < (n if num is None else num)
+  return jnp.zeros(probs.shape[0], int).at[places // n].add(there)
+
+
+def mean_counts(probs: chex.Array) -> chex.Array:
+  """Returns the expected counts, [K, N + 1] -> [K]."""
+  return probs @ jnp.arange(float(probs.shape[1]))
+
+
+def interval(probs: chex.Array, level: float = 0.9) -> Interval:
+  """Returns the shortest interval of counts that holds at least `level`.
+
+  Counts are integers, so that it often holds more; `mass` says how much.
+
+  Args:
+    probs: [..., N + 1] P(count = k).
+    level: of the posterior. Of several shortest intervals the likeliest is it.
+
+  Raises:
+    InputError: a level that is not in (0, 1).
+  """
+  validate.within('interval: level', level, '(0, 1)')
+  num = probs.shape[-1]
+  upto = jnp.cumsum(probs, -1)
+  upto = upto / upto[..., -1:]
+  below = jnp.pad(upto[..., :-1], [(0, 0)] * (probs.ndim - 1) + [(1, 0)])
+  search = jnp.vectorize(jnp.searchsorted, signature='(n),(m)->(m)')
+  high = search(upto, below + level * (1 - 1e-6))
+  mass = jnp.take_along_axis(upto, jnp.minimum(high, num - 1), -1) - below
+  width = jnp.where(high < num, high - jnp.arange(num), num)
+  low = jnp.argmin(width - 0.5 * mass, -1)[..., None]
+  pick = lambda a: jnp.take_along_axis(a, low, -1)[..., 0]
+  return Interval(low[..., 0], pick(high), pick(mass))

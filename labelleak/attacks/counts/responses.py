@@ -7,7 +7,10 @@ add a sum that depends on which steps those were. Of another optimizer, such as
 Adam, the entry's path is run for every count and many draws of the steps.
 """
 
+from collections.abc import Sequence
+import dataclasses
 import functools
+import math
 from typing import NamedTuple, Optional
 
 import chex
@@ -16,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from labelleak import hfl
 from labelleak.attacks.counts import likelihood
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known
@@ -23,6 +27,8 @@ from labelleak.hfl import Client, Known
 _DRAWS = 200  # of the steps that take an example, of which nodes are made
 _NODES = 25
 _ROUGH = 2 / 3  # of the steps, that such an optimizer's path may be off by
+_ROUND = 1024, 1000  # what round sizes of local batches divide
+_GUESSES = 5  # of them
 _PATHS = 16  # of those draws, where the whole path is run
 
 
@@ -30,27 +36,33 @@ class Response(NamedTuple):
   """What counts do to an entry; host constants.
 
   Attributes:
+    num: labels behind the update, C * N.
     table: summed weights of k examples.
+    sizes: [S] of the steps of a client.
     gains: [S] of the steps' summed weights; their sum is `mass`.
     unit: the least weight of an example.
     loudness: deviation of noise that every step adds, over that of as many
       steps of plain SGD.
     noise: deviation of DP-SGD's noise on an entry.
+    decay: how far weight decay alone moves an entry that starts at 1.
     shares: [S, N + 1, R] of each step's gradient that k examples make up, in
       R draws; None of a linear optimizer, whose `table` says it all.
   """
 
+  num: int
   table: likelihood.Weights
+  sizes: np.ndarray
   gains: np.ndarray
   unit: float
   loudness: float = 1.0
   noise: float = 0.0
+  decay: float = 0.0
   shares: Optional[np.ndarray] = None
 
   @property
   def mass(self) -> float:
     """Returns what the softmax of all examples weighs."""
-    return float(self.gains.sum())
+    return self.gains.sum()
 
 
 def tabulate(known: Known) -> Response:
@@ -58,18 +70,66 @@ def tabulate(known: Known) -> Response:
   if known.client is None:
     table = likelihood.weights(known.batch_size, known.steps, known.clients)
     unit = float(table.total[1].min())
-    return Response(table, np.ones(known.steps), unit)
+    sizes = np.array(hfl.step_sizes(known.batch_size, known.steps), float)
+    ones = np.ones(known.steps)
+    return Response(known.num_examples, table, sizes, ones, unit)
   return _tabulate(known.client, known.batch_size, known.clients)
 
 
-@functools.lru_cache(maxsize=64)
+def guess(known: Known) -> list[Response]:
+  """Tabulates clients of plain SGD that take as many steps as is known.
+
+  First slices as papers cut them, then those of DataLoaders of round sizes.
+  """
+  num, steps = known.batch_size, known.steps
+  if steps == 1:
+    return [tabulate(known)]
+  clients = [Client(lr=known.lr, batch_size=b) for b in range(1, num + 1)]
+  round_ones = [
+    client
+    for client in clients
+    if client.batch_size % 8 == 0 or client.batch_size % 10 == 0
+    if len(client.step_sizes(num)) == steps
+  ]
+  # The roundest first: those that powers of 2 or 10 divide best.
+  round_ones.sort(key=lambda c: -max(math.gcd(c.batch_size, d) for d in _ROUND))
+  told = [dataclasses.replace(known, client=c) for c in round_ones[:_GUESSES]]
+  return [tabulate(known), *map(tabulate, told)]
+
+
+def stack(responses: Sequence[Response]) -> Response:
+  """Stacks linear responses along a first axis, padded to the largest.
+
+  What pads a table is impossible, and a step that pads weighs nothing.
+  """
+  rows, nodes = np.max([r.table.total.shape for r in responses], 0)
+  steps = max(len(r.sizes) for r in responses)
+
+  def pad(response):
+    table = response.table
+    height, width = table.total.shape
+    by = (0, rows - height), (0, nodes - width)
+    total = np.pad(table.total, by, mode='edge')
+    log_prob = np.pad(table.log_prob, by, constant_values=-np.inf)
+    more = 0, steps - len(response.sizes)
+    return response._replace(
+      table=likelihood.Weights(total, log_prob),
+      sizes=np.pad(response.sizes, more, mode='edge'),
+      gains=np.pad(response.gains, more),
+    )
+
+  return jax.tree.map(lambda *a: jnp.asarray(np.stack(a)), *map(pad, responses))
+
+
+@functools.lru_cache(maxsize=1024)
 def _tabulate(client, num, clients):
   """Tabulates the response of a described client of `num` examples."""
-  _check_modelled(client, clients)
+  check_modelled(client, clients)
   with jax.ensure_compile_time_eval():
     weights = step_weights(client, num)
-    sizes = np.array(client.step_sizes(num))
+    sizes = np.array(client.step_sizes(num), float)
     gains = linear_gains(client, len(sizes))
+    decay = float(respond(client, jnp.zeros((len(sizes), 1)), 1.0)[0])
   if gains is None:
     shares = _draw_shares(client, num, _PATHS) * weights[:, None, None]
     table = likelihood.Weights(
@@ -77,7 +137,8 @@ def _tabulate(client, num, clients):
       np.zeros((num + 1, 1)),
     )
     unit = _ROUGH * len(sizes)  # a step moves an entry by about 1
-    return Response(table, sizes * weights, unit, shares=shares)
+    mass = sizes * weights
+    return Response(num, table, sizes, mass, unit, decay=decay, shares=shares)
   table = _table(_draw_weights(client, num, gains * weights), clients)
   noise = 0.0
   if client.noise_multiplier:
@@ -88,10 +149,20 @@ def _tabulate(client, num, clients):
   positive = table.total[1][table.total[1] > 0]
   unit = float(positive.min()) if positive.size else 1.0
   loudness = float(np.sqrt((gains**2).mean()))
-  return Response(table, gains * sizes * weights, unit, loudness, noise)
+  return Response(
+    num * clients,
+    table,
+    sizes,
+    gains * sizes * weights,
+    unit,
+    loudness,
+    noise,
+    decay,
+  )
 
 
-def _check_modelled(client, clients):
+@functools.lru_cache(maxsize=64)
+def check_modelled(client: Client, clients: int) -> None:
   """Refuses an optimizer that mixes entries, and what is not told of others.
 
   Raises:
@@ -157,7 +228,7 @@ def respond(
   return (start - end) / lr
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)
 def linear_gains(client: Client, steps: int) -> Optional[np.ndarray]:
   """Returns the gains [S] of a linear optimizer, None of another."""
   gains = np.asarray(respond(client, jnp.eye(steps)), float)

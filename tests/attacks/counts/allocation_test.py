@@ -150,7 +150,7 @@ class PosteriorTest(parameterized.TestCase):
           terms = [exact[: m + 1] + row[m::-1] for m in range(n + 1)]
           exact = np.array([np.logaddexp.reduce(t) for t in terms])
         found = posterior._condition_on_total(
-          jnp.asarray(joint, jnp.float32), 10
+          jnp.asarray(joint, jnp.float32), joint.shape[1] - 1, 10
         )
         # The formula leaves out sqrt(2 pi), the same for all.
         miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
@@ -174,7 +174,9 @@ class PosteriorTest(parameterized.TestCase):
     self.assertBetween(mu, 0.3, 1.2)
     prior = np.log(0.9 * stats.poisson.pmf(levels, mu) + few)
     joint = np.log(np.maximum(likelihood, 1e-30)) + prior
-    expected = posterior._condition_on_total(jnp.asarray(joint, 'f'), 10)
+    expected = posterior._condition_on_total(
+      jnp.asarray(joint, 'f'), joint.shape[1] - 1, 10
+    )
     log_lik = jnp.asarray(np.log(np.maximum(likelihood, 1e-30)), 'f')
     found = posterior.infer(log_lik)
     np.testing.assert_allclose(found.probs, expected.probs, atol=1e-3)
@@ -243,7 +245,7 @@ class SpreadTest(absltest.TestCase):
       var=jnp.asarray(var, jnp.float32), num=jnp.asarray(num, jnp.float32)
     )
     known = hfl.Known(k, k * each, defense=())
-    one = lambda evaluate, *args, **kwargs: evaluate(1.0, 0.0, 1.0, 0.0)
+    one = lambda evaluate, *_, **__: (evaluate(1.0, 0.0, 1.0, 0.0), None)
     with (
       mock.patch.object(integration, 'integrate', one),
       mock.patch.object(
