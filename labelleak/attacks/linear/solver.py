@@ -27,6 +27,7 @@ class Solution(NamedTuple):
   rank: chex.Array  # [] equations used, after whitening
   share: chex.Array  # [] share of the unknowns that they determine, in [0, 1]
   rounds: chex.Array  # [] rounds until the labels stood still
+  observed: chex.Array  # [] RMS of the equations' right side
 
 
 def expectation_propagation(
@@ -142,5 +143,13 @@ def solve(
     end = propagation.run(problem)
     s = shifts.softmax(shift, end.shift)
     misfit = eq.observed - eq.apply(s - end.y)
-  residual = jnp.sqrt(jnp.mean(misfit**2))
-  return Solution(end.y, s, residual, eq.rank, end.share, end.round)
+  rms = lambda z: jnp.sqrt(jnp.mean(z**2))
+  return Solution(
+    y=end.y,
+    s=s,
+    residual=rms(misfit),
+    rank=eq.rank,
+    share=end.share,
+    rounds=end.round,
+    observed=rms(eq.observed),
+  )
