@@ -1,37 +1,46 @@
 """An assessment as one page of HTML that asks for nothing else."""
 
 from labelleak.audit import markup, summary
-from labelleak.audit.assessment import Assessment
+from labelleak.audit.assessment import (
+  AnyAssessment,
+  VerticalAssessment,
+)
 
 _MOST_CLASSES = 50
 
 
-def render(assessment: Assessment) -> str:
+def render(assessment: AnyAssessment) -> str:
   """Renders the page, warnings first."""
-  parts = [
-    '<h1>Label leakage audit</h1>',
-    f'<p class="figure">{assessment.leaked:.0%}</p>',
-    markup.paragraph(summary.headline(assessment)),
-    markup.draw_bar(assessment.leaked, mark=assessment.scores[0].expected),
-    _warn(assessment.warnings),
-    _show_classes(assessment),
-    _show_scores(assessment),
-    _show_rates(assessment),
-    _show_remedies(assessment),
-    '<h2>What was read</h2>',
-    markup.bullets(summary.describe_source(assessment)),
-    _show_assumptions(assessment),
-    '<h2>What this does not show</h2>',
-    markup.bullets(assessment.limits),
-    markup.paragraph(f'labelleak {assessment.version}', 'note'),
-  ]
-  return markup.document(parts)
+  leaked = assessment.leaked
+  figure = '?' if leaked is None else f'{leaked:.0%}'
+  sections = (
+    (_show_attempts, _show_labels)
+    if isinstance(assessment, VerticalAssessment)
+    else (_show_classes, _show_scores, _show_rates, _show_remedies)
+  )
+  return markup.document(
+    [
+      '<h1>Label leakage audit</h1>',
+      f'<p class="figure">{figure}</p>',
+      markup.paragraph(summary.headline(assessment)),
+      markup.draw_bar(leaked or 0.0, mark=assessment.guessing),
+      _warn(assessment.warnings),
+      *(show(assessment) for show in sections),
+      '<h2>What was read</h2>',
+      markup.bullets(summary.describe_source(assessment)),
+      _show_assumptions(assessment),
+      '<h2>What this does not show</h2>',
+      markup.bullets(assessment.limits),
+      markup.paragraph(f'labelleak {assessment.version}', 'note'),
+    ]
+  )
 
 
 def _warn(warnings) -> str:
   if not warnings:
     return ''
-  return f'<section class="warnings"><h2>Warnings</h2>{markup.bullets(warnings)}</section>'
+  listed = markup.bullets(warnings)
+  return f'<section class="warnings"><h2>Warnings</h2>{listed}</section>'
 
 
 def _show_classes(assessment) -> str:
@@ -136,3 +145,59 @@ def _show_assumptions(assessment) -> str:
     if pairs:
       parts.append(f'<h2>{title}</h2><dl>{pairs}</dl>')
   return '\n'.join(parts)
+
+
+def _show_attempts(assessment) -> str:
+  """Shows what each attack names, and what it was granted."""
+  truth = any(a.accuracy is not None for a in assessment.attempts)
+  mark = assessment.guessing
+  rows = [
+    [
+      markup.escape(a.name)
+      + markup.draw_bar(_share(a), mark=mark, base=a.guess)
+      + markup.paragraph(summary.describe_grants(a), 'note'),
+      summary.format_share(a.confidence),
+      *(
+        [summary.format_share(a.accuracy), summary.format_share(a.renamed)]
+        if truth
+        else []
+      ),
+    ]
+    for a in assessment.attempts
+  ]
+  titles = ['', 'confidence', 'in truth', 'renamed'][: 2 + 2 * truth]
+  table = markup.tabulate(titles, rows)
+  text = markup.paragraph(summary.ATTEMPTS, 'note')
+  return f'<h2>Attacks</h2>{text}{table}'
+
+
+def _share(attempt) -> float:
+  """Returns how much of the labels an attack names, as far as is known."""
+  known = attempt.accuracy if attempt.named else attempt.renamed
+  return attempt.confidence or 0.0 if known is None else known
+
+
+def _show_labels(assessment) -> str:
+  """Shows how many rows of each class the best attack names."""
+  best = summary.select_attempt(assessment)
+  truth = assessment.truth
+  top = max(1, *best.counts, *(truth or ()))
+  order = sorted(range(len(best.counts)), key=lambda i: (-best.counts[i], i))[
+    :_MOST_CLASSES
+  ]
+  rows = [
+    [
+      markup.escape(i),
+      markup.draw_bar(
+        best.counts[i] / top, mark=truth[i] / top if truth else None
+      ),
+      markup.escape(best.counts[i]),
+      *([markup.escape(truth[i])] if truth else []),
+    ]
+    for i in sorted(order)
+  ]
+  kind = 'class' if best.named else 'group'
+  titles = [kind, '', 'rows', 'truth'][: 3 + bool(truth)]
+  table = markup.tabulate(titles, rows, bars=1)
+  text = markup.paragraph(summary.describe_labels(assessment), 'note')
+  return f'<h2>Labels</h2>{text}{table}'

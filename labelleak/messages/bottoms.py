@@ -6,7 +6,7 @@ takes any model of this package, whose torch names `models.weights` knows.
 
 from collections.abc import Mapping
 import re
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 import chex
 import jax
@@ -54,7 +54,7 @@ class Bottom(NamedTuple):
 def stack(log: Log, *, activation: str = 'relu') -> Bottom:
   """Makes the bottom of dense layers whose parameters a log has.
 
-  Layers follow each other as they stand in the file, or by the numbers in their
+  Layers follow each other as their widths allow, else as the numbers in their
   names; inputs are flattened. A 'weight' is torch's [O, I], a 'kernel' [I, O].
 
   Args:
@@ -172,9 +172,15 @@ def _group(path, params) -> dict[str, _Layer]:
       )
     modules[module][leaf] = name
   return {
-    module: _describe(path, module, leaves, params)
-    for module, leaves in modules.items()
+    module: _describe(path, module, modules[module], params)
+    for module in sorted(modules, key=_natural)
   }
+
+
+def _natural(name):
+  """Makes a key that sorts numbers in names by their value."""
+  parts = re.split(r'(\d+)', name)
+  return [(int(p), '') if p.isdigit() else (-1, p) for p in parts]
 
 
 def _describe(path, module, leaves, params) -> _Layer:
@@ -199,12 +205,9 @@ def _describe(path, module, leaves, params) -> _Layer:
 def _order(path, step, layers) -> list[str]:
   """Orders layers so that each takes what the one before it makes."""
   inputs = int(np.prod(step.x.shape[1:]))
-  natural = sorted(layers, key=_natural)
-  for order in (list(layers), natural):
-    widths = [layers[module].widths for module in order]
-    starts = [inputs, *(width[1] for width in widths[:-1])]
-    if starts == [width[0] for width in widths]:
-      return order
+  order = _chain(layers, inputs)
+  if order is not None:
+    return order
   listed = ', '.join(
     f'{layer.kernel} {list(layer.widths)}' for layer in layers.values()
   )
@@ -214,10 +217,22 @@ def _order(path, step, layers) -> list[str]:
   )
 
 
-def _natural(name):
-  """Makes a key that sorts numbers in names by their value."""
-  parts = re.split(r'(\d+)', name)
-  return [(int(p), '') if p.isdigit() else (-1, p) for p in parts]
+def _chain(layers, width) -> Optional[list[str]]:
+  """Chains layers that begin with a width, the earlier ones first.
+
+  Returns:
+    None where that cannot use all of them.
+  """
+  if not layers:
+    return []
+  for module in layers:
+    start, end = layers[module].widths
+    if start == width:
+      others = {name: v for name, v in layers.items() if name != module}
+      rest = _chain(others, end)
+      if rest is not None:
+        return [module, *rest]
+  return None
 
 
 def _transpose(state, layer) -> dict[str, np.ndarray]:
