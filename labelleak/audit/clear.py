@@ -1,20 +1,15 @@
 """Attacks on cut gradients that were received in the clear."""
 
-from collections.abc import Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from labelleak import attacks, base, vfl
 from labelleak.attacks.scores import directions
-from labelleak.audit import answers
+from labelleak.audit import answers, patterns
 from labelleak.audit.answers import Answer, Rows, Setting
 from labelleak.base import Labelled
 from labelleak.messages import Step
-
-_ROUNDING = 4e-3  # of a line's size, as bfloat16 leaves it
-_FEW = 0.01  # share of lines that noise alone explains
 
 
 def attack(
@@ -25,9 +20,9 @@ def attack(
   sizes = np.concatenate([np.full(len(s.rows), len(s.rows)) for s in steps])
   if setting.top == 'model':
     return _read_directions(key, steps, rows, setting), []
-  fits, warnings = _check(cut, sizes, setting)
+  fits, warnings = patterns.check(cut, sizes, setting)
   answer = _name_directly(cut, fits, rows, setting)
-  if fits.mean() > 1 - _FEW:
+  if fits.mean() > 1 - patterns.FEW or cut.shape[1] == 1:
     return [answer], warnings
   return [answer, *_read_directions(key, steps, rows, setting)], warnings
 
@@ -45,80 +40,6 @@ def _name_directly(cut, fits, rows, setting) -> Answer:
     scores=rows.average(scores / np.where(scale > 0, scale, 1.0)),
     trust=answers.pool_trust(rows, scores.argmax(1), fits),
   )
-
-
-def _check(cut, sizes, setting) -> tuple[np.ndarray, list[str]]:
-  """Returns which lines are as the loss makes them, [M], and warnings."""
-  nonzero = cut.any(1)
-  largest = np.abs(cut).max(1)
-  if cut.shape[1] == 1:
-    fits = nonzero
-  else:
-    size = np.abs(cut).sum(1)
-    zero_sum = np.abs(cut.sum(1)) <= _ROUNDING * size
-    fits = (cut < 0).sum(1) == 1
-    if setting.loss == 'softmax':
-      fits &= zero_sum
-  warnings = [*_explain_misfits(cut, fits | ~nonzero, setting)]
-  if setting.loss == 'taylor':
-    even = [abs(largest * scale - 0.5) < 1e-3 for scale in (1, sizes)]
-    return fits & np.logical_or(*even), [*warnings, *_explain_taylor(even)]
-  bound = 1 / sizes if setting.reduction == 'mean' else 1.0
-  wild = largest > (1 + _ROUNDING) * bound
-  if wild.mean() > _FEW and fits.mean() > 0.5:
-    most = float((largest / bound).max())
-    warnings.append(_explain_scale(most, largest.max(), setting))
-    if largest.max() > 1 + _ROUNDING or 'reduction' in setting.told:
-      fits &= ~wild
-  return fits, warnings
-
-
-def _explain_misfits(cut, fits, setting) -> Iterator[str]:
-  """Says why lines of logits may not be as the loss makes them."""
-  share = 1 - fits.mean()
-  if share <= _FEW:
-    return
-  start = f'{share:.0%} of the cut gradients are not those of added logits'
-  size = np.abs(cut).sum(1)
-  zero_sum = (np.abs(cut.sum(1)) <= _ROUNDING * size).mean() > 1 - _FEW
-  single = ((cut < 0).sum(1) == 1).mean() > 1 - _FEW
-  if single and setting.loss == 'softmax':
-    yield (
-      f'{start} under softmax: one entry is negative, but they do not sum to'
-      ' zero; --loss sigmoid would explain it.'
-    )
-  elif zero_sum:
-    yield (
-      f'{start} under one-hot labels: they sum to zero, but not one entry alone'
-      ' is negative; soft or confused labels (smoothing, CoAE) would explain'
-      ' it.'
-    )
-  else:
-    yield (
-      f'{start} under {setting.loss}: noise, or a model above the cut (--top'
-      ' model), would explain it, and the sign then names less.'
-    )
-
-
-def _explain_scale(times, largest, setting) -> str:
-  """Says what a cut gradient beyond the bound of its loss means."""
-  start = (
-    f'A cut gradient is {times:.3g} times as large as the {setting.reduction}'
-    ' loss of a batch allows'
-  )
-  if setting.reduction == 'mean' and largest <= 1 + _ROUNDING:
-    return f'{start}; a summed loss (--reduction sum) would explain it.'
-  return f'{start}; noise, a loss scale or class weights would explain it.'
-
-
-def _explain_taylor(even) -> list[str]:
-  """Says where the sign of FATE's residue is no certain label."""
-  if np.logical_or(*even).mean() > 1 - _FEW:
-    return []
-  return [
-    'The sign of .25 z - .5 y is the label while the joint score z is within 2'
-    ' of 0; nothing in the log tells where it is not.'
-  ]
 
 
 def _read_directions(key, steps, rows, setting) -> list[Answer]:

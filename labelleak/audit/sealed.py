@@ -9,12 +9,14 @@ import numpy as np
 
 from labelleak import base, vfl
 from labelleak.attacks.linear import closed_form, solver
-from labelleak.audit import answers
+from labelleak.audit import answers, patterns
 from labelleak.audit.answers import Answer, Rows, Setting
 from labelleak.base import InputError
 from labelleak.messages import Log, bottoms
 
 _UNEXPLAINED = 0.5  # of the gradients, where confidence was seen to be false
+_ERROR = 1e-2  # of the closed form, where it is exact but for rounding
+_GRANTED = 'its own model and inputs', 'the rows of each batch'
 _NAMES = 'linear.last_layer', 'linear.expectation_propagation'
 
 
@@ -22,13 +24,13 @@ class Solutions(NamedTuple):
   """What both attacks say of one step.
 
   Attributes:
-    closed: [B, K] scores of the closed form.
+    cut: [B, K] cut gradients by the closed form; [B, 1] of one logit.
     rank: [] of its equations, exact where B <= rank.
     posterior: [B, K] of expectation propagation.
     unexplained: [] share of the gradients' size that it leaves.
   """
 
-  closed: np.ndarray
+  cut: np.ndarray
   rank: int
   posterior: np.ndarray
   unexplained: float
@@ -63,10 +65,9 @@ def attack(
     for i, view in enumerate(views)
   ]
   notes = [f'The bottom is {bottom.text}.', *notes]
-  granted = 'its own model and inputs', 'the rows of each batch'
   results = [
-    _answer_closed(log.steps, rows, solutions, granted),
-    _answer_propagation(log.steps, rows, solutions, granted),
+    _answer_closed(log.steps, rows, solutions, setting),
+    _answer_propagation(log.steps, rows, solutions),
   ]
   return results, [*_explain(log.steps, solutions)], notes
 
@@ -115,8 +116,11 @@ def _compile(bottom, setting):
 def _solve(run, key, view) -> Solutions:
   """Runs both attacks on a view."""
   closed, end = run(key, view)
+  u = closed.u
+  if u.shape[1] == 1:  # of -z/2, the first of both logits
+    u = -u / 2
   return Solutions(
-    closed=-np.asarray(closed.u),
+    cut=np.asarray(u),
     rank=int(closed.rank),
     posterior=np.asarray(end.y),
     unexplained=float(end.residual / end.observed),
@@ -146,20 +150,26 @@ def _is_summed(solve, key, view, setting) -> tuple[bool, list[str]]:
   return False, []
 
 
-def _answer_closed(steps, rows, solutions, granted) -> Answer:
+def _answer_closed(steps, rows, solutions, setting) -> Answer:
   """Answers by least squares on the last layer; exact where B <= rank."""
-  scores = [s.closed / max(np.abs(s.closed).max(), 1e-30) for s in solutions]
-  exact = [
-    np.full(len(step.rows), len(step.rows) <= s.rank)
-    for step, s in zip(steps, solutions)
-  ]
-  lines = np.concatenate(scores)
-  trust = answers.pool_trust(rows, lines.argmax(1), np.concatenate(exact))
-  name = _NAMES[0].partition('.')[2]
-  return Answer(name, rows.average(lines), granted=granted, trust=trust)
+  cut = np.concatenate([s.cut for s in solutions])
+  sizes = np.concatenate([np.full(len(s.rows), len(s.rows)) for s in steps])
+  ranks = np.concatenate(
+    [np.full(len(step.rows), s.rank) for step, s in zip(steps, solutions)]
+  )
+  mean = setting._replace(reduction='mean')  # as `_divide` made it
+  fits, _ = patterns.check(cut, sizes, mean, error=_ERROR)
+  if cut.shape[1] == 1:
+    cut = np.asarray(answers.split_gradient(jnp.asarray(cut)))
+  return Answer(
+    name=_NAMES[0].partition('.')[2],
+    scores=rows.average(-cut * sizes[:, None]),
+    granted=_GRANTED,
+    trust=answers.pool_trust(rows, cut.argmin(1), fits & (sizes <= ranks)),
+  )
 
 
-def _answer_propagation(steps, rows, solutions, granted) -> Answer:
+def _answer_propagation(steps, rows, solutions) -> Answer:
   """Answers by the posterior, trusted where it explains what it reads."""
   posterior = rows.average(np.concatenate([s.posterior for s in solutions]))
   sound = np.concatenate(
@@ -172,7 +182,7 @@ def _answer_propagation(steps, rows, solutions, granted) -> Answer:
     rows.average(sound.astype(float)) > 0.5, posterior.max(1), np.nan
   )
   name = _NAMES[1].partition('.')[2]
-  return Answer(name, posterior, granted=granted, trust=trust)
+  return Answer(name, posterior, granted=_GRANTED, trust=trust)
 
 
 def _explain(steps, solutions):

@@ -132,15 +132,17 @@ def embed(log: Log, bottom: Bottom, step: int) -> np.ndarray:
   h = np.asarray(bottom.apply(variables, record.x, jax.random.key(0)))
   if record.h is None:
     return h
-  same = h.shape == record.h.shape
-  far = np.linalg.norm(h - record.h) / np.linalg.norm(record.h) if same else 1
+  size = np.linalg.norm(record.h)
+  far = np.inf
+  if h.shape == record.h.shape:
+    far = np.linalg.norm(h - record.h) / max(size, 1e-3)
   if not far < _FAR:
     raise InputError(
       f'{log.path}: {bottom.text} makes of x in step {record.number} an'
-      f' embedding {list(h.shape)} that is {far:.0%} from h'
-      f' {list(record.h.shape)}; set --activation or --bottom as the model'
-      ' has it, log params before they are updated, or leave out h if noise was'
-      ' added to it.'
+      f' embedding {list(h.shape)} that is {far:.3g} times the size of h'
+      f' {list(record.h.shape)} away from it; set --activation or --bottom as'
+      ' the model has it, log params before they are updated, or leave out h if'
+      ' noise was added to it.'
     )
   return record.h
 

@@ -245,13 +245,13 @@ class TestBottom:
     ('change', 'expected'),
     [
       (lambda log: {'x': log['x'][:, :4]}, 'x has 4 features'),
-      (lambda log: {'h': 2 * log['h']}, 'that is 50% from h'),
+      (lambda log: {'h': 2 * log['h']}, 'that is 0.5 times'),
       (
         lambda log: {
           'h': log['h'][:, :2],
           'cut_grads': log['cut_grads'][:, :2],
         },
-        'that is 100% from h',
+        'that is inf times',
       ),
       (lambda log: _both('scale', np.ones((2, 3), 'f4')), 'no dense layer'),
       (
