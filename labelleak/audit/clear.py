@@ -1,5 +1,7 @@
 """Attacks on cut gradients that were received in the clear."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,12 +55,17 @@ def _read_directions(key, steps, rows, setting) -> list[Answer]:
   cut = jnp.asarray(first)
   if setting.granted:
     results += _compare_directions(grant_key, cut, rows, setting)
-  cluster = base.jit_once(
-    lambda key, cut: directions.cluster(key, cut, num_classes)
-  )
-  groups = np.asarray(cluster(cluster_key, cut))
+  groups = np.asarray(_compile_cluster(num_classes)(cluster_key, cut))
   results.append(Answer('groups', np.eye(num_classes)[groups], named=False))
   return results
+
+
+@functools.cache
+def _compile_cluster(num_groups):
+  """Compiles `directions.cluster`."""
+  return base.jit_once(
+    lambda key, cut: directions.cluster(key, cut, num_groups)
+  )
 
 
 def _compare_norms(steps, rows) -> Answer:

@@ -155,7 +155,9 @@ def _show_attempts(assessment) -> str:
     [
       markup.escape(a.name)
       + markup.draw_bar(_share(a), mark=mark, base=a.guess)
-      + markup.paragraph(summary.describe_grants(a), 'note'),
+      + (
+        '' if a.guess else markup.paragraph(summary.describe_grants(a), 'note')
+      ),
       summary.format_share(a.confidence),
       *(
         [summary.format_share(a.accuracy), summary.format_share(a.renamed)]

@@ -1,112 +1,95 @@
-"""A passive party's logs: digits by halves, trained as the protocol says."""
+"""A passive party's logs: digits by halves, trained by hand in NumPy."""
 
 from collections.abc import Callable, Sequence
 import functools
 from typing import Optional
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
-from labelleak import data, models, vfl
-from labelleak.base import Batch
+from labelleak import data
 
 State = dict[str, np.ndarray]
+_ROWS = 600
 
 
 @functools.cache
-def _digits(num_classes):
+def _digits() -> tuple[np.ndarray, np.ndarray]:
   source = data.load('digits', split='train')
-  x = np.asarray(source.take(np.arange(600)), np.float32).reshape(600, 64)
-  return x, np.asarray(source.y[:600], int) % num_classes
+  x = np.asarray(source.take(np.arange(_ROWS)), np.float64).reshape(_ROWS, 64)
+  return x, np.asarray(source.y[:_ROWS], int)
 
 
 def labels(num_classes: int = 10) -> np.ndarray:
-  """Returns the labels of all rows that `log` may have."""
-  return _digits(num_classes)[1]
+  """Returns the labels of all rows that `log` may have; of two, 5 and above."""
+  y = _digits()[1]
+  return (y >= 5).astype(int) if num_classes == 2 else y % num_classes
 
 
 def log(
   sizes: Sequence[int],
   *,
   num_classes: int = 10,
-  bottom: str = 'linear',
+  loss: str = 'softmax',
   width: Optional[int] = None,
-  top: Optional[str] = None,
-  lr: float = 1e-2,
+  lr: float = 0.5,
   sealed: bool = False,
-  defenses: Sequence[optax.GradientTransformation] = (),
+  features: int = 32,
+  start: float = 0.1,
   scale: Callable[[int], float] = lambda size: 1.0,
+  order: Optional[np.ndarray] = None,
 ) -> State:
-  """Makes the log of a training on digits, of one step a size.
+  """Makes the log of SGD on two linear bottoms, of one step a size.
 
   Args:
     sizes: rows of each step, taken in their order.
-    num_classes: K, digits modulo it.
-    bottom: model of both parties.
-    width: D; None: K.
-    top: model of the active party; None: embeddings are added.
-    lr: of Adam.
+    num_classes: K.
+    loss: 'softmax'; 'sigmoid' or 'taylor' of one logit.
+    width: D below a linear top that is not trained; None: logits are added.
+    lr: learning rate.
     sealed: whether parameters and their gradients are logged.
-    defenses: on the passive party's cut gradients.
+    features: of the passive party.
+    start: deviation of its first weights.
     scale: of a step's size, that gradients are multiplied by.
+    order: rows in the order of training.
   """
-  x, y = _digits(num_classes)
-  make = lambda name, n: vfl.party(
-    models.load(name, num_classes=n), optax.adam(lr)
-  )
-  parties = [make(bottom, width or num_classes) for _ in range(2)]
-  protocol = vfl.protocol(
-    parties,
-    make(top, num_classes) if top else None,
-    [vfl.link(*defenses), vfl.link()],
-  )
-  parts = x[:, :32], x[:, 32:]
-  state = protocol.init(
-    jax.random.key(0), tuple(jnp.asarray(part[:4]) for part in parts)
-  )
-  step = jax.jit(protocol.step)
-  lines, params, grads, start = [], [], [], 0
+  rng = np.random.default_rng(0)
+  x, y = _digits()[0], labels(num_classes)
+  parts = x[:, :features], np.c_[x[:, features:], np.ones(_ROWS)]
+  outputs = num_classes if loss == 'softmax' else 1
+  wide = width or outputs
+  weights = [start * rng.normal(size=(p.shape[1], wide)) for p in parts]
+  weights[1][:] = 0
+  top = rng.normal(size=(wide, outputs)) if width else np.eye(outputs)
+  order = np.arange(sum(sizes)) % _ROWS if order is None else order
+  lines = {name: [] for name in ('step', 'row', 'x', 'h', 'cut_grads')}
+  params, grads, begin = [], [], 0
   for number, size in enumerate(sizes):
-    rows = np.arange(start, start + size) % len(y)
-    start += size
-    batch = Batch(
-      xs=tuple(jnp.asarray(part[rows]) for part in parts),
-      y=jnp.eye(num_classes)[y[rows]],
-      index=jnp.asarray(rows),
-      mask=jnp.ones(size),
-    )
-    state, (views, _) = step(state, batch)
-    view = views[0]
-    factor = np.float32(scale(size))
-    lines.append(
-      dict(
-        step=np.full(size, number),
-        row=rows,
-        cut_grads=factor * np.asarray(view.cut_grads),
-        h=np.asarray(view.h),
-        x=np.asarray(view.x),
-      )
-    )
-    params.append(_name(view.variables['params'], 1))
-    grads.append(_name(view.param_grads, factor))
-  arrays = {n: np.concatenate([line[n] for line in lines]) for n in lines[0]}
-  if not sealed:
-    del arrays['x']
-    return arrays
-  del arrays['cut_grads']
-  for prefix, steps in ('params/', params), ('param_grads/', grads):
-    arrays |= {prefix + n: np.stack([s[n] for s in steps]) for n in steps[0]}
+    rows = order[begin : begin + size]
+    begin += size
+    hs = [part[rows] @ weight for part, weight in zip(parts, weights)]
+    cut = scale(size) * _residue(sum(hs) @ top, y[rows], loss) @ top.T / size
+    gradients = [part[rows].T @ cut for part in parts]
+    values = np.full(size, number), rows, parts[0][rows], hs[0], cut
+    for name, value in zip(lines, values):
+      lines[name].append(value)
+    params.append(weights[0].T)
+    grads.append(gradients[0].T)
+    weights = [w - lr * g for w, g in zip(weights, gradients)]
+  arrays = {n: np.concatenate(v) for n, v in lines.items()}
+  for name in ('x', 'h', 'cut_grads'):
+    arrays[name] = arrays[name].astype(np.float32)
+  del arrays['cut_grads' if sealed else 'x']
+  if sealed:
+    arrays['params/fc.weight'] = np.stack(params).astype(np.float32)
+    arrays['param_grads/fc.weight'] = np.stack(grads).astype(np.float32)
   return arrays
 
 
-def _name(tree, factor) -> State:
-  """Names leaves as torch does, kernels transposed."""
-  named = {}
-  for module, leaves in tree.items():
-    for leaf, value in leaves.items():
-      value = factor * np.asarray(value)
-      name = {'kernel': 'weight'}.get(leaf, leaf)
-      named[f'{module}.{name}'] = value.T if leaf == 'kernel' else value
-  return named
+def _residue(z, y, loss) -> np.ndarray:
+  """Returns dL/dz of every row, [B, K] or [B, 1]."""
+  if loss == 'softmax':
+    odds = np.exp(z - z.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True) - np.eye(z.shape[1])[y]
+  if loss == 'sigmoid':
+    return 1 / (1 + np.exp(-z)) - y[:, None]
+  return 0.25 * z - 0.5 * (2 * y[:, None] - 1)
