@@ -14,7 +14,7 @@ from labelleak.audit.answers import Answer, Rows, Setting
 from labelleak.base import InputError
 from labelleak.messages import Log, bottoms
 
-_UNEXPLAINED = 0.5  # of the gradients, where confidence was seen to be false
+_UNEXPLAINED = 0.2  # of the gradients, above which confidence was seen to fail
 _ERROR = 1e-2  # of the closed form, where it is exact but for rounding
 _GRANTED = 'its own model and inputs', 'the rows of each batch'
 _NAMES = 'linear.last_layer', 'linear.expectation_propagation'
@@ -27,7 +27,8 @@ class Solutions(NamedTuple):
     cut: [B, K] cut gradients by the closed form; [B, 1] of one logit.
     rank: [] of its equations, exact where B <= rank.
     posterior: [B, K] of expectation propagation.
-    unexplained: [] share of the gradients' size that it leaves.
+    unexplained: [] share of the gradients' size that neither its labels nor
+      their doubt explain.
   """
 
   cut: np.ndarray
@@ -123,7 +124,7 @@ def _solve(run, key, view) -> Solutions:
     cut=np.asarray(u),
     rank=int(closed.rank),
     posterior=np.asarray(end.y),
-    unexplained=float(end.residual / end.observed),
+    unexplained=float(end.unexplained),
   )
 
 
@@ -197,9 +198,9 @@ def _explain(steps, solutions):
       ', ...' if len(wrong) > 3 else ''
     )
     yield (
-      f'In {len(wrong)} of {len(steps)} steps ({listed}) the labels that were'
-      ' inferred leave more than half of the gradients unexplained, so nothing'
-      ' is claimed of them: a trained model, whose other parties know the'
-      ' labels, noise, momentum in place of a gradient, or another loss would'
-      ' explain it.'
+      f'In {len(wrong)} of {len(steps)} steps ({listed}) the labels of'
+      f' expectation propagation leave {_UNEXPLAINED:.0%} of the gradients or'
+      ' more unexplained, so it claims nothing there: a trained model, whose'
+      ' other parties know the labels, noise, momentum in place of a gradient,'
+      ' or another loss would explain it.'
     )

@@ -206,6 +206,23 @@ class PageTest(parameterized.TestCase):
     self.assertEqual(flags | {'--help'}, accepted)
 
 
+class GuideTest(_InFolder):
+  def test_its_example_says_what_it_says(self):
+    guide = (ROOT / GUIDE).read_text()
+    block, *_ = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    exec(compile(block, GUIDE, 'exec'), {})
+    commands = re.findall(
+      r'```bash\nlabelleak (.*?)\n```\n\n```text\n(.*?)\n\.\.\.',
+      guide,
+      re.DOTALL,
+    )
+    self.assertLen(commands, 2)
+    for line, output in commands:
+      code, out, err = _run(*line.split()[1:])
+      self.assertEqual((code, err), (0, ''))
+      self.assertStartsWith(out, output)
+
+
 class _Reader(html.parser.HTMLParser):
   def __init__(self):
     super().__init__()

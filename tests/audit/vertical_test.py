@@ -151,7 +151,7 @@ class ClearTest(_InFolder):
 class SealedTest(_InFolder):
   def test_a_linear_bottom_gives_labels_away(self):
     arrays = parties.log(
-      [24, 24], sealed=True, num_classes=3, scale=float, lr=0.02
+      [24, 24], sealed=True, num_classes=3, scale=float, lr=0.002
     )
     result, attempts = self.assess(arrays, 3)
     self.assertIn('taken for a sum', result.source.notes[-1])
