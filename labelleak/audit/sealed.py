@@ -15,6 +15,7 @@ from labelleak.base import InputError
 from labelleak.messages import Log, bottoms
 
 _UNEXPLAINED = 0.2  # of the gradients, above which confidence was seen to fail
+_SURE = 0.8  # confidence of the labels by which a sum is told from a mean
 _ERROR = 1e-2  # of the closed form, where it is exact but for rounding
 _GRANTED = 'its own model and inputs', 'the rows of each batch'
 _NAMES = 'linear.last_layer', 'linear.expectation_propagation'
@@ -137,18 +138,21 @@ def _divide(view, summed) -> vfl.View:
 
 
 def _is_summed(solve, key, view, setting) -> tuple[bool, list[str]]:
-  """Tells whether the loss was summed, by what explains more if not told."""
+  """Tells whether the loss was summed: if told, or a mean explains nothing."""
   if 'reduction' in setting.told:
     return setting.reduction == 'sum', []
-  mean, total = (
-    solve(key, _divide(view, summed)).unexplained for summed in (False, True)
-  )
-  if total < min(mean, _UNEXPLAINED) / 2:
-    return True, [
-      'The loss is taken for a sum over the batch, which explains the first'
-      f' step to {1 - total:.0%}, a mean to {max(0, 1 - mean):.0%}.'
-    ]
-  return False, []
+  mean = solve(key, view)
+  if mean.unexplained < _UNEXPLAINED:
+    return False, []
+  total = solve(key, _divide(view, summed=True))
+  sure = total.posterior.max(1).mean() > _SURE  # small gradients fit any doubt
+  if not (sure and total.unexplained < _UNEXPLAINED):
+    return False, []
+  return True, [
+    'The loss is taken for a sum over the batch, which explains the first step'
+    f' to {1 - total.unexplained:.0%}, a mean to'
+    f' {max(0, 1 - mean.unexplained):.0%}.'
+  ]
 
 
 def _answer_closed(steps, rows, solutions, setting) -> Answer:

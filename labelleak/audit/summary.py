@@ -61,7 +61,10 @@ def _headline_vertical(assessment) -> str:
   """Says what a passive party names, or that nothing is claimed."""
   rows = f'{assessment.num_rows} rows'
   if assessment.leaked is None:
-    start = f'No attack claims to name the labels of the {rows} in this log.'
+    start = (
+      f'No attack claims to name the labels of the {rows} in this log, which is'
+      ' no proof that none can.'
+    )
   else:
     known = 'in truth' if assessment.truth else 'if the description holds'
     best = select_attempt(assessment).name
