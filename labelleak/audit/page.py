@@ -1,6 +1,6 @@
 """An assessment as one page of HTML that asks for nothing else."""
 
-from labelleak.audit import markup, summary
+from labelleak.audit import attempts, markup, summary
 from labelleak.audit.assessment import (
   AnyAssessment,
   VerticalAssessment,
@@ -156,11 +156,11 @@ def _show_attempts(assessment) -> str:
       markup.escape(a.name)
       + markup.draw_bar(_share(a), mark=mark, base=a.guess)
       + (
-        '' if a.guess else markup.paragraph(summary.describe_grants(a), 'note')
+        '' if a.guess else markup.paragraph(attempts.describe_grants(a), 'note')
       ),
-      summary.format_share(a.confidence),
+      attempts.format_share(a.confidence),
       *(
-        [summary.format_share(a.accuracy), summary.format_share(a.renamed)]
+        [attempts.format_share(a.accuracy), attempts.format_share(a.renamed)]
         if truth
         else []
       ),
@@ -169,7 +169,7 @@ def _show_attempts(assessment) -> str:
   ]
   titles = ['', 'confidence', 'in truth', 'renamed'][: 2 + 2 * truth]
   table = markup.tabulate(titles, rows)
-  text = markup.paragraph(summary.ATTEMPTS, 'note')
+  text = markup.paragraph(attempts.LEGEND, 'note')
   return f'<h2>Attacks</h2>{text}{table}'
 
 
@@ -181,7 +181,7 @@ def _share(attempt) -> float:
 
 def _show_labels(assessment) -> str:
   """Shows how many rows of each class the best attack names."""
-  best = summary.select_attempt(assessment)
+  best = attempts.select(assessment)
   truth = assessment.truth
   top = max(1, *best.counts, *(truth or ()))
   order = sorted(range(len(best.counts)), key=lambda i: (-best.counts[i], i))[
@@ -201,5 +201,5 @@ def _show_labels(assessment) -> str:
   kind = 'class' if best.named else 'group'
   titles = [kind, '', 'rows', 'truth'][: 3 + bool(truth)]
   table = markup.tabulate(titles, rows, bars=1)
-  text = markup.paragraph(summary.describe_labels(assessment), 'note')
+  text = markup.paragraph(attempts.describe_labels(assessment), 'note')
   return f'<h2>Labels</h2>{text}{table}'

@@ -1,31 +1,23 @@
 """An assessment in plain words, for a terminal of 100 columns."""
 
 from collections.abc import Iterator, Sequence
-import textwrap
-from typing import Optional
 
+from labelleak.audit import attempts
 from labelleak.audit.assessment import (
   AnyAssessment,
   Assessment,
-  Attempt,
   Estimate,
   VerticalAssessment,
 )
 
-_WIDTH = 100
 _MOST_CLASSES = 20
 _BAR = 40  # characters of the largest count
-ATTEMPTS = (
-  'How many of the labels each attack names: by its own confidence, if the'
-  ' description holds, and in truth where that was told. Renamed is after the'
-  ' best renaming of classes, which only the truth can choose.'
-)
 
 
 def render(assessment: AnyAssessment) -> str:
   """Renders the summary, warnings first."""
   sections = (
-    [_tabulate_attempts(assessment), _draw_labels(assessment)]
+    [attempts.tabulate(assessment), attempts.draw_labels(assessment)]
     if isinstance(assessment, VerticalAssessment)
     else [
       [_title_classes(assessment), *_draw_classes(assessment)],
@@ -35,7 +27,7 @@ def render(assessment: AnyAssessment) -> str:
     ]
   )
   parts = [
-    [*_wrap(headline(assessment), '')],
+    [*attempts.wrap(headline(assessment), '')],
     _list('Warnings', assessment.warnings, '! '),
     _list('What was read', describe_source(assessment)),
     _list('What was assumed', describe_assumptions(assessment)),
@@ -48,7 +40,7 @@ def render(assessment: AnyAssessment) -> str:
 def headline(assessment: AnyAssessment) -> str:
   """Says in one or two sentences how much leaks."""
   if isinstance(assessment, VerticalAssessment):
-    return _headline_vertical(assessment)
+    return attempts.headline(assessment)
   return (
     f'Who sees this update names {assessment.leaked:.0%} of the'
     f' {assessment.num_examples} labels behind it, in expectation. Who guesses'
@@ -57,39 +49,12 @@ def headline(assessment: AnyAssessment) -> str:
   )
 
 
-def _headline_vertical(assessment) -> str:
-  """Says what a passive party names, or that nothing is claimed."""
-  rows = f'{assessment.num_rows} rows'
-  if assessment.leaked is None:
-    start = (
-      f'No attack claims to name the labels of the {rows} in this log, which is'
-      ' no proof that none can.'
-    )
-  else:
-    known = 'in truth' if assessment.truth else 'if the description holds'
-    best = select_attempt(assessment).name
-    start = (
-      f'Who receives this names {assessment.leaked:.0%} of the labels of'
-      f' {rows}, {known} ({best}).'
-    )
-  return (
-    f'{start} Who guesses among {assessment.num_classes} classes names'
-    f' {assessment.guessing:.0%}.'
-  )
-
-
 def describe_source(assessment: AnyAssessment) -> tuple[str, ...]:
   """Says what was read, one sentence each."""
+  if isinstance(assessment, VerticalAssessment):
+    return attempts.describe_log(assessment)
   source = assessment.source
   files = ' and '.join(source.files) or 'The capture'
-  if isinstance(assessment, VerticalAssessment):
-    arrays = ', '.join(f'{n} {list(v)}' for n, v in source.shapes.items())
-    return (
-      f'{files}: {source.lines} lines of {source.steps} steps, of'
-      f' {assessment.num_rows} rows.',
-      f'Its arrays are {arrays}.',
-      *source.notes,
-    )
   head = ' and '.join(
     f'{name} {list(source.shapes[leaf])}' for leaf, name in source.names.items()
   )
@@ -110,35 +75,6 @@ def describe_assumptions(assessment: AnyAssessment) -> tuple[str, ...]:
   )
   parts = ('You told', say(True)), ('Assumed, as you did not', say(False))
   return tuple(f'{start}: {listed}.' for start, listed in parts if listed)
-
-
-def describe_grants(attempt: Attempt) -> str:
-  """Says what an attack knows beside the log."""
-  return f'Granted: {"; ".join(attempt.granted) or "nothing"}.'
-
-
-def describe_labels(assessment: VerticalAssessment) -> str:
-  """Says whose labels are counted, and by which names."""
-  best = select_attempt(assessment)
-  names = '' if best.named else ', whose groups have no names'
-  mark = ', and how many there are in truth' if assessment.truth else ''
-  return f'How many rows {best.name} gives each class{names}{mark}.'
-
-
-def select_attempt(assessment: VerticalAssessment) -> Attempt:
-  """Selects the attack that names most, as far as is known; else the first."""
-  attacks = [a for a in assessment.attempts if not a.guess]
-  known = lambda a: (
-    a.named,
-    -1.0 if a.accuracy is None else a.accuracy,
-    -1.0 if a.confidence is None else a.confidence,
-  )
-  return max(attacks, key=known)
-
-
-def format_share(share: Optional[float]) -> str:
-  """Formats a share in percent, a dash where it is not known."""
-  return '-' if share is None else f'{share:.1%}'
 
 
 def format_value(value: object) -> str:
@@ -227,48 +163,7 @@ def _tabulate_remedies(assessment) -> Sequence[str]:
   return [title, *rows] if rows else []
 
 
-def _tabulate_attempts(assessment) -> list[str]:
-  """Tabulates attacks beside guessing, and what they were granted."""
-  truth = any(a.accuracy is not None for a in assessment.attempts)
-  lines = ['How many labels are named']
-  titles = ['confidence', 'in truth', 'renamed'][: 1 + 2 * truth]
-  lines.append(f'  {"":24}' + ''.join(f'{title:>12}' for title in titles))
-  for a in assessment.attempts:
-    shares = [a.confidence, a.accuracy, a.renamed][: len(titles)]
-    cells = ''.join(f'{format_share(share):>12}' for share in shares)
-    lines.append(f'  {a.name:24}{cells}')
-    if a.granted:
-      lines += _wrap(describe_grants(a), '      ')
-  return lines
-
-
-def _draw_labels(assessment) -> list[str]:
-  """Draws how many rows of each class the best attack names."""
-  best, truth = select_attempt(assessment), assessment.truth
-  largest = max(best.counts) or 1
-  order = sorted(range(len(best.counts)), key=lambda i: (-best.counts[i], i))
-  lines = [describe_labels(assessment)]
-  for i in sorted(order[:_MOST_CLASSES]):
-    bar = '#' * round(_BAR * best.counts[i] / largest)
-    true = f'{truth[i]:8d}' if truth else ''
-    lines.append(f'  {i:5d} {best.counts[i]:7d}{true}  {bar}'.rstrip())
-  if len(order) > _MOST_CLASSES:
-    hidden = len(order) - _MOST_CLASSES
-    lines.append(f'  {hidden} further classes, of no more rows, are not shown.')
-  return lines
-
-
 def _list(title, sentences, bullet='  ') -> list[str]:
   """Lists sentences below a title, if there are any."""
-  lines = [line for s in sentences for line in _wrap(s, bullet)]
+  lines = [line for s in sentences for line in attempts.wrap(s, bullet)]
   return [title, *lines] if lines else []
-
-
-def _wrap(text, bullet) -> list[str]:
-  return textwrap.wrap(
-    text,
-    _WIDTH,
-    initial_indent=bullet,
-    subsequent_indent=' ' * len(bullet),
-    break_on_hyphens=False,
-  )

@@ -12,7 +12,14 @@ import re
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from labelleak.audit import assessment, command, options, page, summary
+from labelleak.audit import (
+  assessment,
+  attempts,
+  command,
+  options,
+  page,
+  summary,
+)
 from labelleak.audit.assessment import (
   Assumption,
   Attempt,
@@ -176,8 +183,8 @@ class PageTest(parameterized.TestCase):
       *summary.describe_source(result),
       *result.warnings,
       *result.limits,
-      summary.describe_labels(result),
-      *(summary.describe_grants(a) for a in result.attempts if a.granted),
+      attempts.describe_labels(result),
+      *(attempts.describe_grants(a) for a in result.attempts if a.granted),
     ):
       self.assertIn(sentence, flat)
       self.assertIn(sentence, shown)
