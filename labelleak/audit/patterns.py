@@ -15,6 +15,11 @@ FEW = 0.01  # share of lines that may be odd by rounding
 _ROUNDING = 4e-3  # of a line's size, as bfloat16 leaves it
 
 
+def is_logits(cut: np.ndarray) -> bool:
+  """Tells whether gradients [M, D] are those of D logits under softmax."""
+  return bool(_is_softmax(cut, 0.0).mean() > 1 - FEW)
+
+
 def check(
   cut: np.ndarray,
   sizes: np.ndarray,
@@ -38,12 +43,10 @@ def check(
   largest = np.abs(cut).max(1)
   if cut.shape[1] == 1:
     fits = nonzero
+  elif setting.loss == 'softmax':
+    fits = _is_softmax(cut, error)
   else:
-    size = np.abs(cut).sum(1)
-    zero_sum = np.abs(cut.sum(1)) <= (_ROUNDING + error) * size
-    fits = (cut < -error * largest[:, None]).sum(1) == 1
-    if setting.loss == 'softmax':
-      fits &= zero_sum
+    fits = _is_single(cut, error)
   warnings = [*_explain_misfits(cut, fits | ~nonzero, setting)]
   if setting.loss == 'taylor':
     even = [abs(largest * scale - 0.5) < 1e-3 + error for scale in (1, sizes)]
@@ -58,15 +61,30 @@ def check(
   return fits, warnings
 
 
+def _is_softmax(cut, error) -> np.ndarray:
+  """Tells which lines are (S - Y) / B of one-hot labels, [M]."""
+  return _is_single(cut, error) & _is_balanced(cut, error)
+
+
+def _is_single(cut, error) -> np.ndarray:
+  """Tells which lines have one negative entry, [M]."""
+  largest = np.abs(cut).max(1, keepdims=True)
+  return (cut < -error * largest).sum(1) == 1
+
+
+def _is_balanced(cut, error) -> np.ndarray:
+  """Tells which lines sum to zero, [M]."""
+  return np.abs(cut.sum(1)) <= (_ROUNDING + error) * np.abs(cut).sum(1)
+
+
 def _explain_misfits(cut, fits, setting) -> Iterator[str]:
   """Says why lines of logits may not be as the loss makes them."""
   share = 1 - fits.mean()
   if share <= FEW:
     return
   start = f'{share:.0%} of the cut gradients are not those of added logits'
-  size = np.abs(cut).sum(1)
-  zero_sum = (np.abs(cut.sum(1)) <= _ROUNDING * size).mean() > 1 - FEW
-  single = ((cut < 0).sum(1) == 1).mean() > 1 - FEW
+  zero_sum = _is_balanced(cut, 0.0).mean() > 1 - FEW
+  single = _is_single(cut, 0.0).mean() > 1 - FEW
   if single and setting.loss == 'softmax':
     yield (
       f'{start} under softmax: one entry is negative, but they do not sum to'

@@ -8,7 +8,7 @@ import numpy as np
 
 import labelleak
 from labelleak import messages, metrics
-from labelleak.audit import answers, clear, sealed
+from labelleak.audit import answers, clear, patterns, sealed
 from labelleak.audit.answers import Answer, Rows, Setting
 from labelleak.audit.assessment import (
   Assumption,
@@ -113,6 +113,12 @@ def _complete(log: messages.Log, setting: Setting) -> Setting:
         f'cut gradients of width {width} are not those of logits of'
         f' {num_classes} classes that are added; set --top model, or'
         ' --classes.'
+      )
+    if width > 1 and patterns.is_logits(step.cut_grads):
+      raise InputError(
+        f'cut gradients of width {width} are those of logits of {width} classes'
+        f' that are added, not of {num_classes}; set --classes {width}, or'
+        ' --top model.'
       )
     return setting._replace(top='model')
   if single and 'loss' not in setting.told:

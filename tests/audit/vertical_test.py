@@ -132,6 +132,7 @@ class ClearTest(_InFolder):
 
   @parameterized.parameters(
     (dict(num_classes=3), dict(top='sum'), 'width 10'),
+    (dict(num_classes=12), {}, 'set --classes 10'),
     (dict(sealed=True), {}, 'no param_grads/'),
     (dict(granted=1, truth=False), {}, '--labels'),
   )
