@@ -162,7 +162,8 @@ def _answer_closed(steps, rows, solutions, setting) -> Answer:
   ranks = np.concatenate(
     [np.full(len(step.rows), s.rank) for step, s in zip(steps, solutions)]
   )
-  mean = setting._replace(reduction='mean')  # as `_divide` made it
+  told = frozenset({'reduction'})  # which `_divide` made a mean
+  mean = setting._replace(reduction='mean', told=told)
   fits, _ = patterns.check(cut, sizes, mean, error=_ERROR)
   if cut.shape[1] == 1:
     cut = np.asarray(answers.split_gradient(jnp.asarray(cut)))

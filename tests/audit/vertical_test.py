@@ -172,6 +172,20 @@ class SealedTest(_InFolder):
     self.assertGreater(attempts['expectation_propagation'].accuracy, 0.9)
     self.assertIn('fc.weight', result.source.notes[-1])
 
+  def test_exact_solutions_are_claimed_and_noisy_ones_are_not(self):
+    arrays = parties.log(
+      [20, 20], num_classes=2, loss='sigmoid', sealed=True, lr=0.02
+    )
+    result, attempts = self.assess(arrays, 2, reduction='mean')
+    self.assertEqual(attempts['last_layer'].accuracy, 1.0)
+    self.assertEqual(attempts['last_layer'].confidence, 1.0)
+    self.assertEqual(result.leaked, 1.0)
+    grads = arrays['param_grads/fc.weight']
+    noise = np.random.default_rng(0).normal(size=grads.shape)
+    arrays['param_grads/fc.weight'] = np.float32(grads + grads.std() * noise)
+    result, attempts = self.assess(arrays, 2, reduction='mean')
+    self.assertIsNone(attempts['last_layer'].confidence)
+
   def test_gradients_of_something_else_are_not_believed(self):
     arrays = parties.log([24, 24], sealed=True, num_classes=3)
     rng = np.random.default_rng(0)
