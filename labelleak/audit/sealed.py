@@ -54,11 +54,7 @@ def attack(
       'own parameter gradients below a model of the active party are read by no'
       ' attack of this package; log cut_grads, if they are received.'
     )
-  bottom = (
-    bottoms.load(log, setting.bottom)
-    if setting.bottom
-    else bottoms.stack(log, activation=setting.activation)
-  )
+  bottom = _make_bottom(log, setting)
   solve = functools.partial(_solve, _compile(bottom, setting))
   views = [_view(log, bottom, i, setting) for i in range(len(log.steps))]
   summed, notes = _is_summed(solve, key, views[0], setting)
@@ -72,6 +68,15 @@ def attack(
     _answer_propagation(log.steps, rows, solutions),
   ]
   return results, [*_explain(log.steps, solutions)], notes
+
+
+def _make_bottom(log, setting) -> bottoms.Bottom:
+  """Makes the bottom of the layers in a log, or of a model of this package."""
+  if not setting.bottom:
+    return bottoms.stack(log, activation=setting.activation)
+  h = log.steps[0].h
+  width = setting.num_classes if h is None else h.shape[1]
+  return bottoms.load(log, {'num_classes': width, **setting.bottom})
 
 
 def _view(log, bottom, i, setting) -> vfl.View:

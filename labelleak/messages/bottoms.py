@@ -101,12 +101,19 @@ def load(log: Log, spec: Mapping[str, object]) -> Bottom:
     spec: name and arguments of `models.load`, `num_classes` being D.
 
   Raises:
-    InputError: no such model, or parameters of another one.
+    InputError: no such model, one that does not take x, or parameters of
+      another one.
   """
-  first = log.steps[0]
   model = models.load(**spec)
-  x = jnp.asarray(first.x, jnp.float32)
-  variables = base.jit_once(model.init)(jax.random.key(0), x)
+  x = jnp.asarray(log.steps[0].x, jnp.float32)
+  try:
+    variables = base.jit_once(model.init)(jax.random.key(0), x)
+  except Exception as e:  # whatever a model makes of shapes that it cannot take
+    line = (str(e).splitlines() or [type(e).__name__])[0]
+    raise InputError(
+      f'{log.path}: {spec["name"]} takes no x {list(x.shape)} ({line}); log the'
+      ' input as the model has it, [M, H, W, C] of images.'
+    ) from e
   params = {'params': variables['params']}
   rest = {name: v for name, v in variables.items() if name != 'params'}
 

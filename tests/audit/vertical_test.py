@@ -203,6 +203,9 @@ class SealedTest(_InFolder):
     (dict(top='model'), 'no attack'),
     (dict(activation='gelu'), 'activation='),
     (dict(bottom=dict(name='mlp.nothing')), 'mlp.nothing'),
+    (dict(bottom=dict(name='cnn.cnn')), 'takes no x'),
+    (dict(bottom=dict(name='mlp.mlp2')), 'lacks'),
+    (dict(bottom=dict(name='mlp.mlp2', widht=3)), 'widht'),
   )
   def test_what_no_attack_reads_is_refused(self, fields, words):
     arrays = parties.log([8], sealed=True, num_classes=3)
