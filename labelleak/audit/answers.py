@@ -29,7 +29,8 @@ class Setting(NamedTuple):
     activation: between dense layers of the bottom; see `bottoms.stack`.
     bottom: name and arguments of a model of this package, in their place.
     sealed: whether to leave cut gradients aside, were they logged.
-    steps: how many to attack, from the first.
+    steps: how many to attack, from the first; None: all of a clear log, 50 of
+      a sealed one.
     granted: labelled rows of each class that the attacker has; of the truth.
     labels: row -> label, for comparison and `granted` alone.
     told: fields of all these that the user set.
@@ -42,7 +43,7 @@ class Setting(NamedTuple):
   activation: str = 'relu'
   bottom: Optional[dict] = None
   sealed: bool = False
-  steps: int = 50
+  steps: Optional[int] = None
   granted: int = 0
   labels: Optional[Mapping[int, int]] = None
   told: frozenset[str] = frozenset()

@@ -18,6 +18,7 @@ from labelleak.audit.assessment import (
 )
 from labelleak.base import InputError
 
+_SEALED_STEPS = 50  # of which each takes about a second
 _LIMITS = (
   'The numbers hold for a party that follows the protocol and reads this log,'
   ' and nothing else.',
@@ -53,6 +54,7 @@ def assess(
     InputError: a description that contradicts the log, or labels that are not
       those of its rows.
   """
+  setting = _complete(log, setting)
   total, log = len(log.steps), log._replace(steps=log.steps[: setting.steps])
   notes = list(log.notes)
   if len(log.steps) < total:
@@ -62,7 +64,6 @@ def assess(
     )
   rows = answers.find_rows(log.steps)
   truth = _select_truth(setting, rows)
-  setting = _complete(log, setting)
   if setting.sealed:
     results, warnings, remarks = sealed.attack(key, log, rows, setting)
     notes += remarks
@@ -94,36 +95,51 @@ def _complete(log: messages.Log, setting: Setting) -> Setting:
   """Completes a setting by what the log shows, where it was not told.
 
   Raises:
-    InputError: a sealed log that is not there, or a width that contradicts what
-      was told.
+    InputError: a sealed log that is not there, or as of `_find_top`.
   """
-  step, num_classes = log.steps[0], setting.num_classes
+  step = log.steps[0]
   if setting.sealed and not step.param_grads:
     raise InputError(
       f'{log.path} has no param_grads/, which --sealed reads; log them, or'
       ' leave out --sealed.'
     )
-  if setting.sealed or step.cut_grads is None:
-    return setting._replace(sealed=True)
-  width = step.cut_grads.shape[1]
-  single = width == 1 and num_classes == 2
-  if setting.top == 'sum' and not single and width != num_classes:
-    if 'top' in setting.told:
-      raise InputError(
-        f'cut gradients of width {width} are not those of logits of'
-        f' {num_classes} classes that are added; set --top model, or'
-        ' --classes.'
-      )
-    if width > 1 and patterns.is_logits(step.cut_grads):
-      raise InputError(
-        f'cut gradients of width {width} are those of logits of {width} classes'
-        f' that are added, not of {num_classes}; set --classes {width}, or'
-        ' --top model.'
-      )
-    return setting._replace(top='model')
-  if single and 'loss' not in setting.told:
-    return setting._replace(loss='sigmoid')
-  return setting
+  is_sealed = setting.sealed or step.cut_grads is None
+  most = _SEALED_STEPS if is_sealed else len(log.steps)
+  vectors = step.h if is_sealed else step.cut_grads
+  loss = setting.loss
+  if vectors is not None and 'loss' not in setting.told:
+    single = setting.num_classes == 2 and vectors.shape[1] == 1
+    loss = 'sigmoid' if single else loss
+  return setting._replace(
+    sealed=is_sealed,
+    steps=min(setting.steps or most, len(log.steps)),
+    loss=loss,
+    top=setting.top if is_sealed else _find_top(step.cut_grads, setting),
+  )
+
+
+def _find_top(cut: np.ndarray, setting: Setting) -> str:
+  """Finds what lies above a cut [B, D] by its width.
+
+  Raises:
+    InputError: logits that are added, of another number than was told.
+  """
+  num_classes, width = setting.num_classes, cut.shape[1]
+  fits = width == num_classes or (width == 1 and num_classes == 2)
+  if setting.top == 'model' or fits:
+    return setting.top
+  if 'top' in setting.told:
+    raise InputError(
+      f'cut gradients of width {width} are not those of logits of {num_classes}'
+      ' classes that are added; set --top model, or --classes.'
+    )
+  if width > 1 and patterns.is_logits(cut):
+    raise InputError(
+      f'cut gradients of width {width} are those of logits of {width} classes'
+      f' that are added, not of {num_classes}; set --classes {width}, or --top'
+      ' model.'
+    )
+  return 'model'
 
 
 def _select_truth(setting: Setting, rows: Rows) -> Optional[np.ndarray]:
