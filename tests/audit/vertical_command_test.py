@@ -20,13 +20,8 @@ from labelleak.audit import (
   page,
   summary,
 )
-from labelleak.audit.assessment import (
-  Assumption,
-  Attempt,
-  LogSource,
-  VerticalAssessment,
-)
-from tests.audit import parties
+from labelleak.audit.assessment import Attempt, LogSource, VerticalAssessment
+from tests.audit import parties, samples
 
 LOG = '--log', 'log.npz', '--classes', '10'
 GUIDE = 'docs/guides/audit_vertical.md'
@@ -143,38 +138,10 @@ class RefusalTest(_InFolder):
     self.assertIn(words, err)
 
 
-def _assessment(num_classes=10, **changes):
-  """Makes one that has all parts."""
-  attempt = lambda name, **fields: Attempt(
-    name=name,
-    counts=(2,) * num_classes,
-    **dict(granted=(), named=True) | fields,
-  )
-  result = VerticalAssessment(
-    version='0.1.0',
-    source=LogSource(('<a> & "b".npz',), dict(step=(20,)), 2, 20, ('A note.',)),
-    assumed=(Assumption('top', 'sum', True), Assumption('bottom', None, False)),
-    num_classes=num_classes,
-    num_rows=20,
-    guessing=1 / num_classes,
-    leaked=0.9,
-    attempts=(
-      attempt('guessing', guess=True, confidence=0.1, accuracy=0.1),
-      attempt('direct', confidence=0.95, accuracy=0.9, renamed=0.91),
-      attempt('similarity', granted=('<3> rows', 'x'), accuracy=0.4),
-      attempt('groups', named=False, renamed=0.7),
-    ),
-    truth=(2,) * num_classes,
-    warnings=('Noise <would> explain it.',),
-    limits=('Nothing else was attacked.',),
-  )
-  return dataclasses.replace(result, **changes)
-
-
 class PageTest(parameterized.TestCase):
   @parameterized.parameters(2, 10, 300)
   def test_shows_what_the_summary_shows(self, num_classes):
-    result = _assessment(num_classes)
+    result = samples.vertical(num_classes)
     text = summary.render(result)
     self.assertLessEqual(max(map(len, text.splitlines())), 100)
     flat, shown = _flatten(text), _flatten(_read(page.render(result)))
@@ -194,7 +161,7 @@ class PageTest(parameterized.TestCase):
 
   def test_without_truth_or_claim_it_says_so(self):
     groups = Attempt('groups', (), (15, 5), named=False)
-    result = _assessment(2, leaked=None, truth=None, attempts=(groups,))
+    result = samples.vertical(2, leaked=None, truth=None, attempts=(groups,))
     for text in (summary.render(result), _read(page.render(result))):
       self.assertIn('No attack claims to name', _flatten(text))
       self.assertIn('groups have no names', _flatten(text))
