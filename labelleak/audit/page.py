@@ -153,7 +153,7 @@ def _show_attempts(assessment) -> str:
   mark = assessment.guessing
   rows = [
     [
-      markup.escape(a.name)
+      markup.escape(a.name).replace('_', '_<wbr>')  # or telephones overflow
       + markup.draw_bar(_share(a), mark=mark, base=a.guess)
       + (
         '' if a.guess else markup.paragraph(attempts.describe_grants(a), 'note')
