@@ -282,3 +282,55 @@ class TestBottom:
 
 def _both(name, value):
   return {f'params/{name}': value, f'param_grads/{name}': value}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize('activation', ['relu', 'sigmoid', 'leaky', 'tanh'])
+def test_a_party_of_torch_is_read_as_it_trained(tmp_path, activation):
+  torch = pytest.importorskip('torch')
+  layers = dict(
+    relu=torch.nn.ReLU,
+    sigmoid=torch.nn.Sigmoid,
+    leaky=torch.nn.LeakyReLU,
+    tanh=torch.nn.Tanh,
+  )
+  torch.manual_seed(0)
+  net = torch.nn.Sequential(
+    torch.nn.Linear(F, 7), layers[activation](), torch.nn.Linear(7, K)
+  )
+  optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+  arrays = {}
+  keep = lambda name, value: arrays.setdefault(name, []).append(
+    value.detach().numpy().copy()
+  )
+  for _ in range(2):
+    x, y = torch.randn(6, F), torch.randint(K, (6,))
+    h = net(x)
+    h.retain_grad()
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(h, y).backward()
+    for name, value in dict(x=x, h=h, cut_grads=h.grad).items():
+      keep(name, value)
+    for name, parameter in net.named_parameters():
+      keep(f'params/{name}', parameter)
+      keep(f'param_grads/{name}', parameter.grad)
+    optimizer.step()
+  log = {
+    name: np.stack(v) if '/' in name else np.concatenate(v)
+    for name, v in arrays.items()
+  }
+  log |= dict(step=np.repeat([0, 1], 6), row=np.arange(12))
+  log = messages.read_log(save(tmp_path / 'a.npz', log))
+  bottom = bottoms.stack(log, activation=activation)
+  for i, step in enumerate(log.steps):
+    bottoms.embed(log, bottom, i)
+    forward = lambda p, s=step: bottom.apply(
+      {'params': p}, s.x, jax.random.key(0)
+    )
+    h, pull = jax.vjp(forward, bottom.convert(step.params))
+    np.testing.assert_allclose(h, step.h, rtol=1e-4, atol=1e-5)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6),
+      pull(step.cut_grads)[0],
+      bottom.convert(step.param_grads),
+    )
