@@ -87,7 +87,7 @@ def assess(
     attempts=(*_guess(setting, truth, len(rows.ids)), *attempts),
     truth=None if truth is None else _count(truth, setting.num_classes),
     warnings=(*warnings, *_compare_visits(results)),
-    limits=(*_LIMITS, *([_SEALED_LIMIT] if log.steps[0].params else [])),
+    limits=(*_LIMITS, *([_SEALED_LIMIT] if setting.sealed else [])),
   )
 
 
