@@ -1,11 +1,10 @@
-"""The command `labelleak`, whose one subcommand is `audit`.
+"""The command `labelleak`: `audit`, and `audit-vertical`.
 
 Exit codes: 0; 2 of bad input, with one line on stderr; 3 if more is named than
 --fail-above allows.
 """
 
 from collections.abc import Sequence
-import pathlib
 import re
 import sys
 from typing import Optional
@@ -13,14 +12,23 @@ from typing import Optional
 import jax
 
 from labelleak import messages
-from labelleak.audit import assessment, horizontal, options, page, summary
+from labelleak.audit import (
+  horizontal,
+  options,
+  outputs,
+  vertical,
+  vertical_options,
+)
 from labelleak.base import InputError
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
   """Runs the command on its arguments, by default those of the process."""
   try:
-    return _audit(options.parse(sys.argv[1:] if argv is None else argv))
+    values = options.parse(sys.argv[1:] if argv is None else argv)
+    if isinstance(values, vertical_options.Options):
+      return _audit_vertical(values)
+    return _audit(values)
   except (InputError, OSError) as e:
     print(f'labelleak: {_name_flags(str(e))}', file=sys.stderr)
     return 2
@@ -30,7 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _audit(values: options.Options) -> int:
-  """Reads, assesses, and shows the result in every form that was asked for."""
+  """Reads a round, assesses it, and shows the result."""
   reading = values.reading
   capture = messages.read(**reading)
   files = [reading[name] for name in ('before', 'after', 'update')]
@@ -41,13 +49,18 @@ def _audit(values: options.Options) -> int:
     files=tuple(file for file in files if file),
     simulate=values.simulate,
   )
-  print(summary.render(result))
-  if values.json:
-    pathlib.Path(values.json).write_text(assessment.to_json(result))
-  if values.html:
-    pathlib.Path(values.html).write_text(page.render(result))
-  limit = values.fail_above
-  return 3 if limit is not None and result.leaked > limit else 0
+  return outputs.show(result, values.output)
+
+
+def _audit_vertical(values: vertical_options.Options) -> int:
+  """Reads a log, assesses it, and shows the result."""
+  result = vertical.assess(
+    jax.random.key(values.seed),
+    messages.read_log(values.log),
+    values.setting,
+    files=(values.log,),
+  )
+  return outputs.show(result, values.output)
 
 
 def _name_flags(message: str) -> str:

@@ -1,4 +1,4 @@
-"""The flags of `labelleak audit`, and the file that may stand for them."""
+"""The flags of `labelleak`, and the file that may stand for some of them."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,11 +7,12 @@ import json
 import math
 import pathlib
 import tomllib
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, NoReturn, Union
 
 import numpy as np
 
 from labelleak import hfl, validate
+from labelleak.audit import outputs, vertical_options
 from labelleak.audit.horizontal import Setting
 from labelleak.base import InputError
 
@@ -21,27 +22,24 @@ _ROUND = ['examples', 'classes', 'clients']
 
 
 class Options(NamedTuple):
-  """What the command line says.
+  """What the command line says of a horizontal round.
 
   Attributes:
     reading: arguments of `messages.read`.
     setting: of the round.
-    html, json: files to write.
-    fail_above: share of the labels above which the command fails.
+    output: where the assessment goes.
     seed: of simulated rounds.
     simulate: whether to simulate remedies.
   """
 
   reading: dict[str, Any]
   setting: Setting
-  html: Optional[str]
-  json: Optional[str]
-  fail_above: Optional[float]
+  output: outputs.Output
   seed: int
   simulate: bool
 
 
-def parse(argv: Sequence[str]) -> Options:
+def parse(argv: Sequence[str]) -> Union[Options, vertical_options.Options]:
   """Parses the arguments of `labelleak`.
 
   Raises:
@@ -50,19 +48,20 @@ def parse(argv: Sequence[str]) -> Options:
     SystemExit: --help was printed.
   """
   values = vars(_make_parser().parse_args(argv))
+  return values['make'](values)
+
+
+def _make_options(values) -> Options:
+  """Makes the options of `labelleak audit`."""
   fields = _read_client(values['client']) if values['client'] else {}
   fields |= {k: values[k] for k in [*_CLIENT, *_ROUND] if k in values}
   fields |= _join_optimizer(fields.get('optimizer'), values)
-  if values['fail_above'] is not None:
-    validate.within('--fail-above', values['fail_above'], '[0, 1]')
-  validate.whole('--seed', values['seed'], 0)
+  output = outputs.parse(values)
   return Options(
     reading={k: values[k] for k in _READING}
     | dict(num_classes=fields.get('classes')),
     setting=_make_setting(fields, values['truth']),
-    html=values['html'],
-    json=values['json'],
-    fail_above=values['fail_above'],
+    output=output,
     seed=values['seed'],
     simulate=values['remedies'],
   )
@@ -125,22 +124,14 @@ def _make_parser() -> argparse.ArgumentParser:
   files('--bias', metavar='NAME', help="of the head's bias")
   files('--truth', metavar='FILE', help='JSON list of the true counts')
   _add_client(parser)
-  out = parser.add_argument_group('what comes out').add_argument
-  out('--html', metavar='FILE', help='a page to write')
-  out('--json', metavar='FILE', help='a file of all numbers to write')
-  out(
-    '--fail-above',
-    type=float,
-    metavar='SHARE',
-    help='exit with 3 if more of the labels is named, such as .5',
-  )
-  out('--seed', type=int, default=0, help='of simulated rounds')
-  out(
+  outputs.add_flags(parser).add_argument(
     '--remedies',
     action=argparse.BooleanOptionalAction,
     default=True,
     help='simulate what defenses would leave',
   )
+  parser.set_defaults(make=_make_options)
+  vertical_options.add_command(commands)
   return top
 
 

@@ -1,49 +1,63 @@
 """An assessment in plain words, for a terminal of 100 columns."""
 
 from collections.abc import Iterator, Sequence
-import textwrap
 
-from labelleak.audit.assessment import Assessment, Estimate
+from labelleak.audit import attempts
+from labelleak.audit.assessment import (
+  AnyAssessment,
+  Assessment,
+  Estimate,
+  VerticalAssessment,
+)
 
-_WIDTH = 100
 _MOST_CLASSES = 20
 _BAR = 40  # characters of the largest count
 
 
-def render(assessment: Assessment) -> str:
+def render(assessment: AnyAssessment) -> str:
   """Renders the summary, warnings first."""
+  sections = (
+    [attempts.tabulate(assessment), attempts.draw_labels(assessment)]
+    if isinstance(assessment, VerticalAssessment)
+    else [
+      [_title_classes(assessment), *_draw_classes(assessment)],
+      ['How many labels are named', *_tabulate_scores(assessment)],
+      _tabulate_rates(assessment),
+      _tabulate_remedies(assessment),
+    ]
+  )
   parts = [
-    [*_wrap(headline(assessment), '')],
+    [*attempts.wrap(headline(assessment), '')],
     _list('Warnings', assessment.warnings, '! '),
     _list('What was read', describe_source(assessment)),
     _list('What was assumed', describe_assumptions(assessment)),
-    [_title_classes(assessment), *_draw_classes(assessment)],
-    ['How many labels are named', *_tabulate_scores(assessment)],
-    _tabulate_rates(assessment),
-    _tabulate_remedies(assessment),
+    *sections,
     _list('What this does not show', assessment.limits),
   ]
   return '\n\n'.join('\n'.join(part) for part in parts if part)
 
 
-def headline(assessment: Assessment) -> str:
+def headline(assessment: AnyAssessment) -> str:
   """Says in one or two sentences how much leaks."""
-  guessing = assessment.scores[0].expected
+  if isinstance(assessment, VerticalAssessment):
+    return attempts.headline(assessment)
   return (
     f'Who sees this update names {assessment.leaked:.0%} of the'
     f' {assessment.num_examples} labels behind it, in expectation. Who guesses'
     f' that all {assessment.num_classes} classes are alike names'
-    f' {guessing:.0%}.'
+    f' {assessment.guessing:.0%}.'
   )
 
 
-def describe_source(assessment: Assessment) -> tuple[str, ...]:
+def describe_source(assessment: AnyAssessment) -> tuple[str, ...]:
   """Says what was read, one sentence each."""
+  if isinstance(assessment, VerticalAssessment):
+    return attempts.describe_log(assessment)
   source = assessment.source
+  files = ' and '.join(source.files) or 'The capture'
   head = ' and '.join(
     f'{name} {list(source.shapes[leaf])}' for leaf, name in source.names.items()
   )
-  files = ' and '.join(source.files) or 'The capture'
   return (
     f'{files}: {source.tensors} tensors, which moved by {source.norm:.3g} in'
     ' all (Euclidean norm).',
@@ -52,14 +66,15 @@ def describe_source(assessment: Assessment) -> tuple[str, ...]:
   )
 
 
-def describe_assumptions(assessment: Assessment) -> tuple[str, ...]:
+def describe_assumptions(assessment: AnyAssessment) -> tuple[str, ...]:
   """Says what was told, and what was assumed instead; one sentence each."""
   say = lambda by_user: ', '.join(
     f'{a.field} {format_value(a.value)}'
     for a in assessment.assumed
     if a.told == by_user
   )
-  return (f'You told: {say(True)}.', f'Assumed, as you did not: {say(False)}.')
+  parts = ('You told', say(True)), ('Assumed, as you did not', say(False))
+  return tuple(f'{start}: {listed}.' for start, listed in parts if listed)
 
 
 def format_value(value: object) -> str:
@@ -150,15 +165,5 @@ def _tabulate_remedies(assessment) -> Sequence[str]:
 
 def _list(title, sentences, bullet='  ') -> list[str]:
   """Lists sentences below a title, if there are any."""
-  lines = [line for s in sentences for line in _wrap(s, bullet)]
+  lines = [line for s in sentences for line in attempts.wrap(s, bullet)]
   return [title, *lines] if lines else []
-
-
-def _wrap(text, bullet) -> list[str]:
-  return textwrap.wrap(
-    text,
-    _WIDTH,
-    initial_indent=bullet,
-    subsequent_indent=' ' * len(bullet),
-    break_on_hyphens=False,
-  )

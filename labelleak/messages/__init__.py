@@ -13,9 +13,13 @@ records, .flwr or .pb:
 NVFlare's DXO holds a dict of arrays: np.savez('client.npz', **dxo.data), read
 with update= and, where it is a WEIGHT_DIFF, sign='client-server'. Nothing
 pickled is read. What is doubtful is refused in one line, or said in `notes`.
+
+Of vertical FL `read_log` reads what a passive party logged (`logs`), and
+`bottoms` makes of the parameters in it a bottom model that can be run.
 """
 
 from labelleak.messages.captures import Capture, read
+from labelleak.messages.logs import Log, Step, read_log
 from labelleak.messages.rounds import read_many
 
-__all__ = ['Capture', 'read', 'read_many']
+__all__ = ['Capture', 'Log', 'Step', 'read', 'read_log', 'read_many']

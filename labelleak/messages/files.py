@@ -65,7 +65,7 @@ def read(path: Path, names: Optional[Names] = None) -> File:
       are no parameters: integers, not finite, or two of one name.
   """
   path = os.fspath(path)
-  state = _tensors(path)
+  state = read_tensors(path)
   listed, notes = is_listed(state), []
   if listed:
     state = _order(path, state)
@@ -83,8 +83,12 @@ def is_listed(names) -> bool:
   return bool(names) and all(map(_LISTED.fullmatch, names))
 
 
-def _tensors(path: str) -> State:
-  """Reads the tensors of a file by the names that they have there."""
+def read_tensors(path: str) -> State:
+  """Reads the tensors of a file by the names that they have there.
+
+  Raises:
+    InputError: a file of another kind, or that cannot be read.
+  """
   file = pathlib.Path(path)
   if path.endswith(_PICKLED):
     raise InputError(_explain_pickle(path))
@@ -141,7 +145,7 @@ def _read_shards(index: pathlib.Path) -> State:
       f'{index} cannot be read ({_line(e)}); it must hold a weight_map of'
       ' tensors to files beside it: save it again.'
     ) from e
-  contents = {f: _tensors(os.fspath(path)) for f, path in files.items()}
+  contents = {f: read_tensors(os.fspath(path)) for f, path in files.items()}
   where = [(name, f) for f, state in contents.items() for name in state]
   differing = set(where) ^ set(shards.items())
   if differing:
@@ -207,7 +211,7 @@ def _sort(path, state, notes):
         f'{path} holds {bare} twice, once as {name}; save one of them.'
       )
     names[bare] = name
-    if _is_buffer(bare, value):
+    if is_buffer(bare, value):
       buffers[bare] = value
       continue
     if value.dtype == np.dtype('V2'):  # NumPy's files forget what bfloat16 is
@@ -223,7 +227,7 @@ def _sort(path, state, notes):
   return File(path, parameters, buffers, names, tuple(notes))
 
 
-def _is_buffer(name, value):
+def is_buffer(name, value):
   """Tells what no gradient moves: statistics, and integers but of layers."""
   if _BUFFERS.fullmatch(name):
     return True

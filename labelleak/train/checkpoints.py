@@ -2,7 +2,8 @@
 
 A state lies in a folder that is named after the start, the step as it was
 traced, what the caller says of seed, role and data, and the code. A training
-that differs in any of them finds nothing there, and starts anew.
+that differs in any of them finds nothing there, and starts anew. Orbax takes a
+second to import, which only a training that is stored pays.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from labelleak import runs
 from labelleak.base import InputError
@@ -27,9 +27,9 @@ _WORTH = 1.0  # seconds of training, at least, that are kept at the end
 
 
 class Store:
-  """The state of one training, written when that is due."""
+  """The state of one training, written by Orbax's manager when that is due."""
 
-  def __init__(self, manager: ocp.CheckpointManager, every: float):
+  def __init__(self, manager: Any, every: float):
     self._manager, self._every = manager, every
     self._saved = time.perf_counter()
 
@@ -41,6 +41,8 @@ class Store:
     Raises:
       InputError: the saved state is beyond `steps`, or damaged.
     """
+    import orbax.checkpoint as ocp
+
     manager = self._manager
     done = manager.latest_step()
     if done is None:
@@ -61,6 +63,8 @@ class Store:
 
   def save(self, done: int, state: chex.ArrayTree, last: bool) -> None:
     """Writes the state after `done` steps, where enough time has passed."""
+    import orbax.checkpoint as ocp
+
     passed = time.perf_counter() - self._saved
     if passed >= (min(self._every, _WORTH) if last else self._every):
       self._manager.save(done, args=ocp.args.StandardSave(dict(state=state)))
@@ -81,6 +85,8 @@ def open_store(
   if workdir is None:
     yield None
     return
+  import orbax.checkpoint as ocp
+
   options = ocp.CheckpointManagerOptions(
     max_to_keep=1, enable_async_checkpointing=False
   )

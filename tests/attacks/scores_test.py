@@ -9,7 +9,7 @@ import numpy as np
 from sklearn import metrics as sklearn_metrics
 
 from labelleak import attacks, metrics, vfl
-from labelleak.attacks.scores import readout
+from labelleak.attacks.scores import directions, readout
 from labelleak.base import InputError, Labelled
 from labelleak.vfl import Known
 
@@ -207,6 +207,53 @@ class CosineTest(parameterized.TestCase):
     cut, _, x = self._embeddings(6)
     with self.assertRaisesRegex(InputError, "needs 'labelled'"):
       _cosine(cut, x, None)
+
+
+class DirectionsTest(parameterized.TestCase):
+  """What D != K leaves: the cut of a top that has a Jacobian J [K, D]."""
+
+  def _rotated(self, width, num_classes, size=120):
+    rng = np.random.default_rng(width)
+    cut, y = _exact(rng, size, num_classes, spread=0.3)
+    return cut @ rng.normal(size=(num_classes, width)), y, rng
+
+  @parameterized.product(width=(8, 32), num_classes=(2, 5))
+  def test_one_labelled_row_a_class_names_the_others(self, width, num_classes):
+    cut, y, rng = self._rotated(width, num_classes)
+    x = rng.normal(size=(len(y), 3))
+    first = y.argmax(0)
+    known = Known(
+      num_classes, len(y), labelled=Labelled(jnp.array(x[first]), y[first])
+    )
+    infer = jax.jit(attacks.load('scores.similarity').infer)
+    scores = infer(KEY, _view(cut, jnp.array(x)), known)
+    self.assertGreater(metrics.label_accuracy(scores, y), 0.95)
+    # Scales say nothing, and a class without an example is named last.
+    scale = rng.uniform(1, 9, size=(len(y), 1))
+    scaled = infer(KEY, _view(scale * cut, jnp.array(x)), known)
+    np.testing.assert_allclose(scaled, scores, atol=1e-5)
+    fewer = Labelled(jnp.array(x[first[1:]]), y[first[1:]])
+    scores = infer(KEY, _view(cut, jnp.array(x)), known.replace(labelled=fewer))
+    np.testing.assert_array_equal(scores[:, 0], -1)
+
+  @parameterized.product(width=(8, 32), num_classes=(2, 5))
+  def test_clusters_are_classes_without_names(self, width, num_classes):
+    cut, y, rng = self._rotated(width, num_classes)
+    cluster = jax.jit(directions.cluster, static_argnums=2)
+    groups = cluster(KEY, jnp.array(cut), num_classes)
+    scores = jax.nn.one_hot(groups, num_classes)
+    self.assertGreater(metrics.permuted_label_accuracy(scores, y), 0.95)
+    scale = rng.uniform(1, 9, size=(len(y), 1))
+    again = cluster(KEY, jnp.array(scale * cut), num_classes)
+    again = jax.nn.one_hot(again, num_classes)
+    self.assertEqual(metrics.permuted_label_accuracy(again, scores), 1.0)
+
+  def test_clusters_of_noise_are_no_classes(self):
+    rng = np.random.default_rng(0)
+    y = np.eye(4)[rng.integers(4, size=400)]
+    groups = directions.cluster(KEY, jnp.array(rng.normal(size=(400, 8))), 4)
+    scores = jax.nn.one_hot(groups, 4)
+    self.assertLess(metrics.permuted_label_accuracy(scores, y), 0.4)
 
 
 if __name__ == '__main__':

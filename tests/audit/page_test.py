@@ -23,6 +23,7 @@ from labelleak.audit.assessment import (
   Score,
   Source,
 )
+from tests.audit import samples
 
 BROWSER = shutil.which('chromium')
 VOID = {'meta', 'br', 'hr', 'img', 'link', 'input'}
@@ -191,11 +192,14 @@ class PageTest(parameterized.TestCase):
 
 @pytest.mark.skipif(BROWSER is None, reason='chromium is not installed')
 class BrowserTest(parameterized.TestCase):
-  @parameterized.parameters(1280, 500)  # the narrowest window of headless mode
-  def test_opens_without_error_and_within_its_width(self, width):
+  @parameterized.product(
+    width=(1280, 500),  # the narrowest window of headless mode
+    make=(_assessment, samples.vertical),
+  )
+  def test_opens_without_error_and_within_its_width(self, width, make):
     folder = pathlib.Path(self.create_tempdir().full_path)
     file, picture = folder / 'page.html', folder / 'page.png'
-    file.write_text(page.render(_assessment()))
+    file.write_text(page.render(make()))
     done = subprocess.run(
       [
         BROWSER,

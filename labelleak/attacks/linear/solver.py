@@ -27,6 +27,7 @@ class Solution(NamedTuple):
   rank: chex.Array  # [] equations used, after whitening
   share: chex.Array  # [] share of the unknowns that they determine, in [0, 1]
   rounds: chex.Array  # [] rounds until the labels stood still
+  unexplained: chex.Array  # [] of B g, by labels and their doubt; 0 is all
 
 
 def expectation_propagation(
@@ -141,6 +142,27 @@ def solve(
     )
     end = propagation.run(problem)
     s = shifts.softmax(shift, end.shift)
-    misfit = eq.observed - eq.apply(s - end.y)
-  residual = jnp.sqrt(jnp.mean(misfit**2))
-  return Solution(end.y, s, residual, eq.rank, end.share, end.round)
+    mean = end.y @ problem.rows
+    misfit = eq.observed - eq.apply(s - mean)
+    spread = end.y @ (problem.rows**2).sum(-1) - (mean**2).sum(-1)
+  return Solution(
+    y=end.y,
+    s=s,
+    residual=jnp.sqrt(jnp.mean(misfit**2)),
+    rank=eq.rank,
+    share=end.share,
+    rounds=end.round,
+    unexplained=_measure_excess(eq, misfit, spread),
+  )
+
+
+def _measure_excess(eq, misfit, spread):
+  """Measures the share of B g that labels, and their doubt, leave unexplained.
+
+  A misfit that is as large as the spread [B] of the labels makes it is none:
+  its square is chi-squared, and two of its deviations are allowed for.
+  """
+  rank = jnp.maximum(eq.rank, 1)
+  doubt = jnp.vdot(spread, eq.gain) * (1 + 2 * jnp.sqrt(2 / rank))
+  excess = jnp.maximum(jnp.sum(misfit**2) - doubt, 0.0)
+  return jnp.sqrt(excess / jnp.sum(eq.observed**2))

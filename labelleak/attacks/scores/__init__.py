@@ -14,7 +14,10 @@ import jax.numpy as jnp
 
 from labelleak import validate
 from labelleak.attacks.scores import readout
+from labelleak.attacks.scores.directions import similarity
 from labelleak.base import Attack, InputError, attack
+
+__all__ = 'cosine', 'direct', 'norm', 'random', 'similarity'
 
 _TINY = 1e-16  # of VFLAIR's min-max
 _RULES = {
@@ -107,21 +110,15 @@ def cosine() -> Attack:
   def infer(key, view, known):
     cut = readout.cut_gradient('scores.cosine', view)
     _check_binary('scores.cosine', known)
-    unit = _unit(cut)
+    unit = readout.normalise(cut)
     x, y = known.labelled
     positive = readout.match_rows(view.x, x) & (y[:, 1] > 0.5)[None]
     weight = positive.any(-1).astype(float)
-    return _two_sided(unit @ _unit(weight @ unit))
+    return _two_sided(unit @ readout.normalise(weight @ unit))
 
   return attack(
     infer, name='scores.cosine', kind='vertical', needs=('labelled',)
   )
-
-
-def _unit(vectors):
-  """Scales vectors to length 1; zeros stay zeros."""
-  size = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
-  return vectors / jnp.where(size > 0, size, 1.0)
 
 
 def _two_sided(margin):

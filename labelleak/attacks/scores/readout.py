@@ -35,6 +35,12 @@ def match_rows(x: chex.Array, examples: chex.Array) -> chex.Array:
   return (rows[:, None] == examples[None]).all(-1)
 
 
+def normalise(vectors: chex.Array) -> chex.Array:
+  """Scales vectors [..., D] to length 1; zeros stay zeros."""
+  size = jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+  return vectors / jnp.where(size > 0, size, 1.0)
+
+
 def argmin(cut: chex.Array) -> chex.Array:
   """Scores the most negative entry highest."""
   return -cut

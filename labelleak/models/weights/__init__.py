@@ -31,9 +31,9 @@ from labelleak import validate
 from labelleak.base import InputError
 from labelleak.models.weights import state_dicts
 from labelleak.models.weights.gradients import head
-from labelleak.models.weights.state_dicts import Path
+from labelleak.models.weights.state_dicts import Path, State
 
-__all__ = ['head', 'load']
+__all__ = ['assign', 'head', 'load']
 
 # Flax's leaf -> torch's; other leaves (cls_token) are called alike.
 _LEAVES = {
@@ -75,7 +75,28 @@ def load(
       another shape, no floating point or not finite.
   """
   validate.one_of('head', head, ('load', 'fresh'))
-  state = state_dicts.of_torch(path, state_dicts.read(path))
+  return assign(path, state_dicts.read(path), variables, head=head)
+
+
+def assign(
+  path: Path,
+  state: State,
+  variables: chex.ArrayTree,
+  *,
+  head: str = 'load',
+) -> chex.ArrayTree:
+  """Puts the tensors of a state_dict in the place of variables, as `load`.
+
+  Args:
+    path: to name where they are from.
+    state: the tensors by their names in torch.
+    variables, head: as of `load`.
+
+  Raises:
+    InputError: as of `load`.
+  """
+  validate.one_of('head', head, ('load', 'fresh'))
+  state = state_dicts.of_torch(path, state)
   leaves = traverse_util.flatten_dict(variables)
   excluded = _is_head if head == 'fresh' else lambda key: key[1] == 'head'
   names = {

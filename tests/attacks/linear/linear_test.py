@@ -394,6 +394,13 @@ class FullTest(parameterized.TestCase):
     scores = attacks.load('linear.last_layer').infer(KEY, view, known)
     self.assertLess(accuracy(scores, labels) + 0.2, accuracy(found.y, labels))
 
+  def test_what_is_no_gradient_stays_unexplained(self):
+    view, known, _ = observe(Mlp(5, 8), 32)
+    self.assertLess(float(solve(view, known).unexplained), 0.3)
+    larger = jax.tree.map(lambda g: 10 * g, view.param_grads)
+    wrong = solve(view._replace(param_grads=larger), known)
+    self.assertGreater(float(wrong.unexplained), 0.5)
+
   def test_residual_falls_with_the_rounds(self):
     view, known, _ = observe(Mlp(11, 16), 128)
     first, last = solve(view, known, rounds=1), solve(view, known)

@@ -1,0 +1,216 @@
+"""Attacks on a party's own parameter gradients, under a sealed link."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import base, vfl
+from labelleak.attacks.linear import closed_form, solver
+from labelleak.audit import answers, patterns
+from labelleak.audit.answers import Answer, Rows, Setting
+from labelleak.base import InputError
+from labelleak.messages import Log, bottoms
+
+_UNEXPLAINED = 0.2  # of the gradients, above which confidence was seen to fail
+_SURE = 0.8  # confidence of the labels by which a sum is told from a mean
+_ERROR = 1e-2  # of the closed form, where it is exact but for rounding
+_GRANTED = 'its own model and inputs', 'the rows of each batch'
+_NAMES = 'linear.last_layer', 'linear.expectation_propagation'
+
+
+class Solutions(NamedTuple):
+  """What both attacks say of one step.
+
+  Attributes:
+    cut: [B, K] cut gradients by the closed form; [B, 1] of one logit.
+    rank: [] of its equations, exact where B <= rank.
+    posterior: [B, K] of expectation propagation.
+    unexplained: [] share of the gradients' size that neither its labels nor
+      their doubt explain.
+  """
+
+  cut: np.ndarray
+  rank: int
+  posterior: np.ndarray
+  unexplained: float
+
+
+def attack(
+  key: jax.Array, log: Log, rows: Rows, setting: Setting
+) -> tuple[list[Answer], list[str], list[str]]:
+  """Runs the attacks that parameter gradients support.
+
+  Returns:
+    Answers, warnings, and remarks on what was read.
+
+  Raises:
+    InputError: a bottom of another kind, or whose outputs are no logits.
+  """
+  if setting.top == 'model':
+    raise InputError(
+      'own parameter gradients below a model of the active party are read by no'
+      ' attack of this package; log cut_grads, if they are received.'
+    )
+  bottom = _make_bottom(log, setting)
+  solve = functools.partial(_solve, _compile(bottom, setting))
+  views = [_view(log, bottom, i, setting) for i in range(len(log.steps))]
+  summed, notes = _is_summed(solve, key, views[0], setting)
+  solutions = [
+    solve(jax.random.fold_in(key, i), _divide(view, summed))
+    for i, view in enumerate(views)
+  ]
+  notes = [f'The bottom is {bottom.text}.', *notes]
+  results = [
+    _answer_closed(log.steps, rows, solutions, setting),
+    _answer_propagation(log.steps, rows, solutions),
+  ]
+  return results, [*_explain(log.steps, solutions)], notes
+
+
+def _make_bottom(log, setting) -> bottoms.Bottom:
+  """Makes the bottom of the layers in a log, or of a model of this package."""
+  if not setting.bottom:
+    return bottoms.stack(log, activation=setting.activation)
+  h = log.steps[0].h
+  width = setting.num_classes if h is None else h.shape[1]
+  return bottoms.load(log, {'num_classes': width, **setting.bottom})
+
+
+def _view(log, bottom, i, setting) -> vfl.View:
+  """Makes the view of a step, whose bottom has K logits.
+
+  One logit z of two classes is read as -z/2 and z/2, which have the same
+  probabilities and gradients.
+  """
+  step, h = log.steps[i], bottoms.embed(log, bottom, i)
+  if h.shape[1] == 1 and setting.num_classes == 2:
+    h = np.asarray(answers.split_logit(jnp.asarray(h)))
+  if h.shape[1] != setting.num_classes:
+    raise InputError(
+      f'{log.path}: {bottom.text} has {h.shape[1]} outputs, which are no logits'
+      f' of {setting.num_classes} classes; set --classes, or log cut_grads, if'
+      ' they are received.'
+    )
+  return answers.make_view(
+    None,
+    jnp.asarray(h),
+    x=jnp.asarray(step.x),
+    variables={'params': bottom.convert(step.params), **bottom.rest},
+    param_grads=bottom.convert(step.param_grads),
+    key=jax.random.key(0),
+  )
+
+
+def _compile(bottom, setting):
+  """Compiles both attacks; the sizes of a batch are those of its view."""
+
+  def apply(variables, x, key):
+    h = bottom.apply(variables, x, key)
+    narrow = h.shape[1] == 1 and setting.num_classes == 2
+    return answers.split_logit(h) if narrow else h
+
+  def run(key, view):
+    known = vfl.Known(setting.num_classes, len(view.h), bottom=apply)
+    view, _ = view.check(_NAMES[1], known)
+    return closed_form.solve(view, known), solver.solve(key, view, known)
+
+  return base.jit_once(run)
+
+
+def _solve(run, key, view) -> Solutions:
+  """Runs both attacks on a view."""
+  closed, end = run(key, view)
+  u = closed.u
+  if u.shape[1] == 1:  # of -z/2, the first of both logits
+    u = -u / 2
+  return Solutions(
+    cut=np.asarray(u),
+    rank=int(closed.rank),
+    posterior=np.asarray(end.y),
+    unexplained=float(end.unexplained),
+  )
+
+
+def _divide(view, summed) -> vfl.View:
+  """Returns the view of the mean loss, of one whose loss was summed."""
+  if not summed:
+    return view
+  mean = jax.tree.map(lambda g: g / len(view.h), view.param_grads)
+  return view._replace(param_grads=mean)
+
+
+def _is_summed(solve, key, view, setting) -> tuple[bool, list[str]]:
+  """Tells whether the loss was summed: if told, or a mean explains nothing."""
+  if 'reduction' in setting.told:
+    return setting.reduction == 'sum', []
+  mean = solve(key, view)
+  if mean.unexplained < _UNEXPLAINED:
+    return False, []
+  total = solve(key, _divide(view, summed=True))
+  sure = total.posterior.max(1).mean() > _SURE  # small gradients fit any doubt
+  if not (sure and total.unexplained < _UNEXPLAINED):
+    return False, []
+  return True, [
+    'The loss is taken for a sum over the batch, which explains the first step'
+    f' to {1 - total.unexplained:.0%}, a mean to'
+    f' {max(0, 1 - mean.unexplained):.0%}.'
+  ]
+
+
+def _answer_closed(steps, rows, solutions, setting) -> Answer:
+  """Answers by least squares on the last layer; exact where B <= rank."""
+  cut = np.concatenate([s.cut for s in solutions])
+  sizes = np.concatenate([np.full(len(s.rows), len(s.rows)) for s in steps])
+  ranks = np.concatenate(
+    [np.full(len(step.rows), s.rank) for step, s in zip(steps, solutions)]
+  )
+  told = frozenset({'reduction'})  # which `_divide` made a mean
+  mean = setting._replace(reduction='mean', told=told)
+  fits, _ = patterns.check(cut, sizes, mean, error=_ERROR)
+  if cut.shape[1] == 1:
+    cut = np.asarray(answers.split_gradient(jnp.asarray(cut)))
+  return Answer(
+    name=_NAMES[0].partition('.')[2],
+    scores=rows.average(-cut * sizes[:, None]),
+    granted=_GRANTED,
+    trust=answers.pool_trust(rows, cut.argmin(1), fits & (sizes <= ranks)),
+  )
+
+
+def _answer_propagation(steps, rows, solutions) -> Answer:
+  """Answers by the posterior, trusted where it explains what it reads."""
+  posterior = rows.average(np.concatenate([s.posterior for s in solutions]))
+  sound = np.concatenate(
+    [
+      np.full(len(step.rows), s.unexplained < _UNEXPLAINED)
+      for step, s in zip(steps, solutions)
+    ]
+  )
+  trust = np.where(
+    rows.average(sound.astype(float)) > 0.5, posterior.max(1), np.nan
+  )
+  name = _NAMES[1].partition('.')[2]
+  return Answer(name, posterior, granted=_GRANTED, trust=trust)
+
+
+def _explain(steps, solutions):
+  """Says in which steps the posterior is not to be believed."""
+  wrong = [
+    step.number
+    for step, s in zip(steps, solutions)
+    if not s.unexplained < _UNEXPLAINED
+  ]
+  if wrong:
+    listed = ', '.join(map(str, wrong[:3])) + (
+      ', ...' if len(wrong) > 3 else ''
+    )
+    yield (
+      f'In {len(wrong)} of {len(steps)} steps ({listed}) the labels of'
+      f' expectation propagation leave {_UNEXPLAINED:.0%} of the gradients or'
+      ' more unexplained, so it claims nothing there: a trained model, whose'
+      ' other parties know the labels, noise, momentum in place of a gradient,'
+      ' or another loss would explain it.'
+    )
