@@ -60,7 +60,7 @@ class Setting(NamedTuple):
 
   Attributes:
     client: how each client trains; its `lr` is the middle one of `rates`.
-    examples: N, of each client.
+    examples: N, of each client; a range of it is replaced by the likeliest.
     clients: C, whose mean was captured.
     rates: learning rates to try: none, one, or a range's ends and middle.
     told: fields of all these that the user set.
@@ -69,7 +69,7 @@ class Setting(NamedTuple):
   """
 
   client: hfl.Client
-  examples: int
+  examples: int | range
   clients: int = 1
   rates: tuple[float, ...] = ()
   told: frozenset[str] = frozenset()
@@ -81,12 +81,7 @@ def infer_posterior(view: hfl.View, known: hfl.Known) -> chex.Array:
   """Returns the posterior of the counts, [K, C * N + 1]."""
   known = allocation.forget_unmodelled(known)
   view, _ = view.check('counts.calibrated', known)
-  return _infer(view, known)
-
-
-@jax.jit
-def _infer(view, known):
-  return head_update.infer_counts(view, known).probs
+  return head_update.infer_jitted(view, known).probs
 
 
 def check_size(num_classes: int, num: int) -> None:
@@ -100,13 +95,6 @@ def check_size(num_classes: int, num: int) -> None:
       f'{num} examples in {num_classes} classes make a posterior of more than'
       f' {_MOST:,} entries; capture fewer examples.'
     )
-
-
-def find_intervals(probs: chex.Array) -> tuple[chex.Array, chex.Array]:
-  """Returns both ends of the interval of each class, of a posterior [K, N]."""
-  tail = (1 - LEVEL) / 2
-  below = probs.cumsum(1)
-  return (below < tail).sum(1), (below < 1 - tail - 1e-6).sum(1)
 
 
 def assess(
@@ -136,6 +124,10 @@ def assess(
       ' by it; use attacks.counts.llg, which reads the kernel.'
     )
   num_classes = len(capture.update['bias'])
+  sizes = ()
+  if isinstance(setting.examples, range):
+    setting, note = _infer_size(capture, setting)
+    sizes = (note,)
   num = setting.clients * setting.examples
   check_size(num_classes, num)
   _check_truth(setting.truth, num_classes, num)
@@ -169,10 +161,34 @@ def assess(
     if setting.defense
     else attacks.diagnose(middle.view, middle.known),
     limits=(
+      *sizes,
       *_LIMITS,
       *((_DEFENDED,) if setting.defense else ()),
       _SIMULATED if simulated else _NOT_SIMULATED,
     ),
+  )
+
+
+def _infer_size(capture, setting) -> tuple[Setting, str]:
+  """Returns the setting with its likeliest size, and what is said of it."""
+  sizes = setting.examples
+  check_size(len(capture.update['bias']), setting.clients * sizes[-1])
+  rate = setting.client.lr
+  known = hfl.Known(
+    num_classes=len(capture.update['bias']),
+    batch_size=1,
+    clients=setting.clients,
+    client=setting.client,
+    defense=setting.defense if rate else None,
+  )
+  probs = attacks.infer_size(_view(capture, rate or 1.0), known, sizes)
+  low, high, _ = map(int, posterior.interval(probs, LEVEL))
+  size = sizes[int(probs.argmax())]
+  told = setting.told - {'examples'}
+  return setting._replace(examples=size, told=told), (
+    f'How many examples there are was inferred: of {sizes[0]} to {sizes[-1]},'
+    f' {size} is likeliest, and {sizes[low]} to {sizes[high]} hold {LEVEL:.0%}.'
+    ' Counts are of that size; as shares they depend little on it.'
   )
 
 
@@ -276,7 +292,7 @@ def expected_accuracy(counts: np.ndarray, probs: np.ndarray) -> float:
 
 def _estimate(reading, truth) -> tuple[Estimate, ...]:
   """Returns count, interval and presence of each class."""
-  low, high = find_intervals(reading.probs)
+  low, high, _ = posterior.interval(reading.probs, LEVEL)
   return tuple(
     Estimate(
       count=float(reading.counts[i]),

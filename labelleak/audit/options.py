@@ -74,7 +74,7 @@ def _make_setting(fields, truth) -> Setting:
       'the number of examples is not told; pass --examples N, how many the'
       ' client trained on in this round.'
     )
-  validate.whole('--examples', fields['examples'], 1)
+  examples = _parse_size(fields['examples'])
   validate.whole('--clients', fields.get('clients', 1), 1)
   rates = _parse_rates(fields['lr']) if 'lr' in fields else ()
   client = {k: fields[k] for k in _CLIENT if k in fields}
@@ -84,7 +84,7 @@ def _make_setting(fields, truth) -> Setting:
     client['class_weights'] = tuple(client['class_weights'])
   return Setting(
     client=hfl.Client(**client),
-    examples=fields['examples'],
+    examples=examples,
     clients=fields.get('clients', 1),
     rates=rates,
     told=frozenset(fields),
@@ -151,7 +151,7 @@ def _add_client(parser):
 
 # Flag: field of `hfl.Client`, of its optimizer, or of the round; type; help.
 _FLAGS = {
-  '--examples': ('examples', int, 'N, of each client in this round'),
+  '--examples': ('examples', str, 'N, of each client, or a range: 50..300'),
   '--classes': ('classes', int, 'K; by default as the head says'),
   '--clients': ('clients', int, 'C, if the mean of several was captured'),
   '--lr': ('lr', str, 'learning rate, or a range: .001..01'),
@@ -172,6 +172,7 @@ _FLAGS = {
   '--noise-multiplier': ('noise_multiplier', float, 'sigma of DP-SGD'),
   '--training-mode': ('training_mode', bool, 'batch norm and dropout train'),
 }
+_MOST_SIZES = 1000  # that are tried, each for itself
 _OPTIMIZER = 'name', 'momentum', 'nesterov', 'weight_decay'
 
 
@@ -209,6 +210,25 @@ def _read_client(path) -> dict[str, Any]:
       f'{path} has no use for {", ".join(unknown)}; use: {", ".join(allowed)}.'
     )
   return fields
+
+
+def _parse_size(value) -> int | range:
+  """Returns N, or the range that it lies in.
+
+  >>> _parse_size('50..300')
+  range(50, 301)
+  """
+  low, dots, high = str(value).partition('..')
+  try:
+    ends = [int(text) for text in ([low, high] if dots else [low])]
+  except ValueError:
+    ends = []
+  if not ends or min(ends) < 1 or not 0 <= ends[-1] - ends[0] < _MOST_SIZES:
+    raise InputError(
+      f'--examples={value} must be a whole number of at least 1, or a rising'
+      f' range of at most {_MOST_SIZES}; write 200, or 50..300.'
+    )
+  return range(ends[0], ends[1] + 1) if dots else ends[0]
 
 
 def _parse_rates(value) -> tuple[float, ...]:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -107,6 +108,17 @@ class AnswerTest(_InFolder):
     result = assessment.from_json(pathlib.Path('o').read_text())
     self.assertGreaterEqual(result.scores[-1].accuracy, 0.8)
 
+  def test_a_number_of_examples_that_is_not_told_is_inferred(self):
+    code, out, _ = _run(
+      *(*FILES, QUICK, '--examples', '20..50', '--lr', '.1', '--json', 'o')
+    )
+    self.assertEqual(code, 0)
+    result = assessment.from_json(pathlib.Path('o').read_text())
+    self.assertIn(result.num_examples, range(20, 51))
+    low, high = re.search(r'(\d+) to (\d+) hold 90%', result.limits[0]).groups()
+    self.assertBetween(32, int(low), int(high))
+    self.assertIn('likeliest', ' '.join(out.split()))
+
   @parameterized.parameters(('.3', 3), ('1', 0))
   def test_fails_above_a_share(self, limit, code):
     self.assertEqual(_run(*ROUND, QUICK, '--fail-above', limit)[0], code)
@@ -117,7 +129,10 @@ class RefusalTest(_InFolder):
     (('--examples', '3'), '--before and --after'),
     (FILES, '--examples'),
     ((*FILES, '--examples', '0'), '--examples=0'),
-    ((*FILES, '--examples', 'x'), "invalid int value: 'x'"),
+    ((*FILES, '--examples', 'x'), '--examples=x must'),
+    ((*FILES, '--examples', '9..3', '--lr', '.1'), 'rising range'),
+    ((*FILES, '--examples', '1..5000', '--lr', '.1'), 'at most 1000'),
+    ((*FILES, '--examples', '8..40'), 'known.client with its lr'),
     ((*ROUND, '--epochs', '0'), 'epochs=0'),
     ((*ROUND, '--lr', '-1'), '--lr=-1'),
     ((*ROUND, '--lr', '.1..01'), 'falls'),

@@ -25,15 +25,22 @@ entries that are not finite is refused; under a trace its counts are -1.
 
 from labelleak.attacks.counts.baseline import random
 from labelleak.attacks.counts.bias import ebi, llbg
-from labelleak.attacks.counts.calibration import calibrated
+from labelleak.attacks.counts.calibration import calibrated, infer_posterior
 from labelleak.attacks.counts.diagnosis import diagnose
+from labelleak.attacks.counts.head_update import infer_size
 from labelleak.attacks.counts.kernel import idlg, llg, llg_plus, llg_star
+from labelleak.attacks.counts.posterior import Interval, Posterior, interval
 
 __all__ = (
+  'Interval',
+  'Posterior',
   'calibrated',
   'diagnose',
   'ebi',
   'idlg',
+  'infer_posterior',
+  'infer_size',
+  'interval',
   'llbg',
   'llg',
   'llg_plus',

@@ -50,22 +50,6 @@ class Prediction(NamedTuple):
 Predict = Callable[[chex.Array, Any], Prediction]
 
 
-def count_labels(
-  beta: chex.Array,
-  softmax: expectation.Softmax,
-  known: Known,
-  *,
-  error: float = 0.0,
-  quiet: chex.Array | float = 1.0,
-  ratio: Optional[chex.Array] = None,
-) -> chex.Array:
-  """Names the labels of highest expected accuracy under `weigh_counts`, [K]."""
-  beliefs = weigh_counts(
-    beta, softmax, known, error=error, quiet=quiet, ratio=ratio
-  )
-  return posterior.allocate(beliefs.probs)
-
-
 def weigh_counts(
   beta: chex.Array,
   softmax: expectation.Softmax | Predict,

@@ -24,12 +24,14 @@ from labelleak.attacks.counts import (
   posterior,
 )
 from labelleak.base import Attack, InputError, attack
+from labelleak.hfl import Known, View
 
+_EXAMPLES = 32  # dummies
 _PATH_ERROR = 0.3  # relative, of the mean softmax that a replay or a line tells
 
 
 def calibrated(
-  *, examples: int = 32, replay: int = 4, replays: int = 3
+  *, examples: int = _EXAMPLES, replay: int = 4, replays: int = 3
 ) -> Attack:
   """Builds the calibrated attack: names labels by their expected accuracy.
 
@@ -64,31 +66,57 @@ def calibrated(
   validate.whole('calibrated: replays', replays, 1)
 
   def infer(key, view, known):
-    known = allocation.forget_unmodelled(known)
-    beta = evidence.bias('counts.calibrated', view)
-    if known.model is None or (known.client and not known.labelled):
-      return posterior.allocate(head_update.infer_counts(view, known).probs)
-    _check_modelled(view, known)
-    x = _inputs(key, known, examples)
-    softmax = expectation.measure(view, known, x)
-    reading = _read_head(view, known, x, beta)
-    allocate = functools.partial(
-      allocation.count_labels,
-      reading.beta,
-      known=known,
-      quiet=reading.quiet,
-      ratio=reading.ratio,
-    )
-    if known.labelled or not expectation.tells_end(view, known):
-      return allocate(softmax)
-    replay_counts = lambda: _replay_counts(
-      view, known, x[:replay], softmax, allocate, replays
-    )
-    # Replaying pays where the softmax moved by a part of what an example adds.
-    large = softmax.shift > 0.05 / known.batch_size
-    return jax.lax.cond(large, replay_counts, lambda: allocate(softmax))
+    beliefs = _infer(key, view, known, examples, replay, replays)
+    return posterior.allocate(beliefs.probs)
 
   return attack(infer, name='counts.calibrated', kind='horizontal')
+
+
+def infer_posterior(
+  key: chex.PRNGKey, view: View, known: Known
+) -> posterior.Posterior:
+  """Infers what `calibrated` believes of the counts, before it names any.
+
+  `posterior.interval` makes intervals of it; P(class i is there) is
+  1 - probs[i, 0].
+
+  Args:
+    key: of dummies, where no examples are granted.
+    view: of one round.
+    known: what is granted, as to `calibrated`.
+
+  Raises:
+    InputError: as `calibrated`; a view that contradicts `known`.
+  """
+  view, _ = view.check('counts.infer_posterior', known)
+  return _infer(key, view, known)
+
+
+def _infer(key, view, known, examples=_EXAMPLES, replay=4, replays=3):
+  """Infers the counts' posterior by what is granted."""
+  known = allocation.forget_unmodelled(known)
+  beta = evidence.bias('counts.calibrated', view)
+  if known.model is None or (known.client and not known.labelled):
+    return head_update.infer_counts(view, known)
+  _check_modelled(view, known)
+  x = _inputs(key, known, examples)
+  softmax = expectation.measure(view, known, x)
+  reading = _read_head(view, known, x, beta)
+  weigh = functools.partial(
+    allocation.weigh_counts,
+    reading.beta,
+    known=known,
+    quiet=reading.quiet,
+    ratio=reading.ratio,
+  )
+  if known.labelled or not expectation.tells_end(view, known):
+    return weigh(softmax)
+  replayed = lambda: _replay_counts(
+    view, known, x[:replay], softmax, weigh, replays
+  )
+  # Replaying pays where the softmax moved by a part of what an example adds.
+  large = softmax.shift > 0.05 / known.batch_size
+  return jax.lax.cond(large, replayed, lambda: weigh(softmax))
 
 
 def _check_modelled(view, known):
@@ -139,29 +167,31 @@ def _read_head(view, known, x, beta) -> Reading:
   return Reading(beta, quiet, ratio)
 
 
-def _replay_counts(view, known, x, softmax, allocate, replays):
-  """Alternates between the counts and the path that they make, -> [K].
+def _replay_counts(view, known, x, softmax, weigh, replays):
+  """Alternates between the counts and the path that they make.
 
   An error of the counts moves the path, and that the counts, often past the
   truth: the mean of the paths so far damps it.
   """
   # A path errs most on the classes that it gives most.
-  allot = functools.partial(allocate, error=_PATH_ERROR)
+  weigh = functools.partial(weigh, error=_PATH_ERROR)
 
   def refine(state):
-    num, _, counts, mean = state
+    num, _, counts, mean, _ = state
     path = expectation.replay(view, known, x, counts)
     mean = mean + (path - mean) / num
     rows = jnp.broadcast_to(mean, softmax.mean.shape)
-    refined = allot(softmax._replace(mean=rows))
-    return num + 1, (refined != counts).any(), refined, mean
+    beliefs = weigh(softmax._replace(mean=rows))
+    refined = posterior.allocate(beliefs.probs)
+    return num + 1, (refined != counts).any(), refined, mean, beliefs
 
   def may_change(state):
     num, changed, *_ = state
     return changed & (num <= replays)
 
-  counts = allot(softmax)
+  beliefs = weigh(softmax)
+  counts = posterior.allocate(beliefs.probs)
   mean = jnp.zeros_like(softmax.mean[0])
-  start = jnp.asarray(1), jnp.asarray(True), counts, mean
+  start = jnp.asarray(1), jnp.asarray(True), counts, mean, beliefs
   # The first stands outside the loop: matmuls in loops are slow on CPUs.
-  return jax.lax.while_loop(may_change, refine, refine(start))[2]
+  return jax.lax.while_loop(may_change, refine, refine(start))[-1]

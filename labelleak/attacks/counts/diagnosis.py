@@ -13,11 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import contract
-from labelleak.attacks.counts import evidence, head_update, responses
+from labelleak.attacks.counts import (
+  evidence,
+  head_update,
+  posterior,
+  responses,
+)
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known, View
 
-_TURNED = 8.0  # nats of evidence at which a sign is doubted
+_TURNED = 8.0  # nats of evidence at which sign and scale are doubted
+_OTHER = 1.4  # times, at which a scale is another
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
 
@@ -81,10 +87,11 @@ def _doubt_sum(beta, client, response):
 def _doubt_scale(view, known, beta, client, response):
   """Returns what scale and sign of the entries say."""
   free = dataclasses.replace(known, defense=None)
-  infer = jax.jit(lambda view: head_update.infer_counts(view, free))
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
-  beliefs, opposite = infer(view), infer(turned)
-  if opposite.evidence > beliefs.evidence + _TURNED:
+  infer = head_update.infer_jitted
+  told, beliefs = infer(view, known), infer(view, free)
+  opposite = max(infer(turned, k).evidence for k in (known, free))
+  if opposite > max(told.evidence, beliefs.evidence) + _TURNED:
     return (
       'The update fits far better with its sign turned: local - server in the'
       ' place of server - local would explain it.',
@@ -102,6 +109,10 @@ def _doubt_scale(view, known, beta, client, response):
       f'The update is at least {least:.3g} times as large as this client can'
       f' make it; {cause} would explain it.',
     )
+  if beliefs.evidence > told.evidence + _TURNED:
+    doubt = _doubt_fit(known, beta, client, response, beliefs)
+    if doubt:
+      return (doubt,)
   if least < _SMALL and client.clip_per_example is None:
     cause = 'a smaller learning rate, clipping'
     if client.lr and client.lr < 0.5:
@@ -113,14 +124,43 @@ def _doubt_scale(view, known, beta, client, response):
   return ()
 
 
+def _doubt_fit(known, beta, client, response, beliefs):
+  """Returns by which scale an update fits far better; '' of about the same."""
+  shares = np.asarray(posterior.mean_counts(beliefs.probs)) / response.num
+  moved = np.maximum(shares - 1 / len(beta), 0.0).sum()
+  size = -np.minimum(beta, 0.0).sum() / response.mass
+  factor = float(size / max(moved, 1 / len(beta)))
+  if factor > _OTHER:
+    cause = _explain(factor, client, known)
+  elif factor < 1 / _OTHER:
+    cause = f'a learning rate {factor:.2g} times as large, clipping, or a model'
+    cause += ' that was sure of its examples'
+    if _gain(client, known.steps) > _OTHER:
+      cause = f'plain {client.optimizer["name"]} without momentum, {cause}'
+    if client.epochs > 1:
+      cause = f'fewer epochs, {cause}'
+    if client.lr and 0.5 < factor / client.lr < 2.0:
+      cause = f'an update that was not divided by the learning rate, {cause}'
+  else:
+    return ''
+  return (
+    f'The update fits far better if it is {factor:.2g} times as large as this'
+    f' client makes it; {cause} would explain it.'
+  )
+
+
+def _gain(client, steps):
+  """Returns by how much momentum amplifies a step, in the mean."""
+  return float(responses.linear_gains(client, steps).mean())
+
+
 def _explain(least, client, known):
   """Names what would make an update at least so many times as large."""
   causes = [f'a learning rate at least {least:.3g} times as large']
   plain = client.optimizer['name'] == 'sgd' and len(client.optimizer) == 1
   if plain and known.steps > 1:
     momentum = dataclasses.replace(client, optimizer=_MOMENTUM)
-    gain = responses.linear_gains(momentum, known.steps).mean()
-    if least <= gain:
+    if least <= _gain(momentum, known.steps):
       causes.insert(0, 'momentum .9')
   if least >= 2:
     causes.append(f'{round(least)} or more times as many epochs')

@@ -28,6 +28,7 @@ from labelleak.attacks.counts import (
   responses,
 )
 from labelleak.attacks.counts.posterior import Posterior
+from labelleak.base import InputError
 from labelleak.hfl import Client, Known, View
 
 # These were chosen on updates of PyTorch clients, at seeds 100 to 107. The body
@@ -65,9 +66,7 @@ class Node(NamedTuple):
   prior: chex.Array
 
 
-def infer_counts(
-  view: View, known: Known, *, sizes: Sequence[int] = ()
-) -> Posterior:
+def infer_counts(view: View, known: Known) -> Posterior:
   """Infers counts from a captured head, without a forward pass.
 
   Told no client, it weighs those that are usual. That entries sum to 0 shows
@@ -77,24 +76,67 @@ def infer_counts(
   Args:
     view: the head's update and, if captured, the head that the server sent.
     known: sizes, `client` and `defense`; no model.
-    sizes: that `known.batch_size` may have, where it is not known; the
-      posterior is of counts up to the largest.
 
   Raises:
-    InputError: a head without bias; several sizes of a client that is not
-      described, or whose optimizer is not linear.
+    InputError: a head without bias.
   """
   beta = evidence.bias('counts.calibrated', view)
   kernel, _ = hfl.head(view.grads)
-  if sizes:
-    told = [dataclasses.replace(known, batch_size=size) for size in sizes]
-    return _infer_each(view, known, [responses.tabulate(k) for k in told])
   if known.client:
     return _infer_told(view, known)
   if kernel is None:  # the bias alone
     softmax = expectation.uniform(known.num_classes)
     return allocation.weigh_counts(beta, softmax, known)
   return _infer_untold(view, known)
+
+
+infer_jitted = jax.jit(infer_counts)
+
+
+def infer_size(view: View, known: Known, sizes: Sequence[int]) -> chex.Array:
+  """Infers of how many examples a client's update is, [len(sizes)].
+
+  Counts are whole numbers: of the wrong size no counts fit. Without that, as
+  under noise, the number of local steps tells it to about a local batch.
+
+  Args:
+    view: as of `infer_counts`.
+    known: says the client, whose optimizer is linear, and that nothing defends
+      the update; `batch_size` is not read.
+    sizes: N that are possible; each is as likely as 1 / N before.
+
+  Returns:
+    The probability of each.
+
+  Raises:
+    InputError: no client, or one whose optimizer is not linear; a defense.
+  """
+  client = known.client
+  if client is None or client.lr is None or known.defense != ():
+    raise InputError(
+      'counts.infer_size needs known.client with its lr, and defense=(): of'
+      ' another scale any size would do; say them.'
+    )
+  told = [
+    responses.tabulate(dataclasses.replace(known, batch_size=size, steps=1))
+    for size in sizes
+  ]
+  if told[0].shares is not None:
+    raise InputError(
+      f'counts.infer_size cannot read {client.optimizer["name"]}, which hides'
+      ' sizes; say how many examples there are.'
+    )
+  return _weigh_sizes(view, known, responses.stack(told))
+
+
+@jax.jit
+def _weigh_sizes(view, known, told):
+  """Returns the probability of each response."""
+  evidence = lambda one: _infer_told(view, known, one, reaches=(1.4,)).evidence
+  # What the path errs in adds up over the steps, so that they say less.
+  steps = (told.gains > 0).sum(1)
+  logs = jax.lax.map(evidence, told) / steps - jnp.log(told.num)
+  return jax.nn.softmax(logs)
 
 
 def _infer_untold(view, known):
@@ -152,7 +194,7 @@ def _infer_each(view, known, told):
   return _infer_told(view, known, responses.stack(told))
 
 
-def _infer_told(view, known, response=None):
+def _infer_told(view, known, response=None, reaches=_REACHES):
   """Infers counts of a client that responds as described."""
   response = response or responses.tabulate(known)
   client = known.client or Client()
@@ -184,19 +226,20 @@ def _infer_told(view, known, response=None):
     softmax = expectation.alike(mean)
     return allocation.Prediction(softmax, by_step, ratios)
 
-  rates = (1.0,) if client.lr or known.lr else _RATES
-  nodes = _nodes(response, linear, kernel is not None, rates)
+  if not linear:
+    reaches = _UNKNOWN_REACHES
+  if not (client.lr or known.lr):
+    more = reaches if not linear else (1.0,)
+    reaches = [reach * rate for reach in more for rate in _RATES]
+  nodes = _nodes(response, linear, kernel is not None, reaches)
   return allocation.weigh_counts(
     beta, predict, known, response=response, nodes=nodes
   )
 
 
-def _nodes(response, linear, has_kernel, rates):
+def _nodes(response, linear, has_kernel, reaches):
   """Returns the grid of what the capture does not tell."""
   steps = response.sizes.shape[-1]
-  reaches = _REACHES if linear else _UNKNOWN_REACHES
-  if rates != (1.0,):
-    reaches = rates if linear else [r * rate for r in reaches for rate in rates]
   several = len(response.sizes) if response.sizes.ndim > 1 else 1
   grid = itertools.product(
     reaches if steps > 1 else (1.0,),

@@ -153,7 +153,8 @@ def interval(probs: chex.Array, level: float = 0.9) -> Interval:
   search = jnp.vectorize(jnp.searchsorted, signature='(n),(m)->(m)')
   high = search(upto, below + level * (1 - 1e-6))
   mass = jnp.take_along_axis(upto, jnp.minimum(high, num - 1), -1) - below
-  width = jnp.where(high < num, high - jnp.arange(num), num)
+  first = jnp.broadcast_to(jnp.arange(num), high.shape)
+  width = jnp.where(high < num, high - first, num)
   low = jnp.argmin(width - 0.5 * mass, -1)[..., None]
   pick = lambda a: jnp.take_along_axis(a, low, -1)[..., 0]
   return Interval(low[..., 0], pick(high), pick(mass))

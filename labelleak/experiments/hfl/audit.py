@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from labelleak import base, hfl, messages, spec, sweep
+from labelleak.attacks.counts import posterior
 from labelleak.audit import assessment, horizontal, page
 from labelleak.base import InputError
 from labelleak.experiments import Measure
@@ -143,7 +144,7 @@ def _cover(
   """Returns how intervals [K] hold the truth, and their width, [T] each."""
   rate = next(iter(setting.rates), None)
   probs = [horizontal.read(c, setting, rate).probs for c in captures]
-  low, high = np.swapaxes([horizontal.find_intervals(p) for p in probs], 0, 1)
+  low, high, _ = posterior.interval(np.stack(probs), horizontal.LEVEL)
   return dict(
     coverage=((low <= truth) & (truth <= high)).mean(1),
     interval_width=(high - low).mean(1),

@@ -94,6 +94,33 @@ class WeightsTest(parameterized.TestCase):
         self.assertAlmostEqual(sums.count(weight) / len(sums), prob)
 
 
+class IntervalTest(parameterized.TestCase):
+  def test_the_shortest_by_enumeration(self):
+    probs = np.random.default_rng(0).dirichlet(np.full(12, 0.5), size=50)
+    for level in (0.5, 0.9):
+      found = posterior.interval(jnp.asarray(probs), level)
+      for p, low, high, mass in zip(probs, *map(np.asarray, found)):
+        widths = [
+          (j - i, -p[i : j + 1].sum(), i, j)
+          for i in range(12)
+          for j in range(i, 12)
+          if p[i : j + 1].sum() >= level
+        ]
+        _, negative, i, j = min(widths)
+        self.assertEqual((low, high), (i, j))
+        self.assertAlmostEqual(mass, -negative, places=5)
+
+  def test_what_is_certain_has_no_width(self):
+    low, high, mass = posterior.interval(jnp.eye(5))
+    np.testing.assert_array_equal(low, range(5))
+    np.testing.assert_array_equal(high, range(5))
+    np.testing.assert_array_equal(mass, 1.0)
+
+  def test_a_level_that_is_none(self):
+    with self.assertRaisesRegex(InputError, 'level=90'):
+      posterior.interval(jnp.eye(3), 90)
+
+
 class AllocateTest(parameterized.TestCase):
   @parameterized.parameters((2, 3), (3, 4), (4, 5), (5, 2), (3, 1))
   def test_optimum_by_brute_force(self, k, n):
@@ -115,6 +142,12 @@ class AllocateTest(parameterized.TestCase):
         counts = np.asarray(allocate(jnp.asarray(probs, jnp.float32)))
         self.assertEqual(counts.sum(), n)
         self.assertAlmostEqual(value(counts), best, places=5)
+
+  def test_fewer_labels_than_columns(self):
+    probs = np.zeros((3, 9))
+    probs[[0, 1, 2], [2, 0, 3]] = 1.0
+    counts = posterior.allocate(jnp.asarray(probs), 5)
+    np.testing.assert_array_equal(counts, [2, 0, 3])
 
   def test_certain_counts_are_named(self):
     truth = np.array([4, 0, 1, 3, 0])
@@ -252,7 +285,7 @@ class SpreadTest(absltest.TestCase):
         likelihood, 'log_likelihood', wraps=likelihood.log_likelihood
       ) as call,
     ):
-      allocation.count_labels(jnp.zeros(k), softmax, known)
+      allocation.weigh_counts(jnp.zeros(k), softmax, known)
     spread = call.call_args.args[2][:, each]  # of classes that have their share
     np.testing.assert_allclose(spread, entries.std(0), rtol=0.03)
 
@@ -434,9 +467,10 @@ class CalibratedTest(parameterized.TestCase):
         softmax = expectation.uniform(K)
         rows = jnp.broadcast_to(mean, (K, K))
         known = hfl.Known(K, b, steps=steps, defense=())
-        return allocation.count_labels(
+        beliefs = allocation.weigh_counts(
           beta, softmax._replace(mean=rows), known, error=error
         )
+        return posterior.allocate(beliefs.probs)
 
       args = jnp.asarray(beta, jnp.float32), jnp.asarray(mean, jnp.float32)
       return np.asarray(jax.jit(jax.vmap(one))(*args))

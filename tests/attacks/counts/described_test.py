@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from labelleak import attacks, base, data, hfl, vfl
 from labelleak.attacks.counts import head_update, posterior, responses
@@ -111,6 +112,58 @@ def _accuracy(name, client, num, *, truly=None, norm=False, **known):
   counts = np.asarray(jax.jit(lambda u: jax.lax.map(one, u))(updates))
   np.testing.assert_array_equal(counts.sum(1), num)
   return np.minimum(counts, truth).sum() / truth.sum()
+
+
+class UntoldTest(parameterized.TestCase):
+  """Told sizes and steps alone, it is not below LLBG and EBI."""
+
+  @parameterized.parameters(('momentum', 100, 0.75))
+  def test_it_weighs_usual_clients(self, name, num, least):
+    self._check(name, num, least)
+
+  @pytest.mark.slow
+  @parameterized.parameters(
+    ('plain', 100, 0.9), ('sigmoid', 60, 0.9), ('plain', 33, 0.7)
+  )
+  def test_it_weighs_more_of_them(self, name, num, least):
+    self._check(name, num, least)
+
+  def _check(self, name, num, least):
+    client = FITS[name]
+    steps = len(client.step_sizes(num))
+    told = dict(truly=client, steps=steps, defense=None)
+    accuracy = _accuracy('calibrated', None, num, **told)
+    self.assertGreaterEqual(accuracy, least)
+    for published in ('llbg', 'ebi'):
+      self.assertGreater(accuracy, _accuracy(published, None, num, **told))
+
+  @parameterized.parameters(1, 2)
+  def test_the_size_of_an_update_is_found(self, steps):
+    num = 33
+    client = SGD if steps == 2 else hfl.Client(lr=0.01)
+    head, updates, _ = train(client, num, False)
+    sizes = range(20, 50)
+    least = []
+    for t in range(4):
+      view = hfl.View(
+        {'head': jax.tree.map(lambda a, t=t: a[t], updates)},
+        {'params': {'head': head}},
+      )
+      known = hfl.Known(K, 1, client=client, defense=())
+      probs = attacks.counts.infer_size(view, known, sizes)
+      least.append(float(probs[sizes.index(num)]))
+    self.assertGreater(np.mean(least), 0.7 if steps == 1 else 0.15)
+
+  def test_a_size_needs_a_client_and_its_scale(self):
+    view = hfl.View({'head': dict(bias=jnp.ones(K), kernel=jnp.ones((3, K)))})
+    for client, word in (
+      (None, 'lr'),
+      (hfl.Client(), 'lr'),
+      (hfl.Client(lr=0.1, optimizer=ADAM), 'adam'),
+    ):
+      known = hfl.Known(K, 1, client=client, defense=())
+      with self.assertRaisesRegex(InputError, word):
+        attacks.counts.infer_size(view, known, range(3, 9))
 
 
 class DescribedTest(parameterized.TestCase):

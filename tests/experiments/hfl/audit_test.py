@@ -182,18 +182,5 @@ class AuditTest(parameterized.TestCase):
     self.assertEqual(config.batch_size, 32)
 
 
-class IntervalsTest(absltest.TestCase):
-  def test_what_is_certain_has_no_width(self):
-    low, high = horizontal.find_intervals(np.eye(5))
-    np.testing.assert_array_equal(low, range(5))
-    np.testing.assert_array_equal(high, range(5))
-
-  def test_it_leaves_out_a_twentieth_on_each_side(self):
-    probs = np.full((1, 100), 0.01)
-    low, high = horizontal.find_intervals(probs)
-    self.assertBetween(low[0], 4, 5)
-    self.assertBetween(high[0], 94, 95)
-
-
 if __name__ == '__main__':
   absltest.main()
