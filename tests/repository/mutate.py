@@ -3,11 +3,13 @@
 `python -m tests.repository.mutate --seed=0 --num=100` draws places of all
 packages, changes one at a time in a copy of the repository, runs the test
 modules that mirror the changed one until one fails, and prints what came of it.
-A survivor may still be noticed by the rest of the suite.
+A survivor may still be noticed by the rest of the suite. Each test module runs
+once without a change, for the tests that `reach` a line to come first.
 """
 
 import argparse
 import ast
+import collections
 from collections.abc import Iterator
 import concurrent.futures
 import os
@@ -18,10 +20,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = 'labelleak'
+_REACH = 'tests.repository.reach'
 _SWAP = {ast.Add: '-', ast.Sub: '+', ast.Mult: '/', ast.Div: '*'}
 _REDUCE = 'sum', 'mean', 'max', 'min', 'argmax', 'argmin', 'all', 'any', 'std'
 # What is said to a person, or to a type checker, is no computation.
@@ -151,41 +155,67 @@ def _copy(folder):
     shutil.copyfile(ROOT / name, target)
 
 
-def _outcome(mutation, snapshot, timeout):
-  """Returns 'survived', 'slow', 'void', or the test that failed.
+class _Trial:
+  """Tries mutations of a snapshot of the repository, in threads."""
 
-  It is void where that test fails without the mutation, too.
-  """
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name, 'copy')
-    shutil.copytree(snapshot, folder)
-    source = (folder / mutation.file).read_bytes()
-    (folder / mutation.file).write_bytes(mutation.apply(source))
-    try:
-      failed = _first_failure(folder, mirrors(mutation.file), timeout)
-      if not failed:
-        return 'survived'
-      (folder / mutation.file).write_bytes(source)
-      again = _first_failure(folder, [failed], timeout)
-    except subprocess.TimeoutExpired:
-      return 'slow'
-  return 'void' if again else failed
+  def __init__(self, snapshot: str, records: str, timeout: float):
+    self._snapshot = snapshot
+    self._records = pathlib.Path(records)
+    self._timeout = timeout
+    self._locks = collections.defaultdict(threading.Lock)
+
+  def __call__(self, mutation: Mutation) -> str:
+    """Returns 'survived', 'slow', 'void', or the test that failed.
+
+    It is void where that test fails without the mutation, too.
+    """
+    tests = mirrors(mutation.file)
+    place = f'{mutation.file}:{mutation.line}'
+    for test in tests:
+      self._record(test)
+    with tempfile.TemporaryDirectory() as name:
+      folder = pathlib.Path(name, 'copy')
+      shutil.copytree(self._snapshot, folder)
+      source = (folder / mutation.file).read_bytes()
+      (folder / mutation.file).write_bytes(mutation.apply(source))
+      names = dict(REACH_READ=str(self._records), REACH_PLACE=place)
+      try:
+        failed = self._first_failure(folder, tests, **names)
+        if not failed:
+          return 'survived'
+        (folder / mutation.file).write_bytes(source)
+        again = self._first_failure(folder, [failed])
+      except subprocess.TimeoutExpired:
+        return 'slow'
+    return 'void' if again else failed
+
+  def _record(self, test):
+    """Records once what the tests of a module reach."""
+    target = self._records / (test.replace('/', '.') + '.json')
+    with self._locks[test]:
+      if not target.exists():
+        names = dict(REACH_RECORD=str(target))
+        _run_tests(self._snapshot, [test], None, **names)
+
+  def _first_failure(self, folder, tests, **names):
+    """Runs tests until one fails; returns it, or the first if none began."""
+    done = _run_tests(folder, ['-x', *tests], self._timeout, **names)
+    failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
+    return (failed or tests)[0] if done.returncode else None
 
 
-def _first_failure(folder, tests, timeout):
-  """Runs tests until one fails; returns it, or where nothing ran the first."""
+def _run_tests(folder, arguments, timeout, **names):
+  """Runs pytest in one process, with what the environment names."""
   shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
-  options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
-  done = subprocess.run(
-    [sys.executable, '-m', 'pytest', *options, *tests],
+  options = '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
+  return subprocess.run(
+    [sys.executable, '-m', 'pytest', *options, '-p', _REACH, *arguments],
     cwd=folder,
-    env=dict(os.environ, LABELLEAK_SHARED=shared),
+    env=dict(os.environ, LABELLEAK_SHARED=shared, **names),
     capture_output=True,
     text=True,
     timeout=timeout,
   )
-  failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
-  return (failed or tests)[0] if done.returncode else None
 
 
 def main():
@@ -195,6 +225,7 @@ def main():
   parser.add_argument('--num', type=int, default=100, help='places')
   parser.add_argument('--jobs', type=int, default=2, help='at a time')
   parser.add_argument('--timeout', type=float, default=600, help='seconds each')
+  parser.add_argument('--records', help='folder that keeps what tests reach')
   options = parser.parse_args()
   every = []
   for path in sorted((ROOT / PACKAGE).rglob('*.py')):
@@ -204,10 +235,11 @@ def main():
   counts = dict(killed=0, survived=0, slow=0, void=0)
   with (
     tempfile.TemporaryDirectory() as snapshot,  # edits go on meanwhile
+    tempfile.TemporaryDirectory() as records,
     concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
   ):
     _copy(pathlib.Path(snapshot))
-    attempt = lambda m: _outcome(m, snapshot, options.timeout)
+    attempt = _Trial(snapshot, options.records or records, options.timeout)
     for mutation, outcome in zip(drawn, pool.map(attempt, drawn)):
       counts[outcome if outcome in counts else 'killed'] += 1
       print(f'{mutation}\n  {outcome}', flush=True)

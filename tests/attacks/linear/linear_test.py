@@ -15,6 +15,7 @@ from labelleak import attacks, vfl
 from labelleak.attacks.linear import (
   closed_form,
   equations,
+  leaves,
   propagation,
   shifts,
   solver,
@@ -207,6 +208,51 @@ class EquationsTest(parameterized.TestCase):
     np.testing.assert_array_equal(z, np.zeros(3))
 
 
+class LeavesTest(absltest.TestCase):
+  def test_a_kernel_and_its_bias_are_one_matrix(self):
+    rng = np.random.default_rng(0)
+    tree = {
+      (layer, name): np.float32(rng.normal(size=shape))
+      for layer, name, shape in (
+        ('dense', 'kernel', (5, 3)),
+        ('dense', 'bias', (3,)),
+        ('conv', 'kernel', (2, 3, 4, 6)),
+        ('norm', 'scale', (7,)),
+      )
+    }
+    both = ('dense', 'kernel'), ('dense', 'bias')
+    for group, matrix in (
+      (both, np.vstack([tree[both[0]], tree[both[1]]])),
+      (both[:1], tree[both[0]]),
+      ((('conv', 'kernel'),), tree['conv', 'kernel'].reshape(24, 6)),
+      ((('norm', 'scale'),), tree['norm', 'scale'][:, None]),
+    ):
+      np.testing.assert_array_equal(leaves.group_matrix(tree, group), matrix)
+      self.assertEqual(leaves.group_shape(tree, group), matrix.shape)
+
+  def test_of_a_large_leaf_evenly_spaced_rows_and_columns_are_read(self):
+    tree = {('embed',): np.arange(2047.0)[:, None] * np.ones(3)}
+    group = (('embed',),)
+    self.assertEqual(leaves.group_shape(tree, group), (2047, 3))
+    np.testing.assert_array_equal(
+      leaves.group_matrix(tree, group), tree['embed',][::2]
+    )
+
+  def test_the_last_used_come_first_until_they_hold_enough(self):
+    """Of layers in no order of their names, and a leaf without a use."""
+    names = [('z', 'kernel'), ('a', 'kernel'), ('a', 'bias'), ('b', 'scale')]
+    tree = dict(zip(names, map(jnp.ones, ((4, 6), (6, 3), (3,), (9,)))))
+
+    def forward(tree):
+      h = jnp.ones(4) @ tree['z', 'kernel']
+      return h @ tree['a', 'kernel'] + tree['a', 'bias']
+
+    ordered = [tuple(names[1:3]), (names[0],)]
+    for size, num in ((1, 1), (21, 1), (22, 2), (1000, 2)):
+      found = leaves.last_groups(forward, tree, size)
+      self.assertEqual(found, ordered[:num])
+
+
 class LastLayerTest(parameterized.TestCase):
   @given(st.integers(0, 2**31 - 1), st.sampled_from(SIZES))
   @settings(deadline=None, max_examples=25)
@@ -330,6 +376,53 @@ class PropagationTest(absltest.TestCase):
     exact = np.trace(matrix.T @ np.linalg.solve(gram, matrix)) / (4 * 12)
     self.assertBetween(exact, 0.1, 0.9)
     np.testing.assert_allclose(found, exact, rtol=0.05)
+
+  def test_rows_that_are_as_strong_determine_as_much(self):
+    shares = jax.jit(propagation._shares)
+    for mean in (1e-3, 0.5, 0.998):
+      found = shares(jnp.full(5, 3e-4), mean)
+      np.testing.assert_allclose(found, mean, rtol=1e-4)
+
+  def test_the_odds_of_a_share_grow_as_the_strength(self):
+    shares = jax.jit(propagation._shares)
+    strength = np.float32([1e-3, 0.02, 1.0, 1.0, 40.0])
+    for mean in (0.01, 0.3, 0.9):
+      found = np.asarray(shares(strength, mean))
+      np.testing.assert_allclose(found.mean(), mean, rtol=1e-4)
+      odds = found / (1 - found)
+      np.testing.assert_allclose(odds / odds[2], strength, rtol=1e-2)
+    silent = shares(jnp.array([1.0, 1.0, 0.0, 0.0, 0.0]), 0.2)
+    np.testing.assert_allclose(silent, 2 * [0.5] + 3 * [1e-6], rtol=1e-4)
+
+  def test_a_belief_and_its_evidence_have_the_posterior_moments(self):
+    """N(m, v) N(extrinsic, tau) has the moments of y, against NumPy."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 4))
+    y = rng.dirichlet(np.full(4, 0.3), 9)
+    extrinsic = rng.normal(size=(9, 4))
+    mean = y @ rows
+    far = ((rows[None] - mean[:, None]) ** 2).sum(-1)  # [B, K]
+    var = (y * far).sum(-1, keepdims=True) / 3
+    even = ((rows - rows.mean(0)) ** 2).sum() / 4 / 3
+    tau = np.full((9, 1), 1.0)
+    m, v = jax.jit(propagation._belief)(y, rows, extrinsic, tau)
+    narrow = (1 / var - 1 / tau > 1 / even)[:, 0]
+    self.assertBetween(narrow.mean(), 0.3, 0.9)
+    v = np.asarray(v)[:, None]
+    joint = 1 / (1 / v + 1 / tau)
+    np.testing.assert_allclose(joint[narrow], var[narrow], rtol=1e-3)
+    found = joint * (m / v + extrinsic / tau)
+    np.testing.assert_allclose(found[narrow], mean[narrow], atol=1e-3)
+    # No narrower than its evidence: the prior's variance, about y's mean.
+    np.testing.assert_allclose(v[~narrow], even, rtol=1e-5)
+    np.testing.assert_allclose(m[~narrow], mean[~narrow], atol=1e-5)
+
+  def test_a_certain_label_keeps_a_trace_of_doubt(self):
+    y, tau = jnp.eye(5), jnp.full((5, 1), 0.3)
+    m, v = jax.jit(propagation._belief)(y, 2 * y, jnp.zeros((5, 5)), tau)
+    np.testing.assert_allclose(m, 2 * y, atol=1e-6)
+    prior = 4 / 5  # a label's second moment less its mean's, over K - 1
+    np.testing.assert_allclose(v, 1e-6 * 5 * prior, rtol=1e-4)
 
   def test_soft_labels_of_unequal_length_are_told_apart(self):
     """Label 0 looks like itself, every other one half like it."""
