@@ -4,7 +4,7 @@
 packages, changes one at a time in a copy of the repository, runs the test
 modules that mirror the changed one until one fails, and prints what came of it.
 A survivor may still be noticed by the rest of the suite. Each test module runs
-once without a change, for the tests that `reach` a line to come first.
+once without a change: tests that cannot `reach` the place do not run.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import ast
 import collections
 from collections.abc import Iterator
 import concurrent.futures
+import hashlib
 import os
 import pathlib
 import random
@@ -22,6 +23,8 @@ import sys
 import tempfile
 import threading
 from typing import NamedTuple
+
+from tests.repository import reach
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = 'labelleak'
@@ -92,6 +95,20 @@ def mirrors(file: str) -> list[str]:
   return [str(n) for n in dict.fromkeys(names) if (ROOT / n).exists()]
 
 
+def wider(file: str) -> list[str]:
+  """Lists test modules that mirror no module, of the folders of a module."""
+  path = 'tests' / pathlib.Path(file).relative_to(PACKAGE)
+  found = []
+  for folder in path.parents[:-2]:  # below tests/
+    package = ROOT / PACKAGE / folder.relative_to('tests')
+    for test in sorted((ROOT / folder).glob('*_test.py')):
+      module = package / test.stem.removesuffix('_test')
+      is_mirror = module.is_dir() or module.with_suffix('.py').exists()
+      if not is_mirror and module.name != folder.name:
+        found.append(str(test.relative_to(ROOT)))
+  return [test for test in found if test not in mirrors(file)]
+
+
 def _walk(node):
   """Yields the expressions that compute something."""
   for child in ast.iter_child_nodes(node):
@@ -159,7 +176,7 @@ class _Trial:
   """Tries mutations of a snapshot of the repository, in threads."""
 
   def __init__(self, snapshot: str, records: str, timeout: float):
-    self._snapshot = snapshot
+    self._snapshot = pathlib.Path(snapshot)
     self._records = pathlib.Path(records)
     self._timeout = timeout
     self._locks = collections.defaultdict(threading.Lock)
@@ -169,42 +186,50 @@ class _Trial:
 
     It is void where that test fails without the mutation, too.
     """
-    tests = mirrors(mutation.file)
-    place = f'{mutation.file}:{mutation.line}'
-    for test in tests:
-      self._record(test)
     with tempfile.TemporaryDirectory() as name:
       folder = pathlib.Path(name, 'copy')
       shutil.copytree(self._snapshot, folder)
       source = (folder / mutation.file).read_bytes()
       (folder / mutation.file).write_bytes(mutation.apply(source))
-      names = dict(REACH_READ=str(self._records), REACH_PLACE=place)
       try:
-        failed = self._first_failure(folder, tests, **names)
+        failed = self._find_failure(folder, mutation)
         if not failed:
           return 'survived'
         (folder / mutation.file).write_bytes(source)
-        again = self._first_failure(folder, [failed])
+        again = _first_failure(folder, [failed], self._timeout)
       except subprocess.TimeoutExpired:
         return 'slow'
     return 'void' if again else failed
 
-  def _record(self, test):
-    """Records once what the tests of a module reach."""
-    target = self._records / (test.replace('/', '.') + '.json')
-    with self._locks[test]:
+  def _find_failure(self, folder, mutation):
+    """Runs the tests that can tell, a module at a time, until one fails."""
+    for module in *mirrors(mutation.file), *wider(mutation.file):
+      reaches = self._record(module)
+      tests = reach.order(reaches, mutation.file, mutation.line)
+      failed = tests and _first_failure(folder, tests, self._timeout)
+      if failed:
+        return failed
+    return None
+
+  def _record(self, module):
+    """Returns what the tests of a module reach, of which a record is kept."""
+    digest = hashlib.sha256((self._snapshot / module).read_bytes()).hexdigest()
+    name = f'{module.replace("/", ".")}.{digest[:8]}.json'
+    target = self._records / name
+    with self._locks[module]:
       if not target.exists():
-        names = dict(REACH_RECORD=str(target))
-        _run_tests(self._snapshot, [test], None, **names)
-
-  def _first_failure(self, folder, tests, **names):
-    """Runs tests until one fails; returns it, or the first if none began."""
-    done = _run_tests(folder, ['-x', *tests], self._timeout, **names)
-    failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
-    return (failed or tests)[0] if done.returncode else None
+        _run_tests(self._snapshot, [module], REACH_RECORD=str(target))
+    return reach.read(target)
 
 
-def _run_tests(folder, arguments, timeout, **names):
+def _first_failure(folder, tests, timeout):
+  """Runs tests until one fails; returns it, or the first if none began."""
+  done = _run_tests(folder, ['-x', *tests], timeout=timeout)
+  failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
+  return (failed or tests)[0] if done.returncode else None
+
+
+def _run_tests(folder, arguments, timeout=None, **names):
   """Runs pytest in one process, with what the environment names."""
   shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
   options = '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'

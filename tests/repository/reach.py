@@ -1,11 +1,7 @@
 """Which lines of the package each test reaches, and how long it takes.
 
-A plugin of pytest for `mutate`. With REACH_RECORD, a file's name, it writes
-there what a run reached. With REACH_READ, the folder of such files, and
-REACH_PLACE, `labelleak/file.py:line`, it runs first the tests that reach the
-line, the quickest first, then those that reach its file, and leaves out those
-that reach the package elsewhere only. A test without a record runs, as does
-one that reaches nothing here: it may in a process of its own.
+A plugin of pytest, which writes that to the file that the environment names by
+REACH_RECORD; `mutate` reads it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,23 +24,30 @@ class Reach(NamedTuple):
   lines: Mapping[str, Sequence[int]]  # by file, from the root
 
 
-def order(
-  tests: Sequence[str], records: Mapping[str, Reach], file: str, line: int
-) -> list[str]:
-  """Returns the tests that can tell a change of a line, most telling first.
+def read(path: pathlib.Path) -> dict[str, Reach]:
+  """Reads a record, by test."""
+  record = json.loads(path.read_text())
+  return {test: Reach(*reach) for test, reach in record.items()}
 
-  All of them where records know of none.
+
+def order(reaches: Mapping[str, Reach], file: str, line: int) -> list[str]:
+  """Lists the tests that can tell a change of a line of a file.
+
+  Those that reach the line come first, the quickest first, then those that
+  reach its file: a function that another test compiled runs unseen. One that
+  reaches nothing here comes last: it may in a process of its own.
   """
 
   def rank(test):
-    reach = records.get(test)
-    if reach is None:
-      return 0, 0.0
-    lines = reach.lines.get(file, ())
-    return 0 if line in lines else 1 if lines else 2, reach.seconds
+    lines = reaches[test].lines.get(file, ())
+    return line not in lines, not lines, reaches[test].seconds
 
-  able = lambda test: rank(test)[0] < 2 or not records[test].lines
-  return sorted(filter(able, tests), key=rank) or list(tests)
+  able = [
+    test
+    for test, reach in reaches.items()
+    if file in reach.lines or not reach.lines
+  ]
+  return sorted(able, key=rank)
 
 
 class _Recorder:
@@ -84,31 +87,7 @@ class _Recorder:
     pathlib.Path(self._target).write_text(json.dumps(self._reaches))
 
 
-class _Orderer:
-  """Orders tests, and leaves out those that cannot tell."""
-
-  def __init__(self, folder: str, place: str):
-    self._folder = pathlib.Path(folder)
-    self._place = place
-
-  @pytest.hookimpl(trylast=True)
-  def pytest_collection_modifyitems(self, config, items):
-    """Replaces the tests by those that can tell, in their order."""
-    records = {}
-    for path in self._folder.glob('*.json'):
-      for test, reach in json.loads(path.read_text()).items():
-        records[test] = Reach(*reach)
-    file, line = self._place.rsplit(':', 1)
-    by_name = {item.nodeid: item for item in items}
-    chosen = order(list(by_name), records, file, int(line))
-    dropped = set(by_name) - set(chosen)
-    config.hook.pytest_deselected(items=[by_name[name] for name in dropped])
-    items[:] = [by_name[name] for name in chosen]
-
-
 def pytest_configure(config):
-  """Records or orders, as the environment says."""
+  """Records, if the environment says so."""
   if target := os.environ.get('REACH_RECORD'):
     config.pluginmanager.register(_Recorder(target))
-  if place := os.environ.get('REACH_PLACE'):
-    config.pluginmanager.register(_Orderer(os.environ['REACH_READ'], place))
