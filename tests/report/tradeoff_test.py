@@ -116,6 +116,7 @@ class TradeoffTest(parameterized.TestCase):
     ((10, 60), 0.9, (3.6, 96.4)),  # the ideal, too
     ((10, 60), 0.05, (0.6, 64.4)),
     ((50, 50), None, (49.75, 50.25)),
+    ((50, 50.4), None, (49.95, 50.45)),  # half a point at least
   )
   def test_all_points_and_the_ideal_lie_inside(self, ends, best, limits):
     ax = figure.Figure().subplots()
