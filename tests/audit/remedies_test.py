@@ -69,11 +69,43 @@ class ClientsTest(absltest.TestCase):
     _, whole, num = remedies._change_client(hfl.Client(lr=0.1), 30)[0]
     self.assertEqual((whole.batch_size, num), (None, 120))
 
+  def test_as_many_clients_as_memory_allows(self):
+    """And those of the capture; shares of labels sum to 1."""
+    rounds = simulation.Rounds(*[dict(bias=np.zeros((2, 50, 3)))] * 3)
+    for num_classes, num, clients, groups in (
+      (5, 40, 3, [2, 3, 10, 50]),
+      (5, 40, 1, [2, 10, 50]),
+      (1000, 2500, 1, [2]),  # at most 10,000,000 targets
+      (1000, 2500, 4, [2, 4]),
+    ):
+      labels = np.zeros(num_classes)
+      labels[:2] = num / 4, 3 * num / 4
+      with (
+        mock.patch.object(simulation, 'train', return_value=rounds) as train,
+        mock.patch.object(remedies, '_score', lambda name, *_: name),
+        mock.patch.object(remedies, '_defend_update', return_value=[]),
+        mock.patch.object(remedies, '_change_client') as change,
+      ):
+        change.return_value = [('other', hfl.Client(), num)]
+        names = remedies.simulate(
+          jax.random.key(0),
+          dict(bias=np.ones(num_classes)),
+          None,
+          hfl.Client(),
+          labels=labels,
+          clients=clients,
+        )
+      sums = [f'secure aggregation over {c} clients' for c in groups]
+      self.assertEqual(list(names[2:]), sums)
+      _, federation, _, _, shares = train.call_args_list[0].args
+      self.assertEqual(federation[1:], (num, max(groups)))
+      np.testing.assert_array_equal(shares[:3], [0.25, 0.75, 0])
+
   def test_an_update_is_clipped_to_half_and_made_as_noisy_as_is_said(self):
     rng = np.random.default_rng(0)
     shape = simulation.ROUNDS, 1
     updates = dict(
-      bias=np.float32(rng.normal(size=(*shape, K))),
+      bias=np.float32(3 * rng.normal(size=(*shape, K))),
       kernel=np.float32(rng.normal(size=(*shape, 7, K))),
     )
     rounds = simulation.Rounds(updates, np.ones((*shape, K)), None)
@@ -154,6 +186,19 @@ class DrawTest(absltest.TestCase):
     )
     np.testing.assert_array_equal(alone[0], x[:, :1])
     np.testing.assert_array_equal(alone[1], labels[:, :1])
+
+  def test_who_learns_sees_other_classes_for_half(self):
+    federation = simulation.Federation(hfl.Client(lr=0.1), 2)
+    shares = np.array([0.5, 0.5, 0.0])
+    with mock.patch.object(
+      simulation, '_concentrate', side_effect=lambda shares: shares + 0.1
+    ) as concentrate:
+      simulation._draw(jax.random.key(0), federation, np.ones(2, 'f'), shares)
+    (attacked,), (learning,) = (
+      call.args for call in concentrate.call_args_list
+    )
+    np.testing.assert_array_equal(attacked, shares)
+    np.testing.assert_allclose(learning, [5 / 12, 5 / 12, 1 / 6])
 
   def test_a_few_of_each_class_that_is_there(self):
     even = simulation._concentrate(np.full(5, 0.2))

@@ -1,6 +1,7 @@
 """Label inference by linear algebra: its equations, limits and symmetries."""
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 from flax import linen as nn
@@ -19,6 +20,7 @@ from labelleak.attacks.linear import (
   propagation,
   shifts,
   solver,
+  whitening,
 )
 from labelleak.base import InputError
 from labelleak.vfl import Known
@@ -169,6 +171,24 @@ class EquationsTest(parameterized.TestCase):
     self.assertBetween(float(power / eq.rank), 0.5, 2.0)
     # The same trace, from the other side.
     np.testing.assert_allclose(4 * eq.gain.sum() / power, 1.0, rtol=0.2)
+
+  @parameterized.parameters(
+    (Mlp(5, 16), 16),  # the least
+    (Mlp(5, 40), 33),  # the head's 41 x 5, four of its columns a row
+    (Mlp(2, 40), 64),  # the most
+  )
+  def test_a_long_leaf_is_whitened_from_more_probes(self, model, num):
+    known = Known(model.num_classes, 8, bottom=bottom_of(model))
+    fit = mock.Mock(wraps=whitening.fit)
+
+    def whiten():
+      view, _ = _observe(0, 1.0, model, 8, 24)
+      return equations.whiten(KEY, view, known).observed
+
+    with mock.patch.object(whitening, 'fit', fit):
+      jax.eval_shape(whiten)
+    samples = {call.args[0].shape[0] for call in fit.call_args_list}
+    self.assertEqual(samples, {num})
 
   def test_last_leaves_suffice(self):
     view, known, (_, _, labels) = observe(Mlp(5, 40), 16)
