@@ -67,6 +67,20 @@ def _gammas():
   return plots.gamma_sweep([*rows, sample.backdoor('none', 0.1, 0.95)])
 
 
+def _restored():
+  """Two attacks on images that are wider than high, of two points."""
+  rows = [
+    sample.reconstruction(),
+    sample.reconstruction('granted'),
+    sample.reconstruction('granted', seed=1),
+  ]
+  images = np.arange(16, dtype=np.uint8).reshape(1, 2, 2, 4, 1)
+  names = 'originals', 'restored'
+  return pictures.restorations(
+    rows, {f'{i}/{name}': images for i in range(3) for name in names}
+  )
+
+
 def _triggers():
   """Two examples and their triggered forms."""
   plain = np.arange(16.0).reshape(2, 2, 2, 2)[..., :1] - 3
@@ -81,6 +95,7 @@ FIGURES = dict(
   bars=_bars,
   sweep=_sweep,
   gammas=_gammas,
+  restored=_restored,
   triggers=_triggers,
 )
 
