@@ -514,6 +514,11 @@ class FullTest(parameterized.TestCase):
     self.assertEqual(int(first.rounds), 1)
     self.assertGreater(int(last.rounds), 1)
 
+  def test_labels_that_stand_still_end_the_rounds(self):
+    view, known, _ = observe(Mlp(5, 16), 64)
+    found = solve(view, known)  # of 30 rounds at most
+    self.assertBetween(int(found.rounds), 2, 10)
+
   def test_learns_the_others_constant(self):
     view, known, (_, _, labels) = observe(Mlp(5, 16), 64)
     offset = jnp.array([1.0, -1.0, 0.5, 0.0, -0.5])
