@@ -19,7 +19,7 @@ from scipy import stats
 from labelleak import he, hfl, registry, sweep
 from labelleak.base import Batch, InputError
 from labelleak.he import checks, exchange, frames, products
-from labelleak.he.schemes import ckks, packing, rings, seal
+from labelleak.he.schemes import ckks, packing, paillier, rings, seal
 
 SCHEMES = ('paillier', 'ckks')
 # The chance that a test of randomness fails by itself.
@@ -268,6 +268,22 @@ class BoundTest(parameterized.TestCase):
     limit = [e + s / 2**24 + 2**-149 for e, s in zip((sum(parts), 0), sizes)]
     np.testing.assert_allclose(
       ckks.error_bound(parameters, matrix, message), limit, rtol=1e-14, atol=0
+    )
+
+  @parameterized.parameters(8, 32, 90)
+  def test_the_bound_of_paillier_is_the_sum_of_its_parts(self, fraction_bits):
+    matrix = np.array([[2.0, -1.5, 0.25], [0.0, 0.0, 0.0]])
+    message = np.array([3.0, -1.0, 0.5])
+    move = 2.0 ** -(fraction_bits + 1)  # of each entry, by rounding
+    fixed = [(3.75 + 4.5) * move + 3 * move**2, 4.5 * move + 3 * move**2]
+    sizes = [2 * 3 + 1.5 * 1 + 0.25 * 0.5 + fixed[0], fixed[1]]
+    limit = [f + s / 2**24 + 2**-149 for f, s in zip(fixed, sizes)]
+    np.testing.assert_allclose(
+      paillier.error_bound(fraction_bits, matrix, message), limit, rtol=1e-14
+    )
+    none = paillier.error_bound(fraction_bits, matrix[1:], 0 * message)
+    np.testing.assert_allclose(
+      none, 3 * move**2 * (1 + 2**-24) + 2**-149, rtol=1e-14
     )
 
   def test_ckks_loses_what_coarser_grains_take(self):
