@@ -151,13 +151,14 @@ class ClassifierTest(parameterized.TestCase):
     tx = optax.sgd(0.1)
     net, key = Net(3), jax.random.key(5)
     x, y = jnp.ones((4, 2)), jnp.zeros(4, int)
-    variables = net.init(jax.random.key(0), x)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    step = jax.jit(lambda *args: classifiers._step(net, tx, *args)[0])
     state = classifiers.State(
       variables, tx.init(variables['params']), key, jnp.zeros((), int)
     )
     for count in range(3):
       self.assertEqual(state.count, count)
-      state, _ = classifiers._step(net, tx, state, (x, y))
+      state = step(state, (x, y))
 
   def test_a_defense_starts_anew_with_every_training(self):
     # Lets the first step pass and nothing after it: were its state kept, the

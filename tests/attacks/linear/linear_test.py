@@ -180,13 +180,19 @@ class EquationsTest(parameterized.TestCase):
   def test_a_long_leaf_is_whitened_from_more_probes(self, model, num):
     known = Known(model.num_classes, 8, bottom=bottom_of(model))
     fit = mock.Mock(wraps=whitening.fit)
+    groups = mock.Mock(wraps=leaves.last_groups)
 
     def whiten():
       view, _ = _observe(0, 1.0, model, 8, 24)
-      return equations.whiten(KEY, view, known).observed
+      return equations.whiten(KEY, view, known, excess=0.5).observed
 
-    with mock.patch.object(whitening, 'fit', fit):
+    with (
+      mock.patch.object(whitening, 'fit', fit),
+      mock.patch.object(leaves, 'last_groups', groups),
+    ):
       jax.eval_shape(whiten)
+    size = 0.5 * (model.num_classes - 1) * 8  # half of the unknowns
+    self.assertEqual(groups.call_args.args[2], size)
     samples = {call.args[0].shape[0] for call in fit.call_args_list}
     self.assertEqual(samples, {num})
 
