@@ -214,6 +214,13 @@ class ResponseTest(parameterized.TestCase):
       responses.linear_gains(client, 4), expected, rtol=1e-5
     )
 
+  @parameterized.parameters(0.0, 2.0)
+  def test_fedprox_pulls_to_where_an_entry_starts(self, start):
+    client = hfl.Client(lr=0.1, proximal=2.0)
+    gradients = jnp.array([[1.0, 0.0], [-3.0, 0.0]])
+    found = responses.respond(client, gradients, start)
+    np.testing.assert_allclose(found, [0.8 * 1 - 3, 0.0], rtol=1e-5)
+
   def test_adam_is_not_linear(self):
     self.assertIsNone(responses.linear_gains(hfl.Client(optimizer=ADAM), 3))
 
