@@ -3,6 +3,7 @@
 from fractions import Fraction
 import functools
 import math
+import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -18,7 +19,7 @@ from scipy import stats
 
 from labelleak import he, hfl, registry, sweep
 from labelleak.base import Batch, InputError
-from labelleak.he import checks, exchange, frames, products
+from labelleak.he import checks, cost, exchange, frames, products
 from labelleak.he.schemes import ckks, packing, paillier, rings, seal
 
 SCHEMES = ('paillier', 'ckks')
@@ -793,6 +794,42 @@ class CostTest(parameterized.TestCase):
     self.assertLen(sent, count.encrypt)
     self.assertLen(sums, count.mask)
     self.assertGreaterEqual(count.multiply, count.encrypt)
+
+  def test_a_cost_is_rates_times_operations(self):
+    """Of a scheme whose roles take 2, 3, 4 and 5 seconds on its probe."""
+    sent, messages = he.MessageBytes(1, 2, 3), []
+
+    def count(shape, nonzeros):
+      outputs, inputs = shape
+      return exchange.Count(2 * inputs, nonzeros, outputs, sent)
+
+    def encrypt(message, shape):
+      messages.append(message)
+      return shape
+
+    scheme = types.SimpleNamespace(
+      probe=(5, 4),
+      bound=0.25,
+      count=count,
+      encrypt=encrypt,
+      evaluate=lambda sealed, matrix: messages.append(matrix),
+      blind=lambda sums: ('masked', 'masks'),
+      decrypt=lambda masked, shape: messages.append(masked),
+    )
+    clock = iter([10, 12, 20, 23, 30, 34, 40, 45])
+    with mock.patch.object(cost.time, 'perf_counter', lambda: next(clock)):
+      found = cost.estimate(scheme, (3, 7), 9)
+    rates = 2 / 8, 3 / 20, 4 / 5, 5 / 5
+    expected = rates[0] * 14, rates[1] * 9 + rates[2] * 3, rates[3] * 3
+    np.testing.assert_allclose(found[:3], expected)
+    self.assertEqual(found.sent, sent)
+    message, matrix, masked = messages
+    self.assertEqual((message.shape, matrix.shape), ((4,), (5, 4)))
+    self.assertBetween(np.abs(message).max(), 0.05, 0.25)
+    for values in (message, matrix):  # both signs, or roles are too quick
+      self.assertLess(values.min(), 0)
+      self.assertGreater(values.max(), 0)
+    self.assertEqual(masked, 'masked')
 
   def test_a_cost_is_the_sum_of_its_roles(self):
     cost = he.estimate(
