@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import itertools
 import pathlib
 import sys
 import types
@@ -11,6 +12,7 @@ from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import stats
 
 from labelleak import base, gate, hfl
 from labelleak.base import InputError
@@ -105,6 +107,85 @@ class GateTest(parameterized.TestCase):
     np.testing.assert_allclose(
       update['bias'] / 1e-3, weights.sum() / num - weights, rtol=2e-3, atol=1e-5
     )
+
+  @parameterized.parameters(
+    dict(batch_size=3),
+    dict(batch_size=3, epochs=2, shuffle=True),
+    dict(batch_size=3, drop_last=True),
+  )
+  def test_counts_follow_by_bayes_rule(self, **fields):
+    """Normal about W / K - w k, under a geometric prior; against SciPy."""
+    client = hfl.Client(lr=0.5, **fields)
+    num, bias, noise = 8, np.array([0.4, -0.9, 0.1, -0.2]), 0.05
+    probs, scale = gate._infer(bias, Policy(client, num, noise=noise))
+    of_epoch = [1 / 3] * 6 + [0.0 if client.drop_last else 1 / 2] * 2
+    each = np.array(of_epoch) * client.epochs
+    variance = np.var(each)
+    if client.shuffle:  # each epoch draws anew
+      variance = client.epochs * np.var(of_epoch)
+    total, weight = each.sum(), each.mean()
+    mean = num / 4
+    for i in range(4):
+      joint = [
+        stats.geom.pmf(k + 1, 1 / (1 + mean))
+        * stats.norm.pdf(
+          bias[i] / 0.5,
+          total / 4 - weight * k,
+          np.sqrt(
+            (noise / 0.5) ** 2
+            + variance * k
+            + (weight / 4) ** 2
+            + (0.1 * total / 4) ** 2
+          ),
+        )
+        for k in range(num + 1)
+      ]
+      np.testing.assert_allclose(probs[i], joint / np.sum(joint), rtol=1e-6)
+    self.assertAlmostEqual(scale, (1.1 - 4 * noise) / 0.5 / total)
+
+  def test_the_best_counts_are_those_of_brute_force(self):
+    rng = np.random.default_rng(0)
+    num = 4
+    probs = rng.dirichlet(np.full(num + 1, 0.4), size=3)
+    total = probs @ np.arange(num + 1)
+    value = lambda counts: sum(
+      probs[i] @ np.minimum(np.arange(num + 1), m) for i, m in enumerate(counts)
+    )
+    best = max(
+      value(counts)
+      for counts in itertools.product(range(num + 1), repeat=3)
+      if sum(counts) == num
+    )
+    leaked, guessing = gate._score(probs)
+    self.assertLess(value([num / 3] * 3), best)
+    self.assertLess(best, total.sum())
+    self.assertAlmostEqual(leaked, best / total.sum())
+    self.assertAlmostEqual(guessing, value([num / 3] * 3) / total.sum())
+
+  def test_the_best_of_many_are_the_largest_tails(self):
+    probs = np.random.default_rng(0).dirichlet(np.full(61, 0.1), size=40)
+    tails = 1 - np.cumsum(probs, 1)[:, :-1]  # P(count > 0), P(count > 1), ...
+    best = np.sort(tails.ravel())[-60:].sum()
+    total = (probs @ np.arange(61)).sum()
+    self.assertAlmostEqual(gate._score(probs)[0], best / total)
+
+  def test_an_update_far_off_the_lattice_is_weighed_all_the_same(self):
+    probs, _ = gate._infer(np.array([30.0, -40.0, 10.0]), Policy(CLIENT, 9))
+    np.testing.assert_allclose(probs.sum(1), 1.0)
+    np.testing.assert_array_equal(probs.argmax(1), [0, 9, 0])
+
+  def test_noise_is_read_of_sums_over_classes(self):
+    kernel = np.array([[1.0, 2.0, 3.0, -2.0], [-1.0, 1.0, 0.0, 2.0]])
+    found = gate._measure_noise(kernel)
+    self.assertAlmostEqual(found, np.sqrt((4**2 + 2**2) / 2 / 4))
+    # Of 8 rows a deviation has an error of 1 / 4, of 800 rows 1 / 40.
+    self.assertAlmostEqual(gate._least(np.ones((8, 3))), 0.5)
+    self.assertAlmostEqual(gate._least(np.ones((800, 3))), 0.8)
+
+  def test_an_advantage_is_of_what_guessing_leaves(self):
+    for limit, num in ((0.61, 0), (0.59, 1)):
+      policy = Policy(CLIENT, N, max_advantage=limit)
+      self.assertLen(gate._weigh(0.8, 0.5, 3, policy), num)
 
   @parameterized.parameters(
     (dict(), "'bias'"),

@@ -133,6 +133,19 @@ class PageTest(parameterized.TestCase):
       words = ' '.join(summary.render(result).split())
       self.assertIn(sentence, words)
 
+  def test_bars_are_drawn_to_the_largest_number(self):
+    estimates = Estimate(3.0, 1, 6, 0.9, truth=2), Estimate(0.0, 0, 8, 0.1, 4)
+    result = dataclasses.replace(_assessment(2), classes=estimates)
+    drawn = page._show_classes(result)
+    for line in (
+      '<line x1="12.50" x2="75.00" y1="6" y2="6">',
+      '<line class="mark" x1="25.00" x2="25.00" y1="0" y2="12">',
+      '<line x1="0.00" x2="100.00" y1="6" y2="6">',
+    ):
+      self.assertIn(line, drawn)
+    widths = re.findall(r'class="bar" width="([\d.]+)"', drawn)
+    self.assertEqual(widths, ['37.50', '0.00'])
+
   def test_warnings_go_first(self):
     text = _read(page.render(_assessment())).text
     self.assertLess(text.index('Warnings'), text.index('Labels'))

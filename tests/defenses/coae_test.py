@@ -1,6 +1,7 @@
 """CoAE: the statistics that its recipe must give, and what it refuses."""
 
 import time
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import chex
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from labelleak import defenses
 from labelleak.base import InputError
@@ -176,6 +177,38 @@ class CoaeTest(parameterized.TestCase):
     for entropy in (printed, shipped):
       self.assertGreater(entropy(np.full((6, 4), 0.25)), entropy(p))
       self.assertGreater(entropy(p), entropy(np.eye(4)))
+
+  def test_cross_entropies_are_scipys(self):
+    rng = np.random.default_rng(1)
+    p, y = rng.dirichlet(np.ones(4), size=6), rng.dirichlet(np.ones(4), size=6)
+    printed, shipped = (coae._FORMS[form][0] for form in ('paper', 'shipped'))
+    of = lambda p: stats.entropy(y, p, axis=-1) + stats.entropy(y, axis=-1)
+    np.testing.assert_allclose(printed(p, y), of(p).mean(), rtol=1e-5)
+    logits = special.softmax(p, -1)  # it takes probabilities for those
+    np.testing.assert_allclose(shipped(p, y), of(logits).mean(), rtol=1e-5)
+
+  @parameterized.parameters('paper', 'shipped')
+  def test_fakes_decode_and_are_neither_the_label_nor_sure(self, form):
+    """The loss by hand, at a start of two networks that differ."""
+    y = np.eye(4)
+    options = coae._Options(num_classes=4, steps=1, form=form)
+    stay = lambda loss, params, steps, lr: (params[0], loss(params))
+
+    @jax.jit
+    def start(key):
+      _, loss = coae._train.__wrapped__(options, key, 0.7, 0.1)
+      networks = [coae.Coder(4, whole) for whole in (True, False)]
+      keys = jax.random.split(key)
+      return loss, *(net.init(k, y) for net, k in zip(networks, keys))
+
+    with mock.patch.object(coae, '_minimize', stay):
+      loss, encoder, decoder = start(KEY)
+    fake = numpy_coder(encoder, y, True)
+    decoded = numpy_coder(decoder, fake, False)
+    cross, entropy = coae._FORMS[form]
+    apart = cross(decoded, y) - cross(fake, y)
+    expected = apart - 0.7 * entropy(fake)
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
   def test_codes_are_measured_seed_by_seed_lossy_ones_too(self):
     lossy = dict(name='coae', confusion=0.0, steps=3)

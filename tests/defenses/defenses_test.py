@@ -347,6 +347,13 @@ class DefensesTest(parameterized.TestCase):
       out, jax.tree.map(lambda u: u * scale, tree), rtol=1e-5
     )
 
+  def test_of_tiny_norms_a_millionth_counts(self):
+    cut = jnp.array([[6e-6, 8e-6], [0.0, 1e-6]])  # norms of 1e-5 and 1e-6
+    clipped = _apply(_load('clip', max_norm=5e-6), cut[:1])
+    np.testing.assert_allclose(clipped, cut[:1] * 5 / 11, rtol=1e-5)
+    divided = _apply(_load('clip_batch', max_norm=1.5e-6), cut)
+    np.testing.assert_allclose(divided, cut / 4, rtol=1e-5)
+
   def test_clip_of_a_zero_gradient_is_zero(self):
     zeros = jax.tree.map(jnp.zeros_like, _tree())
     out = _apply(_load('clip', max_norm=0.5), zeros)

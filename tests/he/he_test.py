@@ -3,6 +3,7 @@
 from fractions import Fraction
 import functools
 import math
+import types
 from unittest import mock
 
 from absl.testing import absltest, parameterized
@@ -18,8 +19,8 @@ from scipy import stats
 
 from labelleak import he, hfl, registry, sweep
 from labelleak.base import Batch, InputError
-from labelleak.he import checks, exchange, frames, products
-from labelleak.he.schemes import ckks, packing, rings, seal
+from labelleak.he import checks, cost, exchange, frames, products
+from labelleak.he.schemes import ckks, packing, paillier, rings, seal
 
 SCHEMES = ('paillier', 'ckks')
 # The chance that a test of randomness fails by itself.
@@ -268,6 +269,22 @@ class BoundTest(parameterized.TestCase):
     limit = [e + s / 2**24 + 2**-149 for e, s in zip((sum(parts), 0), sizes)]
     np.testing.assert_allclose(
       ckks.error_bound(parameters, matrix, message), limit, rtol=1e-14, atol=0
+    )
+
+  @parameterized.parameters(8, 32, 90)
+  def test_the_bound_of_paillier_is_the_sum_of_its_parts(self, fraction_bits):
+    matrix = np.array([[2.0, -1.5, 0.25], [0.0, 0.0, 0.0]])
+    message = np.array([3.0, -1.0, 0.5])
+    move = 2.0 ** -(fraction_bits + 1)  # of each entry, by rounding
+    fixed = [(3.75 + 4.5) * move + 3 * move**2, 4.5 * move + 3 * move**2]
+    sizes = [2 * 3 + 1.5 * 1 + 0.25 * 0.5 + fixed[0], fixed[1]]
+    limit = [f + s / 2**24 + 2**-149 for f, s in zip(fixed, sizes)]
+    np.testing.assert_allclose(
+      paillier.error_bound(fraction_bits, matrix, message), limit, rtol=1e-14
+    )
+    none = paillier.error_bound(fraction_bits, matrix[1:], 0 * message)
+    np.testing.assert_allclose(
+      none, 3 * move**2 * (1 + 2**-24) + 2**-149, rtol=1e-14
     )
 
   def test_ckks_loses_what_coarser_grains_take(self):
@@ -777,6 +794,42 @@ class CostTest(parameterized.TestCase):
     self.assertLen(sent, count.encrypt)
     self.assertLen(sums, count.mask)
     self.assertGreaterEqual(count.multiply, count.encrypt)
+
+  def test_a_cost_is_rates_times_operations(self):
+    """Of a scheme whose roles take 2, 3, 4 and 5 seconds on its probe."""
+    sent, messages = he.MessageBytes(1, 2, 3), []
+
+    def count(shape, nonzeros):
+      outputs, inputs = shape
+      return exchange.Count(2 * inputs, nonzeros, outputs, sent)
+
+    def encrypt(message, shape):
+      messages.append(message)
+      return shape
+
+    scheme = types.SimpleNamespace(
+      probe=(5, 4),
+      bound=0.25,
+      count=count,
+      encrypt=encrypt,
+      evaluate=lambda sealed, matrix: messages.append(matrix),
+      blind=lambda sums: ('masked', 'masks'),
+      decrypt=lambda masked, shape: messages.append(masked),
+    )
+    clock = iter([10, 12, 20, 23, 30, 34, 40, 45])
+    with mock.patch.object(cost.time, 'perf_counter', lambda: next(clock)):
+      found = cost.estimate(scheme, (3, 7), 9)
+    rates = 2 / 8, 3 / 20, 4 / 5, 5 / 5
+    expected = rates[0] * 14, rates[1] * 9 + rates[2] * 3, rates[3] * 3
+    np.testing.assert_allclose(found[:3], expected)
+    self.assertEqual(found.sent, sent)
+    message, matrix, masked = messages
+    self.assertEqual((message.shape, matrix.shape), ((4,), (5, 4)))
+    self.assertBetween(np.abs(message).max(), 0.05, 0.25)
+    for values in (message, matrix):  # both signs, or roles are too quick
+      self.assertLess(values.min(), 0)
+      self.assertGreater(values.max(), 0)
+    self.assertEqual(masked, 'masked')
 
   def test_a_cost_is_the_sum_of_its_roles(self):
     cost = he.estimate(

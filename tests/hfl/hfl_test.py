@@ -499,6 +499,10 @@ class HeadTest(parameterized.TestCase):
     self.assertIsNone(hfl.head({'head': {'kernel': kernel}})[1])
     self.assertIsNone(hfl.head({'bias': jnp.ones(3)})[0])
 
+  def test_of_two_kernels_the_first_name_counts(self):
+    tree = {'head': {'weight': WIDE.T, 'kernel': WIDE, 'bias': BIAS}}
+    np.testing.assert_array_equal(hfl.head(tree)[0], WIDE)
+
   def test_a_tree_without_a_head_is_refused(self):
     with self.assertRaisesRegex(base.InputError, "no classifier among .'body'"):
       hfl.head({'body': {'kernel': jnp.ones((2, 3))}})

@@ -373,7 +373,7 @@ class MessagesTest(parameterized.TestCase):
       (dict(before=before, after=str(self.dir / '*.bla')), 'matches no file'),
       (dict(before=[before] * 2, after=[after] * 3), '2 files .* fit 3'),
       (dict(before=before), 'fit 0'),
-      (dict(update=[same, other]), 'has the head'),
+      (dict(update=[same, other]), f'{other} has the head .* and {same} '),
     ):
       with self.assertRaisesRegex(InputError, expected) as caught:
         messages.read_many(**options)

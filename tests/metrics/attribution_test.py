@@ -33,6 +33,23 @@ class RelianceTest(parameterized.TestCase):
     found = attribution.reliance(jax.random.key(0), predict, (y, y), y)
     np.testing.assert_allclose(found, shares, atol=1e-6)
 
+  def test_each_party_in_turn_has_its_rows_shuffled(self):
+    xs = [jnp.arange(8.0)[:, None] + 10 * p for p in range(3)]
+    met = []
+
+    def predict(parts):
+      met.append([np.asarray(part) for part in parts])
+      return jnp.tile(jnp.eye(2)[:1], (8, 1))
+
+    y = jnp.tile(jnp.eye(2)[:1], (8, 1))
+    attribution.reliance(jax.random.key(0), predict, xs, y)
+    self.assertLen(met, 4)
+    for turn, parts in enumerate(met, -1):
+      self.assertLen(parts, 3)
+      for p, (part, x) in enumerate(zip(parts, xs)):
+        np.testing.assert_array_equal(np.sort(part, 0), x)
+        self.assertEqual(bool((part == x).all()), p != turn)
+
   def test_who_has_learned_nothing_relies_on_nobody(self):
     y = _one_hot(np.random.default_rng(0), 60)
     predict = lambda xs: jnp.zeros_like(xs[0])

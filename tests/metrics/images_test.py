@@ -133,6 +133,12 @@ class WaveletsTest(parameterized.TestCase):
     a, _ = _pair()
     np.testing.assert_allclose(_cw_ssim(a, a), np.ones(3), rtol=1e-5)
 
+  def test_blank_images_are_alike_and_unlike_all_others(self):
+    a, _ = _pair()
+    blank = np.zeros_like(a)
+    np.testing.assert_allclose(_cw_ssim(blank, blank), np.ones(3), rtol=1e-5)
+    np.testing.assert_allclose(_cw_ssim(a, blank), np.zeros(3), atol=0.05)
+
   @parameterized.parameters(0.5, 0.25, 2.0)
   def test_of_a_faded_image(self, factor):
     """|x|^2 and factor |x|^2: 2 f / (1 + f^2) at every point."""

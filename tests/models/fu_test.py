@@ -9,6 +9,7 @@ import pytest
 from labelleak import metrics, models, registry, vfl
 from labelleak.base import InputError
 from labelleak.metrics import significance
+from labelleak.models import mlp
 
 _RESNET = dict(shortcut='pad', init='fan_in')
 _CRITEO = dict(widths=(8, 4), batch_norm=False)
@@ -40,6 +41,13 @@ class SizeTest(parameterized.TestCase):
   def test_published_counts(self, name, shape, num_classes, options, count):
     found = _count(name, shape, num_classes=num_classes, **options)
     self.assertEqual(found, count)
+
+  def test_a_width_of_none_is_that_of_the_embeddings(self):
+    net = mlp.BnMlp((None, 3), False)
+    for batch in (2, 5):
+      shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.ones((batch, 7)))
+      kernels = [d['kernel'].shape for d in shapes['params'].values()]
+      self.assertEqual(kernels, [(7, 3), (7, 7)])  # head, linear0
 
 
 class InitTest(parameterized.TestCase):

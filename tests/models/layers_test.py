@@ -30,6 +30,7 @@ _COMPOSED = (  # ordinary operations, so plain AD is right where the value is
   (1, 3, 2, 1, 1, 4),
   (7, 1, 2, 0, 1, 4),  # pointwise
   (8, 3, 1, 1, 2, 6),  # groups
+  (7, 1, 1, 0, 2, 6),  # pointwise groups
   (8, 3, 1, 1, 4, 4),  # depthwise
   (7, 5, 2, 2, 4, 4),
   (2, 3, 1, 1, 4, 8),  # depthwise, two features a channel

@@ -3,6 +3,7 @@
 import math
 
 import chex
+from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,20 @@ def test_training_uses_and_moves_batch_statistics(built):
     variables['batch_stats'],
   )
   assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_blocks_are_dropped_the_more_often_the_deeper():
+  """Of EfficientNet-B0: from 0 in even steps up to torchvision's 0.2."""
+  model, rates = models.load('efficientnet.b0', num_classes=3), []
+
+  def note(call, arguments, keywords, context):
+    if type(context.module).__name__ == 'Block':
+      rates.append(context.module.drop_path)
+    return call(*arguments, **keywords)
+
+  with nn.intercept_methods(note):
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+  np.testing.assert_allclose(rates, np.arange(16) / 16 * 0.2)
 
 
 def test_initialisation_is_torchvisions(built):

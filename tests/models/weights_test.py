@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from unittest import mock
 
 import chex
 from flax import traverse_util
@@ -308,3 +309,12 @@ def test_unreadable_files_are_refused(model, tmp_path):
     assert '\n' not in str(e.value)
   with pytest.raises(base.InputError, match="head='new' is unknown"):
     weights.load(pickled, variables, head='new')
+
+
+def test_of_a_library_s_reason_the_first_line_is_said(model, tmp_path):
+  reason = ValueError('why\n\nlong advice')
+  with (
+    mock.patch.object(np, 'load', side_effect=reason),
+    pytest.raises(base.InputError, match=r'cannot be read \(why\)'),
+  ):
+    weights.load(tmp_path / 'a.npz', abstract(model, (1, 8, 8, 1)))

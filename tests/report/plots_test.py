@@ -1,9 +1,12 @@
 """Bars, lines over what was swept, confusion: each row where it belongs."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
+from matplotlib import figure
 import numpy as np
 
-from labelleak.report import plots
+from labelleak.report import panels, plots
 from tests.report import sample
 
 
@@ -51,7 +54,26 @@ class BarsTest(parameterized.TestCase):
   def test_rows_without_the_first_metric_have_no_bar(self):
     other = sample.horizontal('a.b', metrics=dict(mine=sample.summary(0.5)))
     (ax,) = plots.accuracy_bars([sample.horizontal(), other]).axes
-    self.assertLen(ax.patches, 1)
+    widths = [bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(widths, [90])
+
+
+class LegendTest(parameterized.TestCase):
+  @parameterized.parameters(
+    (8, 6.0, 6), (9, 6.0, 5), (40, 6.0, 2), (400, 6.0, 1), (8, 0.9, 1)
+  )
+  def test_as_many_columns_as_fit(self, letters, inches, columns):
+    """A letter takes 0.05 inches, and the line before a text 0.6."""
+    fig = figure.Figure((inches, 4))
+    ax = fig.subplots()
+    for label in ('a', letters * 'b', 'c', 'd'):
+      ax.plot([0, 1], label=label)
+    ax.plot([1, 0], label='a')
+    with mock.patch.object(fig, 'legend') as legend:
+      panels.legend(fig)
+    _, labels = legend.call_args.args
+    self.assertEqual(list(labels), ['a', letters * 'b', 'c', 'd'])
+    self.assertEqual(legend.call_args.kwargs['ncols'], columns)
 
 
 class OverTest(parameterized.TestCase):

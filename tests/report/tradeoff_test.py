@@ -1,5 +1,7 @@
 """The trade-off plot: lines of defenses, the ideal corner, labels."""
 
+import itertools
+
 from absl.testing import absltest, parameterized
 from matplotlib import figure
 import numpy as np
@@ -112,7 +114,9 @@ class TradeoffTest(parameterized.TestCase):
   @parameterized.parameters(
     ((10, 60), 0.5, (6, 64)),  # 8 % of the range on both sides
     ((10, 60), 0.9, (3.6, 96.4)),  # the ideal, too
+    ((10, 60), 0.05, (0.6, 64.4)),
     ((50, 50), None, (49.75, 50.25)),
+    ((50, 50.4), None, (49.95, 50.45)),  # half a point at least
   )
   def test_all_points_and_the_ideal_lie_inside(self, ends, best, limits):
     ax = figure.Figure().subplots()
@@ -129,6 +133,14 @@ class TradeoffTest(parameterized.TestCase):
     size, at = np.array([10.0, 4.0]), np.array([0.0, 10.0])
     found = tradeoff._box(at, np.array(offset), size, 2.0)
     np.testing.assert_allclose(found, box)
+
+  def test_labels_may_stand_on_all_sides(self):
+    """But right below, where the marker's own error bar ends."""
+    sides = {tuple(np.sign(offset)) for offset in tradeoff._AROUND}
+    self.assertEqual(
+      sides, {*itertools.product((-1, 0, 1), repeat=2)} - {(0, 0), (0, -1)}
+    )
+    self.assertLen(set(tradeoff._AROUND), 3 * len(sides))
 
   def test_labels_keep_off_each_other(self):
     near = [

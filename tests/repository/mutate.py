@@ -3,13 +3,16 @@
 `python -m tests.repository.mutate --seed=0 --num=100` draws places of all
 packages, changes one at a time in a copy of the repository, runs the test
 modules that mirror the changed one until one fails, and prints what came of it.
-A survivor may still be noticed by the rest of the suite.
+A survivor may still be noticed by the rest of the suite. Each test module runs
+once without a change: tests that cannot `reach` the place do not run.
 """
 
 import argparse
 import ast
+import collections
 from collections.abc import Iterator
 import concurrent.futures
+import hashlib
 import os
 import pathlib
 import random
@@ -18,10 +21,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from typing import NamedTuple
+
+from tests.repository import reach
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGE = 'labelleak'
+_REACH = 'tests.repository.reach'
 _SWAP = {ast.Add: '-', ast.Sub: '+', ast.Mult: '/', ast.Div: '*'}
 _REDUCE = 'sum', 'mean', 'max', 'min', 'argmax', 'argmin', 'all', 'any', 'std'
 # What is said to a person, or to a type checker, is no computation.
@@ -88,6 +95,20 @@ def mirrors(file: str) -> list[str]:
   return [str(n) for n in dict.fromkeys(names) if (ROOT / n).exists()]
 
 
+def wider(file: str) -> list[str]:
+  """Lists test modules that mirror no module, of the folders of a module."""
+  path = 'tests' / pathlib.Path(file).relative_to(PACKAGE)
+  found = []
+  for folder in path.parents[:-2]:  # below tests/
+    package = ROOT / PACKAGE / folder.relative_to('tests')
+    for test in sorted((ROOT / folder).glob('*_test.py')):
+      module = package / test.stem.removesuffix('_test')
+      is_mirror = module.is_dir() or module.with_suffix('.py').exists()
+      if not is_mirror and module.name != folder.name:
+        found.append(str(test.relative_to(ROOT)))
+  return [test for test in found if test not in mirrors(file)]
+
+
 def _walk(node):
   """Yields the expressions that compute something."""
   for child in ast.iter_child_nodes(node):
@@ -151,41 +172,75 @@ def _copy(folder):
     shutil.copyfile(ROOT / name, target)
 
 
-def _outcome(mutation, snapshot, timeout):
-  """Returns 'survived', 'slow', 'void', or the test that failed.
+class _Trial:
+  """Tries mutations of a snapshot of the repository, in threads."""
 
-  It is void where that test fails without the mutation, too.
-  """
-  with tempfile.TemporaryDirectory() as name:
-    folder = pathlib.Path(name, 'copy')
-    shutil.copytree(snapshot, folder)
-    source = (folder / mutation.file).read_bytes()
-    (folder / mutation.file).write_bytes(mutation.apply(source))
-    try:
-      failed = _first_failure(folder, mirrors(mutation.file), timeout)
-      if not failed:
-        return 'survived'
-      (folder / mutation.file).write_bytes(source)
-      again = _first_failure(folder, [failed], timeout)
-    except subprocess.TimeoutExpired:
-      return 'slow'
-  return 'void' if again else failed
+  def __init__(self, snapshot: str, records: str, timeout: float):
+    self._snapshot = pathlib.Path(snapshot)
+    self._records = pathlib.Path(records)
+    self._timeout = timeout
+    self._locks = collections.defaultdict(threading.Lock)
+
+  def __call__(self, mutation: Mutation) -> str:
+    """Returns 'survived', 'slow', 'void', or the test that failed.
+
+    It is void where that test fails without the mutation, too.
+    """
+    with tempfile.TemporaryDirectory() as name:
+      folder = pathlib.Path(name, 'copy')
+      shutil.copytree(self._snapshot, folder)
+      source = (folder / mutation.file).read_bytes()
+      (folder / mutation.file).write_bytes(mutation.apply(source))
+      try:
+        failed = self._find_failure(folder, mutation)
+        if not failed:
+          return 'survived'
+        (folder / mutation.file).write_bytes(source)
+        again = _first_failure(folder, [failed], self._timeout)
+      except subprocess.TimeoutExpired:
+        return 'slow'
+    return 'void' if again else failed
+
+  def _find_failure(self, folder, mutation):
+    """Runs the tests that can tell, a module at a time, until one fails."""
+    for module in *mirrors(mutation.file), *wider(mutation.file):
+      reaches = self._record(module)
+      tests = reach.order(reaches, mutation.file, mutation.line)
+      failed = tests and _first_failure(folder, tests, self._timeout)
+      if failed:
+        return failed
+    return None
+
+  def _record(self, module):
+    """Returns what the tests of a module reach, of which a record is kept."""
+    digest = hashlib.sha256((self._snapshot / module).read_bytes()).hexdigest()
+    name = f'{module.replace("/", ".")}.{digest[:8]}.json'
+    target = self._records / name
+    with self._locks[module]:
+      if not target.exists():
+        _run_tests(self._snapshot, [module], REACH_RECORD=str(target))
+    return reach.read(target)
 
 
 def _first_failure(folder, tests, timeout):
-  """Runs tests until one fails; returns it, or where nothing ran the first."""
+  """Runs tests until one fails; returns it, or the first if none began."""
+  done = _run_tests(folder, ['-x', *tests], timeout=timeout)
+  failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
+  return (failed or tests)[0] if done.returncode else None
+
+
+def _run_tests(folder, arguments, timeout=None, **names):
+  """Runs pytest in one process, with what the environment names."""
   shared = os.environ.get('LABELLEAK_SHARED', str(ROOT.parent / 'shared'))
-  options = '-x', '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
-  done = subprocess.run(
-    [sys.executable, '-m', 'pytest', *options, *tests],
+  options = '-q', '-n', '0', '-p', 'no:cacheprovider', '-rfE'
+  return subprocess.run(
+    [sys.executable, '-m', 'pytest', *options, '-p', _REACH, *arguments],
     cwd=folder,
-    env=dict(os.environ, LABELLEAK_SHARED=shared),
+    env=dict(os.environ, LABELLEAK_SHARED=shared, **names),
     capture_output=True,
     text=True,
     timeout=timeout,
   )
-  failed = re.findall(r'^(?:FAILED|ERROR) (\S+)', done.stdout, re.MULTILINE)
-  return (failed or tests)[0] if done.returncode else None
 
 
 def main():
@@ -195,6 +250,7 @@ def main():
   parser.add_argument('--num', type=int, default=100, help='places')
   parser.add_argument('--jobs', type=int, default=2, help='at a time')
   parser.add_argument('--timeout', type=float, default=600, help='seconds each')
+  parser.add_argument('--records', help='folder that keeps what tests reach')
   options = parser.parse_args()
   every = []
   for path in sorted((ROOT / PACKAGE).rglob('*.py')):
@@ -204,10 +260,11 @@ def main():
   counts = dict(killed=0, survived=0, slow=0, void=0)
   with (
     tempfile.TemporaryDirectory() as snapshot,  # edits go on meanwhile
+    tempfile.TemporaryDirectory() as records,
     concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
   ):
     _copy(pathlib.Path(snapshot))
-    attempt = lambda m: _outcome(m, snapshot, options.timeout)
+    attempt = _Trial(snapshot, options.records or records, options.timeout)
     for mutation, outcome in zip(drawn, pool.map(attempt, drawn)):
       counts[outcome if outcome in counts else 'killed'] += 1
       print(f'{mutation}\n  {outcome}', flush=True)

@@ -147,6 +147,19 @@ class ClassifierTest(parameterized.TestCase):
       near = abs(found - factor * steps**0.5) < 4 * error
       self.assertEqual(near, agrees, f'{found / steps**0.5} at {factor}')
 
+  def test_a_step_is_counted_and_has_its_own_key(self):
+    tx = optax.sgd(0.1)
+    net, key = Net(3), jax.random.key(5)
+    x, y = jnp.ones((4, 2)), jnp.zeros(4, int)
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    step = jax.jit(lambda *args: classifiers._step(net, tx, *args)[0])
+    state = classifiers.State(
+      variables, tx.init(variables['params']), key, jnp.zeros((), int)
+    )
+    for count in range(3):
+      self.assertEqual(state.count, count)
+      state = step(state, (x, y))
+
   def test_a_defense_starts_anew_with_every_training(self):
     # Lets the first step pass and nothing after it: were its state kept, the
     # second training would not move at all.

@@ -105,11 +105,10 @@ def errors(client: Client, num_classes: int) -> Errors:
 
   def softmax(logits, shares):
     probs = jax.nn.softmax(logits)
-    own = weights * shares
+    target = weights * ((1 - smooth) * shares + smooth / num_classes)
     if client.reduction == 'mean':
-      own = own / own.sum()
-    target = (1 - smooth) * own + smooth * own.sum() / num_classes
-    return probs, probs * own.sum() - target
+      target = target / (weights @ shares)
+    return probs, probs * target.sum() - target
 
   def sigmoid(logits, shares):
     probs = jax.nn.sigmoid(logits)

@@ -98,6 +98,17 @@ class TextsTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, "reading='new'"):
       attacks.load('completion.texts.active', reading='new')
 
+  def test_a_batch_takes_no_more_texts_than_there_are(self):
+    granted, _ = known(party(), labelled=6, held=8)
+    load = lambda **sizes: attacks.load(
+      'completion.texts.passive', **(_QUICK | sizes)
+    )
+    load().check(granted)
+    with self.assertRaisesRegex(InputError, 'unlabelled=9 must be .* 1..8'):
+      load(unlabelled=9).check(granted)
+    with self.assertRaisesRegex(InputError, 'batch_size=7 must be .* 1..6'):
+      load(batch_size=7).check(granted)
+
   def test_what_it_cannot_use_is_named(self):
     bert = party()
     granted, _ = known(bert)

@@ -65,6 +65,7 @@ class WeightsTest(parameterized.TestCase):
   @parameterized.parameters(
     (64, 10, 1),  # a last step of one example
     (64, 10, 3),
+    (75, 2, 1),  # of 37 examples that weigh more, the likely numbers alone
     (128, 10, 1),
     (4, 10, 1),  # places visited again
     (4, 10, 3),

@@ -17,7 +17,7 @@ import optax
 import pytest
 
 from labelleak import attacks, base, data, hfl, vfl
-from labelleak.attacks.counts import head_update, posterior, responses
+from labelleak.attacks.counts import head_update, path, posterior, responses
 from labelleak.base import InputError
 from labelleak.models.layers import Conv, Dense
 
@@ -267,6 +267,13 @@ class ResponseTest(parameterized.TestCase):
       responses.linear_gains(client, 4), expected, rtol=1e-5
     )
 
+  @parameterized.parameters(0.0, 2.0)
+  def test_fedprox_pulls_to_where_an_entry_starts(self, start):
+    client = hfl.Client(lr=0.1, proximal=2.0)
+    gradients = jnp.array([[1.0, 0.0], [-3.0, 0.0]])
+    found = responses.respond(client, gradients, start)
+    np.testing.assert_allclose(found, [0.8 * 1 - 3, 0.0], rtol=1e-5)
+
   def test_adam_is_not_linear(self):
     self.assertIsNone(responses.linear_gains(hfl.Client(optimizer=ADAM), 3))
 
@@ -348,6 +355,39 @@ class ResponseTest(parameterized.TestCase):
     )
     told = responses.tabulate(hfl.Known(K, 40, client=client))
     self.assertAlmostEqual(told.noise, 2.0 * 0.5 / 10 * 4**0.5, places=5)
+
+
+class ErrorsTest(parameterized.TestCase):
+  @parameterized.product(
+    fields=(
+      dict(),
+      dict(label_smoothing=0.3),
+      dict(class_weights=(1.0, 2.0, 0.5)),
+      dict(class_weights=(1.0, 2.0, 0.5), label_smoothing=0.3),
+      dict(loss='sigmoid'),
+      dict(loss='sigmoid', class_weights=(1.0, 2.0, 0.5)),
+    ),
+    reduction=('mean', 'sum'),
+  )
+  def test_errors_of_typical_logits_are_the_gradient(self, fields, reduction):
+    """Of the loss of 10 examples that have them; a sum's is that of one."""
+    client = hfl.Client(lr=1.0, reduction=reduction, **fields)
+    y = np.eye(3, dtype=np.float32)[[0] * 5 + [1] * 3 + [2] * 2]
+    logits = jnp.array([0.3, -1.0, 0.8])
+
+    def forward(variables, x, *, train, key):
+      return jnp.broadcast_to(variables['params']['bias'], y.shape), variables
+
+    batch = base.Batch((jnp.zeros((10, 1)),), jnp.asarray(y), mask=jnp.ones(10))
+    train = jax.jit(hfl.local_training(client, forward))
+    expected = train(jax.random.key(0), {'params': {'bias': logits}}, batch)
+    probs, found = path.errors(client, 3)(logits, y.mean(0))
+    examples = 10 if reduction == 'sum' else 1
+    np.testing.assert_allclose(
+      examples * found, expected['bias'], rtol=1e-4, atol=1e-5
+    )
+    squash = jax.nn.sigmoid if 'loss' in fields else jax.nn.softmax
+    np.testing.assert_allclose(probs, squash(logits), rtol=1e-5)
 
 
 class CapturedTest(absltest.TestCase):

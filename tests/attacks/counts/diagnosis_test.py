@@ -1,6 +1,7 @@
 """What an update says of a wrong description, on updates of known clients."""
 
 import dataclasses
+import types
 
 from absl.testing import absltest, parameterized
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 
 from labelleak import hfl
 from labelleak.attacks import counts
+from labelleak.attacks.counts import diagnosis
 from labelleak.base import InputError
 from tests.attacks.counts import described_test
 from tests.attacks.counts.described_test import ADAM, FITS, SGD, K
@@ -68,6 +70,35 @@ class DiagnoseTest(parameterized.TestCase):
     ):
       (warnings,) = _warnings(told, SGD, seeds=1)
       self.assertIn(cause, warnings[0])
+
+  @parameterized.parameters((0.0, True), (0.04, True), (0.12, False))
+  def test_noise_explains_a_sum(self, noise, doubted):
+    """Of a tenth of the size, 5.6, by 4 entries: 3 noise 2 / 5.6 is allowed."""
+    beta = np.array([3.0, -2.0, -0.5, 0.06])
+    response = types.SimpleNamespace(noise=noise, shares=None)
+    found = diagnosis._doubt_sum(beta, hfl.Client(), response)
+    self.assertLen(found, doubted)
+    if doubted:
+      self.assertIn('sums to 10% of its size', found[0])
+
+  def test_causes_are_those_that_are_large_enough(self):
+    explain = lambda least, steps=8, **fields: diagnosis._explain(
+      least,
+      hfl.Client(lr=0.1, **fields),
+      hfl.Known(K, 32, client=hfl.Client(batch_size=32 // steps)),
+    )
+    rate = 'a learning rate at least 1.5 times as large'
+    self.assertEqual(explain(1.5), f'momentum .9 or {rate}')
+    self.assertEqual(explain(1.5, steps=1), rate)
+    self.assertEqual(explain(1.5, optimizer=described_test.MOMENTUM), rate)
+    # Momentum's gains over 8 steps are (1 - .9^(8 - s)) / .1, 3.59 on average.
+    self.assertIn('momentum', explain(3.5))
+    self.assertNotIn('momentum', explain(3.7))
+    self.assertIn('or 3 or more times as many epochs', explain(3.2))
+    summed = "(reduction='sum')"
+    self.assertNotIn(summed, explain(6.3))  # a fifth of 32 examples is 6.4
+    self.assertIn(summed, explain(6.5))
+    self.assertIn(summed, explain(0.9, batch_size=4))
 
   def test_a_trace_has_no_values(self):
     view = lambda bias: hfl.View({'head': {'bias': bias}})

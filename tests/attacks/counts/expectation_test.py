@@ -247,6 +247,25 @@ class ExpectationTest(parameterized.TestCase):
     for wide, fine in itertools.pairwise(bands):
       self.assertGreater(wide, 2 * fine)
 
+  def test_dummy_images_are_white_noise_mixed_and_smoothed(self):
+    """Its spectrum taken back, 0.95 of grey and 0.3 of each channel."""
+    x = np.asarray(expectation.draw_dummies(KEY, 64, (16, 12, 3)))
+    f = np.hypot(np.fft.fftfreq(16)[:, None], np.fft.fftfreq(12)[None])
+    flat = np.fft.fft2(x, axes=(1, 2))
+    flat *= np.maximum(f, 1 / 16)[None, :, :, None] ** 1.2
+    cov = np.einsum('nhwc,nhwd->cd', flat, flat.conj()).real
+    mix = 0.95 / 3**0.5 * np.ones((3, 3)) + 0.3 * np.eye(3)
+    expected = mix @ mix.T
+    np.testing.assert_allclose(
+      cov / np.trace(cov), expected / np.trace(expected), atol=0.01
+    )
+    power = (np.abs(flat) ** 2).mean((0, 3))
+    power /= power.mean()
+    self.assertBetween(power[0, 0], 0.4, 1.6)
+    for low, high in itertools.pairwise((0.01, 0.2, 0.4, 1.0)):
+      band = power[(f >= low) & (f < high)]
+      np.testing.assert_allclose(band.mean(), 1.0, atol=0.1)
+
   def test_dummy_images_are_mostly_grey(self):
     x = np.asarray(expectation.draw_dummies(KEY, 16, (32, 32, 3)))
     red, green = x[..., 0].ravel(), x[..., 1].ravel()

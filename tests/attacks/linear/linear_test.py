@@ -1,6 +1,7 @@
 """Label inference by linear algebra: its equations, limits and symmetries."""
 
 import functools
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 from flax import linen as nn
@@ -15,9 +16,11 @@ from labelleak import attacks, vfl
 from labelleak.attacks.linear import (
   closed_form,
   equations,
+  leaves,
   propagation,
   shifts,
   solver,
+  whitening,
 )
 from labelleak.base import InputError
 from labelleak.vfl import Known
@@ -169,6 +172,30 @@ class EquationsTest(parameterized.TestCase):
     # The same trace, from the other side.
     np.testing.assert_allclose(4 * eq.gain.sum() / power, 1.0, rtol=0.2)
 
+  @parameterized.parameters(
+    (Mlp(5, 16), 16),  # the least
+    (Mlp(5, 40), 33),  # the head's 41 x 5, four of its columns a row
+    (Mlp(2, 40), 64),  # the most
+  )
+  def test_a_long_leaf_is_whitened_from_more_probes(self, model, num):
+    known = Known(model.num_classes, 8, bottom=bottom_of(model))
+    fit = mock.Mock(wraps=whitening.fit)
+    groups = mock.Mock(wraps=leaves.last_groups)
+
+    def whiten():
+      view, _ = _observe(0, 1.0, model, 8, 24)
+      return equations.whiten(KEY, view, known, excess=0.5).observed
+
+    with (
+      mock.patch.object(whitening, 'fit', fit),
+      mock.patch.object(leaves, 'last_groups', groups),
+    ):
+      jax.eval_shape(whiten)
+    size = 0.5 * (model.num_classes - 1) * 8  # half of the unknowns
+    self.assertEqual(groups.call_args.args[2], size)
+    samples = {call.args[0].shape[0] for call in fit.call_args_list}
+    self.assertEqual(samples, {num})
+
   def test_last_leaves_suffice(self):
     view, known, (_, _, labels) = observe(Mlp(5, 40), 16)
     few = equations.whiten(KEY, view, known, excess=1.0)
@@ -205,6 +232,51 @@ class EquationsTest(parameterized.TestCase):
   def test_conjugate_gradient_of_nothing_is_nothing(self):
     z = equations.conjugate_gradient(lambda z: 2 * z, jnp.zeros(3), 4)
     np.testing.assert_array_equal(z, np.zeros(3))
+
+
+class LeavesTest(absltest.TestCase):
+  def test_a_kernel_and_its_bias_are_one_matrix(self):
+    rng = np.random.default_rng(0)
+    tree = {
+      (layer, name): np.float32(rng.normal(size=shape))
+      for layer, name, shape in (
+        ('dense', 'kernel', (5, 3)),
+        ('dense', 'bias', (3,)),
+        ('conv', 'kernel', (2, 3, 4, 6)),
+        ('norm', 'scale', (7,)),
+      )
+    }
+    both = ('dense', 'kernel'), ('dense', 'bias')
+    for group, matrix in (
+      (both, np.vstack([tree[both[0]], tree[both[1]]])),
+      (both[:1], tree[both[0]]),
+      ((('conv', 'kernel'),), tree['conv', 'kernel'].reshape(24, 6)),
+      ((('norm', 'scale'),), tree['norm', 'scale'][:, None]),
+    ):
+      np.testing.assert_array_equal(leaves.group_matrix(tree, group), matrix)
+      self.assertEqual(leaves.group_shape(tree, group), matrix.shape)
+
+  def test_of_a_large_leaf_evenly_spaced_rows_and_columns_are_read(self):
+    tree = {('embed',): np.arange(2047.0)[:, None] * np.ones(3)}
+    group = (('embed',),)
+    self.assertEqual(leaves.group_shape(tree, group), (2047, 3))
+    np.testing.assert_array_equal(
+      leaves.group_matrix(tree, group), tree['embed',][::2]
+    )
+
+  def test_the_last_used_come_first_until_they_hold_enough(self):
+    """Of layers in no order of their names, and a leaf without a use."""
+    names = [('z', 'kernel'), ('a', 'kernel'), ('a', 'bias'), ('b', 'scale')]
+    tree = dict(zip(names, map(jnp.ones, ((4, 6), (6, 3), (3,), (9,)))))
+
+    def forward(tree):
+      h = jnp.ones(4) @ tree['z', 'kernel']
+      return h @ tree['a', 'kernel'] + tree['a', 'bias']
+
+    ordered = [tuple(names[1:3]), (names[0],)]
+    for size, num in ((1, 1), (21, 1), (22, 2), (1000, 2)):
+      found = leaves.last_groups(forward, tree, size)
+      self.assertEqual(found, ordered[:num])
 
 
 class LastLayerTest(parameterized.TestCase):
@@ -331,6 +403,53 @@ class PropagationTest(absltest.TestCase):
     self.assertBetween(exact, 0.1, 0.9)
     np.testing.assert_allclose(found, exact, rtol=0.05)
 
+  def test_rows_that_are_as_strong_determine_as_much(self):
+    shares = jax.jit(propagation._shares)
+    for mean in (1e-3, 0.5, 0.998):
+      found = shares(jnp.full(5, 3e-4), mean)
+      np.testing.assert_allclose(found, mean, rtol=1e-4)
+
+  def test_the_odds_of_a_share_grow_as_the_strength(self):
+    shares = jax.jit(propagation._shares)
+    strength = np.float32([1e-3, 0.02, 1.0, 1.0, 40.0])
+    for mean in (0.01, 0.3, 0.9):
+      found = np.asarray(shares(strength, mean))
+      np.testing.assert_allclose(found.mean(), mean, rtol=1e-4)
+      odds = found / (1 - found)
+      np.testing.assert_allclose(odds / odds[2], strength, rtol=1e-2)
+    silent = shares(jnp.array([1.0, 1.0, 0.0, 0.0, 0.0]), 0.2)
+    np.testing.assert_allclose(silent, 2 * [0.5] + 3 * [1e-6], rtol=1e-4)
+
+  def test_a_belief_and_its_evidence_have_the_posterior_moments(self):
+    """N(m, v) N(extrinsic, tau) has the moments of y, against NumPy."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4, 4))
+    y = rng.dirichlet(np.full(4, 0.3), 9)
+    extrinsic = rng.normal(size=(9, 4))
+    mean = y @ rows
+    far = ((rows[None] - mean[:, None]) ** 2).sum(-1)  # [B, K]
+    var = (y * far).sum(-1, keepdims=True) / 3
+    even = ((rows - rows.mean(0)) ** 2).sum() / 4 / 3
+    tau = np.full((9, 1), 1.0)
+    m, v = jax.jit(propagation._belief)(y, rows, extrinsic, tau)
+    narrow = (1 / var - 1 / tau > 1 / even)[:, 0]
+    self.assertBetween(narrow.mean(), 0.3, 0.9)
+    v = np.asarray(v)[:, None]
+    joint = 1 / (1 / v + 1 / tau)
+    np.testing.assert_allclose(joint[narrow], var[narrow], rtol=1e-3)
+    found = joint * (m / v + extrinsic / tau)
+    np.testing.assert_allclose(found[narrow], mean[narrow], atol=1e-3)
+    # No narrower than its evidence: the prior's variance, about y's mean.
+    np.testing.assert_allclose(v[~narrow], even, rtol=1e-5)
+    np.testing.assert_allclose(m[~narrow], mean[~narrow], atol=1e-5)
+
+  def test_a_certain_label_keeps_a_trace_of_doubt(self):
+    y, tau = jnp.eye(5), jnp.full((5, 1), 0.3)
+    m, v = jax.jit(propagation._belief)(y, 2 * y, jnp.zeros((5, 5)), tau)
+    np.testing.assert_allclose(m, 2 * y, atol=1e-6)
+    prior = 4 / 5  # a label's second moment less its mean's, over K - 1
+    np.testing.assert_allclose(v, 1e-6 * 5 * prior, rtol=1e-4)
+
   def test_soft_labels_of_unequal_length_are_told_apart(self):
     """Label 0 looks like itself, every other one half like it."""
     view, known, (_, s, labels) = observe(Mlp(5, 32), 64)
@@ -407,6 +526,11 @@ class FullTest(parameterized.TestCase):
     self.assertLess(float(last.residual), float(first.residual))
     self.assertEqual(int(first.rounds), 1)
     self.assertGreater(int(last.rounds), 1)
+
+  def test_labels_that_stand_still_end_the_rounds(self):
+    view, known, _ = observe(Mlp(5, 16), 64)
+    found = solve(view, known)  # of 30 rounds at most
+    self.assertBetween(int(found.rounds), 2, 10)
 
   def test_learns_the_others_constant(self):
     view, known, (_, _, labels) = observe(Mlp(5, 16), 64)

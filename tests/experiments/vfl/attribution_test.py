@@ -2,6 +2,7 @@
 
 import pathlib
 import types
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import numpy as np
@@ -17,7 +18,15 @@ class ExplainTest(parameterized.TestCase):
     config.trials, config.train.steps = 1, 60
     config.attacks = config.attacks[:1]
     workdir = self.create_tempdir().full_path
-    rows = experiments.run(config, workdir)
+    run = attribution.sweep.map_trials
+
+    def run_another(trial, num, **options):
+      """Adds a trial that kept nothing: a row shows the first."""
+      looks = run(trial, num, **options)
+      return [*looks, [(values, {}) for values, _ in looks[0]]]
+
+    with mock.patch.object(attribution.sweep, 'map_trials', run_another):
+      rows = experiments.run(config, workdir)
     self.assertEqual(
       [row['attack']['name'] for row in rows],
       ['completion.passive', 'scores.random'],
@@ -39,10 +48,15 @@ class ExplainTest(parameterized.TestCase):
       source=source, party=party, part=lambda x: x, attacker=0
     )
     state = types.SimpleNamespace(variables=[{}])
-    for points in (3, 7):
-      pictures = attribution._pictures(
-        joint, state, 0, points=points, images=0, layer=None
-      )
+    tsne = attribution.manifold.TSNE
+    for points, perplexity in ((3, 2 / 3), (7, 2.0)):
+      with mock.patch.object(
+        attribution.manifold, 'TSNE', side_effect=tsne
+      ) as made:
+        pictures = attribution._pictures(
+          joint, state, 0, points=points, images=0, layer=None
+        )
+      self.assertAlmostEqual(made.call_args.kwargs['perplexity'], perplexity)
       drawn = np.array(pictures['points'])
       self.assertEqual(drawn.shape, (points, 3))
       self.assertLen(np.unique(drawn[:, :2], axis=0), points)

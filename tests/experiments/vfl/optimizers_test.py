@@ -61,6 +61,17 @@ class RatesTest(parameterized.TestCase):
     np.testing.assert_allclose(moves[:11], [[-0.5, -1e-3]] * 11, rtol=1e-5)
     np.testing.assert_allclose(moves[11], [-0.05, -1e-4], rtol=1e-5)
 
+  def test_a_rate_falls_with_the_root_of_the_epoch(self):
+    tx = self._optimizer(decay='epoch', momentum=0.0, weight_decay=0.0)
+    params = {'head': {'bias': np.zeros(1)}}
+    ones, state = jax.tree.map(np.ones_like, params), tx.init(params)
+    update, moves = jax.jit(tx.update), []
+    for _ in range(34):  # 1347 rows by 128 are 11 steps
+      step, state = update(ones, state, params)
+      moves.append(float(step['head']['bias'][0]))
+    rates = 22 * [1e-3] + 11 * [1e-3 / 2**0.5] + [1e-3 / 3**0.5]
+    np.testing.assert_allclose(moves, np.negative(rates), rtol=1e-5)
+
   def test_modules_at_any_level(self):
     """As where a bottom and an inference head are trained together."""
     tx = self._optimizer(rates=dict(head=0.5), weight_decay=0.0)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from configs import common
-from labelleak import experiments
+from labelleak import experiments, metrics
 from labelleak.base import InputError
 from labelleak.defenses import accounting
 from labelleak.experiments.vfl.build import build
@@ -76,16 +76,20 @@ class PrivacyUtilityTest(parameterized.TestCase):
     self.assertLess(row['metrics']['label_accuracy']['mean'], 0.2)
     config.attacks = (dict(name='scores.direct', rule='complement'),)
     config.optimizer.lr = 1.0  # labels move far between steps
-    scores = []
+    scores, matrices = [], []
     joint = build(config)
     state, step = joint.init(0), jax.jit(joint.protocol.step)
     for number in range(1, 5):
       state, (views, _) = step(state, batch := _batch(joint, number))
       hits = np.argmax(views[0].cut_grads, -1) == batch.y.argmax(-1)
       scores.append(hits.mean())
+      matrices.append(metrics.label_matrix(views[0].cut_grads, batch.y))
     row = experiments.run(config)[0]
     self.assertAlmostEqual(
       row['metrics']['label_accuracy']['mean'], np.mean(scores), places=4
+    )
+    np.testing.assert_allclose(
+      row['matrix'], np.mean(matrices, axis=0), atol=1e-3
     )
 
   def test_epochs_average_noise_out(self):
