@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from labelleak import validate
 
+_CONCENTRATIONS = 0.05, 0.15, 0.5, 1.5, 5.0, 50.0  # of labels over classes
 _TILT = 30.0  # a count's log odds that conditioning on the total may change
 
 
@@ -41,7 +42,9 @@ def infer(
   """Infers counts of known total from log likelihoods [K, N + 1].
 
   Empirical Bayes: most classes hold Poisson(mu) examples, a few hold any
-  number, all alike; mu follows by EM from what the few leave of the batch.
+  number, all alike; mu follows by EM from what the few leave of the batch. Or
+  the labels' distribution is Dirichlet, of several concentrations. The update
+  says which of these is likely.
 
   Args:
     log_lik: -inf where a count is impossible.
@@ -69,7 +72,26 @@ def infer(
     )
 
   mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
-  return _condition_on_total(log_lik + prior(mu)[1][None], n, iterations)
+  priors = jnp.stack([prior(mu)[1], *_dirichlet_counts(n, num_classes, k)])
+  evidence = jax.nn.logsumexp(log_lik[None] + priors[:, None], -1).sum(1)
+  mixed = jax.nn.log_softmax(evidence)[:, None] + priors
+  joint = log_lik + jax.nn.logsumexp(mixed, 0)[None]
+  return _condition_on_total(joint, n, iterations)
+
+
+def _dirichlet_counts(n, num_classes, k):
+  """Returns the log probability of counts k [N + 1] under each Dirichlet.
+
+  A class's count is then beta-binomial.
+  """
+  for a in _CONCENTRATIONS:
+    b = (num_classes - 1) * a
+    lgamma = lambda x: jax.lax.lgamma(jnp.asarray(x, float))
+    rest = jnp.maximum(n - k, 0.0)
+    ways = lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(rest + 1.0)
+    ends = lgamma(k + a) + lgamma(rest + b) - lgamma(n + a + b)
+    unit = lgamma(a + b) - lgamma(a) - lgamma(b) if b else 0.0
+    yield jnp.where(k <= n, ways + ends + unit, -jnp.inf)
 
 
 def _condition_on_total(joint, n, iterations):
