@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import chex
@@ -14,6 +15,7 @@ from scipy import special, stats
 
 from labelleak import attacks, defenses, metrics, vfl
 from labelleak.attacks import decoding
+from labelleak.attacks.linear import equations
 from labelleak.base import InputError, Labelled
 from labelleak.defenses import LabelCode, coae, label_codes
 from labelleak.vfl import Known
@@ -265,6 +267,27 @@ class SealedTest(parameterized.TestCase):
     decoded = attacks.load('decoding.logits', code=(COMPLEMENT,))
     found = decoded.infer(KEY, view, known)
     np.testing.assert_array_equal(found.argmax(-1), view.h.argmin(-1))
+
+  def test_a_ridge_shrinks_least_squares(self):
+    """(A A^T + r) z = b and U = A^T z: a large ridge leaves A^T b / r."""
+    rng = np.random.default_rng(0)
+    matrix, observed = rng.normal(size=(5, 12)), rng.normal(size=5)
+    apply = lambda u: jnp.asarray(matrix, 'f') @ u.ravel()
+    adjoint = lambda z: (jnp.asarray(matrix, 'f').T @ z).reshape(4, 3)
+    eq = equations.Equations(apply, adjoint, jnp.asarray(observed, 'f'), 0, 0)
+    with (
+      mock.patch.object(equations, 'whiten', return_value=eq),
+      mock.patch.object(equations, 'check_width'),
+      mock.patch.dict(decoding._RULES, complement=lambda u: u),
+    ):
+      for ridge in (0.5, 20.0):
+        infer = attacks.load('decoding.least_squares', ridge=ridge).infer
+        gram = matrix @ matrix.T + ridge * np.eye(5)
+        expected = matrix.T @ np.linalg.solve(gram, observed)
+        view = vfl.View(None, None, {}, None, {}, None)
+        known = vfl.Known(3, 4, bottom=lambda *_: None)
+        found = infer(KEY, view, known)
+        np.testing.assert_allclose(found.ravel(), expected, atol=1e-4)
 
   def test_what_they_lack_is_named(self):
     view, known, _ = observe(LabelCode())

@@ -165,6 +165,7 @@ CLIENTS = {
   'norm': dict(batch_size=9, epochs=2, training_mode=True),
   'clipped': dict(batch_size=8, clip_per_example=1.0),
   'clipped_sum': dict(batch_size=8, clip_per_example=0.5, reduction='sum'),
+  'clipped_sigmoid': dict(batch_size=8, clip_per_example=1.0, loss='sigmoid'),
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from unittest import mock
 
 from absl.testing import absltest, parameterized
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 
 from labelleak import hfl
 from labelleak.attacks import counts
-from labelleak.attacks.counts import diagnosis
+from labelleak.attacks.counts import diagnosis, posterior
 from labelleak.base import InputError
 from tests.attacks.counts import described_test
 from tests.attacks.counts.described_test import ADAM, FITS, SGD, K
@@ -80,6 +81,33 @@ class DiagnoseTest(parameterized.TestCase):
     self.assertLen(found, doubted)
     if doubted:
       self.assertIn('sums to 10% of its size', found[0])
+
+  @parameterized.parameters(
+    (4.07, 0.0, 0.0, ''),
+    (4.07, 0.0, 7.9, ''),
+    (4.07, 0.0, 8.1, 'with its sign turned'),
+    (4.09, 0.0, 0.0, 'at least 1.02 times as large'),
+    (4.45, 0.1, 0.0, ''),  # noise explains 3 * .1 * sqrt(2) of 4
+    (4.55, 0.1, 0.0, 'at least 1.14 times as large'),
+    (0.41, 0.0, 0.0, ''),
+    (0.39, 0.0, 0.0, 'is 0.098 of what'),
+  )
+  def test_scale_and_sign_are_doubted(self, size, noise, turned, said):
+    """Of an update whose negative entries sum to `size` of 4."""
+    beta = np.array([size, -size])
+    view = hfl.View({'head': {'bias': jnp.asarray(beta)}})
+    response = types.SimpleNamespace(mass=4.0, noise=noise)
+
+    def infer(view, known):
+      sign = jnp.sign(view.grads['head']['bias'][0])
+      return posterior.Posterior(None, -sign * turned / 2)
+
+    client = hfl.Client(lr=0.1)
+    known = hfl.Known(2, 8, client=client, defense=())
+    with mock.patch.object(diagnosis.head_update, 'infer_counts', infer):
+      found = diagnosis._doubt_scale(view, known, beta, client, response)
+    self.assertLen(found, bool(said))
+    self.assertIn(said, ' '.join(found))
 
   def test_causes_are_those_that_are_large_enough(self):
     explain = lambda least, steps=8, **fields: diagnosis._explain(
