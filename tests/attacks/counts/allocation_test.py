@@ -206,12 +206,19 @@ class PosteriorTest(parameterized.TestCase):
       left = n - ((beliefs - members) @ levels).sum()
       mu = np.clip(left / members.sum(), 1e-3, n / k)
     self.assertBetween(mu, 0.3, 1.2)
-    prior = np.log(0.9 * stats.poisson.pmf(levels, mu) + few)
-    joint = np.log(np.maximum(likelihood, 1e-30)) + prior
+    likelihood = np.maximum(likelihood, 1e-30)
+    priors = [0.9 * stats.poisson.pmf(levels, mu) + few] + [
+      stats.betabinom.pmf(levels, n, a, (k - 1) * a)
+      for a in posterior._CONCENTRATIONS
+    ]
+    evidence = np.array([np.log(likelihood @ prior).sum() for prior in priors])
+    weights = np.exp(evidence - evidence.max())
+    prior = weights @ np.array(priors) / weights.sum()
+    joint = np.log(likelihood) + np.log(prior)
     expected = posterior._condition_on_total(
       jnp.asarray(joint, 'f'), joint.shape[1] - 1, 10
     )
-    log_lik = jnp.asarray(np.log(np.maximum(likelihood, 1e-30)), 'f')
+    log_lik = jnp.asarray(np.log(likelihood), 'f')
     found = posterior.infer(log_lik)
     np.testing.assert_allclose(found.probs, expected.probs, atol=1e-3)
     np.testing.assert_allclose(found.evidence, expected.evidence, atol=1e-2)
