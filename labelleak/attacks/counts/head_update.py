@@ -44,7 +44,8 @@ _COLUMNS = 8  # quantiles of that
 
 ROUNDING = 0.02  # of a sum that should be 0, over the sum of sizes
 _MOST_PATHS = 300_000  # entries times steps of Adam that are run unasked
-_EXACT = 6.0  # that nothing scaled an update, log odds
+_EXACT = 3.0  # that nothing scaled an update, log odds
+_LEVEL = 0.3  # of the largest entry; of Gaussian noise the median is below
 _ADAM = dict(name='adam')
 
 
@@ -70,8 +71,8 @@ def infer_counts(view: View, known: Known) -> Posterior:
   """Infers counts from a captured head, without a forward pass.
 
   Told no client, it weighs those that are usual. That entries sum to 0 shows
-  softmax cross entropy under an optimizer that is linear; that all are of one
-  size, a step of Adam.
+  softmax cross entropy under an optimizer that is linear; that they are of
+  about one size, Adam.
 
   Args:
     view: the head's update and, if captured, the head that the server sent.
@@ -175,11 +176,21 @@ def _infer_untold(view, known):
     uneven, lambda: _infer_told(view, told(loss='sigmoid')), none
   )
   signs = jnp.abs(beta).max() < (1 + ROUNDING) * jnp.abs(beta).min()
+  kernel, _ = hfl.head(view.grads)
   adam = jax.lax.cond(
-    uneven | signs, lambda: _infer_told(view, told(optimizer=_ADAM)), none
+    (uneven & _is_level(kernel)) | signs,
+    lambda: _infer_told(view, told(optimizer=_ADAM)),
+    none,
   )
   mixed = _mix(plain, sigmoid, adam)
   return jax.tree.map(lambda a, b: jnp.where(signs, a, b), adam, mixed)
+
+
+def _is_level(kernel):
+  """Returns whether entries are of about one size, as Adam makes them."""
+  size = jnp.abs(kernel)
+  live = size.max(1, keepdims=True) > 0
+  return jnp.nanmedian(jnp.where(live, size, jnp.nan)) > _LEVEL * size.max()
 
 
 def _mix(*beliefs):
