@@ -104,7 +104,7 @@ class DiagnoseTest(parameterized.TestCase):
 
     client = hfl.Client(lr=0.1)
     known = hfl.Known(2, 8, client=client, defense=())
-    with mock.patch.object(diagnosis.head_update, 'infer_counts', infer):
+    with mock.patch.object(diagnosis.head_update, 'infer_jitted', infer):
       found = diagnosis._doubt_scale(view, known, beta, client, response)
     self.assertLen(found, bool(said))
     self.assertIn(said, ' '.join(found))
