@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from labelleak import hfl
+from labelleak import hfl, validate
 from labelleak.attacks.counts import (
   allocation,
   evidence,
@@ -31,7 +31,8 @@ from labelleak.attacks.counts.posterior import Posterior
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known, View
 
-# These were chosen on updates of PyTorch clients, at seeds 100 to 107. The body
+# These were chosen on updates of PyTorch clients, at seeds 100 to 107; `_EXACT`
+# and `_LEVEL` also on the rounds of tests/attacks/fixed_views_test.py. The body
 # of a model moves logits as well as its head does:
 _REACHES = 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
 _UNKNOWN_REACHES = 1.0, 8.0, 64.0, 512.0  # where the head's is not known either
@@ -110,9 +111,15 @@ def infer_size(view: View, known: Known, sizes: Sequence[int]) -> chex.Array:
     The probability of each.
 
   Raises:
-    InputError: no client, or one whose optimizer is not linear; a defense.
+    InputError: no client, or one whose optimizer is not linear; a defense; no
+      sizes, or such that are none; a view that contradicts `known`.
   """
   client = known.client
+  view, _ = view.check('counts.infer_size', known)
+  if not sizes:
+    raise InputError('counts.infer_size: sizes are empty; give one or more.')
+  for size in sizes:
+    validate.whole('counts.infer_size: sizes', size, 1)
   if client is None or client.lr is None or known.defense != ():
     raise InputError(
       'counts.infer_size needs known.client with its lr, and defense=(): of'
@@ -237,11 +244,12 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
     softmax = expectation.alike(mean)
     return allocation.Prediction(softmax, by_step, ratios)
 
-  if not linear:
-    reaches = _UNKNOWN_REACHES
-  if not (client.lr or known.lr):
-    more = reaches if not linear else (1.0,)
-    reaches = [reach * rate for reach in more for rate in _RATES]
+  told_rate = client.lr or known.lr
+  if linear:
+    reaches = reaches if told_rate else _RATES
+  else:
+    rates = (1.0,) if told_rate else _RATES
+    reaches = [reach * rate for reach in _UNKNOWN_REACHES for rate in rates]
   nodes = _nodes(response, linear, kernel is not None, reaches)
   return allocation.weigh_counts(
     beta, predict, known, response=response, nodes=nodes

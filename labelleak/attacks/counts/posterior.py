@@ -158,7 +158,8 @@ def mean_counts(probs: chex.Array) -> chex.Array:
 def interval(probs: chex.Array, level: float = 0.9) -> Interval:
   """Returns the shortest interval of counts that holds at least `level`.
 
-  Counts are integers, so that it often holds more; `mass` says how much.
+  Counts are integers, so that it often holds more; `mass` says how much. Of
+  probabilities that are not finite both ends are -1.
 
   Args:
     probs: [..., N + 1] P(count = k).
@@ -179,4 +180,6 @@ def interval(probs: chex.Array, level: float = 0.9) -> Interval:
   width = jnp.where(high < num, high - first, num)
   low = jnp.argmin(width - 0.5 * mass, -1)[..., None]
   pick = lambda a: jnp.take_along_axis(a, low, -1)[..., 0]
-  return Interval(low[..., 0], pick(high), pick(mass))
+  mass = pick(mass)
+  none = lambda end: jnp.where(jnp.isfinite(mass), end, -1)
+  return Interval(none(low[..., 0]), none(pick(high)), mass)

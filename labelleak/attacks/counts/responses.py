@@ -60,7 +60,7 @@ class Response(NamedTuple):
   shares: Optional[np.ndarray] = None
 
   @property
-  def mass(self) -> float:
+  def mass(self) -> chex.Array | float:
     """Returns what the softmax of all examples weighs."""
     return self.gains.sum()
 
@@ -84,16 +84,14 @@ def guess(known: Known) -> list[Response]:
   num, steps = known.batch_size, known.steps
   if steps == 1:
     return [tabulate(known)]
-  clients = [Client(lr=known.lr, batch_size=b) for b in range(1, num + 1)]
-  round_ones = [
-    client
-    for client in clients
-    if client.batch_size % 8 == 0 or client.batch_size % 10 == 0
-    if len(client.step_sizes(num)) == steps
-  ]
+  sizes = [b for b in range(1, num) if b % 8 == 0 or b % 10 == 0]
+  sizes = [b for b in sizes if -(-num // b) == steps]
   # The roundest first: those that powers of 2 or 10 divide best.
-  round_ones.sort(key=lambda c: -max(math.gcd(c.batch_size, d) for d in _ROUND))
-  told = [dataclasses.replace(known, client=c) for c in round_ones[:_GUESSES]]
+  sizes.sort(key=lambda b: -max(math.gcd(b, power) for power in _ROUND))
+  told = [
+    dataclasses.replace(known, client=Client(lr=known.lr, batch_size=b))
+    for b in sizes[:_GUESSES]
+  ]
   return [tabulate(known), *map(tabulate, told)]
 
 

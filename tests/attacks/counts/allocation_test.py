@@ -117,6 +117,11 @@ class IntervalTest(parameterized.TestCase):
     np.testing.assert_array_equal(high, range(5))
     np.testing.assert_array_equal(mass, 1.0)
 
+  def test_of_no_number_there_is_none(self):
+    low, high, mass = posterior.interval(jnp.full((2, 4), jnp.nan))
+    np.testing.assert_array_equal([low, high], -1)
+    self.assertTrue(np.isnan(mass).all())
+
   def test_a_level_that_is_none(self):
     with self.assertRaisesRegex(InputError, 'level=90'):
       posterior.interval(jnp.eye(3), 90)

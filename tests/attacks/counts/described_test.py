@@ -165,6 +165,17 @@ class UntoldTest(parameterized.TestCase):
       with self.assertRaisesRegex(InputError, word):
         attacks.counts.infer_size(view, known, range(3, 9))
 
+  @parameterized.parameters(
+    (1.0, range(0), 'empty'),
+    (1.0, (0, 3), 'sizes=0'),
+    (np.nan, range(3, 9), 'grads'),
+  )
+  def test_a_size_of_nothing_is_refused(self, value, sizes, word):
+    head = dict(bias=jnp.full(K, value), kernel=jnp.ones((3, K)))
+    known = hfl.Known(K, 1, client=hfl.Client(lr=0.1), defense=())
+    with self.assertRaisesRegex(InputError, word):
+      attacks.counts.infer_size(hfl.View({'head': head}), known, sizes)
+
 
 class DescribedTest(parameterized.TestCase):
   @parameterized.parameters(*FITS)
@@ -273,6 +284,35 @@ class ResponseTest(parameterized.TestCase):
     gradients = jnp.array([[1.0, 0.0], [-3.0, 0.0]])
     found = responses.respond(client, gradients, start)
     np.testing.assert_allclose(found, [0.8 * 1 - 3, 0.0], rtol=1e-5)
+
+  def test_usual_clients_take_as_many_steps_as_is_known(self):
+    slices, *loaders = responses.guess(hfl.Known(K, 200, 7))
+    np.testing.assert_array_equal(slices.sizes, [29] * 6 + [26])
+    last = [sorted({*map(int, r.sizes)}) for r in loaders]
+    self.assertEqual(last, [[8, 32], [20, 30]])  # the rounder one first
+    self.assertLen(responses.guess(hfl.Known(K, 200)), 1)
+
+  def test_what_pads_a_stack_is_impossible(self):
+    small, large = (
+      responses.tabulate(hfl.Known(K, num, client=SGD)) for num in (20, 70)
+    )
+    both = responses.stack([small, large])
+    self.assertEqual(both.sizes.shape, (2, 3))
+    np.testing.assert_array_equal(both.gains[0], [*small.gains, 0, 0])
+    likely = np.exp(both.table.log_prob[0])
+    np.testing.assert_array_equal(likely[21:], 0.0)
+    height, width = small.table.total.shape
+    np.testing.assert_array_equal(likely[:, width:], 0.0)
+    np.testing.assert_allclose(
+      both.table.total[0, :height, :width], small.table.total, rtol=1e-6
+    )
+    for name in ('table', 'gains'):
+      pair = jax.tree.map(lambda a: a[1], getattr(both, name))
+      jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        pair,
+        getattr(large, name),
+      )
 
   def test_adam_is_not_linear(self):
     self.assertIsNone(responses.linear_gains(hfl.Client(optimizer=ADAM), 3))
