@@ -13,6 +13,7 @@ the same modules show (docs/guides/audit_vertical.md).
 """
 
 from labelleak.audit.assessment import Assessment
-from labelleak.audit.horizontal import Setting, assess
+from labelleak.audit.horizontal import assess
+from labelleak.audit.readings import Setting
 
 __all__ = ['Assessment', 'Setting', 'assess']

@@ -7,7 +7,6 @@ the update contradicts the description (`attacks.counts.diagnose`).
 from collections.abc import Mapping
 import dataclasses
 import math
-from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -16,8 +15,8 @@ import numpy as np
 import labelleak
 from labelleak import base, hfl, messages
 from labelleak.attacks import counts as attacks
-from labelleak.attacks.counts import allocation, head_update, posterior
-from labelleak.audit import remedies
+from labelleak.attacks.counts import posterior
+from labelleak.audit import readings, remedies
 from labelleak.audit.assessment import (
   Assessment,
   Assumption,
@@ -25,10 +24,9 @@ from labelleak.audit.assessment import (
   Score,
   Source,
 )
+from labelleak.audit.readings import Setting
 from labelleak.base import InputError
 
-LEVEL = 0.9
-_MOST = 20_000_000  # entries of a posterior: K times labels
 _PUBLISHED = {
   'LLG': attacks.llg,
   'EBI': attacks.ebi,
@@ -53,48 +51,6 @@ _DEFENDED = (
   ' defense acts on it.'
 )
 _NOT_SIMULATED = 'What defenses would leave was not simulated.'
-
-
-class Setting(NamedTuple):
-  """What the user says of the round.
-
-  Attributes:
-    client: how each client trains; its `lr` is the middle one of `rates`.
-    examples: N, of each client; a range of it is replaced by the likeliest.
-    clients: C, whose mean was captured.
-    rates: learning rates to try: none, one, or a range's ends and middle.
-    told: fields of all these that the user set.
-    defense: what acts on the update, as `Known.defense`; None: not known.
-    truth: [K] labels of all clients, for comparison alone.
-  """
-
-  client: hfl.Client
-  examples: int | range
-  clients: int = 1
-  rates: tuple[float, ...] = ()
-  told: frozenset[str] = frozenset()
-  defense: Optional[tuple[tuple[str, float], ...]] = ()
-  truth: Optional[np.ndarray] = None
-
-
-def infer_posterior(view: hfl.View, known: hfl.Known) -> chex.Array:
-  """Returns the posterior of the counts, [K, C * N + 1]."""
-  known = allocation.forget_unmodelled(known)
-  view, _ = view.check('counts.calibrated', known)
-  return head_update.infer_jitted(view, known).probs
-
-
-def check_size(num_classes: int, num: int) -> None:
-  """Refuses more examples than can be counted.
-
-  Raises:
-    InputError: so many.
-  """
-  if num_classes * (num + 1) > _MOST:
-    raise InputError(
-      f'{num} examples in {num_classes} classes make a posterior of more than'
-      f' {_MOST:,} entries; capture fewer examples.'
-    )
 
 
 def assess(
@@ -126,13 +82,14 @@ def assess(
   num_classes = len(capture.update['bias'])
   sizes = ()
   if isinstance(setting.examples, range):
-    setting, note = _infer_size(capture, setting)
+    setting, note = readings.infer_size(capture, setting)
     sizes = (note,)
   num = setting.clients * setting.examples
-  check_size(num_classes, num)
+  readings.check_size(num_classes, num)
   _check_truth(setting.truth, num_classes, num)
-  readings = [read(capture, setting, rate) for rate in setting.rates or (None,)]
-  middle = readings[len(readings) // 2]
+  rates = setting.rates or (None,)
+  found = [readings.read(capture, setting, rate) for rate in rates]
+  middle = found[len(found) // 2]
   scores = _score(capture, setting, middle)
   simulated = ()
   if simulate:
@@ -152,10 +109,10 @@ def assess(
     num_classes=num_classes,
     num_examples=num,
     leaked=max(score.expected for score in scores),
-    level=LEVEL,
+    level=readings.LEVEL,
     classes=_estimate(middle, setting.truth),
     scores=scores,
-    learning_rates=_compare_rates(setting.rates, readings, middle),
+    learning_rates=_compare_rates(setting.rates, found, middle),
     remedies=simulated,
     warnings=()
     if setting.defense
@@ -167,71 +124,6 @@ def assess(
       _SIMULATED if simulated else _NOT_SIMULATED,
     ),
   )
-
-
-def _infer_size(capture, setting) -> tuple[Setting, str]:
-  """Returns the setting with its likeliest size, and what is said of it."""
-  sizes = setting.examples
-  check_size(len(capture.update['bias']), setting.clients * sizes[-1])
-  rate = setting.client.lr
-  known = hfl.Known(
-    num_classes=len(capture.update['bias']),
-    batch_size=1,
-    clients=setting.clients,
-    client=setting.client,
-    defense=setting.defense if rate else None,
-  )
-  probs = attacks.infer_size(_view(capture, rate or 1.0), known, sizes)
-  low, high, _ = map(int, posterior.interval(probs, LEVEL))
-  size = sizes[int(probs.argmax())]
-  told = setting.told - {'examples'}
-  return setting._replace(examples=size, told=told), (
-    f'How many examples there are was inferred: of {sizes[0]} to {sizes[-1]},'
-    f' {size} is likeliest, and {sizes[low]} to {sizes[high]} hold {LEVEL:.0%}.'
-    ' Counts are of that size; as shares they depend little on it.'
-  )
-
-
-class Reading(NamedTuple):
-  """The posterior at one learning rate; None: not told."""
-
-  view: hfl.View
-  known: hfl.Known
-  probs: np.ndarray  # [K, C * N + 1]
-  counts: np.ndarray  # [K]
-
-
-def read(
-  capture: messages.Capture, setting: Setting, rate: Optional[float]
-) -> Reading:
-  """Reads an update by `calibrated` at a learning rate; None: not told."""
-  client = dataclasses.replace(setting.client, lr=rate)
-  view = _view(capture, rate or _guess_rate(capture, setting))
-  known = hfl.Known(
-    num_classes=len(capture.update['bias']),
-    batch_size=setting.examples,
-    clients=setting.clients,
-    client=client,
-    defense=setting.defense if rate else None,  # its scale is then unknown
-  )
-  probs = np.asarray(infer_posterior(view, known), np.float64)
-  return Reading(view, known, probs, np.asarray(posterior.allocate(probs)))
-
-
-def _view(capture, rate):
-  """Returns the update of the head by the learning rate, as attacks read it."""
-  grads = {leaf: np.float32(v / rate) for leaf, v in capture.update.items()}
-  variables = None
-  if capture.server is not None:
-    variables = {'params': {'head': capture.server}}
-  return hfl.View(grads={'head': grads}, variables=variables)
-
-
-def _guess_rate(capture, setting):
-  """Returns the rate at which negative entries sum to nearly S, as of SGD."""
-  steps = len(setting.client.step_sizes(setting.examples))
-  bias = capture.update['bias']
-  return float(-np.minimum(bias, 0.0).sum()) / steps or 1.0
 
 
 def _score(capture, setting, middle) -> tuple[Score, ...]:
@@ -292,7 +184,7 @@ def expected_accuracy(counts: np.ndarray, probs: np.ndarray) -> float:
 
 def _estimate(reading, truth) -> tuple[Estimate, ...]:
   """Returns count, interval and presence of each class."""
-  low, high, _ = posterior.interval(reading.probs, LEVEL)
+  low, high, _ = posterior.interval(reading.probs, readings.LEVEL)
   return tuple(
     Estimate(
       count=float(reading.counts[i]),
@@ -305,13 +197,13 @@ def _estimate(reading, truth) -> tuple[Estimate, ...]:
   )
 
 
-def _compare_rates(rates, readings, middle) -> tuple[Score, ...]:
+def _compare_rates(rates, found, middle) -> tuple[Score, ...]:
   """Scores each of several learning rates by the middle one."""
   if len(rates) < 2:
     return ()
   return tuple(
     _score_one(f'lr = {rate:.3g}', reading.counts, middle)
-    for rate, reading in zip(rates, readings)
+    for rate, reading in zip(rates, found)
   )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from labelleak import hfl, validate
 from labelleak.audit import outputs, vertical_options
-from labelleak.audit.horizontal import Setting
+from labelleak.audit.readings import Setting
 from labelleak.base import InputError
 
 _READING = 'before', 'after', 'update', 'sign', 'names', 'kernel', 'bias'

@@ -1,9 +1,6 @@
 """The command: its answer, its exit codes, what it writes and refuses."""
 
-import contextlib
-import io
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -12,7 +9,8 @@ import sys
 from absl.testing import absltest, parameterized
 import numpy as np
 
-from labelleak.audit import assessment, command
+from labelleak.audit import assessment
+from tests.audit import commands
 from tests.messages import clients
 
 FILES = '--before', 'server.npz', '--after', 'client.npz'
@@ -29,19 +27,12 @@ HEAVY = {
 
 
 def _run(*argv):
-  """Runs `labelleak audit`; returns code, stdout and stderr."""
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    code = command.main(['audit', *argv])
-  return code, out.getvalue(), err.getvalue()
+  return commands.run('audit', *argv)
 
 
-class _InFolder(parameterized.TestCase):
+class _InFolder(commands.InFolder):
   def setUp(self):
     super().setUp()
-    previous = os.getcwd()
-    os.chdir(self.create_tempdir().full_path)
-    self.addCleanup(os.chdir, previous)
     before, after, _ = clients.models()
     np.savez('server.npz', **before)
     np.savez('client.npz', **after)

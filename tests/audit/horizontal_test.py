@@ -6,7 +6,7 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from labelleak import hfl
-from labelleak.audit import horizontal
+from labelleak.audit import horizontal, readings
 
 K, N = 3, 6
 COUNTS = np.array([3, 2, 1])
@@ -16,7 +16,7 @@ def _reading(probs=None):
   """A posterior that is sure of COUNTS, or another one."""
   probs = np.eye(N + 1)[COUNTS] if probs is None else probs
   known = hfl.Known(K, N)
-  return horizontal.Reading(None, known, probs, COUNTS)
+  return readings.Reading(None, known, probs, COUNTS)
 
 
 def _capture(**update):
@@ -31,14 +31,14 @@ class HorizontalTest(parameterized.TestCase):
   def test_a_rate_is_that_of_as_many_steps(self, fields, steps):
     """Negative entries sum to the rate times the steps, of SGD."""
     capture = _capture(bias=np.array([0.3, -0.5, -0.1]))
-    setting = horizontal.Setting(hfl.Client(**fields), N)
-    found = horizontal._guess_rate(capture, setting)
+    setting = readings.Setting(hfl.Client(**fields), N)
+    found = readings._guess_rate(capture, setting)
     self.assertAlmostEqual(found, 0.6 / steps)
     still = _capture(bias=np.ones(3))
-    self.assertEqual(horizontal._guess_rate(still, setting), 1.0)
+    self.assertEqual(readings._guess_rate(still, setting), 1.0)
 
   def test_a_view_is_the_update_by_the_rate(self):
-    view = horizontal._view(_capture(bias=np.array([0.5, -1.0])), 0.25)
+    view = readings._view(_capture(bias=np.array([0.5, -1.0])), 0.25)
     np.testing.assert_array_equal(view.grads['head']['bias'], [2.0, -4.0])
 
   def test_expected_accuracy_is_a_mean_over_draws(self):
@@ -52,7 +52,7 @@ class HorizontalTest(parameterized.TestCase):
   def test_scores_of_guessing_and_of_the_classes(self):
     probs = np.eye(N + 1)[COUNTS]
     probs[2] = 0.6, 0.4, 0, 0, 0, 0, 0  # rather not there
-    setting = horizontal.Setting(hfl.Client(), N, truth=np.array([4, 2, 0]))
+    setting = readings.Setting(hfl.Client(), N, truth=np.array([4, 2, 0]))
     update = dict(bias=np.array([-0.3, -0.1, 0.4]))
     view = hfl.View(grads={'head': update})
     middle = _reading(probs)._replace(view=view)
@@ -73,17 +73,17 @@ class HorizontalTest(parameterized.TestCase):
   def test_published_attacks_see_one_epoch(self):
     """Of 2 epochs of a batch; their steps are those of one."""
     client = hfl.Client(lr=1.0, batch_size=4, epochs=2)
-    setting = horizontal.Setting(client, 8)
+    setting = readings.Setting(client, 8)
     # Two steps of four examples an epoch: 1 / K - counts / 4 each.
     counts = np.array([5, 2, 1])
     update = dict(bias=np.float32(2 * (2 / 3 - counts / 4)))
-    middle = horizontal.Reading(
+    middle = readings.Reading(
       hfl.View(grads={'head': update}), hfl.Known(K, 8, steps=2), None, counts
     )
     found = horizontal._attack(_capture(**update), setting, middle)
     np.testing.assert_array_equal(found['LLBG'], counts)
 
-  def test_an_interval_leaves_as_much_on_both_sides(self):
+  def test_an_interval_is_the_shortest(self):
     probs = np.array(
       [
         [0.04, 0.02, 0.8, 0.1, 0.03, 0.01, 0.0],
@@ -93,7 +93,7 @@ class HorizontalTest(parameterized.TestCase):
     )
     estimates = horizontal._estimate(_reading(probs), np.array([2, 1, 3]))
     self.assertEqual(
-      [(e.low, e.high) for e in estimates], [(1, 3), (0, 1), (2, 3)]
+      [(e.low, e.high) for e in estimates], [(2, 3), (1, 1), (3, 3)]
     )
     np.testing.assert_allclose([e.present for e in estimates], [0.96, 0.94, 1])
     self.assertEqual([e.count for e in estimates], list(COUNTS))

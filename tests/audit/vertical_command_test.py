@@ -5,7 +5,6 @@ import dataclasses
 import html.parser
 import io
 import json
-import os
 import pathlib
 import re
 
@@ -15,13 +14,12 @@ import numpy as np
 from labelleak.audit import (
   assessment,
   attempts,
-  command,
   options,
   page,
   summary,
 )
 from labelleak.audit.assessment import Attempt, LogSource, VerticalAssessment
-from tests.audit import parties, samples
+from tests.audit import commands, parties, samples
 
 LOG = '--log', 'log.npz', '--classes', '10'
 GUIDE = 'docs/guides/audit_vertical.md'
@@ -29,19 +27,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def _run(*argv):
-  """Runs `labelleak audit-vertical`; returns code, stdout and stderr."""
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    code = command.main(['audit-vertical', *argv])
-  return code, out.getvalue(), err.getvalue()
+  return commands.run('audit-vertical', *argv)
 
 
-class _InFolder(parameterized.TestCase):
+class _InFolder(commands.InFolder):
   def setUp(self):
     super().setUp()
-    previous = os.getcwd()
-    os.chdir(self.create_tempdir().full_path)
-    self.addCleanup(os.chdir, previous)
     arrays = parties.log([12, 8])
     np.savez('log.npz', **arrays)
     np.savez('nan.npz', **arrays | {'cut_grads': arrays['cut_grads'] * np.nan})

@@ -14,7 +14,7 @@ import optax
 
 from labelleak import base, hfl, messages, spec, sweep
 from labelleak.attacks.counts import posterior
-from labelleak.audit import assessment, horizontal, page
+from labelleak.audit import assessment, horizontal, page, readings
 from labelleak.base import InputError
 from labelleak.experiments import Measure
 from labelleak.experiments.hfl.build import Round
@@ -43,7 +43,7 @@ def record(score: Score) -> Score:
         "the model's head has no bias, and an audit counts by it; choose"
         ' another model, or audit=None.'
       )
-    horizontal.check_size(len(truth), batches.mask.size)
+    readings.check_size(len(truth), batches.mask.size)
     grads, server = (dict(zip(_LEAVES, leaves)) for leaves in heads)
     norm = optax.tree.norm(view.grads)
     return values | dict(grads=grads, server=server, norm=norm, truth=truth)
@@ -95,7 +95,7 @@ def report(
   return audit
 
 
-def _tell(setup: Round, known: Sequence[str]) -> horizontal.Setting:
+def _tell(setup: Round, known: Sequence[str]) -> readings.Setting:
   """Returns what is told of the round, without its truth."""
   told = {'classes', 'examples', 'clients', *({'defense'} & {*known})}
   rate = setup.lr if {'client', 'lr'} & {*known} else None
@@ -107,7 +107,7 @@ def _tell(setup: Round, known: Sequence[str]) -> horizontal.Setting:
   if 'client' in known:
     client = setup.known['client']
     told |= {*setup.setting.extra['client']}
-  return horizontal.Setting(
+  return readings.Setting(
     client=client,
     examples=num,
     clients=setup.num_clients,
@@ -138,13 +138,13 @@ def _list_captures(
 
 def _cover(
   captures: Sequence[messages.Capture],
-  setting: horizontal.Setting,
+  setting: readings.Setting,
   truth: np.ndarray,
 ) -> dict[str, np.ndarray]:
   """Returns how intervals [K] hold the truth, and their width, [T] each."""
   rate = next(iter(setting.rates), None)
-  probs = [horizontal.read(c, setting, rate).probs for c in captures]
-  low, high, _ = posterior.interval(np.stack(probs), horizontal.LEVEL)
+  probs = [readings.read(c, setting, rate).probs for c in captures]
+  low, high, _ = posterior.interval(np.stack(probs), readings.LEVEL)
   return dict(
     coverage=((low <= truth) & (truth <= high)).mean(1),
     interval_width=(high - low).mean(1),
