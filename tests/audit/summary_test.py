@@ -26,6 +26,7 @@ def _assessment(counts, presences=None, truth=None):
     classes=classes,
     scores=scores,
     leaked=0.75,
+    guessing=0.25,
     num_examples=20,
     num_classes=len(counts),
   )
