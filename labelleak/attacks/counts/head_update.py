@@ -26,6 +26,7 @@ from labelleak.attacks.counts import (
   integration,
   path,
   responses,
+  saturation,
 )
 from labelleak.attacks.counts.posterior import Posterior
 from labelleak.base import InputError
@@ -85,7 +86,10 @@ def infer_counts(view: View, known: Known) -> Posterior:
   beta = evidence.bias('counts.calibrated', view)
   kernel, _ = hfl.head(view.grads)
   if known.client:
-    return _infer_told(view, known)
+    told = _infer_told(view, known)
+    if known.steps == 1 or responses.tabulate(known).shares is None:
+      return told
+    return _mix(told, saturation.infer_counts(beta, known.num_examples))
   if kernel is None:  # the bias alone
     softmax = expectation.uniform(known.num_classes)
     return allocation.weigh_counts(beta, softmax, known)
@@ -189,7 +193,10 @@ def _infer_untold(view, known):
     lambda: _infer_told(view, told(optimizer=_ADAM)),
     none,
   )
-  mixed = _mix(plain, sigmoid, adam)
+  saturated = jax.lax.cond(
+    uneven, lambda: saturation.infer_counts(beta, known.num_examples), none
+  )
+  mixed = _mix(plain, sigmoid, adam, saturated)
   return jax.tree.map(lambda a, b: jnp.where(signs, a, b), adam, mixed)
 
 

@@ -132,7 +132,7 @@ def _tabulate(client, num, clients):
     shares = _draw_shares(client, num, _PATHS) * weights[:, None, None]
     table = likelihood.Weights(
       np.arange(num + 1.0)[:, None] * weights.sum() / num,
-      np.zeros((num + 1, 1)),
+      np.full((num + 1, 1), -np.log(_PATHS)),  # of each draw
     )
     unit = _ROUGH * len(sizes)  # a step moves an entry by about 1
     mass = sizes * weights
