@@ -9,6 +9,7 @@ itself, how much a class's head inputs differ from those of others.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -40,6 +41,11 @@ _UNKNOWN_REACHES = 1.0, 8.0, 64.0, 512.0  # where the head's is not known either
 _RATES = 0.0, 0.002, 0.007, 0.02, 0.07  # by which reaches shrink, without lr
 _SHARES = 1.0, 0.0  # of the server's logits
 _TRUST = 2.0  # that they do say it; log odds
+# Of a trained model in its examples, where the head tells nothing of them.
+_CONFIDENCES = 0.5, 0.75, 0.9, 0.96
+_SCATTER = 0.5  # of confidences: their variance over what it is at most
+_UNLIKE = 0.3  # relative, of what the examples of two classes lack of it
+_ERROR = 0.3  # relative, that the softmax of a path may have
 # Log deviation of a class's inputs over columns.
 _SPREADS = 0.3, 0.6, 1.0, 1.5, 2.2
 _COLUMNS = 8  # quantiles of that
@@ -57,6 +63,7 @@ class Node(NamedTuple):
   Attributes:
     reach: factor on the path's own.
     share: of the server's logits that typical examples have.
+    confidence: of the model in its examples; 0: the path tells their softmax.
     spread: of the head's inputs of a class over those of all, in log.
     response: index of it, where there are several.
     prior: in log.
@@ -64,6 +71,7 @@ class Node(NamedTuple):
 
   reach: chex.Array
   share: chex.Array
+  confidence: chex.Array
   spread: chex.Array
   response: chex.Array
   prior: chex.Array
@@ -248,7 +256,9 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
       scale = negative / own.mass / jnp.clip(expected, 0.5, 1.0)
     mean, by_step = path.mean_softmax(begin, counts, known, own, scale)
     ratios = None if linear else _ratios(node.spread)
-    softmax = expectation.alike(mean)
+    alike, sure = expectation.alike(mean), _trained(len(mean), node.confidence)
+    pick = functools.partial(jnp.where, node.confidence > 0)
+    softmax = jax.tree.map(pick, sure, alike)
     return allocation.Prediction(softmax, by_step, ratios)
 
   told_rate = client.lr or known.lr
@@ -259,7 +269,12 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
     reaches = [reach * rate for reach in _UNKNOWN_REACHES for rate in rates]
   nodes = _nodes(response, linear, kernel is not None, reaches)
   return allocation.weigh_counts(
-    beta, predict, known, response=response, nodes=nodes
+    beta,
+    predict,
+    known,
+    error=_ERROR,
+    response=response,
+    nodes=nodes,
   )
 
 
@@ -270,11 +285,24 @@ def _nodes(response, linear, has_kernel, reaches):
   grid = itertools.product(
     reaches if steps > 1 else (1.0,),
     _SHARES if linear and has_kernel else (1.0,),
+    (0.0,),
     _SPREADS if has_kernel and not linear and steps == 1 else (0.0,),
-    range(several),
   )
-  grid = [(*node, _TRUST * node[1]) for node in grid]
-  return Node(*(jnp.array(column) for column in zip(*grid)))
+  nodes = [(*node, _TRUST * node[1]) for node in grid]
+  if linear:
+    nodes += [(1.0, 0.0, v, 0.0, 0.0) for v in _CONFIDENCES]
+  nodes = [(*node[:-1], i, node[-1]) for node in nodes for i in range(several)]
+  return Node(*(jnp.array(column) for column in zip(*nodes)))
+
+
+def _trained(num_classes, confidence):
+  """Returns the softmax by class of a trained model, so confident."""
+  own = jnp.eye(num_classes)
+  lack = 1 - confidence
+  mean = confidence * own + (1 - own) * lack / (num_classes - 1)
+  var = _SCATTER * mean * (lack * own + 1 - own)
+  alike = _SCATTER * confidence / (lack * _UNLIKE**2)
+  return expectation.Softmax(mean, var, jnp.full(num_classes, alike))
 
 
 def _ratios(spread):

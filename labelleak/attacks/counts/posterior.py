@@ -11,6 +11,8 @@ from typing import NamedTuple, Optional
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy import special
 
 from labelleak import validate
 
@@ -54,12 +56,12 @@ def infer(
   num_classes = log_lik.shape[0]
   n = log_lik.shape[1] - 1 if num is None else num
   k = jnp.arange(float(log_lik.shape[1]))
+  factorials = jnp.asarray(special.gammaln(np.arange(len(k)) + 1), float)
   share = min(0.2, 2.0 / num_classes)
   few = jnp.where(k > 0, jnp.log(share / n), -jnp.inf)
 
   def prior(mu):
-    poisson = k * jnp.log(mu) - mu - jax.lax.lgamma(k + 1.0)
-    poisson = poisson + math.log1p(-share)
+    poisson = k * jnp.log(mu) - mu - factorials + math.log1p(-share)
     return poisson, jnp.logaddexp(poisson, few)
 
   def step(_, mu):
@@ -72,26 +74,32 @@ def infer(
     )
 
   mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
-  priors = jnp.stack([prior(mu)[1], *_dirichlet_counts(n, num_classes, k)])
+  alike = _dirichlet_counts(n, num_classes, log_lik.shape[1] - 1)
+  priors = jnp.concatenate([prior(mu)[1][None], alike])
   evidence = jax.nn.logsumexp(log_lik[None] + priors[:, None], -1).sum(1)
   mixed = jax.nn.log_softmax(evidence)[:, None] + priors
   joint = log_lik + jax.nn.logsumexp(mixed, 0)[None]
   return _condition_on_total(joint, n, iterations)
 
 
-def _dirichlet_counts(n, num_classes, k):
-  """Returns the log probability of counts k [N + 1] under each Dirichlet.
+def _dirichlet_counts(n, num_classes, most):
+  """Returns the log probability of counts under each Dirichlet, [G, most + 1].
 
-  A class's count is then beta-binomial.
+  A class's count is then beta-binomial. Its gamma functions are looked up, as
+  XLA compiles each for long.
   """
-  for a in _CONCENTRATIONS:
-    b = (num_classes - 1) * a
-    lgamma = lambda x: jax.lax.lgamma(jnp.asarray(x, float))
-    rest = jnp.maximum(n - k, 0.0)
-    ways = lgamma(n + 1.0) - lgamma(k + 1.0) - lgamma(rest + 1.0)
-    ends = lgamma(k + a) + lgamma(rest + b) - lgamma(n + a + b)
-    unit = lgamma(a + b) - lgamma(a) - lgamma(b) if b else 0.0
-    yield jnp.where(k <= n, ways + ends + unit, -jnp.inf)
+  a = np.array(_CONCENTRATIONS)[:, None]
+  b = (num_classes - 1) * a
+  k = np.arange(most + 1)
+  own = special.gammaln(k + a) - special.gammaln(a) - special.gammaln(k + 1)
+  others = special.gammaln(k + b) - special.gammaln(b) - special.gammaln(k + 1)
+  total = special.gammaln(k + a + b) - special.gammaln(a + b)
+  total = total - special.gammaln(k + 1)
+  n = jnp.asarray(n, int)
+  rest = jnp.asarray(others, float)[:, jnp.maximum(n - k, 0)]
+  log_prob = jnp.asarray(own, float) + rest
+  log_prob -= jnp.asarray(total, float)[:, n, None]
+  return jnp.where(k <= n, log_prob, -jnp.inf)
 
 
 def _condition_on_total(joint, n, iterations):

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import hfl
+from labelleak import base, hfl
 from labelleak.attacks.counts import likelihood
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known
@@ -127,7 +127,9 @@ def _tabulate(client, num, clients):
     weights = step_weights(client, num)
     sizes = np.array(client.step_sizes(num), float)
     gains = linear_gains(client, len(sizes))
-    decay = float(respond(client, jnp.zeros((len(sizes), 1)), 1.0)[0])
+    decay = float(
+      respond(client, np.zeros((len(sizes), 1), np.float32), 1.0)[0]
+    )
   if gains is None:
     shares = _draw_shares(client, num, _PATHS) * weights[:, None, None]
     table = likelihood.Weights(
@@ -169,7 +171,7 @@ def check_modelled(client: Client, clients: int) -> None:
   """
   name = client.optimizer['name']
   trial = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-  run = lambda gradients: respond(client, jnp.asarray(gradients), 1.0)
+  run = lambda gradients: respond(client, gradients, 1.0)
   try:
     with jax.ensure_compile_time_eval():
       together, alone = run(trial), [run(column) for column in trial.T]
@@ -203,18 +205,28 @@ def step_weights(client: Client, num: int) -> np.ndarray:
 
 
 def respond(
-  client: Client, gradients: chex.Array, start: chex.Array | float = 0.0
+  client: Client, gradients: chex.Array, start: float = 0.0
 ) -> chex.Array:
   """Returns (start - end) / lr of entries with these gradients, [...].
 
   Args:
     client: says the optimizer and FedProx's pull.
     gradients: [S, ...] of the steps.
-    start: [...] where the entries start, which weight decay pulls on.
+    start: where the entries start, which weight decay pulls on.
   """
+  start = np.full(gradients.shape[1:], start, np.float32)
+  return _compile_steps(client)(gradients, start)
+
+
+@functools.lru_cache(maxsize=64)
+def _compile_steps(client):
+  """Returns `respond` of a client, compiled."""
+  return base.jit_once(functools.partial(_respond, client))
+
+
+def _respond(client, gradients, start):
   lr = client.lr or 1.0
   tx = client.make_optimizer(lr)
-  start = jnp.broadcast_to(jnp.asarray(start, float), gradients.shape[1:])
 
   def step(carry, gradient):
     entry, state = carry
@@ -229,9 +241,9 @@ def respond(
 @functools.lru_cache(maxsize=256)
 def linear_gains(client: Client, steps: int) -> Optional[np.ndarray]:
   """Returns the gains [S] of a linear optimizer, None of another."""
-  gains = np.asarray(respond(client, jnp.eye(steps)), float)
   trial = np.random.default_rng(0).normal(size=(steps, 8))
-  actual = np.asarray(respond(client, jnp.asarray(trial, jnp.float32)))
+  columns = np.float32(np.concatenate([np.eye(steps), trial], 1))
+  gains, actual = np.split(np.asarray(respond(client, columns), float), [steps])
   linear = np.allclose(gains @ trial, actual, rtol=1e-3, atol=1e-3)
   return gains if linear else None
 

@@ -11,13 +11,14 @@ many steps there were, the update tells itself; the optimizer is not needed.
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from labelleak.attacks.counts import integration, likelihood, posterior
 
 # Chosen on updates of PyTorch clients at seeds 100 to 107.
-_BENDS = jnp.geomspace(0.05, 2.0, 6)  # 1 / sqrt(b) and, as training goes, more
-_SCALES = jnp.geomspace(0.7, 6.0, 16)  # over the largest entry
-_FLOORS = jnp.geomspace(0.02, 0.4, 6)  # deviation, over the largest entry
+_BENDS = np.geomspace(0.07, 2.0, 5)  # 1 / sqrt(b) and, as training goes, more
+_SCALES = np.geomspace(0.7, 6.0, 10)  # over the largest entry
+_FLOORS = np.geomspace(0.02, 0.4, 4)  # deviation, over the largest entry
 _LEAST = 0.01  # deviation of a class without examples, as of its softmax
 
 
@@ -45,7 +46,7 @@ def infer_counts(beta: chex.Array, num: int) -> posterior.Posterior:
     return posterior.infer(log_lik, num=num)
 
   floors = jax.vmap(evaluate, (None, None, 0))
-  nodes = [a.ravel() for a in jnp.meshgrid(_BENDS, _SCALES)]
+  nodes = [np.float32(a).ravel() for a in np.meshgrid(_BENDS, _SCALES)]
   return integration.mix(
-    jax.lax.map(lambda node: floors(*node, _FLOORS), tuple(nodes))
+    jax.lax.map(lambda node: floors(*node, np.float32(_FLOORS)), tuple(nodes))
   )

@@ -1,6 +1,6 @@
 """Counts by entries that saturate, against Adam's own steps in NumPy."""
 
-from absl.testing import absltest, parameterized
+from absl.testing import absltest
 import jax
 import numpy as np
 
@@ -32,17 +32,18 @@ def train(seed, epochs=6, size=10):
 infer = jax.jit(saturation.infer_counts, static_argnums=1)
 
 
-class SaturationTest(parameterized.TestCase):
-  @parameterized.parameters(0, 1, 2)
-  def test_adam_of_many_steps(self, seed):
-    """Named as they are, where the entries as they stand say far less."""
-    beta = train(seed)
-    counts = posterior.allocate(infer(beta, N).probs)
-    accuracy = np.minimum(counts, COUNTS).sum() / N
-    self.assertGreater(accuracy, 0.85)
-    drop = np.maximum(beta.max() - beta, 0)
-    linear = np.minimum(N * drop / drop.sum(), COUNTS).sum() / N
-    self.assertGreater(accuracy, linear + 0.05)
+class SaturationTest(absltest.TestCase):
+  def test_adam_of_many_steps(self):
+    """Named better than by a line through the entries."""
+    found, linear = [], []
+    for seed in range(6):
+      beta = train(seed)
+      counts = posterior.allocate(infer(beta, N).probs)
+      found.append(np.minimum(counts, COUNTS).sum() / N)
+      drop = beta.max() - beta
+      linear.append(np.minimum(N * drop / drop.sum(), COUNTS).sum() / N)
+    self.assertGreater(np.mean(found), 0.9)
+    self.assertGreater(np.mean(found), np.mean(linear) + 0.02)
 
   def test_intervals_hold_the_truth(self):
     held = []
