@@ -5,7 +5,9 @@ the update contradicts the description (`attacks.counts.diagnose`).
 """
 
 from collections.abc import Mapping
+from concurrent import futures
 import dataclasses
+import functools
 import math
 
 import chex
@@ -88,20 +90,26 @@ def assess(
   readings.check_size(num_classes, num)
   _check_truth(setting.truth, num_classes, num)
   rates = setting.rates or (None,)
-  found = [readings.read(capture, setting, rate) for rate in rates]
-  middle = found[len(found) // 2]
-  scores = _score(capture, setting, middle)
-  simulated = ()
-  if simulate:
-    labels = middle.probs @ np.arange(num + 1) / setting.clients
-    simulated = remedies.simulate(
-      key,
-      capture.update,
-      capture.server,
-      middle.known.client,
-      labels=labels,
-      clients=setting.clients,
-    )
+  with futures.ThreadPoolExecutor() as pool:  # which compiles in parallel
+    found = pool.map(functools.partial(readings.read, capture, setting), rates)
+    warned = ()
+    if not setting.defense:
+      middle = readings.describe(capture, setting, rates[len(rates) // 2])
+      warned = pool.submit(attacks.diagnose, *middle)
+    found = list(found)
+    middle = found[len(found) // 2]
+    simulated = ()
+    if simulate:
+      labels = middle.probs @ np.arange(num + 1) / setting.clients
+      simulated = remedies.simulate(
+        key,
+        capture.update,
+        capture.server,
+        middle.known.client,
+        labels=labels,
+        clients=setting.clients,
+      )
+    scores = _score(capture, setting, middle)
   return Assessment(
     version=labelleak.__version__,
     source=_describe_source(capture, files),
@@ -114,9 +122,7 @@ def assess(
     scores=scores,
     learning_rates=_compare_rates(setting.rates, found, middle),
     remedies=simulated,
-    warnings=()
-    if setting.defense
-    else attacks.diagnose(middle.view, middle.known),
+    warnings=warned and warned.result(),
     limits=(
       *sizes,
       *_LIMITS,
@@ -184,7 +190,8 @@ def expected_accuracy(counts: np.ndarray, probs: np.ndarray) -> float:
 
 def _estimate(reading, truth) -> tuple[Estimate, ...]:
   """Returns count, interval and presence of each class."""
-  low, high, _ = posterior.interval(reading.probs, readings.LEVEL)
+  interval = functools.partial(posterior.interval, level=readings.LEVEL)
+  low, high, _ = jax.device_get(base.jit_once(interval)(reading.probs))
   return tuple(
     Estimate(
       count=float(reading.counts[i]),

@@ -1,45 +1,47 @@
 """Counts of labels by who has simulated such rounds before."""
 
-from collections.abc import Callable
-import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from labelleak import base
 from labelleak.attacks.counts import posterior
 from labelleak.audit import simulation
 
-# Rounds with leaves [R, K] -> counts of the second half [R / 2, K]
-Count = Callable[[simulation.Rounds], jax.Array]
-
 _NODES = 15  # numbers of labels in the rest that are told apart
 
 
-@functools.cache
-def compile_count(
-  num: int, rest: int, scales: tuple[float, ...] = (1.0,)
-) -> Count:
-  """Returns what counts N labels, compiled once for all that share N.
-
-  Args:
-    num: N.
-    rest: of the examples, how many full batches leave.
-    scales: which of them a defense may have left of the rounds that are
-      counted, is inferred.
-  """
-  return base.jit_once(functools.partial(_count, num, rest, scales))
-
-
-def _count(num, rest, scales, rounds):
-  """Counts N labels in the second half of the rounds, -> [R / 2, K].
+def count(
+  num: int,
+  rest: int,
+  rounds: simulation.Rounds,
+  scales: Sequence[float] = (1.0,),
+) -> np.ndarray:
+  """Counts N labels in the second half of the rounds, [R / 2, K].
 
   The first half says how the bias falls with the count of a class: a line for
   each, drawn to that of all, with a variance that is linear in the count. A
   label of the rest, which full batches leave, counts for another number.
+
+  Args:
+    num: N.
+    rest: of the examples, how many full batches leave.
+    rounds: leaves [R, K], the update being that of the bias.
+    scales: which of them a defense may have left of the rounds that are
+      counted, is inferred.
   """
+  of_rest = _share_rest(num, rest)
+  found = [_infer_once(*of_rest, rounds, np.float32(c)) for c in scales]
+  probs, evidence = map(np.stack, zip(*found))
+  share = special.softmax(evidence, axis=0)
+  return np.asarray(_allocate(np.einsum('cr,crkn->rkn', share, probs)))
+
+
+def _infer(of_rest, log_prob, rounds, scale):
+  """Infers the counts of the second half, each [R / 2, ...], at a scale."""
   half = simulation.ROUNDS // 2
   bias, labels, last = (leaf[:half] for leaf in rounds)
   centre = lambda a: a - a.mean(0)[None]
@@ -53,33 +55,34 @@ def _count(num, rest, scales, rounds):
   )
   error = (b - slope[None] * k) ** 2 * half / (half - 2)
   at_zero, rise = _fit_variance(labels, error)
-  grid = np.arange(num + 1)[:, None]
-  of_rest, log_prob = _share_rest(num, rest)
+  grid = np.arange(len(of_rest))[:, None]
   sizes = grid + extra * of_rest
   offset = bias.mean(0) - slope * size.mean(0)
   mean = offset[:, None, None] + slope[:, None, None] * sizes[None]
-  var = (at_zero + rise * grid + 1e-12)[None]
+  spread = (at_zero + rise * grid + 1e-12)[None] * scale**2
 
-  def infer(beta, scale):
-    spread = var * scale**2
+  def infer(beta):
     error = (beta[:, None, None] - scale * mean) ** 2 / spread
     log_lik = log_prob[None] - 0.5 * (error + jnp.log(spread))
     return posterior.infer(jax.nn.logsumexp(log_lik, axis=-1))
 
-  def count_one(beta):
-    beliefs = jax.lax.map(lambda c: infer(beta, c), np.float32(scales))
-    share = jax.nn.softmax(beliefs.evidence)
-    return posterior.allocate(jnp.einsum('c,ckn->kn', share, beliefs.probs))
+  return jax.lax.map(infer, rounds.updates[half:])
 
-  return jax.lax.map(count_one, rounds.updates[half:])
+
+# Compiled once for all rounds that share N.
+_infer_once = base.jit_once(_infer)
+_allocate = base.jit_once(lambda p: jax.lax.map(posterior.allocate, p))
 
 
 def _share_rest(num, rest):
-  """Tabulates how many of k labels are in the rest, and log P, [N + 1, J]."""
+  """Tabulates how many of k labels are in the rest, and log P, [N + 1, J].
+
+  Of a smaller rest than J - 1 some are impossible.
+  """
   k = np.arange(num + 1)[:, None]
   middle = np.round(k * rest / num).astype(int)
-  width = min(_NODES, rest + 1)
-  r = np.clip(middle - width // 2, 0, rest + 1 - width) + np.arange(width)
+  last = max(rest + 1 - _NODES, 0)
+  r = np.clip(middle - _NODES // 2, 0, last) + np.arange(_NODES)
   return r, stats.hypergeom.logpmf(r, num, k, rest)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple, Optional
 import chex
 import numpy as np
 
-from labelleak import hfl, messages
+from labelleak import base, hfl, messages
 from labelleak.attacks import counts as attacks
 from labelleak.attacks.counts import allocation, head_update, posterior
 from labelleak.base import InputError
@@ -95,6 +95,16 @@ def read(
   capture: messages.Capture, setting: Setting, rate: Optional[float]
 ) -> Reading:
   """Reads an update by `calibrated` at a learning rate; None: not told."""
+  view, known = describe(capture, setting, rate)
+  probs = np.asarray(infer_posterior(view, known), np.float64)
+  counts = base.jit_once(posterior.allocate)(probs)
+  return Reading(view, known, probs, np.asarray(counts))
+
+
+def describe(
+  capture: messages.Capture, setting: Setting, rate: Optional[float]
+) -> tuple[hfl.View, hfl.Known]:
+  """Returns what an attack on the capture sees, and what it knows."""
   client = dataclasses.replace(setting.client, lr=rate)
   view = _view(capture, rate or _guess_rate(capture, setting))
   known = hfl.Known(
@@ -104,8 +114,7 @@ def read(
     client=client,
     defense=setting.defense if rate else None,  # its scale is then unknown
   )
-  probs = np.asarray(infer_posterior(view, known), np.float64)
-  return Reading(view, known, probs, np.asarray(posterior.allocate(probs)))
+  return view, known
 
 
 def _view(capture, rate):

@@ -12,7 +12,6 @@ from typing import Optional
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from labelleak import base, hfl
@@ -64,17 +63,23 @@ def simulate(
   size = max(num, 200) * max(len(labels), 100)
   groups = sorted({*_CLIENTS, clients} - {1})
   groups = [c for c in groups if c * size <= _MOST_TARGETS]
-  plain = train(client, num, max(groups, default=1))
-  alone = jax.tree.map(lambda a: a[:, :1], plain)
-  name = 'as it is' if clients == 1 else 'one client in the clear'
-  results = [_score(name, alone), *_defend_update(key, alone, update)]
   with futures.ThreadPoolExecutor() as pool:  # which compiles in parallel
     change = lambda name, *changed: _score(name, train(*changed))
-    results += pool.map(change, *zip(*_change_client(client, num)))
+    changed = pool.map(change, *zip(*_change_client(client, num)))
+    plain = train(client, num, max(groups, default=1))
+    alone = _select(plain, 1)
+    name = 'as it is' if clients == 1 else 'one client in the clear'
+    results = [_score(name, alone), *_defend_update(key, alone, update)]
+    results += changed
   for c in groups:
-    first = jax.tree.map(lambda a, c=c: a[:, :c], plain)
-    results.append(_score(f'secure aggregation over {c} clients', first))
+    name = f'secure aggregation over {c} clients'
+    results.append(_score(name, _select(plain, c)))
   return tuple(results)
+
+
+def _select(rounds, clients):
+  """Returns the rounds of the first clients alone."""
+  return jax.tree.map(lambda a: a[:, :clients], rounds)
 
 
 def _defend_update(key, rounds, update) -> list[Remedy]:
@@ -89,10 +94,13 @@ def _defend_update(key, rounds, update) -> list[Remedy]:
     act = lambda tx: tx.update(update, tx.init(update), key=key)[0]['bias']
     return act(clip), act(unit_noise) - update['bias']
 
-  keys = jax.random.split(key, (simulation.ROUNDS, 1))
-  run = base.jit_once(jax.vmap(jax.vmap(defend)))
-  clipped, unit = run(keys, rounds.updates)
-  clipped = jnp.concatenate([bias[:half], clipped[half:]])
+  def defend_all(key, updates):
+    keys = jax.random.split(key, (simulation.ROUNDS, 1))
+    return jax.vmap(jax.vmap(defend))(keys, updates)
+
+  run = base.jit_once(defend_all)
+  clipped, unit = jax.device_get(run(key, rounds.updates))
+  clipped = np.concatenate([bias[:half], clipped[half:]])
   name = 'update clipped to half of its norm'
   results = [_score(name, rounds._replace(updates={'bias': clipped}), _SCALES)]
   for share in _NOISES:
@@ -130,10 +138,10 @@ def _score(name, rounds, scales=(1.0,)) -> Remedy:
   bias, num = rounds.updates['bias'], round(float(rounds.labels[0, 0].sum()))
   rest = round(float(rounds.last[0, 0].sum()))
   mean = jax.tree.map(lambda a: a.mean(1), rounds._replace(updates=bias))
-  counts = lattice.compile_count(num, rest, scales)(mean)
-  truth = np.asarray(rounds.labels[simulation.ROUNDS // 2 :, 0])
+  counts = lattice.count(num, rest, mean, scales)
+  truth = rounds.labels[simulation.ROUNDS // 2 :, 0]
   share = lambda counts: float(np.minimum(counts, truth).sum(1).mean() / num)
-  return Remedy(name, share(np.asarray(counts)), share(num / truth.shape[1]))
+  return Remedy(name, share(counts), share(num / truth.shape[1]))
 
 
 def _rms(values) -> float:

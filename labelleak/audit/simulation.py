@@ -33,11 +33,11 @@ class Federation(NamedTuple):
 
 
 class Rounds(NamedTuple):
-  """Simulated rounds, of C clients each."""
+  """Simulated rounds, of C clients each, on the host."""
 
   updates: chex.ArrayTree  # leaves [R, C, ...]
-  labels: chex.Array  # [R, C, K]
-  last: chex.Array  # [R, C, K] those of the examples that full batches leave
+  labels: np.ndarray  # [R, C, K]
+  last: np.ndarray  # [R, C, K] those of the examples that full batches leave
 
 
 def reduce(update: State, server: Optional[State]) -> tuple[State, np.ndarray]:
@@ -96,9 +96,11 @@ def train(
     update = local(key, {'params': head}, Batch((x,), y, mask=mask))
     return Rounds(update, y.sum(0), y[num - rest :].sum(0))
 
-  keys = jax.random.split(key, (ROUNDS, clients))
-  all_rounds = lambda inputs: jax.lax.map(jax.vmap(one_client), inputs)
-  return base.jit_once(all_rounds)((keys, x, labels))
+  def all_rounds(key, *data):
+    keys = jax.random.split(key, (ROUNDS, clients))
+    return jax.lax.map(jax.vmap(one_client), (keys, *data))
+
+  return jax.device_get(base.jit_once(all_rounds)(key, x, labels))
 
 
 def _draw(key, federation, h, shares):

@@ -56,8 +56,14 @@ def _learn(rounds):
 
 
 def _count(scales, rounds):
-  """Runs `lattice._count`, compiled with what is mocked."""
-  return jax.jit(lambda rounds: lattice._count(N, REST, scales, rounds))(rounds)
+  """Runs `lattice.count`, compiled with what is mocked."""
+  with (
+    mock.patch.object(
+      lattice, '_infer_once', jax.jit(lambda *a: lattice._infer(*a))
+    ),
+    mock.patch.object(lattice, '_allocate', jax.vmap(posterior.allocate)),
+  ):
+    return lattice.count(N, REST, rounds, scales)
 
 
 class LatticeTest(parameterized.TestCase):
@@ -114,9 +120,9 @@ class LatticeTest(parameterized.TestCase):
     of_rest, log_prob = lattice._share_rest(10, 4)
     for k in range(11):
       found = dict(zip(of_rest[k], np.exp(log_prob[k])))
-      expected = stats.hypergeom.pmf(range(5), 10, k, 4)
-      self.assertEqual(sorted(found), list(range(5)))
-      np.testing.assert_allclose([found[r] for r in range(5)], expected)
+      expected = stats.hypergeom.pmf(range(15), 10, k, 4)
+      self.assertEqual(sorted(found), list(range(15)))  # those over 4 never
+      np.testing.assert_allclose([found[r] for r in range(15)], expected)
 
   def test_of_a_large_rest_the_likely_numbers_are_told_apart(self):
     of_rest, log_prob = lattice._share_rest(100, 30)
