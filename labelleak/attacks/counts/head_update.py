@@ -44,7 +44,7 @@ _SHARES = 1.0, 0.0  # of the server's logits
 _TRUST = 2.0  # that they do say it; log odds
 # Of a trained model in its examples, where the head tells nothing of them.
 _CONFIDENCES = 0.5, 0.75, 0.9, 0.96
-_MOST_CLASSES = 2000  # whose softmax by class, [K, K], is worth its memory
+_MOST_CLASSES = 2000  # of which a softmax by class and its error are worth it
 _ERROR = 0.3  # relative, that the softmax of a path may have
 # Log deviation of a class's inputs over columns.
 _SPREADS = 0.3, 0.6, 1.0, 1.5, 2.2
@@ -276,7 +276,7 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
     beta,
     predict,
     known,
-    error=_ERROR,
+    error=_ERROR if few else 0.0,
     response=response,
     nodes=nodes,
   )
