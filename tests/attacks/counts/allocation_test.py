@@ -217,6 +217,7 @@ class PosteriorTest(parameterized.TestCase):
       for a in posterior._CONCENTRATIONS
     ]
     evidence = np.array([np.log(likelihood @ prior).sum() for prior in priors])
+    evidence[0] += posterior._FEW
     weights = np.exp(evidence - evidence.max())
     prior = weights @ np.array(priors) / weights.sum()
     joint = np.log(likelihood) + np.log(prior)
