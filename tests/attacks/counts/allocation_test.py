@@ -273,6 +273,22 @@ class ClippingTest(parameterized.TestCase):
     )
 
 
+  def test_a_norm_that_is_wrong_is_not_believed(self):
+    truth, beta = (np.asarray(a)[0] for a in label_only(128, S, 1))
+    noise = np.random.default_rng(0).normal(size=K)
+    beta = jnp.asarray(0.3 * beta + 0.01 * S**0.5 * noise, jnp.float32)
+    known = hfl.Known(K, 128, S, defense=(('clip', 1), ('gaussian', 0.01)))
+
+    @jax.jit
+    def count(ratio):
+      uniform = expectation.uniform(K)
+      found = allocation.weigh_counts(beta, uniform, known, ratio=ratio)
+      return posterior.allocate(found.probs)
+
+    for ratio in (0.3, 4.0, 20.0):
+      self.assertGreater(accuracy(count(ratio), truth), 75.0, ratio)
+
+
 class SpreadTest(absltest.TestCase):
   """What a handful of examples tells, against what it would have told."""
 
