@@ -1,7 +1,9 @@
 """What comes out of an audit: the flags that say so, and the writing of it."""
 
 import argparse
+import os
 import pathlib
+import sys
 from typing import Any, NamedTuple, Optional
 
 from labelleak import validate
@@ -57,10 +59,19 @@ def show(result: AnyAssessment, output: Output) -> int:
   Returns:
     The exit code: 3 if more leaks than is allowed, else 0.
   """
-  print(summary.render(result))
   if output.json:
     pathlib.Path(output.json).write_text(assessment.to_json(result))
   if output.html:
     pathlib.Path(output.html).write_text(page.render(result))
+  print_text(summary.render(result))
   limit = output.fail_above
   return 3 if limit is not None and (result.leaked or 0.0) > limit else 0
+
+
+def print_text(text: str) -> None:
+  """Prints as much of a text as is read: a pipe to `head` ends early."""
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # Python flushes it once more

@@ -1,6 +1,7 @@
 """The command: its answer, its exit codes, what it writes and refuses."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -152,6 +153,18 @@ class RefusalTest(_InFolder):
     self.assertEqual(code, 2)
     self.assertLen(err.splitlines(), 1)
     self.assertIn(part, err)
+
+
+class PrintTest(absltest.TestCase):
+  def test_a_pipe_that_ends_early_is_no_error(self):
+    code = "from labelleak.audit import outputs; outputs.print_text('x' * 10**6)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+      [sys.executable, '-c', code], stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    self.assertEqual((done.returncode, done.stderr), (0, b''))
 
 
 class ImportTest(absltest.TestCase):
