@@ -20,7 +20,6 @@ import sys
 
 from absl import flags
 from absl import logging as absl_logging
-import jax
 from ml_collections import config_flags
 
 from labelleak import base, experiments
@@ -47,8 +46,7 @@ def main(argv):
   absl_logging.set_verbosity(absl_logging.ERROR)
   # What a callback refuses comes back as an error; it need not be logged, too.
   logging.getLogger('jax._src.callback').setLevel(logging.CRITICAL)
-  cache = os.path.expanduser('~/.cache/labelleak')
-  jax.config.update('jax_compilation_cache_dir', cache)
+  base.keep_programs()
   workdir = None
   try:
     _check_config(argv)

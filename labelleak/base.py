@@ -18,6 +18,7 @@ upper bounds, which are no attacks and say that they need it.)
 from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
+import os
 from typing import (
   Any,
   NamedTuple,
@@ -402,6 +403,15 @@ def named_leaves(tree: chex.ArrayTree) -> dict[str, chex.Array]:
 
 
 Function = TypeVar('Function')
+
+
+def keep_programs() -> None:
+  """Keeps compiled programs in ~/.cache/labelleak, unless a place is set."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update(
+      'jax_compilation_cache_dir', os.path.expanduser('~/.cache/labelleak')
+    )
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
 def jit_once(function: Function) -> Function:

@@ -11,7 +11,7 @@ from typing import Optional
 
 import jax
 
-from labelleak import messages
+from labelleak import base, messages
 from labelleak.audit import (
   horizontal,
   options,
@@ -23,7 +23,11 @@ from labelleak.base import InputError
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-  """Runs the command on its arguments, by default those of the process."""
+  """Runs the command on its arguments, by default those of the process.
+
+  What it compiles is kept, so that the next audit of such a round is faster.
+  """
+  base.keep_programs()
   try:
     values = options.parse(sys.argv[1:] if argv is None else argv)
     if isinstance(values, vertical_options.Options):

@@ -157,7 +157,7 @@ class RefusalTest(_InFolder):
 
 class PrintTest(absltest.TestCase):
   def test_a_pipe_that_ends_early_is_no_error(self):
-    code = "from labelleak.audit import outputs; outputs.print_text('x' * 10**6)"
+    code = 'from labelleak.audit import outputs as o; o.print_text("x" * 10**6)'
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
