@@ -217,7 +217,7 @@ class PosteriorTest(parameterized.TestCase):
       for a in posterior._CONCENTRATIONS
     ]
     evidence = np.array([np.log(likelihood @ prior).sum() for prior in priors])
-    evidence[0] += posterior._FEW
+    evidence[0] += posterior._FEW * np.log10(k / 10)
     weights = np.exp(evidence - evidence.max())
     prior = weights @ np.array(priors) / weights.sum()
     joint = np.log(likelihood) + np.log(prior)
@@ -271,7 +271,6 @@ class ClippingTest(parameterized.TestCase):
     np.testing.assert_allclose(
       accuracy(clipped, truth), accuracy(free, truth), atol=0.3
     )
-
 
   def test_a_norm_that_is_wrong_is_not_believed(self):
     truth, beta = (np.asarray(a)[0] for a in label_only(128, S, 1))
