@@ -21,6 +21,7 @@ from labelleak.attacks.counts import (
   expectation,
   head_input,
   head_update,
+  integration,
   posterior,
 )
 from labelleak.base import Attack, InputError, attack
@@ -45,7 +46,8 @@ def calibrated(
   It uses what is granted of `known.model`, `labelled` or `unlabelled` examples
   (else it draws dummies; without labels there is one softmax for all classes),
   `lr`, and `defense` (None, or others than 'clip', 'gaussian', 'laplace':
-  unknown scale and noise).
+  unknown scale and noise). Without labels the head tells a path of the softmax,
+  too, and the update's evidence weighs both.
 
   Without a model, and wherever `known.client` says how the client trains but no
   labelled examples say what the model makes of them, the softmax follows from
@@ -109,14 +111,24 @@ def _infer(key, view, known, examples=_EXAMPLES, replay=4, replays=3):
     quiet=reading.quiet,
     ratio=reading.ratio,
   )
-  if known.labelled or not expectation.tells_end(view, known):
+  if known.labelled:
     return weigh(softmax)
-  replayed = lambda: _replay_counts(
-    view, known, x[:replay], softmax, weigh, replays
-  )
-  # Replaying pays where the softmax moved by a part of what an example adds.
-  large = softmax.shift > 0.05 / known.batch_size
-  return jax.lax.cond(large, replayed, lambda: weigh(softmax))
+  if expectation.tells_end(view, known):
+    replayed = lambda: _replay_counts(
+      view, known, x[:replay], softmax, weigh, replays
+    )
+    # It pays where the softmax moved by a part of what an example adds.
+    large = softmax.shift > 0.05 / known.batch_size
+    modelled = jax.lax.cond(large, replayed, lambda: weigh(softmax))
+  else:
+    modelled = weigh(softmax)
+  kernel, _ = hfl.head(view.grads)
+  if kernel is None:  # which tells another path
+    return modelled
+  # A density of less noise is higher, whatever it says.
+  less = known.num_classes * jnp.log(reading.quiet)
+  modelled = modelled._replace(evidence=modelled.evidence + less)
+  return integration.mix(modelled, head_update.infer_told(view, known))
 
 
 def _check_modelled(view, known):

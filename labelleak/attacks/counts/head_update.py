@@ -94,10 +94,12 @@ def infer_counts(view: View, known: Known) -> Posterior:
   beta = evidence.bias('counts.calibrated', view)
   kernel, _ = hfl.head(view.grads)
   if known.client:
-    told = _infer_told(view, known)
+    told = infer_told(view, known)
     if known.steps == 1 or responses.tabulate(known).shares is None:
       return told
-    return _mix(told, saturation.infer_counts(beta, known.num_examples))
+    return integration.mix(
+      told, saturation.infer_counts(beta, known.num_examples)
+    )
   if kernel is None:  # the bias alone
     softmax = expectation.uniform(known.num_classes)
     return allocation.weigh_counts(beta, softmax, known)
@@ -152,7 +154,7 @@ def infer_size(view: View, known: Known, sizes: Sequence[int]) -> chex.Array:
 @jax.jit
 def _weigh_sizes(view, known, told):
   """Returns the probability of each response."""
-  evidence = lambda one: _infer_told(view, known, one, reaches=(1.4,)).evidence
+  evidence = lambda one: infer_told(view, known, one, reaches=(1.4,)).evidence
   # What the path errs in adds up over the steps, so that they say less.
   steps = (told.gains > 0).sum(1)
   logs = jax.lax.map(evidence, told) / steps - jnp.log(told.num)
@@ -172,7 +174,7 @@ def _infer_untold(view, known):
   rescaled = lambda: _infer_each(view, free, guesses)
   if known.defense is None:
     plain = plain._replace(evidence=plain.evidence + _EXACT)
-    plain = _mix(plain, rescaled())
+    plain = integration.mix(plain, rescaled())
   else:
     # What no labels can make, such as momentum or more epochs.
     large = total > 2 * (1 + ROUNDING) * known.steps
@@ -192,19 +194,19 @@ def _infer_untold(view, known):
   uneven = jnp.abs(beta.sum()) > ROUNDING * total
   none = lambda: plain._replace(evidence=-jnp.inf)
   sigmoid = jax.lax.cond(
-    uneven, lambda: _infer_told(view, told(loss='sigmoid')), none
+    uneven, lambda: infer_told(view, told(loss='sigmoid')), none
   )
   signs = jnp.abs(beta).max() < (1 + ROUNDING) * jnp.abs(beta).min()
   kernel, _ = hfl.head(view.grads)
   adam = jax.lax.cond(
     (uneven & _is_level(kernel)) | signs,
-    lambda: _infer_told(view, told(optimizer=_ADAM)),
+    lambda: infer_told(view, told(optimizer=_ADAM)),
     none,
   )
   saturated = jax.lax.cond(
     uneven, lambda: saturation.infer_counts(beta, known.num_examples), none
   )
-  mixed = _mix(plain, sigmoid, adam, saturated)
+  mixed = integration.mix(plain, sigmoid, adam, saturated)
   return jax.tree.map(lambda a, b: jnp.where(signs, a, b), adam, mixed)
 
 
@@ -215,19 +217,14 @@ def _is_level(kernel):
   return jnp.nanmedian(jnp.where(live, size, jnp.nan)) > _LEVEL * size.max()
 
 
-def _mix(*beliefs):
-  """Returns the mean of posteriors by their evidence."""
-  return integration.mix(jax.tree.map(lambda *a: jnp.stack(a), *beliefs))
-
-
 def _infer_each(view, known, told):
   """Infers counts under each of several linear responses, and mixes them."""
   if len(told) == 1:
-    return _infer_told(view, known, told[0])
-  return _infer_told(view, known, responses.stack(told))
+    return infer_told(view, known, told[0])
+  return infer_told(view, known, responses.stack(told))
 
 
-def _infer_told(view, known, response=None, reaches=_REACHES):
+def infer_told(view, known, response=None, reaches=_REACHES):
   """Infers counts of a client that responds as described."""
   response = response or responses.tabulate(known)
   client = known.client or Client()

@@ -30,8 +30,13 @@ def log_prior(doubt: chex.Array) -> chex.Array:
   return -0.5 * (jnp.log(doubt) / _DOUBT) ** 2
 
 
-def mix(nodes: Posterior) -> Posterior:
-  """Returns the mean of posteriors [..., K, N + 1] by evidence, all alike."""
+def mix(*beliefs: Posterior) -> Posterior:
+  """Returns the mean of posteriors by their evidence, all alike.
+
+  Args:
+    beliefs: of [..., K, N + 1] each, of one shape.
+  """
+  nodes = jax.tree.map(lambda *a: jnp.stack(a), *beliefs)
   weight = jax.nn.softmax(nodes.evidence.ravel())
   probs = nodes.probs.reshape(len(weight), *nodes.probs.shape[-2:])
   return Posterior(
