@@ -1,0 +1,16 @@
+"""Labels of all rows from what a passive party keeps of a whole training.
+
+A row's cut gradients say a little about its label once an epoch; rows that look
+alike to the party share labels. `process` explains the evidence that `trace`
+keeps by a Gaussian process on the own features, whose kernel is that of
+`diffusion`. Every choice is made by the evidence, none by a label.
+"""
+
+from labelleak.attacks.history.process import (
+  Posterior,
+  explain,
+  gaussian_process,
+)
+from labelleak.attacks.history.trace import Trace
+
+__all__ = 'Posterior', 'Trace', 'explain', 'gaussian_process'
