@@ -6,6 +6,7 @@ keeps by a Gaussian process on the own features, whose kernel is that of
 `diffusion`. Every choice is made by the evidence, none by a label.
 """
 
+from labelleak.attacks.history.baselines import clusters, true_labels
 from labelleak.attacks.history.process import (
   Posterior,
   explain,
@@ -13,4 +14,11 @@ from labelleak.attacks.history.process import (
 )
 from labelleak.attacks.history.trace import Trace
 
-__all__ = 'Posterior', 'Trace', 'explain', 'gaussian_process'
+__all__ = (
+  'Posterior',
+  'Trace',
+  'clusters',
+  'explain',
+  'gaussian_process',
+  'true_labels',
+)

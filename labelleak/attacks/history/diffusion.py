@@ -15,6 +15,7 @@ import numpy as np
 
 _CHUNK = 4096  # rows whose distances are held at once
 _ROUNDS = 8  # of k-means
+_RESTARTS = 8
 
 
 class Spectrum(NamedTuple):
@@ -48,6 +49,16 @@ def spectrum(
   return Spectrum(walk @ jnp.asarray(scaled, jnp.float32), values[kept])
 
 
+def group(key: chex.PRNGKey, x: chex.Array, count: int) -> chex.Array:
+  """Returns groups [N] of rows x [N, F], the tightest of several k-means."""
+  fits = []
+  for each in jax.random.split(key, _RESTARTS):
+    centres = _cluster(each, x, count)
+    near = _nearest(x, centres)
+    fits.append((float(jnp.square(x - centres[near]).sum()), near))
+  return min(fits, key=lambda fit: fit[0])[1]
+
+
 def _chunks(x):
   return range(0, len(x), _CHUNK)
 
@@ -77,12 +88,14 @@ def _cluster(key, x, count):
   """Returns means [M, F] of k-means; one without members stays."""
   centres = jax.random.choice(key, x, (count,), replace=False)
   for _ in range(_ROUNDS):
-    near = [
-      _distances(x[i : i + _CHUNK], centres).argmin(-1) for i in _chunks(x)
-    ]
-    near = jnp.concatenate(near)
+    near = _nearest(x, centres)
     members = jnp.zeros(count).at[near].add(1.0)
     sums = jnp.zeros_like(centres).at[near].add(x)
     means = sums / jnp.maximum(members, 1.0)[:, None]
     centres = jnp.where(members[:, None] > 0, means, centres)
   return centres
+
+
+def _nearest(x, centres):
+  parts = [_distances(x[i : i + _CHUNK], centres) for i in _chunks(x)]
+  return jnp.concatenate([part.argmin(-1) for part in parts])

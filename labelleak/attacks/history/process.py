@@ -21,6 +21,7 @@ from labelleak.base import Attack, InputError, attack
 _NAME = 'history.gaussian_process'
 _STEPS = (1, 2, 4, 8, 16, 32, 64)  # of the walk
 _RATIOS = np.geomspace(1e-4, 1e6, 81)  # of noise to the process
+_LEAST = 1e-3  # gain of a step
 _SHARPNESS = np.geomspace(0.1, 100.0, 31)
 
 
@@ -72,12 +73,17 @@ def gaussian_process(
     kernel = diffusion.spectrum(
       key, x.reshape(len(x), -1), anchors=anchors, neighbours=neighbours
     )
-    gains = np.ones(len(memory.steps))
-    for number in range(rounds):
+    gains = _first_gains(memory)
+    first, seen = trace.combine(memory, gains == 1.0)
+    fits = []
+    for _ in range(rounds):
       evidence, precision = trace.combine(memory, gains)
       posterior = explain(kernel, evidence, precision)
-      if number < rounds - 1:
-        gains = _fit_gains(memory, posterior)
+      fits.append(
+        (_foretell(posterior, first, seen), posterior, evidence, precision)
+      )
+      gains = _fit_gains(memory, posterior)
+    _, posterior, evidence, precision = max(fits, key=lambda fit: fit[0])
     scores = _score_labels(posterior, evidence, precision)
     return jnp.asarray(scores, jnp.float32)
 
@@ -154,6 +160,24 @@ def _choose(kernel, evidence):
   return max(choices)
 
 
+def _first_gains(memory):
+  """Returns gains [T] of 1 while rows are new, when softmaxes say little."""
+  known, gains = np.zeros(memory.known.pool.size, bool), []
+  for index, _ in memory.steps:
+    gains.append(1.0 if not known[index].all() else _LEAST)
+    known[index] = True
+  return np.array(gains)
+
+
+def _foretell(posterior, first, seen):
+  """Returns how well all other rows foretell a row's first evidence [].
+
+  That is of Y - S with S hardly learned, so that no gains can flatter it.
+  """
+  mean = posterior.left_out * (seen > 0)[:, None]
+  return (mean * first).sum() / max(np.sqrt(np.square(mean).sum()), 1e-12)
+
+
 def _fit_gains(memory, posterior):
   """Returns how much of the process each step shows [T], 1 at the first.
 
@@ -168,7 +192,7 @@ def _fit_gains(memory, posterior):
   pool = lambda a: np.convolve(a, window, 'full')[len(window) // 2 :][: len(a)]
   gains = np.maximum(pool(shown) / np.maximum(pool(power), 1e-12), 0.0)
   first = gains[0] if gains[0] > 0 else 1.0
-  return np.maximum(gains / first, 1e-3)
+  return np.maximum(gains / first, _LEAST)
 
 
 def _score_labels(posterior, evidence, precision):
