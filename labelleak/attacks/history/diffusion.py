@@ -42,7 +42,7 @@ def spectrum(
   walk = jnp.concatenate(
     [_walk(x[i : i + _CHUNK], centres, neighbours) for i in _chunks(x)]
   )
-  walk = walk / jnp.sqrt(jnp.maximum(walk.sum(0), 1e-6))
+  walk = walk / jnp.sqrt(jnp.maximum(walk.sum(0, keepdims=True), 1e-6))
   values, vectors = np.linalg.eigh(np.asarray(walk.T @ walk, np.float64))
   kept = values > 1e-6
   scaled = vectors[:, kept] / np.sqrt(values[kept])

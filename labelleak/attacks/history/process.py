@@ -112,7 +112,8 @@ def explain(
   noise = choice.noise * unit
   values = choice.amplitude * _powers(kernel, choice.steps)
   kept = values > 1e-6 * values.max()
-  features = kernel.vectors[:, kept] * jnp.sqrt(jnp.asarray(values[kept]))
+  scales = jnp.sqrt(jnp.asarray(values[kept], jnp.float32))[None]
+  features = kernel.vectors[:, kept] * scales
   weight = jnp.asarray(precision / noise, jnp.float32)[:, None]
   gram = np.asarray(features.T @ (weight * features), np.float64)
   inverse = jnp.asarray(np.linalg.inv(np.eye(len(gram)) + gram), jnp.float32)

@@ -19,6 +19,7 @@ from labelleak.experiments.vfl.build import build
 GRANTS = ('bottom', 'pool', 'labels')
 
 _judge = jax.jit(batch_inference.judge)
+_label_accuracy = jax.jit(metrics.label_accuracy)
 
 
 def experiment(*, config: fields.Vertical) -> Measure:
@@ -118,7 +119,10 @@ def _train(joint, step, attackers, after, seed):
 
 def _remember(attack):
   """Returns an attack over time, the mean of one of an instant."""
-  return attack if over_time.remembers(attack) else over_time.average(attack)
+  if over_time.remembers(attack):
+    return attack
+  attack = over_time.average(attack)
+  return attack._replace(observe=jax.jit(attack.observe))
 
 
 def _grant(joint, attacker) -> vfl.Known:
@@ -143,7 +147,7 @@ def _name_step(view, batch):
     return 0.0
   real = np.asarray(view.index) >= 0
   scores, y = -np.asarray(view.cut_grads)[real], np.asarray(batch.y)[real]
-  return float(metrics.label_accuracy(scores, y))
+  return float(_label_accuracy(scores, y))
 
 
 def _check(joint, after):

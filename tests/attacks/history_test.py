@@ -1,0 +1,199 @@
+"""Whole trainings: the process against closed forms, limits, invariances."""
+
+from absl.testing import absltest, parameterized
+import jax
+import numpy as np
+
+from labelleak import vfl
+from labelleak.attacks import history
+from labelleak.attacks.history import diffusion, process, trace
+from labelleak.base import InputError, Pool
+
+KEY = jax.random.key(0)
+N, B, K = 120, 30, 3
+
+
+def _world(seed=0):
+  """Returns features [N, 2] of well separated classes, and labels [N]."""
+  rng = np.random.default_rng(seed)
+  y = rng.integers(0, K, N)
+  x = 4 * np.eye(K)[y][:, :2] + rng.normal(size=(N, 2)) * 0.7
+  return np.float32(x), y
+
+
+def _run(x, y, noise, *, epochs=2, seed=1, order=None, classes=None):
+  """Returns scores [N, K] after epochs of Y - 1 / K under noise."""
+  rng = np.random.default_rng(seed)
+  known = vfl.Known(
+    num_classes=K, batch_size=B, num_rows=N, pool=Pool(lambda i: x[i], N)
+  )
+  attack = history.gaussian_process(neighbours=8)
+  memory = attack.init(known)
+  place = np.arange(N) if order is None else np.argsort(order)
+  for _ in range(epochs):
+    for rows in np.arange(N).reshape(-1, B):
+      truth = np.eye(K)[y[rows]] - 1 / K
+      cut = -(truth + noise * rng.normal(size=(B, K)))
+      cut = (cut if classes is None else cut[:, classes]) / B
+      memory = attack.observe(memory, _view(cut, place[rows]))
+  return np.asarray(attack.infer(KEY, memory, known))
+
+
+def _view(cut, index):
+  return vfl.View(None, None, None, None, None, np.float32(cut), index)
+
+
+def _accuracy(scores, y):
+  return (scores.argmax(-1) == y).mean()
+
+
+class GaussianProcessTest(parameterized.TestCase):
+  def test_posterior_is_that_of_dense_algebra(self):
+    x, _ = _world()
+    kernel = diffusion.spectrum(KEY, x, anchors=N, neighbours=8)
+    rng = np.random.default_rng(2)
+    evidence = rng.normal(size=(N, K)) + 2 * x[:, :1]
+    precision = rng.uniform(0.5, 2.0, N)
+    precision[:10] = 0.0
+    posterior = history.explain(kernel, evidence, precision)
+    choice = process._choose(kernel, evidence * (precision > 0)[:, None])
+    values = choice.amplitude * process._powers(kernel, posterior.steps)
+    vectors = np.asarray(kernel.vectors, np.float64)
+    covariance = vectors * values @ vectors.T
+
+    def solve(rows):
+      noise = np.diag(posterior.noise / precision[rows])
+      gram = covariance[np.ix_(rows, rows)] + noise
+      return covariance[:, rows] @ np.linalg.solve(gram, evidence[rows])
+
+    seen = np.flatnonzero(precision)
+    np.testing.assert_allclose(posterior.mean, solve(seen), atol=2e-3)
+    left = solve(seen[seen != 50])[50]
+    np.testing.assert_allclose(posterior.left_out[50], left, atol=2e-3)
+    np.testing.assert_allclose(
+      posterior.left_out[:10], posterior.mean[:10], atol=1e-6
+    )
+
+  def test_choice_is_the_largest_dense_likelihood(self):
+    x, y = _world()
+    kernel = diffusion.spectrum(KEY, x, anchors=N, neighbours=8)
+    evidence = np.eye(K)[y] - 1 / K
+    evidence = evidence + np.random.default_rng(3).normal(size=(N, K))
+    choice = process._choose(kernel, evidence)
+    vectors = np.asarray(kernel.vectors, np.float64)
+
+    def likelihood(amplitude, noise):
+      values = amplitude * process._powers(kernel, choice.steps)
+      gram = vectors * values @ vectors.T + noise * np.eye(N)
+      fit = (evidence * np.linalg.solve(gram, evidence)).sum()
+      return -0.5 * fit - 0.5 * K * np.linalg.slogdet(gram)[1]
+
+    best = likelihood(choice.amplitude, choice.noise)
+    self.assertAlmostEqual(best, choice.evidence - N * K / 2, delta=0.1)
+    for a, s in ((2, 1), (0.5, 1), (1, 1.2), (1, 0.8)):
+      other = likelihood(choice.amplitude * a, choice.noise * s)
+      self.assertLess(other, best)
+
+  def test_without_noise_labels_are_exact_whatever_the_features(self):
+    x, y = _world()
+    self.assertEqual(_accuracy(_run(x, y, 0.0), y), 1.0)
+    other = np.random.default_rng(5).normal(size=(N, 2)).astype(np.float32)
+    self.assertEqual(_accuracy(_run(other, y, 0.0), y), 1.0)
+
+  def test_noise_drowns_a_row_and_not_its_neighbourhood(self):
+    x, y = _world()
+    self.assertGreater(_accuracy(_run(x, y, 1.0), y), 0.85)
+    other = np.random.default_rng(5).normal(size=(N, 2)).astype(np.float32)
+    self.assertLess(_accuracy(_run(other, y, 1.0), y), 0.75)
+
+  def test_of_noise_alone_it_guesses(self):
+    x, y = _world()
+    rates = [_accuracy(_run(x, y, 1e4, seed=s), y) for s in range(8)]
+    # Whole clusters are guessed, so that the rates of runs spread widely.
+    self.assertBetween(np.mean(rates), 0.1, 0.6)
+
+  def test_scores_are_log_probabilities(self):
+    x, y = _world()
+    p = np.exp(_run(x, y, 1.0))
+    np.testing.assert_allclose(p.sum(1), 1.0, rtol=1e-5)
+    self.assertAlmostEqual(p.max(1).mean(), _accuracy(p, y), delta=0.15)
+
+  def test_classes_may_change_names(self):
+    x, y = _world()
+    classes = np.array([2, 0, 1])
+    plain, renamed = _run(x, y, 1.0), _run(x, y, 1.0, classes=classes)
+    np.testing.assert_allclose(renamed, plain[:, classes], atol=2e-2)
+
+  def test_rows_may_change_places(self):
+    x, y = _world()
+    order = np.random.default_rng(4).permutation(N)
+    plain, moved = _run(x, y, 1.0), _run(x[order], y, 1.0, order=order)
+    np.testing.assert_allclose(moved, plain[order], atol=2e-2)
+
+
+class TraceTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    self.known = vfl.Known(
+      num_classes=K, batch_size=4, num_rows=5, pool=Pool(lambda i: i, 5)
+    )
+    self.trace = trace.Trace(self.known)
+    self.cut = np.random.default_rng(0).normal(size=(4, K))
+
+  def test_padding_is_no_row_and_does_not_count(self):
+    index = np.array([3, 1, -1, -1])
+    (step,) = trace.observe(self.trace, _view(self.cut, index)).steps
+    np.testing.assert_array_equal(step.index, [3, 1])
+    centred = self.cut - self.cut.mean(1, keepdims=True)
+    np.testing.assert_allclose(step.evidence, -2 * centred[:2], rtol=1e-5)
+
+  def test_steps_weigh_by_their_gain(self):
+    steps = trace.Step(np.array([0, 1]), np.ones((2, K)))
+    twice = trace.Step(np.array([0]), np.full((1, K), 4.0))
+    memory = self.trace._replace(steps=(steps, twice))
+    evidence, precision = trace.combine(memory, np.array([1.0, 2.0]))
+    np.testing.assert_allclose(precision, [5, 1, 0, 0, 0])
+    np.testing.assert_allclose(evidence[0], 9 / 5)
+    np.testing.assert_allclose(evidence[1], 1)
+    np.testing.assert_array_equal(evidence[2:], 0)
+
+  def test_refuses_what_it_cannot_keep(self):
+    index = np.arange(4)
+    bad = (
+      (_view(self.cut, index)._replace(cut_grads=None), 'sealed'),
+      (_view(self.cut[:, :2], index), 'width 2'),
+      (_view(self.cut, None), 'names none'),
+      (_view(self.cut, index + 2), 'none of the 5'),
+      (_view(self.cut * np.nan, index), 'finite'),
+    )
+    for view, message in bad:
+      with self.assertRaisesRegex(InputError, message):
+        trace.observe(self.trace, view)
+
+  def test_refuses_to_answer_without_a_step_or_a_pool(self):
+    attack = history.gaussian_process()
+    with self.assertRaisesRegex(InputError, 'no step'):
+      attack.infer(KEY, attack.init(self.known), self.known)
+    with self.assertRaisesRegex(InputError, 'pool'):
+      attack.infer(KEY, self.trace, self.known.replace(pool=None))
+
+
+class BaselinesTest(absltest.TestCase):
+  def test_clusters_find_separated_groups_and_labels_name_them(self):
+    x, y = _world()
+    known = vfl.Known(
+      num_classes=K,
+      batch_size=B,
+      num_rows=N,
+      pool=Pool(lambda i: x[i], N),
+      labels=np.eye(K, dtype=np.float32)[y],
+    )
+    groups = np.asarray(history.clusters(neighbours=8).infer(KEY, None, known))
+    purity = sum((groups[y == k].sum(0).max()) for k in range(K)) / N
+    self.assertGreater(purity, 0.7)
+    named = history.true_labels(neighbours=8).infer(KEY, None, known)
+    self.assertGreater(_accuracy(np.asarray(named), y), 0.9)
+
+
+if __name__ == '__main__':
+  absltest.main()
