@@ -21,6 +21,7 @@ from labelleak.base import Attack, InputError, attack
 _NAME = 'history.gaussian_process'
 _STEPS = (1, 2, 4, 8, 16, 32, 64)  # of the walk
 _RATIOS = np.geomspace(1e-4, 1e6, 81)  # of noise to the process
+_PRIOR = 10.0  # precision of a class mean before any row
 _LEAST = 1e-3  # gain of a step
 _SHARPNESS = np.geomspace(0.1, 100.0, 31)
 
@@ -199,20 +200,35 @@ def _fit_gains(memory, posterior):
 def _score_labels(posterior, evidence, precision):
   """Returns log probabilities of labels [N, K].
 
-  A row's own evidence is that of Y - 1 / K, all other rows say a softmax of
-  the process, as sharp as makes the evidence likeliest.
+  A row's own evidence is that of Y - 1 / K, or, where softmaxes were learned,
+  of the mean of its class; all other rows say a softmax of the process. Both
+  the means and how sharp it is are what makes the evidence likeliest.
   """
-  size = evidence.shape[1]
-  shape = np.eye(size) - 1 / size
-  distance = np.square(evidence[:, None] - shape).sum(-1)
-  fit = -0.5 * distance * (precision / posterior.noise)[:, None]
-  fit = fit - special.logsumexp(fit, axis=1, keepdims=True)
+  weight = precision / posterior.noise
   priors = [
     special.log_softmax(sharpness * posterior.left_out, axis=1)
     for sharpness in _SHARPNESS
   ]
-  joint = max(
-    (prior + fit for prior in priors),
-    key=lambda joint: special.logsumexp(joint, axis=1).sum(),
-  )
-  return special.log_softmax(joint, axis=1)
+  best = -np.inf, None
+  for means in _class_means(posterior, evidence, weight):
+    square = np.square(evidence[:, None] - means[None]).sum(-1)
+    fit = -0.5 * square * weight[:, None]
+    for prior in priors:
+      rows = special.logsumexp(prior + fit, axis=1, keepdims=True)
+      if rows.sum() > best[0]:
+        best = rows.sum(), prior + fit - rows
+  return best[1]
+
+
+def _class_means(posterior, evidence, weight):
+  """Returns what a row's evidence may be a noisy copy of, each [K, K].
+
+  The second is the mean of the rows that all others call by a class, drawn to
+  the first where they say little.
+  """
+  size = evidence.shape[1]
+  means = np.eye(size) - 1 / size
+  classes = np.eye(size)[posterior.left_out.argmax(1)]
+  total = (classes * weight[:, None]).T @ evidence + _PRIOR * means
+  count = (classes * weight[:, None]).sum(0)[:, None] + _PRIOR
+  return means, total / count
