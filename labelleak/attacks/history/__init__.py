@@ -7,11 +7,8 @@ keeps by a Gaussian process on the own features, whose kernel is that of
 """
 
 from labelleak.attacks.history.baselines import clusters, true_labels
-from labelleak.attacks.history.process import (
-  Posterior,
-  explain,
-  gaussian_process,
-)
+from labelleak.attacks.history.process import Posterior, explain
+from labelleak.attacks.history.smoothing import gaussian_process
 from labelleak.attacks.history.trace import Trace
 
 __all__ = (

@@ -1,0 +1,98 @@
+"""The attack that smooths a training's evidence over the own features.
+
+A step's gain is how much of the process its evidence shows: steps and process
+are fitted in turn. `naming` chooses among these fits, the first epoch alone and
+all steps alike.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import validate
+from labelleak.attacks.history import diffusion, naming, process, trace
+from labelleak.base import Attack, InputError, attack
+
+_NAME = 'history.gaussian_process'
+_LEAST = 1e-3  # gain of a step
+
+
+def gaussian_process(
+  *, anchors: int = 1500, neighbours: int = 10, rounds: int = 3
+) -> Attack:
+  """Builds the attack that smooths a training's evidence over its own features.
+
+  Scores are log probabilities of the labels of all rows of the pool, [N, K];
+  rows that were in no step are named by the others. Runs on the host.
+
+  Args:
+    anchors: of the kernel; memory is N of them, time N of them squared.
+    neighbours: of a row among them.
+    rounds: of fitting gains and process in turn.
+
+  Raises:
+    InputError: an argument that is no positive whole number. (observe) See
+      `trace.observe`. (infer) No step was observed.
+  """
+  sizes = dict(anchors=anchors, neighbours=neighbours, rounds=rounds)
+  for field, value in sizes.items():
+    validate.whole(f'gaussian_process: {field}', value, 1)
+
+  def infer(key, memory, known):
+    if not memory.steps:
+      raise InputError(
+        f'{_NAME} has observed no step; call observe(memory, view) each step.'
+      )
+    x = np.asarray(known.pool.take(np.arange(known.pool.size)))
+    kernel = diffusion.spectrum(
+      key, x.reshape(len(x), -1), anchors=anchors, neighbours=neighbours
+    )
+    first = _first_steps(memory)
+    fits = [_fit(kernel, memory, np.where(first, 1.0, _LEAST))]
+    for _ in range(rounds):
+      gains = _fit_gains(memory, fits[-1].posterior)
+      fits.append(_fit(kernel, memory, gains))
+    fits.append(_fit(kernel, memory, np.ones(len(first))))
+    order = [fits[rounds], *fits[:rounds], *fits[rounds + 1 :]]
+    scores = naming.name_rows(key, memory, order, first)
+    return jnp.asarray(scores, jnp.float32)
+
+  return attack(
+    infer,
+    name=_NAME,
+    kind='vertical',
+    needs=('pool',),
+    observe=trace.observe,
+    init=trace.Trace,
+  )
+
+
+def _fit(kernel, memory, gains):
+  evidence, precision = trace.combine(memory, gains)
+  posterior = process.explain(kernel, evidence, precision)
+  return naming.Fit(gains, evidence, precision, posterior)
+
+
+def _first_steps(memory):
+  """Returns whether rows were new to a step [T], when softmaxes say little."""
+  known, first = np.zeros(memory.known.pool.size, bool), []
+  for index, _ in memory.steps:
+    first.append(not known[index].all())
+    known[index] = True
+  return np.array(first)
+
+
+def _fit_gains(memory, posterior):
+  """Returns how much of the process each step shows [T], 1 at the first.
+
+  Steps are pooled with their neighbours, as one says little.
+  """
+  shown, power = [], []
+  for index, evidence in memory.steps:
+    mean = posterior.left_out[index]
+    shown.append((mean * evidence).sum())
+    power.append(np.square(mean).sum())
+  window = np.ones(2 * max(len(shown) // 20, 1) + 1)
+  pool = lambda a: np.convolve(a, window, 'full')[len(window) // 2 :][: len(a)]
+  gains = np.maximum(pool(shown) / np.maximum(pool(power), 1e-12), 0.0)
+  first = gains[0] if gains[0] > 0 else 1.0
+  return np.maximum(gains / first, _LEAST)
