@@ -6,7 +6,7 @@ import numpy as np
 
 from labelleak import vfl
 from labelleak.attacks import history
-from labelleak.attacks.history import diffusion, process, trace
+from labelleak.attacks.history import diffusion, naming, process, trace
 from labelleak.base import InputError, Pool
 
 KEY = jax.random.key(0)
@@ -129,6 +129,57 @@ class GaussianProcessTest(parameterized.TestCase):
     order = np.random.default_rng(4).permutation(N)
     plain, moved = _run(x, y, 1.0), _run(x[order], y, 1.0, order=order)
     np.testing.assert_allclose(moved, plain[order], atol=2e-2)
+
+
+class NamingTest(absltest.TestCase):
+  def _fit(self, x, steps):
+    """Returns a trace of steps and the fit of its evidence, all alike."""
+    known = vfl.Known(
+      num_classes=K, batch_size=N, num_rows=N, pool=Pool(lambda i: x[i], N)
+    )
+    rows = np.arange(N)
+    memory = trace.Trace(known, tuple(trace.Step(rows, e) for e in steps))
+    gains = np.ones(len(steps))
+    evidence, precision = trace.combine(memory, gains)
+    kernel = diffusion.spectrum(KEY, x, anchors=N, neighbours=8)
+    posterior = process.explain(kernel, evidence, precision)
+    return memory, naming.Fit(gains, evidence, precision, posterior)
+
+  def test_a_fit_that_the_first_epoch_denies_is_left(self):
+    x, y = _world()
+    noise = np.random.default_rng(6).normal(size=(N, K)) * 0.3
+    truth = np.eye(K)[y] - 1 / K + noise
+    memory, good = self._fit(x, [truth])
+    _, bad = self._fit(x, [np.roll(truth, 1, axis=1)])
+    first = np.ones(1, bool)
+    scores = naming.name_rows(KEY, memory, [good, bad], first)
+    self.assertGreater(_accuracy(scores, y), 0.9)
+
+  def test_noise_does_not_speak_for_a_rule_that_saw_it(self):
+    x, _ = _world()
+    rng = np.random.default_rng(7)
+    means = []
+    for _ in range(12):
+      memory, fit = self._fit(x, [rng.laplace(size=(N, K))])
+      first = np.ones(1, bool)
+      noise = naming._copy_noise(
+        jax.random.key(len(means)),
+        fit.evidence,
+        np.ones(N, bool),
+        naming._rules(fit)[0],
+      )
+      shift = naming._shift(memory, fit.gains, first, noise)
+      alone = naming._rules(fit)[-1]
+      value = naming._judge(alone, fit, shift, fit.evidence, noise)
+      means.append(value.mean())
+    self.assertLess(abs(np.mean(means)), 4 * np.std(means) / np.sqrt(12))
+
+  def test_a_rule_is_left_for_one_that_is_surely_better(self):
+    values = np.random.default_rng(8).normal(size=(3, 100))
+    doubt, sure = values[0] + 0.1 * values[1], values[0] + 0.1
+    self.assertEqual(naming._best(np.stack([values[0], doubt])), 0)
+    better = sure + 0.1 * values[2]
+    self.assertEqual(naming._best(np.stack([values[0], doubt, better])), 2)
 
 
 class TraceTest(absltest.TestCase):

@@ -21,6 +21,8 @@ from labelleak.attacks.history import process, trace
 
 _PRIOR = 10.0  # precision of a class mean before any row
 _SHARPNESS = np.geomspace(0.1, 100.0, 31)
+_SHARES = (1.0, 0.7, 0.4, 0.2, 0.05, 0.01)  # of variance, that are noise
+_ROWS = 4000  # that choose a rule's numbers
 _DEVIATIONS = 3.0  # by which a rule must beat the likeliest
 
 
@@ -62,19 +64,20 @@ def name_rows(
   Args:
     key: of the noise that is added to judge.
     memory: the trace.
-    fits: the first is preferred unless another is better without a doubt.
+    fits: the first is of first steps alone; the last is preferred unless
+      another is better without a doubt.
     first: [T] whether the step came while softmaxes said little.
   """
   early, seen = trace.combine(memory, first)
   seen = seen > 0
-  noise = _copy_noise(key, early, seen, fits[0].posterior)
-  rules, values = [], []
-  for fit in fits:
-    shift = _shift(memory, fit.gains, first, noise)
-    for rule in _rules(fit):
-      rules.append((rule, fit))
-      values.append(_judge(rule, fit.evidence, shift, early, noise)[seen])
-  rule, fit = rules[_best(np.array(values))]
+  rules = [(rule, fit) for fit in reversed(fits) for rule in _rules(fit)]
+  likeliest, *_ = _rules(fits[0])
+  noise = _copy_noise(key, early, seen, likeliest)
+  values = [
+    _judge(rule, fit, _shift(memory, fit.gains, first, noise), early, noise)
+    for rule, fit in rules
+  ]
+  rule, fit = rules[_best(np.array(values)[:, seen])]
   return special.log_softmax(rule.score(fit.evidence), axis=1)
 
 
@@ -86,11 +89,11 @@ def _best(values):
   return int(np.argmax(np.where(mean > _DEVIATIONS * deviation, mean, 0.0)))
 
 
-def _judge(rule, evidence, shift, early, noise):
+def _judge(rule, fit, shift, early, noise):
   """Returns the evidence of the classes that a rule names, a row, [N]."""
   total = np.zeros(len(early))
   for sign in (1, -1):
-    named = rule.score(evidence + sign * shift).argmax(1)[:, None]
+    named = rule.score(fit.evidence + sign * shift).argmax(1)[:, None]
     total += np.take_along_axis(early - sign * noise, named, 1)[:, 0]
   return total / 2
 
@@ -104,16 +107,18 @@ def _shift(memory, gains, first, noise):
   return trace.combine(memory._replace(steps=steps), gains)[0]
 
 
-def _copy_noise(key, early, seen, posterior):
-  """Returns noise [N, K] like that of the first evidence, of other rows."""
-  calls = np.eye(early.shape[1])[posterior.left_out.argmax(1)] * seen[:, None]
-  means = calls.T @ early / np.maximum(calls.sum(0), 1.0)[:, None]
-  place_key, sign_key = jax.random.split(key)
+def _copy_noise(key, early, seen, rule):
+  """Returns noise [N, K] like that of the first evidence, of other rows.
+
+  It is what is left of a row's evidence where its class is drawn by a rule.
+  """
+  class_key, place_key, sign_key = jax.random.split(key, 3)
+  classes = jax.random.categorical(class_key, rule.score(early))
   rows = np.flatnonzero(seen)
   others = np.asarray(jax.random.permutation(place_key, rows))
   sign = np.asarray(jax.random.rademacher(sign_key, (len(rows), 1), float))
   noise = np.zeros_like(early)
-  noise[rows] = sign * (early - calls @ means)[others]
+  noise[rows] = sign * (early - rule.means[np.asarray(classes)])[others]
   return noise
 
 
@@ -131,23 +136,30 @@ def _rules(fit):
 
 
 def _maximise(fit, weight):
-  """Returns the rule that makes the evidence likeliest.
+  """Returns the rule that makes the evidence likeliest, in some of the rows.
 
   A row's own evidence is that of Y - 1 / K, or, where softmaxes were learned,
-  of the mean of its class; all other rows say a softmax of the process.
+  of the mean of its class; all other rows say a softmax of the process. What
+  the process calls noise is that and what it cannot tell of labels.
   """
-  best = -np.inf, None
-  priors = [
-    special.log_softmax(sharpness * fit.posterior.left_out, axis=1)
-    for sharpness in _SHARPNESS
-  ]
-  for means in _class_means(fit, weight):
-    for prior in priors:
-      rule = _Rule(prior, means, weight)
-      value = special.logsumexp(rule.score(fit.evidence), axis=1).sum()
-      if value > best[0]:
-        best = value, rule
-  return best[1]
+  rows = np.flatnonzero(weight)
+  rows = rows[:: -(-len(rows) // _ROWS)]
+  other, evidence = fit.posterior.left_out, fit.evidence[rows]
+  square = np.square(evidence).sum(1)
+  best = -np.inf, None, None, None
+  for sharpness in _SHARPNESS:
+    prior = special.log_softmax(sharpness * other[rows], axis=1)
+    for means in _class_means(fit, weight):
+      for share in _SHARES:
+        own = weight[rows] / share
+        joint = _Rule(prior, means, own).score(evidence)
+        value = special.logsumexp(joint, axis=1) - 0.5 * own * square
+        value = (value + 0.5 * (len(means) - 1) * np.log(own)).sum()
+        if value > best[0]:
+          best = value, sharpness, means, share
+  _, sharpness, means, share = best
+  prior = special.log_softmax(sharpness * other, axis=1)
+  return _Rule(prior, means, weight / share)
 
 
 def _class_means(fit, weight):

@@ -47,13 +47,13 @@ def gaussian_process(
       key, x.reshape(len(x), -1), anchors=anchors, neighbours=neighbours
     )
     first = _first_steps(memory)
-    fits = [_fit(kernel, memory, np.where(first, 1.0, _LEAST))]
+    gains = np.where(first, 1.0, _LEAST), np.ones(len(first))
+    fits = [_fit(kernel, memory, each) for each in gains]
+    posterior = fits[0].posterior
     for _ in range(rounds):
-      gains = _fit_gains(memory, fits[-1].posterior)
-      fits.append(_fit(kernel, memory, gains))
-    fits.append(_fit(kernel, memory, np.ones(len(first))))
-    order = [fits[rounds], *fits[:rounds], *fits[rounds + 1 :]]
-    scores = naming.name_rows(key, memory, order, first)
+      fits.append(_fit(kernel, memory, _fit_gains(memory, posterior)))
+      posterior = fits[-1].posterior
+    scores = naming.name_rows(key, memory, fits, first)
     return jnp.asarray(scores, jnp.float32)
 
   return attack(
