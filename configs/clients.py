@@ -2,7 +2,8 @@
 
 Ten on each data set: optimizer, b, E, N and the labels' partition, the model
 and for how long the server trained it. The published attacks and ours know K
-and N alone; ours once more, how the client trains.
+and N alone; ours once more, how the client trains. Clients of seeds 0 and 1
+were looked at while `calibrated` was made; those of 2 were not.
 """
 
 import random
@@ -34,7 +35,7 @@ _ATTACKS = (
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, data=tuple(_PATCH), seed=0)
+  arg = common.parse_arg(arg, data=tuple(_PATCH), seed=2)
   config = common.hfl('clients')
   config.dataset = dict(name=arg['data'])
   config.known = ()

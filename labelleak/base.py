@@ -40,6 +40,9 @@ Known = Any  # `hfl.Known` or `vfl.Known`
 class InputError(ValueError):
   """Bad input. The message is one line: the value, the rule, the remedy."""
 
+  def __init__(self, message: str):
+    super().__init__(r'\n'.join(message.splitlines()))  # values bring their own
+
 
 class Batch(NamedTuple):
   """One client's (HFL) or one step's (VFL) examples.

@@ -27,6 +27,9 @@ class ValidateTest(parameterized.TestCase):
         check('it', value, *rule)
       self.assertIn(repr(value), str(caught.exception))
 
+  def test_a_value_of_two_lines_makes_a_message_of_one(self):
+    self.assertEqual(str(InputError('a\nb\r\nc.')), r'a\nb\nc.')
+
   def test_options(self):
     validate.one_of('form', None, (None, 'a'))
     with self.assertRaisesRegex(InputError, "form='b' .*use one of: None, 'a'"):

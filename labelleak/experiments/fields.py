@@ -96,7 +96,7 @@ class _Horizontal(_Common):
   clients: int
   local_steps: Optional[int]
   lr: Optional[float]
-  client: Optional[Mapping[str, Any]]
+  client: NotRequired[Optional[Mapping[str, Any]]]
   queries: int
   rounds: int
   partition: str

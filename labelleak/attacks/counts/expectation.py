@@ -14,6 +14,10 @@ import optax
 
 from labelleak.hfl import Known, View
 
+# Of a confident model; chosen with the constants of `head_update`.
+_SCATTER = 0.5  # of confidences: their variance over what it is at most
+_UNLIKE = 0.3  # relative, of what the examples of two classes lack of it
+
 
 class Softmax(NamedTuple):
   """Moments of an example's softmax, by its class."""
@@ -35,6 +39,21 @@ def alike(probs: chex.Array) -> Softmax:
   return Softmax(
     jnp.broadcast_to(probs, square), jnp.zeros(square), jnp.ones(len(probs))
   )
+
+
+def confident(num_classes: int, confidence: chex.Array | float) -> Softmax:
+  """Returns a model that gives each label so much, and the others as much each.
+
+  Args:
+    num_classes: K.
+    confidence: [] in (0, 1), of all classes in the mean.
+  """
+  own = jnp.eye(num_classes)
+  lack = 1 - confidence
+  mean = confidence * own + (1 - own) * lack / (num_classes - 1)
+  var = _SCATTER * mean * (lack * own + 1 - own)
+  examples = _SCATTER * confidence / (lack * _UNLIKE**2)
+  return Softmax(mean, var, jnp.full(num_classes, examples))
 
 
 def measure(view: View, known: Known, x: chex.Array) -> Softmax:

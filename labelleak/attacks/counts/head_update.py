@@ -34,8 +34,9 @@ from labelleak.base import InputError
 from labelleak.hfl import Client, Known, View
 
 # These were chosen on updates of PyTorch clients, at seeds 100 to 107; `_EXACT`
-# and `_LEVEL` also on the rounds of tests/attacks/fixed_views_test.py. The body
-# of a model moves logits as well as its head does:
+# and `_LEVEL` also on the rounds of tests/attacks/fixed_views_test.py, `_ERROR`
+# and `_CONFIDENCES` also on seeds 0 and 1 of configs/clients.py. The body of a
+# model moves logits as well as its head does:
 _REACHES = 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
 _UNKNOWN_REACHES = 1.0, 8.0, 64.0, 512.0  # where the head's is not known either
 _RATES = 0.0, 0.002, 0.007, 0.02, 0.07  # by which reaches shrink, without lr
@@ -43,8 +44,7 @@ _SHARES = 1.0, 0.0  # of the server's logits
 _TRUST = 2.0  # that they do say it; log odds
 # Of a trained model in its examples, where the head tells nothing of them.
 _CONFIDENCES = 0.5, 0.75, 0.9, 0.96
-_SCATTER = 0.5  # of confidences: their variance over what it is at most
-_UNLIKE = 0.3  # relative, of what the examples of two classes lack of it
+_MOST_CLASSES = 2000  # of which a softmax by class and its error are worth it
 _ERROR = 0.3  # relative, that the softmax of a path may have
 # Log deviation of a class's inputs over columns.
 _SPREADS = 0.3, 0.6, 1.0, 1.5, 2.2
@@ -241,6 +241,8 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
   if not linear and len(response.sizes) == 1 and kernel is not None:
     beta = _mean_column(beta, kernel)  # whose own entry is a sign
   beta = beta - jnp.ravel(response.decay)[0] * start.bias
+  few = known.num_classes <= _MOST_CLASSES
+  confidences = _CONFIDENCES if linear and few else ()
   even = jnp.full(known.num_classes, 1 / known.num_classes)
   negative = -jnp.minimum(beta, 0.0).sum()
 
@@ -256,9 +258,11 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
       scale = negative / own.mass / jnp.clip(expected, 0.5, 1.0)
     mean, by_step = path.mean_softmax(begin, counts, known, own, scale)
     ratios = None if linear else _ratios(node.spread)
-    alike, sure = expectation.alike(mean), _trained(len(mean), node.confidence)
-    pick = functools.partial(jnp.where, node.confidence > 0)
-    softmax = jax.tree.map(pick, sure, alike)
+    softmax = expectation.alike(mean)
+    if confidences:
+      sure = expectation.confident(len(mean), node.confidence)
+      pick = functools.partial(jnp.where, node.confidence > 0)
+      softmax = jax.tree.map(pick, sure, softmax)
     return allocation.Prediction(softmax, by_step, ratios)
 
   told_rate = client.lr or known.lr
@@ -267,18 +271,18 @@ def _infer_told(view, known, response=None, reaches=_REACHES):
   else:
     rates = (1.0,) if told_rate else _RATES
     reaches = [reach * rate for reach in _UNKNOWN_REACHES for rate in rates]
-  nodes = _nodes(response, linear, kernel is not None, reaches)
+  nodes = _nodes(response, linear, kernel is not None, reaches, confidences)
   return allocation.weigh_counts(
     beta,
     predict,
     known,
-    error=_ERROR,
+    error=_ERROR if few else 0.0,
     response=response,
     nodes=nodes,
   )
 
 
-def _nodes(response, linear, has_kernel, reaches):
+def _nodes(response, linear, has_kernel, reaches, confidences):
   """Returns the grid of what the capture does not tell."""
   steps = response.sizes.shape[-1]
   several = len(response.sizes) if response.sizes.ndim > 1 else 1
@@ -289,20 +293,9 @@ def _nodes(response, linear, has_kernel, reaches):
     _SPREADS if has_kernel and not linear and steps == 1 else (0.0,),
   )
   nodes = [(*node, _TRUST * node[1]) for node in grid]
-  if linear:
-    nodes += [(1.0, 0.0, v, 0.0, 0.0) for v in _CONFIDENCES]
+  nodes += [(1.0, 0.0, v, 0.0, 0.0) for v in confidences]
   nodes = [(*node[:-1], i, node[-1]) for node in nodes for i in range(several)]
   return Node(*(jnp.array(column) for column in zip(*nodes)))
-
-
-def _trained(num_classes, confidence):
-  """Returns the softmax by class of a trained model, so confident."""
-  own = jnp.eye(num_classes)
-  lack = 1 - confidence
-  mean = confidence * own + (1 - own) * lack / (num_classes - 1)
-  var = _SCATTER * mean * (lack * own + 1 - own)
-  alike = _SCATTER * confidence / (lack * _UNLIKE**2)
-  return expectation.Softmax(mean, var, jnp.full(num_classes, alike))
 
 
 def _ratios(spread):

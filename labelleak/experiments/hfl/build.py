@@ -205,8 +205,9 @@ def build(config: ConfigDict) -> Round:
   aggregate = registry.build('he', config.aggregate.to_dict())
   queries = config.queries  # not of the config of a later point
   train_locally = clients.slices
-  if config.client is not None:
-    train_locally = functools.partial(clients.described, config.client)
+  described = config.get('client')  # which older configs lack
+  if described is not None:
+    train_locally = functools.partial(clients.described, described)
   training = train_locally(
     model,
     batch_size=config.batch_size,

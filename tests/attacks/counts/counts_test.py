@@ -205,11 +205,12 @@ class PublishedTest(parameterized.TestCase):
     del leaf
     rng = np.random.default_rng(4)
     known = hfl.Known(8, 11, 3)
-    infer = attacks.load(f'counts.{name}', **options).infer
+    attack = attacks.load(f'counts.{name}', **options)
+    infer = jax.jit(lambda key, s: attack.infer(key, view_of(s), known))
     scores = jnp.stack([random_scores(rng, 8) for _ in range(5)])
     keys = jax.random.split(KEY, 5)
-    got = jax.vmap(lambda key, s: infer(key, view_of(s), known))(keys, scores)
-    want = [infer(key, view_of(s), known) for key, s in zip(keys, scores)]
+    got = jax.jit(jax.vmap(infer))(keys, scores)
+    want = [infer(key, s) for key, s in zip(keys, scores)]
     np.testing.assert_array_equal(got, want)
 
   @parameterized.parameters('ebi', 'llg')

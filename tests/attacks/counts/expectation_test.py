@@ -38,6 +38,22 @@ def descend(kernel, bias, x, labels, steps, lr):
   return kernel, bias, path
 
 
+class ConfidentTest(parameterized.TestCase):
+  @parameterized.parameters(0.5, 0.9)
+  def test_each_label_has_as_much_and_the_others_share_the_rest(self, own):
+    mean, var, num, shift = expectation.confident(5, own)
+    np.testing.assert_allclose(np.diag(mean), own, rtol=1e-6)
+    np.testing.assert_allclose(mean.sum(1), 1, rtol=1e-6)
+    self.assertAlmostEqual(float(mean[0, 3]), (1 - own) / 4, places=6)
+    self.assertEqual(shift, 0)
+    # Half of what a share that is 0 or 1 varies by; rare shares as their mean.
+    np.testing.assert_allclose(np.diag(var), own * (1 - own) / 2, rtol=1e-5)
+    self.assertAlmostEqual(float(var[0, 3]), (1 - own) / 8, places=6)
+    # What a class lacks is known to 30 %.
+    error = np.sqrt(np.diag(var) / num)
+    np.testing.assert_allclose(error, 0.3 * (1 - own), rtol=1e-5)
+
+
 class ExpectationTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
