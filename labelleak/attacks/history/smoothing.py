@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import validate
-from labelleak.attacks.history import diffusion, naming, process, trace
+from labelleak.attacks.history import (
+  diffusion,
+  naming,
+  process,
+  trace,
+  walks,
+)
 from labelleak.base import Attack, InputError, attack
 
 _NAME = 'history.gaussian_process'
@@ -82,17 +88,12 @@ def _first_steps(memory):
 
 
 def _fit_gains(memory, posterior):
-  """Returns how much of the process each step shows [T], 1 at the first.
-
-  Steps are pooled with their neighbours, as one says little.
-  """
-  shown, power = [], []
+  """Returns how much of the process each step shows [T], 1 at the first."""
+  shown, power, noise = [], [], []
   for index, evidence in memory.steps:
     mean = posterior.left_out[index]
     shown.append((mean * evidence).sum())
     power.append(np.square(mean).sum())
-  window = np.ones(2 * max(len(shown) // 20, 1) + 1)
-  pool = lambda a: np.convolve(a, window, 'full')[len(window) // 2 :][: len(a)]
-  gains = np.maximum(pool(shown) / np.maximum(pool(power), 1e-12), 0.0)
-  first = gains[0] if gains[0] > 0 else 1.0
-  return np.maximum(gains / first, _LEAST)
+    noise.append(np.square(evidence).mean())
+  gains = walks.smooth(*map(np.array, (shown, power, noise)))
+  return np.maximum(gains / max(gains[0], _LEAST), _LEAST)
