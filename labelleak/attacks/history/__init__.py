@@ -6,7 +6,8 @@ keeps by a Gaussian process on the own features, whose kernel is that of
 `diffusion`. Every choice is made by the evidence, none by a label.
 """
 
-from labelleak.attacks.history.baselines import clusters, true_labels
+from labelleak.attacks.history.bound import true_labels
+from labelleak.attacks.history.clustering import clusters
 from labelleak.attacks.history.process import Posterior, explain
 from labelleak.attacks.history.smoothing import gaussian_process
 from labelleak.attacks.history.trace import Trace

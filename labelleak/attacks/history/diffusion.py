@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from labelleak.base import Pool
+
 _CHUNK = 4096  # rows whose distances are held at once
 _ROUNDS = 8  # of k-means
 _RESTARTS = 8
@@ -47,6 +49,15 @@ def spectrum(
   kept = values > 1e-6
   scaled = vectors[:, kept] / np.sqrt(values[kept])
   return Spectrum(walk @ jnp.asarray(scaled, jnp.float32), values[kept])
+
+
+def pool_spectrum(
+  key: chex.PRNGKey, pool: Pool, *, anchors: int, neighbours: int
+) -> Spectrum:
+  """Returns the `spectrum` of all rows that a party holds."""
+  x = np.asarray(pool.take(np.arange(pool.size)))
+  flat = x.reshape(len(x), -1)
+  return spectrum(key, flat, anchors=anchors, neighbours=neighbours)
 
 
 def group(key: chex.PRNGKey, x: chex.Array, count: int) -> chex.Array:

@@ -77,7 +77,8 @@ def name_rows(
     _judge(rule, fit, _shift(memory, fit.gains, first, noise), early, noise)
     for rule, fit in rules
   ]
-  rule, fit = rules[_best(np.array(values)[:, seen])]
+  weight = _row_gains(memory, fits[-1].gains, first)
+  rule, fit = rules[_best((np.array(values) * weight)[:, seen])]
   return special.log_softmax(rule.score(fit.evidence), axis=1)
 
 
@@ -96,6 +97,13 @@ def _judge(rule, fit, shift, early, noise):
     named = rule.score(fit.evidence + sign * shift).argmax(1)[:, None]
     total += np.take_along_axis(early - sign * noise, named, 1)[:, 0]
   return total / 2
+
+
+def _row_gains(memory, gains, first):
+  """Returns how much of the process first steps show of a row [N], or 0."""
+  _, shown = trace.combine(memory, gains * first)
+  _, count = trace.combine(memory, first)
+  return np.sqrt(shown / np.maximum(count, 1.0))
 
 
 def _shift(memory, gains, first, noise):

@@ -48,17 +48,17 @@ def gaussian_process(
       raise InputError(
         f'{_NAME} has observed no step; call observe(memory, view) each step.'
       )
-    x = np.asarray(known.pool.take(np.arange(known.pool.size)))
-    kernel = diffusion.spectrum(
-      key, x.reshape(len(x), -1), anchors=anchors, neighbours=neighbours
+    kernel = diffusion.pool_spectrum(
+      key, known.pool, anchors=anchors, neighbours=neighbours
     )
     first = _first_steps(memory)
-    gains = np.where(first, 1.0, _LEAST), np.ones(len(first))
-    fits = [_fit(kernel, memory, each) for each in gains]
-    posterior = fits[0].posterior
+    fits = [_fit(kernel, memory, np.where(first, 1.0, _LEAST))]
+    alike = _fit(kernel, memory, np.ones(len(first)))
     for _ in range(rounds):
-      fits.append(_fit(kernel, memory, _fit_gains(memory, posterior)))
-      posterior = fits[-1].posterior
+      gains = _fit_gains(memory, fits[-1].posterior)
+      fits.append(_fit(kernel, memory, np.where(first, gains, _LEAST)))
+    gains = _fit_gains(memory, fits[-1].posterior)
+    fits = [fits[0], alike, fits[-1], _fit(kernel, memory, gains)]
     scores = naming.name_rows(key, memory, fits, first)
     return jnp.asarray(scores, jnp.float32)
 

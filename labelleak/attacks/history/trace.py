@@ -1,6 +1,6 @@
 """What a party keeps of a training: the evidence of every step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,6 +64,12 @@ def observe(trace: Trace, view: View) -> Trace:
   evidence = evidence - evidence.mean(-1, keepdims=True)
   step = Step(index[real], evidence.astype(np.float32))
   return trace._replace(steps=(*trace.steps, step))
+
+
+def ignore(memory: Any, view: View) -> Any:
+  """Returns the memory of what needs no step of a training as it was."""
+  del view
+  return memory
 
 
 def combine(trace: Trace, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
