@@ -1,12 +1,20 @@
 """Whole trainings: the process against closed forms, limits, invariances."""
 
+import itertools
+
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
 from labelleak import vfl
 from labelleak.attacks import history
-from labelleak.attacks.history import diffusion, naming, process, trace
+from labelleak.attacks.history import (
+  diffusion,
+  naming,
+  process,
+  trace,
+  walks,
+)
 from labelleak.base import InputError, Pool
 
 KEY = jax.random.key(0)
@@ -21,8 +29,11 @@ def _world(seed=0):
   return np.float32(x), y
 
 
-def _run(x, y, noise, *, epochs=2, seed=1, order=None, classes=None):
-  """Returns scores [N, K] after epochs of Y - 1 / K under noise."""
+def _run(x, y, noise, *, epochs=2, seed=1, order=None, classes=None, later=1.0):
+  """Returns scores [N, K] after epochs of Y - 1 / K under noise.
+
+  All epochs but the first show it `later` times.
+  """
   rng = np.random.default_rng(seed)
   known = vfl.Known(
     num_classes=K, batch_size=B, num_rows=N, pool=Pool(lambda i: x[i], N)
@@ -30,9 +41,9 @@ def _run(x, y, noise, *, epochs=2, seed=1, order=None, classes=None):
   attack = history.gaussian_process(neighbours=8)
   memory = attack.init(known)
   place = np.arange(N) if order is None else np.argsort(order)
-  for _ in range(epochs):
+  for epoch in range(epochs):
     for rows in np.arange(N).reshape(-1, B):
-      truth = np.eye(K)[y[rows]] - 1 / K
+      truth = (later if epoch else 1.0) * (np.eye(K)[y[rows]] - 1 / K)
       cut = -(truth + noise * rng.normal(size=(B, K)))
       cut = (cut if classes is None else cut[:, classes]) / B
       memory = attack.observe(memory, _view(cut, place[rows]))
@@ -99,12 +110,21 @@ class GaussianProcessTest(parameterized.TestCase):
     self.assertEqual(_accuracy(_run(x, y, 0.0), y), 1.0)
     other = np.random.default_rng(5).normal(size=(N, 2)).astype(np.float32)
     self.assertEqual(_accuracy(_run(other, y, 0.0), y), 1.0)
+    self.assertEqual(_accuracy(_run(other, y, 0.0, epochs=5), y), 1.0)
 
   def test_noise_drowns_a_row_and_not_its_neighbourhood(self):
     x, y = _world()
     self.assertGreater(_accuracy(_run(x, y, 1.0), y), 0.85)
     other = np.random.default_rng(5).normal(size=(N, 2)).astype(np.float32)
     self.assertLess(_accuracy(_run(other, y, 1.0), y), 0.75)
+
+  def test_later_steps_that_say_nothing_do_no_harm(self):
+    x, y = _world()
+    rates = {epochs: [] for epochs in (1, 10)}
+    for epochs, seed in itertools.product(rates, range(4)):
+      scores = _run(x, y, 1.0, epochs=epochs, seed=seed, later=0.0)
+      rates[epochs].append(_accuracy(scores, y))
+    self.assertGreater(np.mean(rates[10]), np.mean(rates[1]) - 0.02)
 
   def test_of_noise_alone_it_guesses(self):
     x, y = _world()
@@ -129,6 +149,43 @@ class GaussianProcessTest(parameterized.TestCase):
     order = np.random.default_rng(4).permutation(N)
     plain, moved = _run(x, y, 1.0), _run(x[order], y, 1.0, order=order)
     np.testing.assert_allclose(moved, plain[order], atol=2e-2)
+
+
+class WalksTest(absltest.TestCase):
+  def setUp(self):
+    super().setUp()
+    rng = np.random.default_rng(9)
+    self.power, self.noise = rng.uniform(0, 3, 7), rng.uniform(0.5, 2, 7)
+    self.power[2] = 0.0
+    deviation = np.sqrt(self.power * self.noise)
+    self.shown = 2 * self.power + deviation * rng.normal(size=7)
+
+  def _dense(self, rate):
+    """Returns the posterior mean of g [T] and the log density of the looks."""
+    steps = np.concatenate([[1.0], rate / np.arange(1, 7)])
+    lower = np.tri(7)
+    prior = lower @ np.diag(steps) @ lower.T
+    rows = np.flatnonzero(self.power)
+    noise = np.diag(self.noise[rows] / self.power[rows])
+    gram = prior[np.ix_(rows, rows)] + noise
+    error = self.shown[rows] / self.power[rows] - 1
+    solved = np.linalg.solve(gram, error)
+    density = -0.5 * error @ solved - 0.5 * np.linalg.slogdet(gram)[1]
+    return 1 + prior[:, rows] @ solved, density
+
+  def test_gains_are_those_of_dense_algebra_at_the_likeliest_rate(self):
+    means, densities = zip(*map(self._dense, walks._RATES))
+    gains = walks.smooth(self.shown, self.power, self.noise)
+    np.testing.assert_allclose(gains, means[np.argmax(densities)], rtol=1e-6)
+
+  def test_what_explains_nothing_moves_no_gain(self):
+    none = np.zeros(7)
+    np.testing.assert_array_equal(walks.smooth(none, none, self.noise), 1.0)
+
+  def test_where_there_is_no_noise_gains_are_what_is_shown(self):
+    power, true = np.ones(7), np.array([1, 2, 0.5, 0.4, 3, 0.1, 0.2])
+    gains = walks.smooth(true, power, np.full(7, 1e-9))
+    np.testing.assert_allclose(gains, true, atol=1e-6)
 
 
 class NamingTest(absltest.TestCase):
@@ -173,6 +230,16 @@ class NamingTest(absltest.TestCase):
       value = naming._judge(alone, fit, shift, fit.evidence, noise)
       means.append(value.mean())
     self.assertLess(abs(np.mean(means)), 4 * np.std(means) / np.sqrt(12))
+
+  def test_rows_judge_by_what_first_steps_show_of_them(self):
+    known = vfl.Known(num_classes=K, batch_size=2, num_rows=4, pool=None)
+    pairs = np.array([0, 1]), np.array([2, 1]), np.array([0, 1])
+    steps = tuple(trace.Step(pair, np.zeros((2, K))) for pair in pairs)
+    memory = trace.Trace(known.replace(pool=Pool(lambda i: i, 4)), steps)
+    first = np.array([True, True, False])
+    gains = naming._row_gains(memory, np.array([1.0, 0.2, 7.0]), first)
+    both = np.sqrt((1 + 0.2**2) / 2)
+    np.testing.assert_allclose(gains, [1.0, both, 0.2, 0.0])
 
   def test_a_rule_is_left_for_one_that_is_surely_better(self):
     values = np.random.default_rng(8).normal(size=(3, 100))
