@@ -22,7 +22,7 @@ _judge = jax.jit(batch_inference.judge)
 _label_accuracy = jax.jit(metrics.label_accuracy)
 
 
-def experiment(*, config: fields.Vertical) -> Measure:
+def experiment(*, config: fields.WholeTraining) -> Measure:
   """Prepares one training a trial, whose every step all attacks observe.
 
   An attack of an instant answers with the mean of what it said of a row.
@@ -32,7 +32,7 @@ def experiment(*, config: fields.Vertical) -> Measure:
   inference named right, picked by the truth: an upper bound.
 
   Args:
-    config: fields as in `configs/common.py: vfl`, and `after`, ascending.
+    config: fields as in `configs/common.py: vfl`, and the epochs `after`.
 
   Raises:
     InputError: anything in the config that cannot run; no training, epochs that
