@@ -12,6 +12,7 @@ from labelleak.attacks.history import (
   diffusion,
   naming,
   process,
+  smoothing,
   trace,
   walks,
 )
@@ -125,6 +126,19 @@ class GaussianProcessTest(parameterized.TestCase):
       scores = _run(x, y, 1.0, epochs=epochs, seed=seed, later=0.0)
       rates[epochs].append(_accuracy(scores, y))
     self.assertGreater(np.mean(rates[10]), np.mean(rates[1]) - 0.02)
+
+  def test_late_steps_count_as_far_as_they_foretell_first_ones(self):
+    rng = np.random.default_rng(10)
+    truth, error, noise = rng.normal(size=(3, 4000, K))
+    posterior = process.Posterior(truth, truth + error, 1.0, 0.0, 1)
+    ones = np.ones(4000)
+    fit = naming.Fit(ones[:1], truth + noise, ones, posterior)
+    word = lambda late: smoothing._stack(fit, fit, late).posterior.left_out
+    np.testing.assert_allclose(word(truth), truth, atol=0.2)
+    nothing = rng.normal(size=(4000, K))
+    np.testing.assert_allclose(word(nothing), (truth + error) / 2, atol=0.3)
+    # Errors that are opposite cancel.
+    np.testing.assert_allclose(word(truth - error), truth, atol=0.2)
 
   def test_of_noise_alone_it_guesses(self):
     x, y = _world()

@@ -1,8 +1,8 @@
 """The attack that smooths a training's evidence over the own features.
 
-A step's gain is how much of the process its evidence shows: steps and process
-are fitted in turn. `naming` chooses among these fits, the first epoch alone and
-all steps alike.
+A step's gain is how much of the process its evidence shows: first steps and
+process are fitted in turn, late steps are measured by them. `naming` chooses
+among fits of first steps, of all steps alike, and of all by their gains.
 """
 
 import jax.numpy as jnp
@@ -52,13 +52,7 @@ def gaussian_process(
       key, known.pool, anchors=anchors, neighbours=neighbours
     )
     first = _first_steps(memory)
-    fits = [_fit(kernel, memory, np.where(first, 1.0, _LEAST))]
-    alike = _fit(kernel, memory, np.ones(len(first)))
-    for _ in range(rounds):
-      gains = _fit_gains(memory, fits[-1].posterior)
-      fits.append(_fit(kernel, memory, np.where(first, gains, _LEAST)))
-    gains = _fit_gains(memory, fits[-1].posterior)
-    fits = [fits[0], alike, fits[-1], _fit(kernel, memory, gains)]
+    fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(key, memory, fits, first)
     return jnp.asarray(scores, jnp.float32)
 
@@ -72,10 +66,49 @@ def gaussian_process(
   )
 
 
+def _fit_all(kernel, memory, first, rounds):
+  """Returns fits, of which `naming` prefers the last: early ones, then all.
+
+  A step's gain is measured against first steps alone: a process that late steps
+  have shaped shows itself in them, right or wrong.
+  """
+  early = [_fit(kernel, memory, np.where(first, 1.0, _LEAST))]
+  for _ in range(rounds):
+    gains = _fit_gains(memory, early[-1].posterior)
+    early.append(_fit(kernel, memory, np.where(first, gains, _LEAST)))
+  gains = _fit_gains(memory, early[-1].posterior)
+  alike = _fit(kernel, memory, np.ones(len(first)))
+  every = _fit(kernel, memory, gains)
+  fits = [early[0], alike, early[-1]]
+  if first.all():
+    return [*fits, every]
+  late = _fit(kernel, memory, np.where(first, 0.0, gains)).posterior
+  return [
+    *fits,
+    _stack(early[-1], early[-1], late.mean),
+    _stack(every, early[-1], late.left_out),
+  ]
+
+
 def _fit(kernel, memory, gains):
   evidence, precision = trace.combine(memory, gains)
   posterior = process.explain(kernel, evidence, precision)
   return naming.Fit(gains, evidence, precision, posterior)
+
+
+def _stack(fit, early, late):
+  """Returns a fit where others' word of a row is of early and of late steps.
+
+  Their shares foretell a row's early evidence best, which neither has seen. So
+  what late steps have in common that is no label counts less, which one process
+  of all steps would take for their signal.
+  """
+  weight = np.sqrt(early.precision)[:, None]
+  words = [early.posterior.left_out, late]
+  columns = np.stack([(weight * w).ravel() for w in words], 1)
+  shares, *_ = np.linalg.lstsq(columns, (weight * early.evidence).ravel())
+  word = sum(max(s, 0.0) * w for s, w in zip(shares, words))
+  return fit._replace(posterior=fit.posterior._replace(left_out=word))
 
 
 def _first_steps(memory):
