@@ -46,9 +46,9 @@ def spectrum(
   )
   walk = walk / jnp.sqrt(jnp.maximum(walk.sum(0, keepdims=True), 1e-6))
   values, vectors = np.linalg.eigh(np.asarray(walk.T @ walk, np.float64))
-  kept = values > 1e-6
-  scaled = vectors[:, kept] / np.sqrt(values[kept])
-  return Spectrum(walk @ jnp.asarray(scaled, jnp.float32), values[kept])
+  positive = values > 1e-6
+  scaled = vectors[:, positive] / np.sqrt(values[positive])
+  return Spectrum(walk @ jnp.asarray(scaled, jnp.float32), values[positive])
 
 
 def pool_spectrum(

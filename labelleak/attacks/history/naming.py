@@ -68,17 +68,17 @@ def name_rows(
       another is better without a doubt.
     first: [T] whether the step came while softmaxes said little.
   """
-  early, seen = trace.combine(memory, first)
-  seen = seen > 0
+  early, precision = trace.combine(memory, first)
+  is_early = precision > 0
   rules = [(rule, fit) for fit in reversed(fits) for rule in _rules(fit)]
   likeliest, *_ = _rules(fits[0])
-  noise = _copy_noise(key, early, seen, likeliest)
+  noise = _copy_noise(key, early, is_early, likeliest)
   values = [
     _judge(rule, fit, _shift(memory, fit.gains, first, noise), early, noise)
     for rule, fit in rules
   ]
   weight = _row_gains(memory, fits[-1].gains, first)
-  rule, fit = rules[_best((np.array(values) * weight)[:, seen])]
+  rule, fit = rules[_best((np.array(values) * weight)[:, is_early])]
   return special.log_softmax(rule.score(fit.evidence), axis=1)
 
 
@@ -115,14 +115,14 @@ def _shift(memory, gains, first, noise):
   return trace.combine(memory._replace(steps=steps), gains)[0]
 
 
-def _copy_noise(key, early, seen, rule):
+def _copy_noise(key, early, is_early, rule):
   """Returns noise [N, K] like that of the first evidence, of other rows.
 
   It is what is left of a row's evidence where its class is drawn by a rule.
   """
   class_key, place_key, sign_key = jax.random.split(key, 3)
   classes = jax.random.categorical(class_key, rule.score(early))
-  rows = np.flatnonzero(seen)
+  rows = np.flatnonzero(is_early)
   others = np.asarray(jax.random.permutation(place_key, rows))
   sign = np.asarray(jax.random.rademacher(sign_key, (len(rows), 1), float))
   noise = np.zeros_like(early)

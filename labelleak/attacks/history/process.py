@@ -50,17 +50,17 @@ def explain(
   choice = _choose(kernel, evidence * (precision > 0)[:, None])
   noise = choice.noise * unit
   values = choice.amplitude * _powers(kernel, choice.steps)
-  kept = values > 1e-6 * values.max()
-  scales = jnp.sqrt(jnp.asarray(values[kept], jnp.float32))[None]
-  features = kernel.vectors[:, kept] * scales
+  large = values > 1e-6 * values.max()
+  scales = jnp.sqrt(jnp.asarray(values[large], jnp.float32))[None]
+  features = kernel.vectors[:, large] * scales
   weight = jnp.asarray(precision / noise, jnp.float32)[:, None]
   gram = np.asarray(features.T @ (weight * features), np.float64)
   inverse = jnp.asarray(np.linalg.inv(np.eye(len(gram)) + gram), jnp.float32)
-  seen = jnp.asarray(evidence, jnp.float32)
-  mean = features @ (inverse @ (features.T @ (weight * seen)))
+  targets = jnp.asarray(evidence, jnp.float32)
+  mean = features @ (inverse @ (features.T @ (weight * targets)))
   leverage = (features @ inverse * features).sum(-1, keepdims=True) * weight
   leverage = jnp.minimum(leverage, 0.999)
-  left_out = mean - leverage / (1 - leverage) * (seen - mean)
+  left_out = mean - leverage / (1 - leverage) * (targets - mean)
   return Posterior(
     np.asarray(mean), np.asarray(left_out), noise, choice.evidence, choice.steps
   )
