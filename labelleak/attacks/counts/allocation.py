@@ -29,6 +29,7 @@ _MODELLED = 'clip', 'gaussian', 'laplace'
 # Relative, of what clipping by example leaves of one class and of another.
 _CLIP_SPREAD = 0.05
 _RATIO_ERROR = 0.05  # relative, of a step's norm as the model tells it
+_WRONG_RATIO = -6.4  # log odds, at a scale: one in twenty is worth nothing
 
 
 class Prediction(NamedTuple):
@@ -200,7 +201,8 @@ def _infer_given(
     fit = integration.log_prior(doubt)
     if clip and ratio is not None:
       remains = _clip_scale(beliefs.probs, q, ratio, known, clip)
-      fit -= 0.5 * (jnp.log(scale / remains) / _RATIO_ERROR) ** 2
+      miss = jnp.log(scale / remains) / _RATIO_ERROR
+      fit += jnp.logaddexp(-0.5 * miss**2, _WRONG_RATIO)
     return beliefs._replace(evidence=beliefs.evidence + fit)
 
   return integration.integrate(

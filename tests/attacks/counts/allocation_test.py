@@ -217,6 +217,7 @@ class PosteriorTest(parameterized.TestCase):
       for a in posterior._CONCENTRATIONS
     ]
     evidence = np.array([np.log(likelihood @ prior).sum() for prior in priors])
+    evidence[0] += posterior._FEW
     weights = np.exp(evidence - evidence.max())
     prior = weights @ np.array(priors) / weights.sum()
     joint = np.log(likelihood) + np.log(prior)
@@ -270,6 +271,22 @@ class ClippingTest(parameterized.TestCase):
     np.testing.assert_allclose(
       accuracy(clipped, truth), accuracy(free, truth), atol=0.3
     )
+
+
+  def test_a_norm_that_is_wrong_is_not_believed(self):
+    truth, beta = (np.asarray(a)[0] for a in label_only(128, S, 1))
+    noise = np.random.default_rng(0).normal(size=K)
+    beta = jnp.asarray(0.3 * beta + 0.01 * S**0.5 * noise, jnp.float32)
+    known = hfl.Known(K, 128, S, defense=(('clip', 1), ('gaussian', 0.01)))
+
+    @jax.jit
+    def count(ratio):
+      uniform = expectation.uniform(K)
+      found = allocation.weigh_counts(beta, uniform, known, ratio=ratio)
+      return posterior.allocate(found.probs)
+
+    for ratio in (0.3, 4.0, 20.0):
+      self.assertGreater(accuracy(count(ratio), truth), 75.0, ratio)
 
 
 class SpreadTest(absltest.TestCase):
