@@ -168,6 +168,10 @@ class Poison(TypedDict):
   inference: Optional[Spec]
 
 
+class _WholeTraining(_Vertical):
+  after: Sequence[int]
+
+
 class _Backdoor(_Vertical):
   trigger: Spec
   poison: Poison
@@ -220,6 +224,7 @@ Run = Annotated[ConfigDict, _Run]
 LabelCounts = Annotated[ConfigDict, _LabelCounts]
 Reconstruction = Annotated[ConfigDict, _Reconstruction]
 Vertical = Annotated[ConfigDict, _Vertical]
+WholeTraining = Annotated[ConfigDict, _WholeTraining]
 Backdoor = Annotated[ConfigDict, _Backdoor]
 Completion = Annotated[ConfigDict, _Completion]
 Attribution = Annotated[ConfigDict, _Attribution]

@@ -9,7 +9,7 @@ from tests.repository import house, trees, words
 # What each measure may be at worst. A commit that improves one lowers its bound
 # (raises it, of docstrings), until all of them are the goals.
 BOUNDS = {  # name: bound, at most but for docstrings
-  'functions that take config': 15,
+  'functions that take config': 5,  # beside the entries of experiments
   'bare Callable': 0,
   'needless splats': 0,
   'functions named by a participle, %': 0.9,

@@ -44,7 +44,11 @@ UNSAFE = {
   'torchvision',
 }
 # Modules of `attacks` with an upper bound, which is given the true labels.
-BOUNDS = {'completion/bound.py', 'reconstruction/inverting.py'}
+BOUNDS = {
+  'completion/bound.py',
+  'history/bound.py',
+  'reconstruction/inverting.py',
+}
 LABELS = {'counts', 'label', 'labels', 'target', 'targets', 'truth', 'y'}
 
 
@@ -227,7 +231,7 @@ class LayersTest(parameterized.TestCase):
       for name in registry.names('attacks')
       if 'labels' in getattr(_built(name), 'needs', ())
     }
-    self.assertEqual(needing, {'completion.supervised'})
+    self.assertEqual(needing, {'completion.supervised', 'history.true_labels'})
     bound = attacks.load('reconstruction.inverting_gradients', labels='granted')
     self.assertIn('labels', bound.needs)
 

@@ -1,0 +1,69 @@
+"""Vertical FL: what a whole training gives away, under each defense.
+
+A passive party keeps its cut gradients of every step, and names all rows of the
+data set after some epochs; the baselines are beside it.
+"""
+
+from configs import common, datasets
+
+HEAD = (
+  dict(table='Whole trainings, digits', minutes=14),
+  dict(arg='part=mnist', table='Whole trainings', needs='mnist'),
+)
+_CLIP = dict(before=(dict(name='clip_batch', max_norm=0.2),))
+_DIGITS = (
+  (),
+  *common.strengths('gaussian', stddev=(0.01,)),
+  *common.strengths('laplace', scale=(0.01,)),
+  *common.strengths('sparsify', drop=(0.99,)),
+  *common.strengths('grad_perturb', epsilon=(1.0,)),
+  *common.strengths('ppdl', theta=(0.5,), early_exit=True),
+  *common.strengths('discretize_first', bins=(12, 6)),
+)
+_MNIST = (
+  *common.strengths('laplace', scale=(1e-3,), **_CLIP),
+  *common.strengths('gaussian', stddev=(1e-2,), **_CLIP),
+  *common.strengths('sparsify', drop=(0.99,)),
+)
+
+
+def _coarsen(attack):
+  """Returns an attack of few anchors, if it has any."""
+  is_kernel = attack['name'].startswith('history.')
+  return dict(attack, anchors=200) if is_kernel else attack
+
+
+def get_config(arg=None):
+  arg = common.parse_arg(arg, part=('digits', 'mnist'))
+  config = common.vfl('whole_training')
+  config.experiment = 'vfl.whole_training'
+  config.aggregate = dict(name='plaintext')
+  config.known = ('pool',)
+  config.attacks = (
+    dict(name='history.gaussian_process'),
+    dict(name='scores.direct'),
+    dict(name='history.clusters'),
+    dict(name='history.true_labels', known=('pool', 'labels')),
+  )
+  config.trials = 3
+  config.after = (1, 10)
+  config.optimizer = dict(name='adam', lr=0.01)
+  if arg['part'] == 'digits':
+    common.train(config, batch_size=128, epochs=10)
+    config.sweep = (('defense', _DIGITS),)
+  else:
+    datasets.use(config, 'mnist')
+    config.optimizer.decay = 'epoch'
+    common.train(config, batch_size=1024, epochs=30, shuffle=False)
+    config.after = (1, 5, 30)
+    config.sweep = (('defense', _MNIST),)
+  if arg['runlocal']:
+    config.attacks = tuple(map(_coarsen, config.attacks))
+    common.shrink(
+      config,
+      training=dict(batch_size=128, epochs=2),
+      model=dict(name='mlp.mlp2'),
+      after=(1, 2),
+      sweep=(('defense', _DIGITS[:2]),),
+    )
+  return config

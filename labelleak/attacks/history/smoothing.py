@@ -1,0 +1,132 @@
+"""The attack that smooths a training's evidence over the own features.
+
+A step's gain is how much of the process its evidence shows: first steps and
+process are fitted in turn, late steps are measured by them. `naming` chooses
+among fits of first steps, of all steps alike, and of all by their gains.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from labelleak import validate
+from labelleak.attacks.history import (
+  diffusion,
+  naming,
+  process,
+  trace,
+  walks,
+)
+from labelleak.base import Attack, InputError, attack
+
+_NAME = 'history.gaussian_process'
+_LEAST = 1e-3  # gain of a step
+
+
+def gaussian_process(
+  *, anchors: int = 1500, neighbours: int = 10, rounds: int = 3
+) -> Attack:
+  """Builds the attack that smooths a training's evidence over its own features.
+
+  Scores are log probabilities of the labels of all rows of the pool, [N, K];
+  rows that were in no step are named by the others. Runs on the host.
+
+  Args:
+    anchors: of the kernel; memory is N of them, time N of them squared.
+    neighbours: of a row among them.
+    rounds: of fitting gains and process in turn.
+
+  Raises:
+    InputError: an argument that is no positive whole number. (observe) See
+      `trace.observe`. (infer) No step was observed.
+  """
+  sizes = dict(anchors=anchors, neighbours=neighbours, rounds=rounds)
+  for field, value in sizes.items():
+    validate.whole(f'gaussian_process: {field}', value, 1)
+
+  def infer(key, memory, known):
+    if not memory.steps:
+      raise InputError(
+        f'{_NAME} has observed no step; call observe(memory, view) each step.'
+      )
+    kernel = diffusion.pool_spectrum(
+      key, known.pool, anchors=anchors, neighbours=neighbours
+    )
+    first = _first_steps(memory)
+    fits = _fit_all(kernel, memory, first, rounds)
+    scores = naming.name_rows(key, memory, fits, first)
+    return jnp.asarray(scores, jnp.float32)
+
+  return attack(
+    infer,
+    name=_NAME,
+    kind='vertical',
+    needs=('pool',),
+    observe=trace.observe,
+    init=trace.Trace,
+  )
+
+
+def _fit_all(kernel, memory, first, rounds):
+  """Returns fits, of which `naming` prefers the last: early ones, then all.
+
+  A step's gain is measured against first steps alone: a process that late steps
+  have shaped shows itself in them, right or wrong.
+  """
+  early = [_fit(kernel, memory, np.where(first, 1.0, _LEAST))]
+  for _ in range(rounds):
+    gains = _fit_gains(memory, early[-1].posterior)
+    early.append(_fit(kernel, memory, np.where(first, gains, _LEAST)))
+  gains = _fit_gains(memory, early[-1].posterior)
+  alike = _fit(kernel, memory, np.ones(len(first)))
+  every = _fit(kernel, memory, gains)
+  fits = [early[0], alike, early[-1]]
+  if first.all():
+    return [*fits, every]
+  late = _fit(kernel, memory, np.where(first, 0.0, gains)).posterior
+  return [
+    *fits,
+    _stack(early[-1], early[-1], late.mean),
+    _stack(every, early[-1], late.left_out),
+  ]
+
+
+def _fit(kernel, memory, gains):
+  evidence, precision = trace.combine(memory, gains)
+  posterior = process.explain(kernel, evidence, precision)
+  return naming.Fit(gains, evidence, precision, posterior)
+
+
+def _stack(fit, early, late):
+  """Returns a fit where others' word of a row is of early and of late steps.
+
+  Their shares foretell a row's early evidence best, which neither has seen. So
+  what late steps have in common that is no label counts less, which one process
+  of all steps would take for their signal.
+  """
+  weight = np.sqrt(early.precision)[:, None]
+  words = [early.posterior.left_out, late]
+  columns = np.stack([(weight * w).ravel() for w in words], 1)
+  shares, *_ = np.linalg.lstsq(columns, (weight * early.evidence).ravel())
+  word = sum(max(s, 0.0) * w for s, w in zip(shares, words))
+  return fit._replace(posterior=fit.posterior._replace(left_out=word))
+
+
+def _first_steps(memory):
+  """Returns whether rows were new to a step [T], when softmaxes say little."""
+  known, first = np.zeros(memory.known.pool.size, bool), []
+  for index, _ in memory.steps:
+    first.append(not known[index].all())
+    known[index] = True
+  return np.array(first)
+
+
+def _fit_gains(memory, posterior):
+  """Returns how much of the process each step shows [T], 1 at the first."""
+  shown, power, noise = [], [], []
+  for index, evidence in memory.steps:
+    mean = posterior.left_out[index]
+    shown.append((mean * evidence).sum())
+    power.append(np.square(mean).sum())
+    noise.append(np.square(evidence).mean())
+  gains = walks.smooth(*map(np.array, (shown, power, noise)))
+  return np.maximum(gains / max(gains[0], _LEAST), _LEAST)

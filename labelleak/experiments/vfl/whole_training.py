@@ -1,0 +1,159 @@
+"""Vertical FL: the labels of a data set, from a whole training under a defense.
+
+Attacks over time observe every step, and name all rows after some epochs.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from labelleak import metrics, sweep, validate, vfl
+from labelleak.attacks import over_time
+from labelleak.base import InputError, Pool
+from labelleak.experiments import Measure, answers, fields, grants
+from labelleak.experiments.result import Result
+from labelleak.experiments.vfl import batch_inference
+from labelleak.experiments.vfl.build import build
+
+GRANTS = ('bottom', 'pool', 'labels')
+
+_judge = jax.jit(batch_inference.judge)
+_label_accuracy = jax.jit(metrics.label_accuracy)
+
+
+def experiment(*, config: fields.WholeTraining) -> Measure:
+  """Prepares one training a trial, whose every step all attacks observe.
+
+  An attack of an instant answers with the mean of what it said of a row.
+  Accuracies are over the rows that some batch held: `label_accuracy` after the
+  last of the epochs `after`, `after_E` after E, beside the `main_accuracy` of
+  the trained model. `best_step` is the largest share of a batch that direct
+  inference named right, picked by the truth: an upper bound.
+
+  Args:
+    config: fields as in `configs/common.py: vfl`, and the epochs `after`.
+
+  Raises:
+    InputError: anything in the config that cannot run; no training, epochs that
+      do not ascend or lie beyond it.
+  """
+  joint = build(config)
+  joint.check_training()
+  attackers = grants.load_attacks(
+    config.attacks,
+    config.known,
+    kind='vertical',
+    fields=GRANTS,
+    baseline='scores.random',
+  )
+  after = tuple(config.after)
+  _check(joint, after)
+  steps = joint.training.steps
+  joint.check_cost((joint.training.batch_size, config.trials * steps))
+  step = jax.jit(functools.partial(_step, joint))
+
+  def measure(progress):
+    trials = sweep.map_trials(
+      lambda t: _train(joint, step, attackers, after, config.seed + t),
+      config.trials,
+      finished=progress.finished,
+      callback=progress,
+    )
+    results = []
+    for attacker, each in zip(attackers, zip(*trials)):
+      values = {k: np.array([v[k] for v in each], float) for k in each[0]}
+      results.append(
+        Result(attacker.spec, attacker.known, _setting(joint, after), values)
+      )
+    return results
+
+  return measure
+
+
+def _setting(joint, after):
+  extra = dict(joint.setting.extra, after=list(after), draw='all')
+  size = joint.training.batch_size
+  return joint.setting._replace(batch_size=size, extra=extra)
+
+
+def _step(joint, state, batch):
+  """Returns the state after a step, and the attacker's view of it."""
+  state, (views, _) = joint.protocol.step(state, batch)
+  return state, views[joint.attacker]
+
+
+def _train(joint, step, attackers, after, seed):
+  """Returns the values of each attack on the training of a seed."""
+  attacks = [_remember(attacker.attack) for attacker in attackers]
+  known = [_grant(joint, attacker) for attacker in attackers]
+  memories = [a.init(k) for a, k in zip(attacks, known)]
+  y = np.eye(joint.num_classes, dtype=np.float32)[joint.source.y]
+  rows = np.zeros(len(y), bool)
+  values, best = [{} for _ in attackers], 0.0
+  state = joint.init(seed)
+  for number in range(1, joint.training.steps + 1):
+    batch = jax.tree.map(lambda a: a[0], joint.epochs(np.array([number]), seed))
+    state, view = step(state, batch)
+    memories = [a.observe(m, view) for a, m in zip(attacks, memories)]
+    real = np.asarray(view.index)[np.asarray(view.index) >= 0]
+    rows[real] = True
+    best = max(best, _name_step(view, batch))
+    epoch, left = divmod(number, joint.training.steps_per_epoch)
+    if left or epoch not in after:
+      continue
+    for place, (attacker, attack) in enumerate(zip(attackers, attacks)):
+      key = sweep.key(seed, 'whole_training')
+      lasting = attacker._replace(attack=attack)
+      scores = answers.infer(lasting, key, memories[place], known[place])
+      (judged,) = _judge([scores[rows]], y[rows])
+      answers.check([attacker], np.ones(1, bool), [judged['sound'][None]])
+      values[place][f'after_{epoch}'] = float(judged['label_accuracy'])
+      values[place]['permuted_label_accuracy'] = float(
+        judged['permuted_label_accuracy']
+      )
+  shared = dict(best_step=best, main_accuracy=joint.accuracy(state))
+  last = f'after_{after[-1]}'
+  return [dict(label_accuracy=v[last]) | v | shared for v in values]
+
+
+def _remember(attack):
+  """Returns an attack over time, the mean of one of an instant."""
+  if over_time.remembers(attack):
+    return attack
+  attack = over_time.average(attack)
+  return attack._replace(observe=jax.jit(attack.observe))
+
+
+def _grant(joint, attacker) -> vfl.Known:
+  source = joint.source
+  take = lambda index: joint.part(source.take(index))
+  given = dict(
+    bottom=vfl.bottom(joint.party),
+    pool=Pool(take, len(source.y)),
+    labels=np.eye(joint.num_classes, dtype=np.float32)[source.y],
+  )
+  return vfl.Known(
+    num_classes=joint.num_classes,
+    batch_size=joint.training.batch_size,
+    num_rows=len(source.y),
+    **grants.select(attacker, given),
+  )
+
+
+def _name_step(view, batch):
+  """Returns the share of a batch that its cut gradients' signs name right."""
+  if view.cut_grads is None or view.cut_grads.shape[-1] != batch.y.shape[-1]:
+    return 0.0
+  real = np.asarray(view.index) >= 0
+  scores, y = -np.asarray(view.cut_grads)[real], np.asarray(batch.y)[real]
+  return float(_label_accuracy(scores, y))
+
+
+def _check(joint, after):
+  """Refuses epochs that the training does not have."""
+  last = joint.training.steps // joint.training.steps_per_epoch
+  for epoch in after:
+    validate.whole('after', epoch, 1, last, 'the epochs that are trained')
+  if not after or list(after) != sorted(set(after)):
+    raise InputError(f'after={after} must be epochs that ascend; sort them.')

@@ -1,0 +1,70 @@
+"""What a whole training gives away, in the smallest of trainings."""
+
+from absl.testing import absltest, parameterized
+import numpy as np
+
+from configs import common
+from labelleak import experiments
+from labelleak.base import InputError
+from tests.experiments import samples
+
+
+def _config(**fields):
+  config = samples.vertical(
+    experiment='vfl.whole_training',
+    aggregate=dict(name='plaintext'),
+    attacks=(dict(name='scores.direct'),),
+    trials=1,
+    **fields,
+  )
+  config.after = (1, 2)
+  common.train(config, batch_size=256, epochs=2)
+  config.optimizer = dict(name='adam', lr=0.01)
+  return config
+
+
+class WholeTrainingTest(parameterized.TestCase):
+  def test_undefended_steps_give_every_label_away(self):
+    config = _config()
+    config.known = ('pool',)
+    config.attacks += (dict(name='history.gaussian_process', anchors=60),)
+    direct, process, guess = experiments.run(config)
+    for row in (direct, process):
+      self.assertEqual(row['metrics']['label_accuracy']['mean'], 1.0)
+      self.assertEqual(row['metrics']['after_1']['mean'], 1.0)
+      self.assertEqual(row['metrics']['best_step']['mean'], 1.0)
+    self.assertLess(guess['metrics']['label_accuracy']['mean'], 0.2)
+    self.assertEqual(direct['setting']['extra']['after'], [1, 2])
+
+  def test_an_attack_of_an_instant_answers_with_its_mean(self):
+    config = _config(defense=(dict(name='gaussian', stddev=0.001),))
+    direct, _ = experiments.run(config)
+    once, twice = (direct['metrics'][f'after_{e}']['mean'] for e in (1, 2))
+    self.assertGreater(twice, once + 0.02)
+    self.assertEqual(direct['metrics']['label_accuracy']['mean'], twice)
+
+  def test_trainings_are_the_same_whatever_observes_them(self):
+    alone, _ = experiments.run(_config())
+    config = _config()
+    config.attacks = (dict(name='scores.random'),)
+    other, *_ = experiments.run(config)
+    np.testing.assert_equal(
+      alone['metrics']['main_accuracy'], other['metrics']['main_accuracy']
+    )
+
+  @parameterized.parameters(
+    ((), 'ascend'),
+    ((2, 1), 'ascend'),
+    ((1, 1), 'ascend'),
+    ((3,), 'after=3'),
+    ((0,), 'after=0'),
+  )
+  def test_refuses_epochs_that_are_not_trained(self, after, says):
+    config = _config()
+    config.after = after
+    with self.assertRaisesRegex(InputError, says):
+      experiments.prepare(config)
+
+
+if __name__ == '__main__':
+  absltest.main()
