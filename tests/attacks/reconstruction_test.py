@@ -385,8 +385,8 @@ class InvertingGradientsTest(parameterized.TestCase):
       np.testing.assert_array_equal(found.labels[i], one.labels)
       np.testing.assert_allclose(found.objective[i], one.objective, rtol=1e-3)
 
-  @pytest.mark.torch
   @parameterized.parameters(dict(tv=0.0), dict(tv=0.2))
+  @pytest.mark.torch
   def test_objective_and_gradient_are_pytorchs(self, tv):
     torch = pytest.importorskip('torch')
     batch = _batch(3)

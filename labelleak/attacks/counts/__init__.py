@@ -27,9 +27,9 @@ from labelleak.attacks.counts.baseline import random
 from labelleak.attacks.counts.bias import ebi, llbg
 from labelleak.attacks.counts.calibration import calibrated, infer_posterior
 from labelleak.attacks.counts.diagnosis import diagnose
-from labelleak.attacks.counts.head_update import infer_size
 from labelleak.attacks.counts.kernel import idlg, llg, llg_plus, llg_star
 from labelleak.attacks.counts.posterior import Interval, Posterior, interval
+from labelleak.attacks.counts.size import infer_size
 
 __all__ = (
   'Interval',

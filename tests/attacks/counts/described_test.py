@@ -121,10 +121,10 @@ class UntoldTest(parameterized.TestCase):
   def test_it_weighs_usual_clients(self, name, num, least):
     self._check(name, num, least)
 
-  @pytest.mark.slow
   @parameterized.parameters(
     ('plain', 100, 0.9), ('sigmoid', 60, 0.9), ('plain', 33, 0.7)
   )
+  @pytest.mark.slow
   def test_it_weighs_more_of_them(self, name, num, least):
     self._check(name, num, least)
 

@@ -188,6 +188,17 @@ class RoundsTest(parameterized.TestCase):
     self.assertAlmostEqual(nine, third, delta=0.04)
 
 
+def heed_noise() -> base.Attack:
+  """Names one class, another where it is told of Gaussian noise."""
+
+  def infer(key, view, known):
+    told = dict(known.defense or ()).get('gaussian', 0.0) > 0
+    counts = jnp.zeros(known.num_classes, int)
+    return counts.at[int(told)].set(known.num_examples)
+
+  return base.attack(infer, name='heed_noise', kind='horizontal')
+
+
 class DefenseTest(parameterized.TestCase):
   @parameterized.parameters(True, False)
   def test_its_state_is_of_one_trial(self, at_step):
@@ -225,10 +236,10 @@ class DefenseTest(parameterized.TestCase):
 
   @parameterized.parameters(True, False)
   def test_a_defense_has_one_row_however_it_is_spelled(self, at_step):
-    # Noise that `calibrated` allows for where it is told of it.
+    name = f'{__name__}.heed_noise'
     attacks = (
-      dict(name='counts.calibrated', known=('steps', 'defense')),
-      dict(name='counts.calibrated', known=('steps',)),
+      dict(name=name, known=('steps', 'defense')),
+      dict(name=name, known=('steps',)),
     )
     rows = []
     for name in ('gaussian', 'noise.gaussian'):
