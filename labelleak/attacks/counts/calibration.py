@@ -128,7 +128,9 @@ def _infer(key, view, known, examples=_EXAMPLES, replay=4, replays=3):
   # A density of less noise is higher, whatever it says.
   less = known.num_classes * jnp.log(reading.quiet)
   modelled = modelled._replace(evidence=modelled.evidence + less)
-  return integration.mix(modelled, head_update.infer_told(view, known))
+  return integration.mix(
+    modelled, head_update.infer_told(view, known, reaches=(1.4,))
+  )
 
 
 def _check_modelled(view, known):
