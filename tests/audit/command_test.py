@@ -167,6 +167,20 @@ class PrintTest(absltest.TestCase):
     self.assertEqual((done.returncode, done.stderr), (0, b''))
 
 
+class ProgramsTest(absltest.TestCase):
+  def test_they_are_kept_at_home_unless_a_place_is_set(self):
+    code = (
+      'import sys, jax; from labelleak import base;'
+      " jax.config.update('jax_compilation_cache_dir', sys.argv[1] or None);"
+      ' base.keep_programs(); print(jax.config.jax_compilation_cache_dir)'
+    )
+    home = dict(os.environ, HOME='/home/nobody')
+    for place, kept in (('', '/home/nobody/.cache/labelleak'), ('/a', '/a')):
+      argv = [sys.executable, '-c', code, place]
+      said = subprocess.check_output(argv, env=home, text=True)
+      self.assertEqual(said.strip(), kept)
+
+
 class ImportTest(absltest.TestCase):
   def test_what_an_audit_needs_is_light(self):
     code = (

@@ -129,7 +129,8 @@ def _infer(key, view, known, examples=_EXAMPLES, replay=4, replays=3):
   less = known.num_classes * jnp.log(reading.quiet)
   modelled = modelled._replace(evidence=modelled.evidence + less)
   return integration.mix(
-    modelled, head_update.infer_told(view, known, reaches=(1.4,))
+    modelled,
+    head_update.infer_told(view, known, reaches=(head_update.TYPICAL_REACH,)),
   )
 
 

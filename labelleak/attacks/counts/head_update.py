@@ -7,10 +7,11 @@ not: its classes differ), and, under optimizers that act on each entry by
 itself, how much a class's head inputs differ from those of others.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 import itertools
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -36,6 +37,7 @@ from labelleak.hfl import Client, Known, View
 # and `_CONFIDENCES` also on seeds 0 and 1 of configs/clients.py. The body of a
 # model moves logits as well as its head does:
 _REACHES = 0.7, 1.0, 1.4, 2.0, 2.8, 4.0
+TYPICAL_REACH = 1.4  # where one has to do
 _UNKNOWN_REACHES = 1.0, 8.0, 64.0, 512.0  # where the head's is not known either
 _RATES = 0.0, 0.002, 0.007, 0.02, 0.07  # by which reaches shrink, without lr
 _SHARES = 1.0, 0.0  # of the server's logits
@@ -170,8 +172,23 @@ def _infer_each(view, known, told):
   return infer_told(view, known, responses.stack(told))
 
 
-def infer_told(view, known, response=None, reaches=_REACHES):
-  """Infers counts of a client that responds as described."""
+def infer_told(
+  view: View,
+  known: Known,
+  response: Optional[responses.Response] = None,
+  reaches: Sequence[float] = _REACHES,
+) -> Posterior:
+  """Infers counts of a client that responds as described.
+
+  Args:
+    view: as of `infer_counts`.
+    known: sizes, `defense`, and the client; None: plain SGD in equal slices.
+    response: of the client, or several, stacked; None: what is known tells it.
+    reaches: by which the body of the model may move logits further.
+
+  Raises:
+    InputError: as `responses.tabulate`; a head without bias.
+  """
   response = response or responses.tabulate(known)
   client = known.client or Client()
   beta = evidence.bias('counts.calibrated', view)

@@ -59,7 +59,9 @@ def infer_size(view: View, known: Known, sizes: Sequence[int]) -> chex.Array:
 def _weigh_sizes(view, known, told):
   """Returns the probability of each response."""
   evidence = lambda one: (
-    head_update.infer_told(view, known, one, reaches=(1.4,)).evidence
+    head_update.infer_told(
+      view, known, one, reaches=(head_update.TYPICAL_REACH,)
+    ).evidence
   )
   # What the path errs in adds up over the steps, so that they say less.
   steps = (told.gains > 0).sum(1)
