@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from labelleak import base
-from labelleak.attacks.counts import posterior
+from labelleak.attacks.counts import likelihood, posterior
 from labelleak.audit import simulation
 
 _NODES = 15  # numbers of labels in the rest that are told apart
@@ -83,7 +83,7 @@ def _share_rest(num, rest):
   middle = np.round(k * rest / num).astype(int)
   last = max(rest + 1 - _NODES, 0)
   r = np.clip(middle - _NODES // 2, 0, last) + np.arange(_NODES)
-  return r, stats.hypergeom.logpmf(r, num, k, rest)
+  return r, likelihood.log_hypergeometric(r, num, k, rest)
 
 
 def _weigh_rest(bias, labels, last):

@@ -4,9 +4,10 @@ import dataclasses
 from typing import NamedTuple, Optional
 
 import chex
+import jax
 import numpy as np
 
-from labelleak import base, hfl, messages
+from labelleak import hfl, messages
 from labelleak.attacks import counts as attacks
 from labelleak.attacks.counts import allocation, head_update, posterior
 from labelleak.base import InputError
@@ -97,7 +98,7 @@ def read(
   """Reads an update by `calibrated` at a learning rate; None: not told."""
   view, known = describe(capture, setting, rate)
   probs = np.asarray(infer_posterior(view, known), np.float64)
-  counts = base.jit_once(posterior.allocate)(probs)
+  counts = jax.jit(posterior.allocate)(probs)
   return Reading(view, known, probs, np.asarray(counts))
 
 

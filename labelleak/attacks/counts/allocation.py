@@ -7,7 +7,6 @@ classes give to a class. What no grant tells (`integration`) is integrated out;
 
 from collections.abc import Callable
 import dataclasses
-import functools
 from typing import Any, NamedTuple, Optional
 import warnings
 
@@ -24,7 +23,6 @@ from labelleak.attacks.counts import (
 )
 from labelleak.hfl import Client, Known
 
-_CLOSE = 4  # nodes that are looked at closely
 _MODELLED = 'clip', 'gaussian', 'laplace'
 # Relative, of what clipping by example leaves of one class and of another.
 _CLIP_SPREAD = 0.05
@@ -89,53 +87,34 @@ def weigh_counts(
   alternates = known.labelled or (
     moving and (response.sizes.shape[-1] > 1 or bool(client.class_weights))
   )
-  free = known.defense is None or client.clip_per_example is not None
 
-  def infer(node, counts, **kwargs):
-    return _infer_given(
+  def given(node):
+    own = respond(response, node)
+
+    def look(counts):
+      prediction = predict(counts, node)
+      return _look(beta, prediction, counts, known, own, quiet, ratio)
+
+    _, clip = granted_defense(known)
+    even = jnp.full(known.num_classes, 1.0 / known.num_classes)
+    return integration.integrate(
+      look,
+      own.num * even,
       beta,
-      predict(counts, node),
-      counts,
-      known=known,
-      response=respond(response, node),
+      known,
+      unit=own.unit,
+      clipped=clip is not None or client.clip_per_example is not None,
+      noisy=clip is not None or own.noise > 0,
       error=error,
-      quiet=quiet,
-      ratio=ratio,
-      **kwargs,
+      alternates=alternates,
     )
 
-  def given(node, survey=False):
-    one = functools.partial(infer, node, survey=survey)
-    even = jnp.full(known.num_classes, 1.0 / known.num_classes)
-    start = respond(response, node).num * even
-    if not alternates:
-      return one(start)
-
-    def alternate(_, state):
-      found = one(state[0])
-      return posterior.mean_counts(found[0].probs), found
-
-    empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, start))
-    return jax.lax.fori_loop(0, 3, alternate, (start, empty))[1]
-
   if nodes is None:
-    return given(None)[0]
-  weigh = lambda beliefs, nodes: beliefs._replace(
-    evidence=beliefs.evidence + nodes.prior
+    return given(None)
+  beliefs = jax.lax.map(given, nodes)
+  return integration.mix(
+    beliefs._replace(evidence=beliefs.evidence + nodes.prior)
   )
-  if not free or len(nodes.prior) <= _CLOSE:
-    return integration.mix(weigh(jax.lax.map(given, nodes)[0], nodes))
-  # A scale takes a fine grid, which only the best nodes are worth.
-  rough, scales = jax.lax.map(lambda node: given(node, survey=True), nodes)
-  _, best = jax.lax.top_k(weigh(rough, nodes).evidence, _CLOSE)
-  found = jax.tree.map(lambda a: a[best], (nodes, rough, scales))
-
-  def close(found):
-    node, rough, scales = found
-    counts = posterior.mean_counts(rough.probs)
-    return infer(node, counts, scales=scales)[0]
-
-  return integration.mix(weigh(jax.lax.map(close, found), found[0]))
 
 
 def respond(response: responses.Response, node: Any) -> responses.Response:
@@ -145,10 +124,8 @@ def respond(response: responses.Response, node: Any) -> responses.Response:
   return jax.tree.map(lambda a: a[node.response], response)
 
 
-def _infer_given(
-  beta, prediction, counts, *, known, response, error, quiet, ratio, **kwargs
-):
-  """Returns `integration.integrate` under a prediction made of `counts`."""
+def _look(beta, prediction, counts, known, response, quiet, ratio):
+  """Returns the look at an update under a prediction made of `counts`."""
   softmax, client = prediction.softmax, known.client or Client()
   k = jnp.arange(float(len(response.table.total)))[None]
   w = response.mass / response.num  # mean weight of an example
@@ -159,11 +136,11 @@ def _infer_given(
   own_var = w**2 * (scatter[:, None] * k + unsure[:, None] * k**2)
   if client.clip_per_example is not None:
     own_var += (_CLIP_SPREAD * w * k) ** 2
-  off_var = softmax.var * (1 - jnp.eye(known.num_classes))
   a = w * counts
+  sum_others = expectation.sum_others
   others = jnp.maximum(response.mass - a, 1e-6)
-  q = (a @ softmax.mean - a * jnp.diag(softmax.mean)) / others
-  var = a @ (w * off_var) + a**2 @ (off_var / softmax.num[:, None])
+  q = sum_others(a, softmax.mean) / others
+  var = sum_others(w * a + a**2 / softmax.num, softmax.var)
   var = var[:, None] + own_var
   smooth = client.label_smoothing
   share, unit = _loss_weights(client, counts)  # [K], []
@@ -205,17 +182,7 @@ def _infer_given(
       fit += jnp.logaddexp(-0.5 * miss**2, _WRONG_RATIO)
     return beliefs._replace(evidence=beliefs.evidence + fit)
 
-  return integration.integrate(
-    evaluate,
-    beta,
-    known,
-    unit=response.unit,
-    mass=response.mass * unit,
-    clipped=clip is not None or client.clip_per_example is not None,
-    noisy=clip is not None or response.noise > 0,
-    error=error,
-    **kwargs,
-  )
+  return integration.Look(evaluate, response.mass * unit)
 
 
 def _run_paths(probs, keep, ratios, unit, response, client):
@@ -292,7 +259,7 @@ def _confidence(softmax, known):
   means are shrunk to each other as far as chance explains their differences
   (James and Stein).
   """
-  mean, var = jnp.diag(softmax.mean), jnp.diag(softmax.var)
+  mean, var = map(expectation.own, (softmax.mean, softmax.var))
   if not known.labelled:
     return mean, var, var / softmax.num
   var = jnp.full_like(var, var.mean())

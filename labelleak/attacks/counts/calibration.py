@@ -195,8 +195,7 @@ def _replay_counts(view, known, x, softmax, weigh, replays):
     num, _, counts, mean, _ = state
     path = expectation.replay(view, known, x, counts)
     mean = mean + (path - mean) / num
-    rows = jnp.broadcast_to(mean, softmax.mean.shape)
-    beliefs = weigh(softmax._replace(mean=rows))
+    beliefs = weigh(softmax._replace(mean=mean[None]))
     refined = posterior.allocate(beliefs.probs)
     return num + 1, (refined != counts).any(), refined, mean, beliefs
 

@@ -7,6 +7,7 @@ not be much larger.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,12 @@ _TURNED = 8.0  # nats of evidence at which sign and scale are doubted
 _OTHER = 1.4  # times, at which a scale is another
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
+# At any scale, which costs most: one reach says if it fits far better.
+_infer_free = jax.jit(
+  functools.partial(
+    head_update.infer_told, reaches=(head_update.TYPICAL_REACH,)
+  )
+)
 
 
 def diagnose(view: View, known: Known) -> tuple[str, ...]:
@@ -89,8 +96,10 @@ def _doubt_scale(view, known, beta, client, response):
   free = dataclasses.replace(known, defense=None)
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
   infer = head_update.infer_jitted
-  told, beliefs = infer(view, known), infer(view, free)
-  opposite = max(infer(turned, k).evidence for k in (known, free))
+  told, beliefs = infer(view, known), _infer_free(view, free)
+  opposite = infer(turned, known).evidence
+  if known.num_classes <= head_update.MOST_CLASSES:
+    opposite = max(opposite, _infer_free(turned, free).evidence)
   if opposite > max(told.evidence, beliefs.evidence) + _TURNED:
     return (
       'The update fits far better with its sign turned: local - server in the'

@@ -20,11 +20,11 @@ _UNLIKE = 0.3  # relative, of what the examples of two classes lack of it
 
 
 class Softmax(NamedTuple):
-  """Moments of an example's softmax, by its class."""
+  """Moments of a softmax by class of the example; J = K, or 1: all alike."""
 
-  mean: chex.Array  # [K, K] row j: E[p | class j], averaged over the steps
-  var: chex.Array  # [K, K] row j: Var[p | class j] of one example
-  num: chex.Array  # [K] examples behind row j
+  mean: chex.Array  # [J, K] row j: E[p | class j], averaged over the steps
+  var: chex.Array  # [J, K] row j: Var[p | class j] of one example
+  num: chex.Array  # [J] examples behind row j
   shift: chex.Array | float = 0.0  # [] by how much the steps moved the mean
 
 
@@ -35,10 +35,7 @@ def uniform(num_classes: int) -> Softmax:
 
 def alike(probs: chex.Array) -> Softmax:
   """Returns a model that gives every example the softmax `probs` [K]."""
-  square = (len(probs), len(probs))
-  return Softmax(
-    jnp.broadcast_to(probs, square), jnp.zeros(square), jnp.ones(len(probs))
-  )
+  return Softmax(probs[None], jnp.zeros((1, len(probs))), jnp.ones(1))
 
 
 def confident(num_classes: int, confidence: chex.Array | float) -> Softmax:
@@ -133,6 +130,23 @@ def draw_dummies(
   return x / x.std()
 
 
+def own(rows: chex.Array) -> chex.Array:
+  """Returns what rows [J, K] say of an example's own class, [K]."""
+  return rows[0] if len(rows) == 1 else jnp.diag(rows)
+
+
+def sum_others(weight: chex.Array, rows: chex.Array) -> chex.Array:
+  """Sums what examples of other classes give to a class, [K].
+
+  Args:
+    weight: [K] of all examples of a class.
+    rows: [J, K] what one of class j gives.
+  """
+  if len(rows) == 1:
+    return (weight.sum() - weight) * rows[0]
+  return jnp.maximum(weight @ rows - weight * jnp.diag(rows), 0.0)
+
+
 def _after(view, known):
   """The client's variables after its steps, as the update tells them."""
   params = jax.tree.map(
@@ -148,14 +162,9 @@ def moments(probs: chex.Array, y: chex.Array | None) -> Softmax:
   """
   everyone = jnp.ones((probs.shape[0], 1))
   total, total_var = _weigh(everyone, probs)
-  m, num_classes = probs.shape
+  m = probs.shape[0]
   if y is None:
-    square = (num_classes, num_classes)
-    return Softmax(
-      jnp.broadcast_to(total, square),
-      jnp.broadcast_to(total_var, square),
-      jnp.full(num_classes, float(m)),
-    )
+    return Softmax(total, total_var, jnp.full(1, float(m)))
   num = y.sum(0)
   mean, var = _weigh(y, probs)
   # A class's own variance is unreliable below a handful of examples.

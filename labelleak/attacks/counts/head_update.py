@@ -17,7 +17,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from labelleak import hfl
 from labelleak.attacks.counts import (
@@ -44,7 +44,7 @@ _SHARES = 1.0, 0.0  # of the server's logits
 _TRUST = 2.0  # that they do say it; log odds
 # Of a trained model in its examples, where the head tells nothing of them.
 _CONFIDENCES = 0.5, 0.75, 0.9, 0.96
-_MOST_CLASSES = 2000  # of which a softmax by class and its error are worth it
+MOST_CLASSES = 2000  # of which what costs a pass over all is tried throughout
 _ERROR = 0.3  # relative, that the softmax of a path may have
 # Log deviation of a class's inputs over columns.
 _SPREADS = 0.3, 0.6, 1.0, 1.5, 2.2
@@ -52,7 +52,7 @@ _COLUMNS = 8  # quantiles of that
 
 ROUNDING = 0.02  # of a sum that should be 0, over the sum of sizes
 _MOST_PATHS = 300_000  # entries times steps of Adam that are run unasked
-_EXACT = 3.0  # that nothing scaled an update, log odds
+_EXACT = 2.0  # that nothing scaled an update, log odds
 _LEVEL = 0.3  # of the largest entry; of Gaussian noise the median is below
 _ADAM = dict(name='adam')
 
@@ -201,7 +201,7 @@ def infer_told(
   if not linear and len(response.sizes) == 1 and kernel is not None:
     beta = _mean_column(beta, kernel)  # whose own entry is a sign
   beta = beta - jnp.ravel(response.decay)[0] * start.bias
-  few = known.num_classes <= _MOST_CLASSES
+  few = known.num_classes <= MOST_CLASSES
   confidences = _CONFIDENCES if linear and few else ()
   even = jnp.full(known.num_classes, 1 / known.num_classes)
   negative = -jnp.minimum(beta, 0.0).sum()
@@ -260,7 +260,7 @@ def _nodes(response, linear, has_kernel, reaches, confidences):
 
 def _ratios(spread):
   """Returns the head's inputs of a class over those of all, at quantiles."""
-  at = stats.norm.ppf((np.arange(_COLUMNS) + 0.5) / _COLUMNS)
+  at = special.ndtri((np.arange(_COLUMNS) + 0.5) / _COLUMNS)
   return jnp.exp(spread * jnp.array(at, spread.dtype) - spread**2 / 10)
 
 

@@ -1,20 +1,22 @@
 """The integral over what no grant tells: scale, noise floor, confidence.
 
 Nodes of a grid are weighted by their evidence. The scale gets two grids, a wide
-one and a closer look at its peak.
+one and a closer look at its peak; both run in one loop, which compiles once.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+import functools
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak.attacks.counts.posterior import Posterior
+from labelleak.attacks.counts.posterior import Posterior, mean_counts
 from labelleak.hfl import Known
 
-_WIDE = 24  # scales of the wide grid
+_CLOSE = 25  # scales about the peak
+_PASSES = 3  # where the counts say what to expect of them
 _DOUBT = 0.4  # relative, of the unconfidence that auxiliary examples show
 
 
@@ -45,86 +47,128 @@ def mix(*beliefs: Posterior) -> Posterior:
   )
 
 
-class Scales(NamedTuple):
-  """Where the scale lies in log, [] each: from a survey of a wide grid."""
+class Look(NamedTuple):
+  """What expected counts make of the update.
+
+  Attributes:
+    evaluate: of one node.
+    mass: of all examples, which the negative entries sum to at most.
+  """
+
+  evaluate: Evaluate
+  mass: chex.Array | float
+
+
+class Peak(NamedTuple):
+  """Where the scale lies in log, [] each."""
 
   mean: chex.Array
-  reach: chex.Array  # either side of it
-  width: chex.Array  # of the wide grid
+  sd: chex.Array
+
+
+class Grid(NamedTuple):
+  """Scales to look at."""
+
+  scales: chex.Array  # [G]
+  prior: chex.Array  # [G] in log
+  blur: chex.Array  # []
 
 
 def integrate(
-  evaluate: Evaluate,
+  look: Callable[[chex.Array], Look],
+  start: chex.Array,
   beta: chex.Array,
   known: Known,
   *,
   unit: float,
-  mass: chex.Array | float,
   clipped: bool,
   noisy: bool,
   error: float,
-  scales: Optional[Scales] = None,
-  survey: bool = False,
-) -> tuple[Posterior, Optional[Scales]]:
-  """Mixes `evaluate` over the grid; returns where the scale lies, too.
+  alternates: bool,
+) -> Posterior:
+  """Mixes what is evaluated over the grid.
+
+  Passes follow each other. Each expects the counts that the last one found, and
+  the final one looks closely where the scale lies.
 
   Args:
-    evaluate: of one node.
+    look: at the update, given expected counts [K].
+    start: [K] counts that are expected first.
     beta: [K] bias update.
     known: says by `defense` what must be searched.
     unit: the least weight of an example.
-    mass: of all examples, which the negative entries sum to at most.
     clipped: whether steps are clipped, as granted.
     noisy: whether granted noise may be a part of the negative entries.
     error: relative, that the mean softmax may have; 0: none.
-    scales: of a survey; None: it is made first.
-    survey: whether to stop after the survey.
+    alternates: whether what is expected matters.
   """
+  searches = known.defense is None or clipped
+  passes = _PASSES if alternates else 1 + searches
+  nodes = _nodes(beta, known, unit, error, 4 if searches else 8)
+
+  def sweep(i, state):
+    counts, peak, _ = state
+    evaluate, mass = look(counts)
+    grid = Grid(jnp.ones(1), jnp.zeros(1), jnp.zeros(()))
+    if searches:
+      bounds = _bound_scale(beta, mass, clipped, noisy)
+      near, wide = _near(peak, *bounds, clipped), _wide(*bounds)
+      grid = jax.tree.map(
+        functools.partial(jnp.where, i == passes - 1), near, wide
+      )
+
+    def at_scale(scale):
+      at = lambda *node: evaluate(scale, *node, grid.blur)
+      return mix(jax.vmap(at)(*nodes))
+
+    found = jax.lax.map(at_scale, grid.scales)
+    found = found._replace(evidence=found.evidence + grid.prior)
+    share, logs = jax.nn.softmax(found.evidence), jnp.log(grid.scales)
+    mean = share @ logs
+    peak = Peak(mean, jnp.sqrt(share @ (logs - mean) ** 2))
+    beliefs = mix(found)
+    return mean_counts(beliefs.probs), peak, beliefs
+
+  state = start, Peak(jnp.zeros(()), jnp.zeros(())), None
+  if passes == 1:
+    return sweep(0, state)[2]
+  empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(sweep, 0, state)[2])
+  return jax.lax.fori_loop(0, passes, sweep, (*state[:2], empty))[2]
+
+
+def _nodes(beta, known, unit, error, num_floors):
+  """Returns floors, doubts and errors of the softmax, [G] each."""
   top = jnp.asarray(0.5 * unit)
   if known.defense is None:
     top = jnp.maximum(top, jnp.abs(beta).max() / 4)
-
+  floors = jnp.geomspace(0.004 * unit, top, num_floors)
   # Auxiliary examples tell each class's confidence; all may be off together.
   doubt = jnp.ones(1)
   if known.labelled:
     doubt = jnp.exp(_DOUBT * jnp.linspace(-2.0, 2.0, 9))
-
   off = jnp.array([0.0, error] if error else [0.0])
+  return [a.ravel() for a in jnp.meshgrid(floors, doubt, off)]
 
-  def sweep(scales, num_floors, blur=0.0, prior=0.0):
-    floors = jnp.geomspace(0.004 * unit, top, num_floors)
-    nodes = [a.ravel() for a in jnp.meshgrid(floors, doubt, off)]
-    beliefs = jax.lax.map(
-      lambda c: jax.vmap(lambda *node: evaluate(c, *node, blur))(*nodes),
-      scales,
-    )
-    prior = jnp.broadcast_to(prior, scales.shape)[:, None]
-    return beliefs._replace(evidence=beliefs.evidence + prior)
 
-  if known.defense is not None and not clipped:
-    return mix(sweep(jnp.ones(1), 8)), None
-  low, high = _bound_scale(beta, mass, clipped, noisy)
-  if scales is None:
-    grid = jnp.geomspace(low, high, _WIDE)
-    gap = jnp.log(high / low) / (_WIDE - 1)
-    wide = sweep(grid, 4, blur=gap / 2)
-    weight = jax.nn.softmax(wide.evidence.ravel()).reshape(_WIDE, -1).sum(1)
-    mean = weight @ jnp.log(grid)
-    sd = jnp.sqrt(weight @ (jnp.log(grid) - mean) ** 2)
-    scales = Scales(mean, jnp.maximum(2.5 * sd, gap), jnp.log(high / low))
-    if survey:
-      return mix(wide), scales
-  steps = jnp.linspace(-1.0, 1.0, 25)
-  near = jnp.exp(scales.mean + scales.reach * steps)
+def _wide(low, high):
+  """Returns a grid of all scales that are possible."""
+  num = _CLOSE + 1
+  gap = jnp.log(high / low) / (num - 1)
+  return Grid(jnp.geomspace(low, high, num), jnp.zeros(num), gap / 2)
+
+
+def _near(peak, low, high, clipped):
+  """Returns a grid about the peak, of its own width, and of exactly 1."""
+  width = jnp.log(high / low)
+  reach = jnp.maximum(2.5 * peak.sd, width / _CLOSE)
+  near = jnp.exp(peak.mean + reach * jnp.linspace(-1.0, 1.0, _CLOSE))
   # Half of the prior is a scale of exactly 1, an update that nothing touched;
   # the rest is log-uniform between low and high.
-  share = 2 * scales.reach / 24 / scales.width
-  possible = near <= jnp.where(clipped, high, jnp.inf)
+  share = 2 * reach / (_CLOSE - 1) / width
+  possible = near <= (high if clipped else jnp.inf)
   logs = jnp.where(possible, jnp.log(share), -jnp.inf)
-  prior = jnp.append(logs, 0.0) + jnp.log(len(near) / 2)  # a mean of 1
-  num_floors = 8 if known.defense is None else 4
-  beliefs = sweep(jnp.append(near, 1.0), num_floors, prior=prior)
-  return mix(beliefs), scales
+  prior = jnp.append(logs, 0.0) + jnp.log(_CLOSE / 2)  # a mean of 1
+  return Grid(jnp.append(near, 1.0), prior, jnp.zeros(()))
 
 
 def _bound_scale(beta, mass, clipped, noisy):

@@ -16,7 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from labelleak import hfl
 
@@ -64,9 +64,33 @@ def weights_of_groups(
   width = min(_NODES, num_odd + 1)
   first = np.clip(middle - width // 2, 0, num_odd + 1 - width)
   r = first + np.arange(width)
-  with np.errstate(divide='ignore'):
-    log_prob = stats.hypergeom.logpmf(r, num + num_odd, k, num_odd)
+  log_prob = log_hypergeometric(r, num + num_odd, k, num_odd)
   return Weights(((k - r) * w1 + r * w2) / clients, log_prob)
+
+
+def log_hypergeometric(
+  r: np.ndarray, num: int, k: np.ndarray, drawn: int
+) -> np.ndarray:
+  """Returns log P(r of k marked items are among `drawn` of `num`), [...].
+
+  -inf where that cannot be. SciPy's own takes half a second to import.
+
+  Args:
+    r: marked items that are drawn.
+    num: items.
+    k: those that are marked.
+    drawn: items that are drawn, without replacement.
+  """
+  r, k = np.broadcast_arrays(np.asarray(r, float), np.asarray(k, float))
+  possible = (r >= 0) & (r <= k) & (r <= drawn) & (drawn - r <= num - k)
+  r = np.where(possible, r, np.maximum(0, drawn - (num - k)))
+
+  def log_choose(n, k):
+    whole, taken, left = (special.gammaln(a + 1) for a in (n, k, n - k))
+    return whole - taken - left
+
+  log_prob = log_choose(k, r) + log_choose(num - k, drawn - r)
+  return np.where(possible, log_prob - log_choose(num, drawn), -np.inf)
 
 
 def log_likelihood(
@@ -86,10 +110,14 @@ def log_likelihood(
   chex.assert_rank([beta, mean, noise, log_prob], [1, 3, 2, 2])
   seen = beta[:, None, None]
   sd = noise[:, :, None]
-  density = -0.5 * ((seen - mean) / sd) ** 2
-  # An exact zero is no measurement: sparsification dropped the entry because
-  # its magnitude lay below that of all others.
-  least = jnp.where(beta == 0, jnp.inf, jnp.abs(beta)).min()
-  mass = jax.scipy.special.log_ndtr((least - jnp.abs(mean)) / sd)
-  density = jnp.where(seen == 0, mass, density - jnp.log(sd))
+  density = -0.5 * ((seen - mean) / sd) ** 2 - jnp.log(sd)
+
+  def censor():
+    # An exact zero is no measurement: sparsification dropped the entry because
+    # its magnitude lay below that of all others.
+    least = jnp.where(beta == 0, jnp.inf, jnp.abs(beta)).min()
+    mass = jax.scipy.special.log_ndtr((least - jnp.abs(mean)) / sd)
+    return jnp.where(seen == 0, mass, density)
+
+  density = jax.lax.cond((beta == 0).any(), censor, lambda: density)
   return jax.nn.logsumexp(log_prob[None] + density, axis=-1)

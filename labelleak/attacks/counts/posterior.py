@@ -5,6 +5,7 @@ learned from the same update, and `allocate` names the N labels that maximise
 the expected count accuracy.
 """
 
+import functools
 import math
 from typing import NamedTuple, Optional
 
@@ -21,6 +22,8 @@ _CONCENTRATIONS = 0.05, 0.15, 0.5, 1.5, 5.0, 50.0  # of labels over classes
 # the noisy batches of tests/attacks/counts/oracle_test.py, where the update
 # hardly tells, and seeds 0 and 1 of configs/clients.py.
 _FEW = 3.0
+_SURE = 80.0  # log odds that float32 can tell from none
+_SETTLED = 1e-4  # relative, of a mean or a total that may still move
 _TILT = 30.0  # a count's log odds that conditioning on the total may change
 
 
@@ -68,24 +71,47 @@ def infer(
     poisson = k * jnp.log(mu) - mu - factorials + math.log1p(-share)
     return poisson, jnp.logaddexp(poisson, few)
 
-  def step(_, mu):
-    poisson, both = prior(mu)
-    probs = jax.nn.softmax(log_lik + both[None], axis=-1)
-    member = probs * jnp.exp(poisson - both)[None]
-    elsewhere = ((probs - member) @ k).sum()
+  # Sums over counts are products of matrices, beside a prior that allows for
+  # whatever a tried one may hold.
+  alike = _dirichlet_counts(n, num_classes, log_lik.shape[1] - 1)
+  broad = jax.nn.logsumexp(alike, 0)
+  top = (log_lik + broad[None]).max(-1, keepdims=True)
+  weight = jnp.exp(log_lik + broad[None] - top)
+
+  def against_broad(log_prior):
+    odds = jnp.clip(log_prior - broad[None], -_SURE, _SURE)
+    return jnp.where(jnp.isfinite(broad), jnp.exp(odds), 0.0)
+
+  def step(mu):
+    poisson, both = against_broad(jnp.stack(prior(mu)))
+    columns = jnp.stack([both, poisson, k * (both - poisson)], -1)
+    total, member, elsewhere = _product(weight, columns).T
+    elsewhere, member = (elsewhere / total).sum(), (member / total).sum()
     return jnp.clip(
-      (n - elsewhere) / jnp.maximum(member.sum(), 1e-6), 1e-3, n / num_classes
+      (n - elsewhere) / jnp.maximum(member, 1e-6), 1e-3, n / num_classes
     )
 
-  mu = jax.lax.fori_loop(0, iterations, step, jnp.asarray(n / num_classes))
-  alike = _dirichlet_counts(n, num_classes, log_lik.shape[1] - 1)
+  def settle(state):
+    i, mu, _ = state
+    return i + 1, step(mu), mu
+
+  def moves(state):
+    i, mu, before = state
+    return (i < iterations) & (jnp.abs(mu - before) > _SETTLED * mu)
+
+  mu = jnp.asarray(n / num_classes)
+  _, mu, _ = jax.lax.while_loop(moves, settle, (0, mu, -mu))
   priors = jnp.concatenate([prior(mu)[1][None], alike])
-  evidence = jax.nn.logsumexp(log_lik[None] + priors[:, None], -1).sum(1)
+  evidence = jnp.log(_product(weight, against_broad(priors).T)).sum(0)
+  evidence += top.sum()
   odds = _FEW * max(math.log10(num_classes / 10), 0.0)
   evidence += jnp.array([odds] + [0.0] * len(alike))
   mixed = jax.nn.log_softmax(evidence)[:, None] + priors
   joint = log_lik + jax.nn.logsumexp(mixed, 0)[None]
   return _condition_on_total(joint, n, iterations)
+
+
+_product = functools.partial(jnp.matmul, precision='highest')
 
 
 def _dirichlet_counts(n, num_classes, most):
@@ -120,23 +146,28 @@ def _condition_on_total(joint, n, iterations):
   def moments(theta):
     probs = jax.nn.softmax(joint + theta * k[None], axis=-1)
     mean = probs @ k
-    return probs, mean.sum(), (probs @ k**2 - mean**2).sum()
+    return mean.sum(), (probs @ k**2 - mean**2).sum()
 
-  def newton(_, state):
+  def newton(state):
     # The sum rises with theta, so every look at it narrows a bracket. Near
     # certain counts it rises in jumps, which Newton's step alone overshoots.
-    theta, low, high = state
-    _, mean, var = moments(theta)
+    i, theta, low, high, mean, var = state
     low = jnp.where(mean < n, theta, low)
     high = jnp.where(mean < n, high, theta)
     step = (n - mean) / jnp.maximum(var, 1e-3)
     target = theta + jnp.clip(step, -4.0, 4.0)
     inside = (low < target) & (target < high)
-    return jnp.where(inside, target, (low + high) / 2), low, high
+    theta = jnp.where(inside, target, (low + high) / 2)
+    return i + 1, theta, low, high, *moments(theta)
 
-  start = (jnp.asarray(0.0), jnp.asarray(-_TILT), jnp.asarray(_TILT))
-  theta, _, _ = jax.lax.fori_loop(0, 2 * iterations, newton, start)
-  probs, mean, var = moments(theta)
+  def misses(state):
+    i, *_, mean, _ = state
+    return (i < 2 * iterations) & (jnp.abs(mean - n) > _SETTLED * n)
+
+  theta, low, high = (jnp.asarray(a) for a in (0.0, -_TILT, _TILT))
+  start = 0, theta, low, high, *moments(theta)
+  _, theta, *_, mean, var = jax.lax.while_loop(misses, newton, start)
+  probs = jax.nn.softmax(joint + theta * k[None], axis=-1)
   log_sum = jax.nn.logsumexp(joint + theta * k[None], -1).sum() - theta * n
   # Where the evidence is integer-sharp no theta fits a wrong total.
   miss = (n - mean) ** 2 / (var + 0.25)

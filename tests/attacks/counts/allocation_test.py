@@ -86,6 +86,14 @@ class WeightsTest(parameterized.TestCase):
         self.assertAlmostEqual(found.get(weight, 0.0), prob, delta=1e-6)
       self.assertAlmostEqual(sum(found.values()), 1.0, delta=1e-6)
 
+  @parameterized.parameters((1, 1), (9, 0), (9, 9), (40, 7), (2000, 1500))
+  def test_hypergeometric_against_scipy(self, num, drawn):
+    r, k = np.arange(-2, min(num, 60) + 3), np.arange(num + 1)[:, None]
+    with np.errstate(divide='ignore', invalid='ignore'):
+      expected = stats.hypergeom.logpmf(r, num, k, drawn)
+    found = likelihood.log_hypergeometric(r, num, k, drawn)
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+
   def test_subsets_by_enumeration(self):
     """The oracle above is itself right."""
     places = position_weights(7, 3)
@@ -307,7 +315,7 @@ class SpreadTest(absltest.TestCase):
       var=jnp.asarray(var, jnp.float32), num=jnp.asarray(num, jnp.float32)
     )
     known = hfl.Known(k, k * each, defense=())
-    one = lambda evaluate, *_, **__: (evaluate(1.0, 0.0, 1.0, 0.0), None)
+    one = lambda look, counts, *_, **__: look(counts).evaluate(1, 0, 1.0, 0)
     with (
       mock.patch.object(integration, 'integrate', one),
       mock.patch.object(
@@ -317,6 +325,19 @@ class SpreadTest(absltest.TestCase):
       allocation.weigh_counts(jnp.zeros(k), softmax, known)
     spread = call.call_args.args[2][:, each]  # of classes that have their share
     np.testing.assert_allclose(spread, entries.std(0), rtol=0.03)
+
+  def test_one_row_says_what_equal_rows_say(self):
+    rng = np.random.default_rng(0)
+    k, known = 6, hfl.Known(6, 24, steps=3, defense=None)
+    beta = jnp.asarray(rng.normal(size=k) * 0.3, jnp.float32)
+    p = jnp.asarray(rng.dirichlet(np.ones(k)), jnp.float32)
+    var = jnp.asarray(rng.uniform(size=k) * 1e-3, jnp.float32)
+    one = expectation.Softmax(p[None], var[None], jnp.full(1, 5.0))
+    rows = jax.tree.map(lambda a: jnp.repeat(a, k, 0), one)
+    weigh = lambda softmax: allocation.weigh_counts(beta, softmax, known)
+    found, expected = weigh(one), weigh(rows)
+    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-3)
+    np.testing.assert_allclose(found.evidence, expected.evidence, atol=1e-2)
 
   def test_own_means_are_shrunk_as_far_as_chance_explains_them(self):
     k, var = 400, 0.04
