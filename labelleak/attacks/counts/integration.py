@@ -104,10 +104,10 @@ def integrate(
   """
   searches = known.defense is None or clipped
   passes = _PASSES if alternates else 1 + searches
-  nodes = _nodes(beta, known, unit, error, 4 if searches else 8)
+  nodes = _nodes(beta, known, unit, error, 6 if searches else 8)
 
-  def sweep(i, state):
-    counts, peak, _ = state
+  def sweep(state, i):
+    counts, peak = state
     evaluate, mass = look(counts)
     grid = Grid(jnp.ones(1), jnp.zeros(1), jnp.zeros(()))
     if searches:
@@ -127,13 +127,13 @@ def integrate(
     mean = share @ logs
     peak = Peak(mean, jnp.sqrt(share @ (logs - mean) ** 2))
     beliefs = mix(found)
-    return mean_counts(beliefs.probs), peak, beliefs
+    return (mean_counts(beliefs.probs), peak), beliefs
 
-  state = start, Peak(jnp.zeros(()), jnp.zeros(())), None
+  state = start, Peak(jnp.zeros(()), jnp.zeros(()))
   if passes == 1:
-    return sweep(0, state)[2]
-  empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(sweep, 0, state)[2])
-  return jax.lax.fori_loop(0, passes, sweep, (*state[:2], empty))[2]
+    return sweep(state, 0)[1]
+  _, beliefs = jax.lax.scan(sweep, state, jnp.arange(passes))
+  return jax.tree.map(lambda each: each[-1], beliefs)
 
 
 def _nodes(beta, known, unit, error, num_floors):
