@@ -62,10 +62,11 @@ def weigh_counts(
 ) -> posterior.Posterior:
   """Infers counts from the bias update and a model of the softmax.
 
-  Where the softmax depends on the class, or on where training leads, rounds
+  Where the softmax depends on the class, or on where training leads, passes
   alternate: the counts say which softmax the examples of other classes give to
-  class i, that says the counts. Scale, noise floor and what `nodes` say is not
-  known are integrated over a grid, weighted by evidence.
+  class i, that says the counts. The close look at a scale expects what the
+  wide one found, too. Scale, noise floor and what `nodes` say is not known are
+  integrated over a grid, weighted by evidence.
 
   Args:
     beta: [K] bias update, or what is read of it by `head_input.fuse`.
@@ -96,13 +97,15 @@ def weigh_counts(
       return _look(beta, prediction, counts, known, own, quiet, ratio)
 
     _, clip = granted_defense(known)
-    even = jnp.full(known.num_classes, 1.0 / known.num_classes)
+    even = jnp.full(known.num_classes, own.num / known.num_classes)
+    _, unit = _loss_weights(client, even)
     return integration.integrate(
       look,
-      own.num * even,
+      even,
       beta,
       known,
       unit=own.unit,
+      mass=own.mass * unit,
       clipped=clip is not None or client.clip_per_example is not None,
       noisy=clip is not None or own.noise > 0,
       error=error,
@@ -125,7 +128,7 @@ def respond(response: responses.Response, node: Any) -> responses.Response:
 
 
 def _look(beta, prediction, counts, known, response, quiet, ratio):
-  """Returns the look at an update under a prediction made of `counts`."""
+  """Returns how nodes are evaluated under a prediction made of `counts`."""
   softmax, client = prediction.softmax, known.client or Client()
   k = jnp.arange(float(len(response.table.total)))[None]
   w = response.mass / response.num  # mean weight of an example
@@ -139,7 +142,9 @@ def _look(beta, prediction, counts, known, response, quiet, ratio):
   a = w * counts
   sum_others = expectation.sum_others
   others = jnp.maximum(response.mass - a, 1e-6)
-  q = sum_others(a, softmax.mean) / others
+  q = softmax.mean[0]
+  if len(softmax.mean) > 1:
+    q = sum_others(a, softmax.mean) / others
   var = sum_others(w * a + a**2 / softmax.num, softmax.var)
   var = var[:, None] + own_var
   smooth = client.label_smoothing
@@ -182,7 +187,7 @@ def _look(beta, prediction, counts, known, response, quiet, ratio):
       fit += jnp.logaddexp(-0.5 * miss**2, _WRONG_RATIO)
     return beliefs._replace(evidence=beliefs.evidence + fit)
 
-  return integration.Look(evaluate, response.mass * unit)
+  return evaluate
 
 
 def _run_paths(probs, keep, ratios, unit, response, client):

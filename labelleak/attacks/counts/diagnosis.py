@@ -27,7 +27,7 @@ _TURNED = 8.0  # nats of evidence at which sign and scale are doubted
 _OTHER = 1.4  # times, at which a scale is another
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
-# At any scale, which costs most: one reach says if it fits far better.
+# At any scale, which costs most: a typical reach says if it fits far better.
 _infer_free = jax.jit(
   functools.partial(
     head_update.infer_told, reaches=(head_update.TYPICAL_REACH,)
@@ -96,10 +96,14 @@ def _doubt_scale(view, known, beta, client, response):
   free = dataclasses.replace(known, defense=None)
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
   infer = head_update.infer_jitted
-  told, beliefs = infer(view, known), _infer_free(view, free)
+  at_any_scale = _infer_free if known.client else infer
+  told = beliefs = infer(view, known)
   opposite = infer(turned, known).evidence
-  if known.num_classes <= head_update.MOST_CLASSES:
-    opposite = max(opposite, _infer_free(turned, free).evidence)
+  if known.defense is not None:
+    beliefs = at_any_scale(view, free)
+    doubted = beliefs.evidence > told.evidence + _TURNED
+    if doubted or known.num_classes <= head_update.MOST_CLASSES:
+      opposite = max(opposite, at_any_scale(turned, free).evidence)
   if opposite > max(told.evidence, beliefs.evidence) + _TURNED:
     return (
       'The update fits far better with its sign turned: local - server in the'

@@ -47,18 +47,6 @@ def mix(*beliefs: Posterior) -> Posterior:
   )
 
 
-class Look(NamedTuple):
-  """What expected counts make of the update.
-
-  Attributes:
-    evaluate: of one node.
-    mass: of all examples, which the negative entries sum to at most.
-  """
-
-  evaluate: Evaluate
-  mass: chex.Array | float
-
-
 class Peak(NamedTuple):
   """Where the scale lies in log, [] each."""
 
@@ -75,12 +63,13 @@ class Grid(NamedTuple):
 
 
 def integrate(
-  look: Callable[[chex.Array], Look],
+  look: Callable[[chex.Array], Evaluate],
   start: chex.Array,
   beta: chex.Array,
   known: Known,
   *,
   unit: float,
+  mass: chex.Array | float,
   clipped: bool,
   noisy: bool,
   error: float,
@@ -97,6 +86,7 @@ def integrate(
     beta: [K] bias update.
     known: says by `defense` what must be searched.
     unit: the least weight of an example.
+    mass: of all examples, which the negative entries sum to at most.
     clipped: whether steps are clipped, as granted.
     noisy: whether granted noise may be a part of the negative entries.
     error: relative, that the mean softmax may have; 0: none.
@@ -105,17 +95,15 @@ def integrate(
   searches = known.defense is None or clipped
   passes = _PASSES if alternates else 1 + searches
   nodes = _nodes(beta, known, unit, error, 6 if searches else 8)
+  bounds = _bound_scale(beta, mass, clipped, noisy)
 
   def sweep(state, i):
     counts, peak = state
-    evaluate, mass = look(counts)
+    evaluate = look(counts)
     grid = Grid(jnp.ones(1), jnp.zeros(1), jnp.zeros(()))
     if searches:
-      bounds = _bound_scale(beta, mass, clipped, noisy)
-      near, wide = _near(peak, *bounds, clipped), _wide(*bounds)
-      grid = jax.tree.map(
-        functools.partial(jnp.where, i == passes - 1), near, wide
-      )
+      last = functools.partial(jnp.where, i == passes - 1)
+      grid = jax.tree.map(last, _near(peak, *bounds, clipped), _wide(*bounds))
 
     def at_scale(scale):
       at = lambda *node: evaluate(scale, *node, grid.blur)

@@ -23,7 +23,8 @@ _CONCENTRATIONS = 0.05, 0.15, 0.5, 1.5, 5.0, 50.0  # of labels over classes
 # hardly tells, and seeds 0 and 1 of configs/clients.py.
 _FEW = 3.0
 _SURE = 80.0  # log odds that float32 can tell from none
-_SETTLED = 1e-4  # relative, of a mean or a total that may still move
+_SETTLED = 1e-4  # relative, of a mean that may still move
+_MISS = 1e-2  # labels that the total may miss
 _TILT = 30.0  # a count's log odds that conditioning on the total may change
 
 
@@ -58,14 +59,14 @@ def infer(
   Args:
     log_lik: -inf where a count is impossible.
     num: the total; None: N.
-    iterations: of EM.
+    iterations: of EM at most, and twice as many for the total.
   """
   num_classes = log_lik.shape[0]
   n = log_lik.shape[1] - 1 if num is None else num
   k = jnp.arange(float(log_lik.shape[1]))
   factorials = jnp.asarray(special.gammaln(np.arange(len(k)) + 1), float)
   share = min(0.2, 2.0 / num_classes)
-  few = jnp.where(k > 0, jnp.log(share / n), -jnp.inf)
+  few = jnp.where((k > 0) & (k <= n), jnp.log(share / n), -jnp.inf)
 
   def prior(mu):
     poisson = k * jnp.log(mu) - mu - factorials + math.log1p(-share)
@@ -74,17 +75,20 @@ def infer(
   # Sums over counts are products of matrices, beside a prior that allows for
   # whatever a tried one may hold.
   alike = _dirichlet_counts(n, num_classes, log_lik.shape[1] - 1)
-  broad = jax.nn.logsumexp(alike, 0)
+  broad = jax.nn.logsumexp(jnp.concatenate([alike, few[None]]), 0)
   top = (log_lik + broad[None]).max(-1, keepdims=True)
   weight = jnp.exp(log_lik + broad[None] - top)
 
   def against_broad(log_prior):
-    odds = jnp.clip(log_prior - broad[None], -_SURE, _SURE)
-    return jnp.where(jnp.isfinite(broad), jnp.exp(odds), 0.0)
+    beside = jnp.broadcast_to(broad, log_prior.shape)
+    odds = jnp.exp(jnp.clip(log_prior - beside, -_SURE, _SURE))
+    return jnp.where(jnp.isfinite(beside), odds, 0.0)
+
+  heavy = against_broad(few)
 
   def step(mu):
-    poisson, both = against_broad(jnp.stack(prior(mu)))
-    columns = jnp.stack([both, poisson, k * (both - poisson)], -1)
+    poisson = against_broad(prior(mu)[0])
+    columns = jnp.stack([poisson + heavy, poisson, k * heavy], -1)
     total, member, elsewhere = _product(weight, columns).T
     elsewhere, member = (elsewhere / total).sum(), (member / total).sum()
     return jnp.clip(
@@ -146,7 +150,8 @@ def _condition_on_total(joint, n, iterations):
   def moments(theta):
     probs = jax.nn.softmax(joint + theta * k[None], axis=-1)
     mean = probs @ k
-    return mean.sum(), (probs @ k**2 - mean**2).sum()
+    off = k[None] - mean[:, None]  # E k^2 - mean^2 would cancel
+    return mean.sum(), (probs * off**2).sum()
 
   def newton(state):
     # The sum rises with theta, so every look at it narrows a bracket. Near
@@ -162,7 +167,7 @@ def _condition_on_total(joint, n, iterations):
 
   def misses(state):
     i, *_, mean, _ = state
-    return (i < 2 * iterations) & (jnp.abs(mean - n) > _SETTLED * n)
+    return (i < 2 * iterations) & (jnp.abs(mean - n) > _MISS)
 
   theta, low, high = (jnp.asarray(a) for a in (0.0, -_TILT, _TILT))
   start = 0, theta, low, high, *moments(theta)

@@ -237,6 +237,32 @@ class PosteriorTest(parameterized.TestCase):
     np.testing.assert_allclose(found.probs, expected.probs, atol=1e-3)
     np.testing.assert_allclose(found.evidence, expected.evidence, atol=1e-2)
 
+  @parameterized.parameters((1000, 256), (2000, 128), (1000, 32))
+  def test_one_class_may_hold_all_of_many(self, k, n):
+    """However unlikely a few heavy classes are beside Dirichlet priors."""
+    sd = n / 40
+    seen = sd * np.random.default_rng(0).normal(size=k)
+    seen[3] += n
+    log_lik = -0.5 * ((seen[:, None] - np.arange(n + 1)) / sd) ** 2
+    probs = posterior.infer(jnp.asarray(log_lik, jnp.float32)).probs
+    counts = posterior.allocate(probs)
+    self.assertGreater(counts[3], 0.95 * n)
+
+  def test_thousands_of_labels_are_counted_exactly(self):
+    """Float32 neither loses the variance nor lets the total drift."""
+    k, n = 10, 4000
+    rng = np.random.default_rng(0)
+    for sd in (0.3, 3.0):
+      truth = rng.multinomial(n, rng.dirichlet(np.full(k, 0.5)))
+      seen = truth + sd * rng.normal(size=k)
+      log_lik = -0.5 * ((seen[:, None] - np.arange(n + 1)) / sd) ** 2
+      found = posterior.infer(jnp.asarray(log_lik, jnp.float32))
+      self.assertTrue(np.isfinite(found.evidence))
+      total = posterior.mean_counts(found.probs).sum()
+      np.testing.assert_allclose(total, n, atol=0.5)
+      counts = np.asarray(posterior.allocate(found.probs))
+      self.assertLess(np.abs(counts - truth).max(), 5 * sd + 1)
+
   def test_uncertain_classes_give_way_to_certain_ones(self):
     n, k = 20, 10
     log_lik = np.zeros((k, n + 1))  # nothing known
@@ -315,7 +341,7 @@ class SpreadTest(absltest.TestCase):
       var=jnp.asarray(var, jnp.float32), num=jnp.asarray(num, jnp.float32)
     )
     known = hfl.Known(k, k * each, defense=())
-    one = lambda look, counts, *_, **__: look(counts).evaluate(1, 0, 1.0, 0)
+    one = lambda look, counts, *_, **__: look(counts)(1, 0, 1.0, 0)
     with (
       mock.patch.object(integration, 'integrate', one),
       mock.patch.object(

@@ -104,10 +104,36 @@ class DiagnoseTest(parameterized.TestCase):
 
     client = hfl.Client(lr=0.1)
     known = hfl.Known(2, 8, client=client, defense=())
-    with mock.patch.object(diagnosis.head_update, 'infer_jitted', infer):
+    with (
+      mock.patch.object(diagnosis.head_update, 'infer_jitted', infer),
+      mock.patch.object(diagnosis, '_infer_free', infer),
+    ):
       found = diagnosis._doubt_scale(view, known, beta, client, response)
     self.assertLen(found, bool(said))
     self.assertIn(said, ' '.join(found))
+
+  def test_slices_of_a_data_loader_are_guessed_at_any_scale(self):
+    """Slices of 10, 10, 10 and 5 under plain SGD, of which it is told S."""
+    k, sizes, scale = 10, (10, 10, 10, 5), 0.3
+    rng = np.random.default_rng(0)
+    beta = np.zeros(k)
+    for size in sizes:
+      labels = rng.choice(k, size, p=rng.dirichlet(np.full(k, 0.5)))
+      beta += 1 / k - np.bincount(labels, minlength=k) / size
+    head = {'bias': jnp.asarray(scale * beta, jnp.float32)}
+    known = hfl.Known(k, sum(sizes), len(sizes), lr=0.01, defense=())
+    (found,) = diagnosis.diagnose(hfl.View({'head': head}), known)
+    self.assertIn('fits far better if it is', found)
+
+  def test_a_turned_update_of_many_classes_at_another_scale(self):
+    k, num = 60, 64
+    labels = np.random.default_rng(0).choice(k, num, p=np.arange(k) / 1770)
+    beta = 1 / k - np.bincount(labels, minlength=k) / num
+    head = {'bias': jnp.asarray(-0.1 * beta, jnp.float32)}
+    known = hfl.Known(k, num, client=hfl.Client(lr=0.1), defense=())
+    with mock.patch.object(diagnosis.head_update, 'MOST_CLASSES', 10):
+      (found,) = diagnosis.diagnose(hfl.View({'head': head}), known)
+    self.assertIn('sign turned', found)
 
   def test_causes_are_those_that_are_large_enough(self):
     explain = lambda least, steps=8, **fields: diagnosis._explain(

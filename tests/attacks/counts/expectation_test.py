@@ -77,8 +77,8 @@ class ExpectationTest(parameterized.TestCase):
 
   def test_uniform(self):
     model = expectation.uniform(K)
-    np.testing.assert_allclose(model.mean, np.full((K, K), 1 / K))
-    np.testing.assert_array_equal(model.var, np.zeros((K, K)))
+    np.testing.assert_allclose(model.mean, np.full((1, K), 1 / K))
+    np.testing.assert_array_equal(model.var, np.zeros((1, K)))
 
   def planted(self, noise, louder=1.0, k=40):
     """A head's update where every input is h: h, p - y, bias, kernel."""
@@ -133,12 +133,25 @@ class ExpectationTest(parameterized.TestCase):
 
   def test_moments_of_all_examples(self):
     model = expectation.moments(jnp.float32(self.start), None)
-    for j in range(K):
-      np.testing.assert_allclose(model.mean[j], self.start.mean(0), rtol=1e-5)
-      np.testing.assert_allclose(
-        model.var[j], self.start.var(0), rtol=1e-3, atol=1e-7
-      )
-    np.testing.assert_array_equal(model.num, np.full(K, M))
+    self.assertEqual(model.mean.shape, (1, K))
+    np.testing.assert_allclose(model.mean[0], self.start.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(
+      model.var, self.start.var(0)[None], rtol=1e-3, atol=1e-7
+    )
+    np.testing.assert_array_equal(model.num, [M])
+
+  def test_others_of_one_row_and_of_many(self):
+    weight = self.rng.uniform(size=K)
+    rows = self.rng.uniform(size=(K, K))
+    others = 1 - np.eye(K)
+    found = expectation.sum_others(jnp.float32(weight), jnp.float32(rows))
+    np.testing.assert_allclose(found, weight @ (rows * others), rtol=1e-5)
+    found = expectation.sum_others(jnp.float32(weight), jnp.float32(rows[:1]))
+    expected = weight @ (rows[:1].repeat(K, 0) * others)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    own = expectation.own(jnp.float32(rows)), expectation.own(rows[:1])
+    np.testing.assert_allclose(own[0], np.diag(rows), rtol=1e-6)
+    np.testing.assert_allclose(own[1], rows[0], rtol=1e-6)
 
   def test_moments_by_class(self):
     labels = np.array([0, 0, 0, 0, 0, 1, 1, 2, 3, 3, 3, 3])  # no class 4
@@ -161,7 +174,7 @@ class ExpectationTest(parameterized.TestCase):
     view = self.view(self.kernel + 1, self.bias - self.rng.normal(size=K))
     x = jnp.float32(self.x)
     model = expectation.measure(view, self.known(lr=None), x)
-    want = np.broadcast_to(self.start.mean(0), (K, K))
+    want = self.start.mean(0)[None]
     np.testing.assert_allclose(model.mean, want, rtol=1e-5)
 
   def test_measured_between_start_and_end(self):
@@ -171,7 +184,7 @@ class ExpectationTest(parameterized.TestCase):
     model = expectation.measure(self.view(kernel, self.bias), self.known(), x)
     end = softmax(self.x @ kernel + self.bias)
     path = [self.start + s / S * (end - self.start) for s in range(S)]
-    want = np.broadcast_to(np.mean(path, axis=(0, 1)), (K, K))
+    want = np.mean(path, axis=(0, 1))[None]
     np.testing.assert_allclose(model.mean, want, rtol=1e-4)
 
   def test_replay_of_the_batch_itself_is_exact(self):
