@@ -95,7 +95,7 @@ def integrate(
   searches = known.defense is None or clipped
   passes = _PASSES if alternates else 1 + searches
   nodes = _nodes(beta, known, unit, error, 6 if searches else 8)
-  bounds = _bound_scale(beta, mass, clipped, noisy)
+  low, high = _bound_scale(beta, mass, clipped, noisy)
 
   def sweep(state, i):
     counts, peak = state
@@ -103,7 +103,8 @@ def integrate(
     grid = Grid(jnp.ones(1), jnp.zeros(1), jnp.zeros(()))
     if searches:
       last = functools.partial(jnp.where, i == passes - 1)
-      grid = jax.tree.map(last, _near(peak, *bounds, clipped), _wide(*bounds))
+      near, wide = _near(peak, low, high, clipped), _wide(low, high)
+      grid = jax.tree.map(last, near, wide)
 
     def at_scale(scale):
       at = lambda *node: evaluate(scale, *node, grid.blur)
