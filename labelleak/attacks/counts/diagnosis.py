@@ -25,6 +25,7 @@ from labelleak.hfl import Client, Known, View
 
 _TURNED = 8.0  # nats of evidence at which sign and scale are doubted
 _OTHER = 1.4  # times, at which a scale is another
+_SPARSE = 0.02  # labels a class, of which the scale is known to a percent
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
 # At any scale, which costs most: a typical reach says if it fits far better.
@@ -96,14 +97,25 @@ def _doubt_scale(view, known, beta, client, response):
   free = dataclasses.replace(known, defense=None)
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
   infer = head_update.infer_jitted
-  at_any_scale = _infer_free if known.client else infer
   told = beliefs = infer(view, known)
   opposite = infer(turned, known).evidence
+  # Of counts far from even the negative entries sum to nearly all the gains.
+  least = float(-np.minimum(beta, 0.0).sum()) / response.mass
+  if client.loss == 'sigmoid' and client.reduction == 'mean':
+    least *= len(beta)
   if known.defense is not None:
-    beliefs = at_any_scale(view, free)
-    doubted = beliefs.evidence > told.evidence + _TURNED
-    if doubted or known.num_classes <= head_update.MOST_CLASSES:
-      opposite = max(opposite, at_any_scale(turned, free).evidence)
+    share = known.num_examples / known.num_classes
+    if share < _SPARSE and not response.noise:
+      # The softmax hides at most N / K of the gains: the scale is plain.
+      at_its_scale = functools.partial(_infer_scaled, least / (1 - share / 2))
+      beliefs = at_its_scale(view, known)
+      opposite = max(opposite, at_its_scale(turned, known).evidence)
+    else:
+      at_any_scale = _infer_free if known.client else infer
+      beliefs = at_any_scale(view, free)
+      doubted = beliefs.evidence > told.evidence + _TURNED
+      if doubted or known.num_classes <= head_update.MOST_CLASSES:
+        opposite = max(opposite, at_any_scale(turned, free).evidence)
   if opposite > max(told.evidence, beliefs.evidence) + _TURNED:
     return (
       'The update fits far better with its sign turned: local - server in the'
@@ -111,10 +123,6 @@ def _doubt_scale(view, known, beta, client, response):
     )
   if known.defense is None:
     return ()
-  # Of counts far from even the negative entries sum to nearly all the gains.
-  least = float(-np.minimum(beta, 0.0).sum()) / response.mass
-  if client.loss == 'sigmoid' and client.reduction == 'mean':
-    least *= len(beta)
   noise = 3 * response.noise * len(beta) ** 0.5 / response.mass
   if least > 1 + head_update.ROUNDING + noise:
     cause = _explain(least, client, known)
@@ -135,6 +143,14 @@ def _doubt_scale(view, known, beta, client, response):
       ' labels that are as even as the softmax would explain it.',
     )
   return ()
+
+
+def _infer_scaled(scale, view, known):
+  """Infers counts of an update that is `scale` times as large as described."""
+  grads = jax.tree.map(lambda g: g / scale, view.grads)
+  found = head_update.infer_jitted(view._replace(grads=grads), known)
+  change = known.num_classes * np.log(scale)  # of the density's volume
+  return found._replace(evidence=found.evidence - change)
 
 
 def _doubt_fit(known, beta, client, response, beliefs):

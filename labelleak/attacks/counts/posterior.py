@@ -154,24 +154,32 @@ def _condition_on_total(joint, n, iterations):
     return mean.sum(), (probs * off**2).sum()
 
   def newton(state):
-    # The sum rises with theta, so every look at it narrows a bracket. Near
-    # certain counts it rises in jumps, which Newton's step alone overshoots.
+    # The sum rises with theta, about as its exponential where counts are few,
+    # so every look at it narrows a bracket. Near certain counts it rises in
+    # jumps, which Newton's step alone overshoots.
     i, theta, low, high, mean, var = state
     low = jnp.where(mean < n, theta, low)
     high = jnp.where(mean < n, high, theta)
-    step = (n - mean) / jnp.maximum(var, 1e-3)
-    target = theta + jnp.clip(step, -4.0, 4.0)
-    inside = (low < target) & (target < high)
-    theta = jnp.where(inside, target, (low + high) / 2)
+    least = 1e-3
+    step = jnp.log(n / jnp.maximum(mean, least)) * mean / jnp.maximum(var, least)
+    inside = (low < theta + step) & (theta + step < high)
+    theta = jnp.where(inside, theta + step, (low + high) / 2)
     return i + 1, theta, low, high, *moments(theta)
 
   def misses(state):
     i, *_, mean, _ = state
     return (i < 2 * iterations) & (jnp.abs(mean - n) > _MISS)
 
-  theta, low, high = (jnp.asarray(a) for a in (0.0, -_TILT, _TILT))
-  start = 0, theta, low, high, *moments(theta)
-  _, theta, *_, mean, var = jax.lax.while_loop(misses, newton, start)
+  start = jnp.zeros(()), *moments(0.0)
+  end = jnp.where(start[1] < n, _TILT, -_TILT)
+  far = end, *moments(end)
+  between = (start[1] - n) * (far[1] - n) < 0
+  # Counts that are sure leave no theta to look for.
+  start = jax.tree.map(lambda a, b: jnp.where(between, a, b), start, far)
+  first = jnp.where(between, 0, 2 * iterations)
+  low, high = jnp.asarray(-_TILT), jnp.asarray(_TILT)
+  state = first, start[0], low, high, *start[1:]
+  _, theta, *_, mean, var = jax.lax.while_loop(misses, newton, state)
   probs = jax.nn.softmax(joint + theta * k[None], axis=-1)
   log_sum = jax.nn.logsumexp(joint + theta * k[None], -1).sum() - theta * n
   # Where the evidence is integer-sharp no theta fits a wrong total.
