@@ -95,7 +95,8 @@ def hfl(name):
       # Fields of `hfl.Client` in the place of both, which are then None.
       client=placeholder(object),
       queries=1,
-      rounds=1,  # observed, of the same clients and batches
+      rounds=1,  # observed, of the same clients
+      shifting=False,  # whether each round is of other examples of theirs
       partition='unbalanced',
       per_class_cap=placeholder(int),
       trials=100,

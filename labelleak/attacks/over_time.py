@@ -7,6 +7,7 @@ attack on all rounds of any attack on one.
 """
 
 from collections.abc import Mapping
+import dataclasses
 from typing import Any, NamedTuple, Optional
 
 import chex
@@ -18,6 +19,7 @@ from labelleak.base import Attack, InputError
 from labelleak.vfl import Known
 
 _MEAN_UPDATE = 'over_time.mean_update'
+_SUM_COUNTS = 'over_time.sum_counts'
 _ATTACK = 2**32 - 3  # sets the attack's key apart from those of the pass
 
 
@@ -77,25 +79,29 @@ class Updates(NamedTuple):
   """What `mean_update` keeps.
 
   Attributes:
-    known: what the attack was granted.
-    total: of the updates, like them; None before the first.
-    variables: what the server sent in the first round.
+    known: of their mean, as that of one round.
+    total: view of the sums of the updates, and of what the server sent; None
+      before the first.
     rounds: [] how many there were.
   """
 
   known: hfl.Known
-  total: Optional[chex.ArrayTree] = None
-  variables: Optional[chex.ArrayTree] = None
+  total: Optional[hfl.View] = None
   rounds: chex.Array | float = 0.0
 
 
 def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
   """Builds an attack on the mean update of all rounds that were observed.
 
-  While a client holds the same examples, their labels are in every update and
-  what a defense adds is new in each. The model moves little from round to
-  round; the attack is told the one that the first round began with. A granted
-  `Known.defense` stays that of one round, whose noise is more than the mean's.
+  `Known.rounds` says of how many. While a client holds the same examples, their
+  labels are in every update and what a defense adds is new in each: the mean of
+  R has its noise over sqrt(R). Under `Known.shifting` each round is of other
+  examples, and the mean of R of them is that of R times as many clients: the
+  labels of all rounds are counted together, and what is likely of a client's
+  labels is learned from them all.
+
+  The model moves from round to round: the attack is told the mean of what the
+  server sent.
 
   Args:
     attack: of an instant, on an `hfl.View`; or its name, with arguments as a
@@ -103,17 +109,19 @@ def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
 
   Raises:
     InputError: no such attack, one of vertical FL, or one that remembers by
-      itself. (observe) An update of another shape. (infer) No round.
+      itself. (observe) An update of another shape. (infer) No round, or not as
+      many as were granted.
   """
   attack = _load_instant(attack, 'horizontal')
 
   def observe(memory, view):
     view, _ = view.check(_MEAN_UPDATE, memory.known)
     if memory.total is None:
-      return Updates(memory.known, view.grads, view.variables, jnp.ones(()))
-    contract.check_like(_MEAN_UPDATE, 'grads', view.grads, memory.total)
-    contract.check_like(_MEAN_UPDATE, 'grads', memory.total, view.grads)
-    total = jax.tree.map(jnp.add, memory.total, view.grads)
+      return Updates(memory.known, view, jnp.ones(()))
+    grads = memory.total.grads
+    contract.check_like(_MEAN_UPDATE, 'grads', view.grads, grads)
+    contract.check_like(_MEAN_UPDATE, 'grads', grads, view.grads)
+    total = jax.tree.map(jnp.add, memory.total, view)
     return memory._replace(total=total, rounds=memory.rounds + 1)
 
   def infer(key, memory, known):
@@ -122,10 +130,74 @@ def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
         f'{_MEAN_UPDATE} has observed no round; make its memory by'
         ' init(known), and observe(memory, view) each round.'
       )
-    mean = jax.tree.map(lambda g: g / memory.rounds, memory.total)
-    return attack.infer(key, hfl.View(mean, memory.variables), known)
+    _check_rounds(_MEAN_UPDATE, memory.rounds, known)
+    mean = jax.tree.map(lambda total: total / memory.rounds, memory.total)
+    return attack.infer(key, mean, known.of_mean())
 
-  return attack._replace(infer=infer, observe=observe, init=Updates)
+  init = lambda known: Updates(known.of_mean())
+  return attack._replace(infer=infer, observe=observe, init=init)
+
+
+class Counts(NamedTuple):
+  """What `sum_counts` keeps.
+
+  Attributes:
+    known: of one round.
+    total: [K] counts of all rounds.
+    rounds: [] how many there were.
+  """
+
+  known: hfl.Known
+  total: chex.Array
+  rounds: chex.Array | float = 0.0
+
+
+def sum_counts(attack: Attack | str | Mapping[str, Any]) -> Attack:
+  """Builds an attack that counts every round by itself, and sums the counts.
+
+  It is what publications do whose rounds are of other examples
+  (`Known.shifting`); `mean_update` learns from all rounds together. What the
+  attack draws is the same in every round.
+
+  Args:
+    attack: of an instant, that returns counts [K]; or its name, with arguments
+      as a dict.
+
+  Raises:
+    InputError: as `mean_update`. (init) Rounds that are of the same examples.
+  """
+  attack = _load_instant(attack, 'horizontal')
+
+  def init(known):
+    if known.rounds > 1 and not known.shifting:
+      raise InputError(
+        f'{_SUM_COUNTS} would count the same examples in each of'
+        f' rounds={known.rounds}; use {_MEAN_UPDATE}, or shifting=True.'
+      )
+    one = dataclasses.replace(known, rounds=1, shifting=False)
+    return Counts(one, jnp.zeros(known.num_classes, int), jnp.zeros(()))
+
+  def observe(memory, view):
+    counts = attack.infer(jax.random.key(_ATTACK), view, memory.known)
+    total, rounds = memory.total + counts, memory.rounds + 1
+    return memory._replace(total=total, rounds=rounds)
+
+  def infer(key, memory, known):
+    del key
+    _check_rounds(_SUM_COUNTS, memory.rounds, known)
+    return memory.total
+
+  return attack._replace(infer=infer, observe=observe, init=init)
+
+
+def _check_rounds(name, observed, known):
+  """Refuses another number of rounds than was granted."""
+  told = known.rounds > 1 or known.shifting
+  if told and not contract.is_traced(observed) and observed != known.rounds:
+    raise InputError(
+      f'Known: rounds={known.rounds} contradicts the {float(observed):g} that'
+      f' {name} has observed; grant as many.'
+    )
 
 
 def _load_instant(attack, kind):

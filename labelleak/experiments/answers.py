@@ -53,8 +53,8 @@ def check(
       raise InputError(
         f'{spec.describe(attacker.spec)} answered {len(bad)} of {len(flags)}'
         f' trials with numbers that are no answer, first trial {bad[0]}: counts'
-        ' must be finite, at least 0 and sum to C * B, scores of a row finite'
-        ' or all NaN; correct the attack.'
+        ' must be finite, at least 0 and sum to the examples, scores of a row'
+        ' finite or all NaN; correct the attack.'
       )
 
 

@@ -99,6 +99,7 @@ class _Horizontal(_Common):
   client: NotRequired[Optional[Mapping[str, Any]]]
   queries: int
   rounds: int
+  shifting: NotRequired[bool]
   partition: str
   per_class_cap: Optional[int]
 

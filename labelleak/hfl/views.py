@@ -1,5 +1,6 @@
 """What the server sees of a round, and what an attack is granted."""
 
+import dataclasses
 from typing import ClassVar, NamedTuple, Optional
 
 import chex
@@ -19,6 +20,7 @@ from labelleak.hfl.description import Client
 # What libraries call a linear layer's leaves; only 'weight' is [K, H].
 _KERNELS = 'kernel', 'w', 'weight'
 _BIASES = 'bias', 'b'
+_NOISES = 'gaussian', 'laplace'  # defenses that are new in every round
 
 
 class View(NamedTuple):
@@ -49,8 +51,14 @@ class View(NamedTuple):
 
     Raises:
       InputError: a classifier that is not of K classes, gradients of another
-        model than `variables`, entries that are not finite.
+        model than `variables`, entries that are not finite, or a `known` of
+        several rounds of other examples.
     """
+    if known.shifting:
+      raise InputError(
+        f'{name} reads one round, and its Known counts the labels of'
+        f' rounds={known.rounds} together; use over_time.mean_update of it.'
+      )
     leaves = base.named_leaves(self.grads)
     kernel, bias = _linear_leaves(leaves)
     head = kernel if bias is None else bias
@@ -88,6 +96,9 @@ class Known:
       known, with clients=1: the server weights them by their sizes.
     steps: S.
     clients: C.
+    rounds: R, whose mean is attacked (`over_time.mean_update`).
+    shifting: whether every round is of other examples, whose labels are then
+      counted together.
     lr: local learning rate behind an update.
     client: how each client trains; says `steps` and `lr`, too.
     defense: exactly what is done, pairs of a transform's name and its
@@ -95,13 +106,15 @@ class Known:
     model: the forward pass behind `View.variables`.
     labelled: examples of the attacker's own, with labels.
     unlabelled: [M, ...] examples of its own without; `labelled` goes before.
-    labels: [C * B, K] of the round itself, for upper bounds alone: no attack.
+    labels: [N, K] of the round itself, for upper bounds alone: no attack.
   """
 
   num_classes: int = static()
   batch_size: int = static()
   steps: int = static(default=1)
   clients: int = static(default=1)
+  rounds: int = static(default=1)
+  shifting: bool = static(default=False)
   lr: Optional[float] = static(default=None)
   client: Optional[Client] = static(default=None)
   defense: Optional[tuple[tuple[str, float], ...]] = static(default=None)
@@ -114,7 +127,7 @@ class Known:
 
   def __post_init__(self):
     """Refuses sizes and strengths that mean nothing, before they are used."""
-    sizes = dict(num_classes=2, batch_size=1, steps=1, clients=1)
+    sizes = dict(num_classes=2, batch_size=1, steps=1, clients=1, rounds=1)
     numbers = contract.whole_fields(self, sizes)
     if self.lr is not None:
       numbers['lr'] = contract.plain_number(self.lr)
@@ -125,6 +138,27 @@ class Known:
       numbers |= _of_client(self.client, numbers)
     for field, value in numbers.items():
       object.__setattr__(self, field, value)
+
+  def of_mean(self) -> 'Known':
+    """Returns what is known of the mean of R rounds, as that of one.
+
+    Of other examples each, they are as one of R times as many clients; of the
+    same examples, their noise is less by sqrt(R).
+    """
+    one = dataclasses.replace(self, rounds=1, shifting=False)
+    if self.shifting:
+      return dataclasses.replace(one, clients=self.clients * self.rounds)
+    quieter = self.rounds**-0.5
+    if self.client:
+      noise = self.client.noise_multiplier * quieter
+      client = dataclasses.replace(self.client, noise_multiplier=noise)
+      one = dataclasses.replace(one, client=client)
+    if self.defense:
+      defense = tuple(
+        (k, v * quieter if k in _NOISES else v) for k, v in self.defense
+      )
+      one = dataclasses.replace(one, defense=defense)
+    return one
 
   def check_answer(
     self, name: str, answer: chex.Array | Reconstruction
@@ -137,8 +171,9 @@ class Known:
 
   @property
   def num_examples(self) -> int:
-    """Examples behind one round's update: C * B."""
-    return self.clients * self.batch_size
+    """Examples that are counted: C * B, of each round where they shift."""
+    rounds = self.rounds if self.shifting else 1
+    return rounds * self.clients * self.batch_size
 
 
 def _of_client(client, numbers):

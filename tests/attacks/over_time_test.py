@@ -1,5 +1,7 @@
 """Attacks over time: means by row, and what lasts of an instant."""
 
+import dataclasses
+
 from absl.testing import absltest
 import jax
 import jax.numpy as jnp
@@ -138,6 +140,61 @@ class MeanUpdateTest(absltest.TestCase):
     )
     self.assertFalse(np.array_equal(counts, last))
 
+  def test_the_same_examples_are_told_the_noise_of_the_mean(self):
+    client = hfl.Client(clip_per_example=1.0, noise_multiplier=0.8)
+    known = self._tell(
+      rounds=16, defense=(('clip', 2.0), ('gaussian', 0.4)), client=client
+    )
+    self.assertEqual(known.defense, (('clip', 2.0), ('gaussian', 0.1)))
+    self.assertEqual(known.client.noise_multiplier, 0.2)
+    self.assertEqual(
+      (known.clients, known.rounds, known.num_examples), (3, 1, 24)
+    )
+
+  def test_other_examples_are_told_to_be_of_more_clients(self):
+    known = self._tell(rounds=4, shifting=True, defense=(('gaussian', 0.4),))
+    self.assertEqual(known.defense, (('gaussian', 0.4),))
+    self.assertEqual((known.clients, known.num_examples), (12, 96))
+    self.assertFalse(known.shifting)
+
+  def _tell(self, **fields):
+    """Returns what an attack on the mean of all rounds is told."""
+    told = []
+
+    def infer(key, view, known):
+      told.append(known)
+      return jnp.zeros(K, int)
+
+    attack = over_time.mean_update(
+      base.attack(infer, name='listen', kind='horizontal')
+    )
+    known = hfl.Known(num_classes=K, batch_size=8, clients=3, **fields)
+    view = self._view([-0.4, 0.2, -0.1, 0.3])
+    _run(attack, [view] * known.rounds, known)
+    return told[0]
+
+  def test_it_is_told_the_mean_of_what_was_sent(self):
+    sent = [
+      {'params': {'head': dict(kernel=jnp.ones((2, K)), bias=b * jnp.ones(K))}}
+      for b in (1.0, 3.0)
+    ]
+    view = self._view([-0.4, 0.2, -0.1, 0.3])
+    views = [view._replace(variables=variables) for variables in sent]
+    bias = lambda view: view.variables['params']['head']['bias'][0].astype(int)
+    infer = lambda key, view, known: jnp.full(K, bias(view))
+    attack = base.attack(infer, name='listen', kind='horizontal')
+    counts = _run(over_time.mean_update(attack), views, self.known)
+    np.testing.assert_array_equal(counts, 2)
+
+  def test_rounds_that_were_not_observed(self):
+    view = self._view([-0.4, 0.2, -0.1, 0.3])
+    for shifting in (False, True):
+      known = dataclasses.replace(self.known, rounds=3, shifting=shifting)
+      with self.assertRaisesRegex(base.InputError, 'contradicts the 2 that'):
+        _run(self.attack, [view, view], known)
+    with self.assertRaisesRegex(base.InputError, 'use over_time.mean_update'):
+      self.llbg.infer(KEY, view, known)
+
   def test_a_round_is_checked_when_it_is_seen(self):
     view = self._view([-0.4, 0.2, -0.1, 0.3])
     half = jax.tree.map(lambda a: a.astype(jnp.float16), view.grads)
@@ -153,7 +210,7 @@ class MeanUpdateTest(absltest.TestCase):
       with self.assertRaisesRegex(base.InputError, message):
         self.attack.observe(memory, hfl.View(grads))
     after = self.attack.observe(memory, hfl.View(half))
-    self.assertEqual(after.total['head']['bias'].dtype, jnp.float32)
+    self.assertEqual(after.total.grads['head']['bias'].dtype, jnp.float32)
 
   def test_without_a_round_there_is_no_answer(self):
     for memory in (self.attack.init(self.known), self._view([0.1] * K)):
@@ -173,6 +230,26 @@ class MeanUpdateTest(absltest.TestCase):
   def test_what_remembers_is_refused(self):
     with self.assertRaisesRegex(base.InputError, 'remembers by itself'):
       over_time.mean_update(self.attack)
+
+
+class SumCountsTest(absltest.TestCase):
+  def test_it_is_the_sum_of_what_each_round_says(self):
+    updates = [-0.9, 0.7, 0, 0.2], [0.1, -0.3, -0.2, 0.4]
+    views = [hfl.View({'head': dict(bias=jnp.float32(u))}) for u in updates]
+    one = hfl.Known(num_classes=K, batch_size=8)
+    llbg = attacks.load('counts.llbg')
+    expected = sum(llbg.infer(KEY, view, one) for view in views)
+    known = dataclasses.replace(one, rounds=2, shifting=True)
+    counts = _run(over_time.sum_counts('counts.llbg'), views, known)
+    np.testing.assert_array_equal(counts, expected)
+    self.assertEqual(counts.sum(), known.num_examples)
+    with self.assertRaisesRegex(base.InputError, 'contradicts the 1 that'):
+      _run(over_time.sum_counts('counts.llbg'), views[:1], known)
+
+  def test_the_same_examples_are_not_counted_twice(self):
+    known = hfl.Known(num_classes=K, batch_size=8, rounds=2)
+    with self.assertRaisesRegex(base.InputError, 'shifting=True'):
+      over_time.sum_counts('counts.llbg').init(known)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ FILES = sorted(
   p for p in (ROOT / 'configs').glob('*.py') if p.stem not in _SHARED
 )
 # At hand without files, or made from nothing.
-_FREE = {'digits', 'breast_cancer', 'synthetic'}
+_FREE = {'digits', 'breast_cancer', 'synthetic', 'labels'}
 
 
 def _module(path):

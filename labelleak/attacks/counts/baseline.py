@@ -15,9 +15,13 @@ def random() -> Attack:
     labels = draw_labels(key, known)
     return jnp.bincount(labels, length=known.num_classes)
 
-  return attack(infer, name='counts.random', kind='horizontal')
+  checked = attack(infer, name='counts.random', kind='horizontal')
+  # One round tells a guess as much as all of them.
+  return checked._replace(
+    infer=lambda key, view, known: checked.infer(key, view, known.of_mean())
+  )
 
 
 def draw_labels(key: chex.PRNGKey, known: Known) -> chex.Array:
-  """Draws a label for each example behind the update, [C * B] int."""
+  """Draws a label for each example that is counted, [N] int."""
   return jax.random.randint(key, (known.num_examples,), 0, known.num_classes)

@@ -20,7 +20,8 @@ from scipy import special
 
 from labelleak import hfl
 
-_NODES = 25  # terms of the sum over r: about 3 sd either side at B = 1024
+_NODES = 25  # terms of the sum over r
+_REACH = 3.0  # sd either side that they cover, some r left out if need be
 
 
 class Weights(NamedTuple):
@@ -60,11 +61,18 @@ def weights_of_groups(
   k = np.arange(num + num_odd + 1)[:, None]
   if w1 == w2 or num == 0:
     return Weights(k * w2 / clients, np.zeros(k.shape))
-  middle = np.floor(k * num_odd / (num + num_odd)).astype(int)
+  share = num_odd / (num + num_odd)
+  middle = np.floor(k * share).astype(int)
   width = min(_NODES, num_odd + 1)
-  first = np.clip(middle - width // 2, 0, num_odd + 1 - width)
-  r = first + np.arange(width)
+  left = (num + num_odd - k) / max(num + num_odd - 1, 1)
+  sd = np.sqrt(k * share * (1 - share) * left)
+  stride = np.ceil(_REACH * sd / max(width // 2, 1)).astype(int)
+  stride = np.clip(stride, 1, max(num_odd // max(width - 1, 1), 1))
+  last = np.maximum(num_odd - stride * (width - 1), 0)
+  first = np.clip(middle - stride * (width // 2), 0, last)
+  r = first + stride * np.arange(width)
   log_prob = log_hypergeometric(r, num + num_odd, k, num_odd)
+  log_prob -= special.logsumexp(log_prob, axis=1, keepdims=True)
   return Weights(((k - r) * w1 + r * w2) / clients, log_prob)
 
 

@@ -160,8 +160,8 @@ def _condition_on_total(joint, n, iterations):
     i, theta, low, high, mean, var = state
     low = jnp.where(mean < n, theta, low)
     high = jnp.where(mean < n, high, theta)
-    least = 1e-3
-    step = jnp.log(n / jnp.maximum(mean, least)) * mean / jnp.maximum(var, least)
+    factor = n / jnp.maximum(mean, 1e-3)
+    step = jnp.log(factor) * mean / jnp.maximum(var, 1e-3)
     inside = (low < theta + step) & (theta + step < high)
     theta = jnp.where(inside, theta + step, (low + high) / 2)
     return i + 1, theta, low, high, *moments(theta)

@@ -53,8 +53,10 @@ class Round:
     model: the classifier.
     observe: (key, variables, batches [C, B, ...]) -> what the server sees.
     rounds: R, that the server observes of these clients.
+    shifting: whether each round is of other examples.
     lr: of a step of the server between them.
-    plan: how a client draws its batch; see `plans.draw`.
+    batch_size: B, of a round.
+    plan: how a client draws what it holds; see `plans.draw`.
     num_clients: C.
     training: options of `train.classifier`, run before; None: untrained.
     weights: file of pretrained weights; None: none.
@@ -71,7 +73,9 @@ class Round:
   model: nn.Module
   observe: Observe
   rounds: int
+  shifting: bool
   lr: float
+  batch_size: int
   plan: Mapping[str, Any]
   num_clients: int
   training: Optional[Mapping[str, Any]]
@@ -87,6 +91,7 @@ class Round:
     """Returns the batches of trials [n], leaves [n, C, B, ...].
 
     They depend on (seed, trial) alone, hence are the same for every attack.
+    Where rounds shift, a client draws what it holds for all of them, R B rows.
     """
     source, clients = self.source, range(self.num_clients)
     y = source.y[self.rows]
@@ -101,6 +106,21 @@ class Round:
     x = source.take(drawn.reshape(-1)).reshape(*drawn.shape, *source.shape)
     y = np.eye(source.num_classes, dtype=np.float32)[source.y[drawn]]
     return Batch((x,), y, drawn, np.ones(drawn.shape, np.float32))
+
+  def select(self, batches: Batch, number: chex.Array | int) -> Batch:
+    """Returns what round `number` from 0 is of, leaves [C, B, ...].
+
+    Args:
+      batches: of `draw`, of one trial.
+      number: of the round; where rounds do not shift, all are of the same.
+    """
+    if not self.shifting:
+      return batches
+    start = number * self.batch_size
+    return jax.tree.map(
+      lambda a: jax.lax.dynamic_slice_in_dim(a, start, self.batch_size, 1),
+      batches,
+    )
 
   def check_cost(self, params: chex.ArrayTree, trials: int) -> None:
     """Refuses encryption beyond `max_hours`, or beyond what a key may open.
@@ -203,6 +223,8 @@ def build(config: ConfigDict) -> Round:
   step = defenses.build(at_step, only='gradient')
   update = defenses.build(at_update, only='gradient')
   aggregate = registry.build('he', config.aggregate.to_dict())
+  shifting = config.get('shifting', False)  # which older configs lack
+  held = config.batch_size * (config.rounds if shifting else 1)
   queries = config.queries  # not of the config of a later point
   train_locally = clients.slices
   described = config.get('client')  # which older configs lack
@@ -249,6 +271,7 @@ def build(config: ConfigDict) -> Round:
       clients=config.clients,
       partition=config.partition,
       **{f: config[f] for f in ('queries', 'rounds') if config[f] > 1},
+      **({'shifting': True} if shifting else {}),
       **task.facts,
     ),
   )
@@ -266,11 +289,13 @@ def build(config: ConfigDict) -> Round:
       queries=queries,
     ),
     rounds=config.rounds,
+    shifting=shifting,
     lr=training.lr,
+    batch_size=config.batch_size,
     plan=dict(
       num_classes=source.num_classes,
       partition=config.partition,
-      batch_size=config.batch_size,
+      batch_size=held,
       per_class_cap=config.per_class_cap,
     ),
     num_clients=config.clients,

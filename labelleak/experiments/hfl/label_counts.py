@@ -1,6 +1,7 @@
 """Horizontal FL: label counts of a client's batch from what the server sees."""
 
 from collections.abc import Sequence
+import dataclasses
 from typing import Optional
 import warnings
 
@@ -74,10 +75,13 @@ def prepare(
   answers to the last.
 
   Raises:
-    InputError: an attack that cannot run, encryption that takes too long.
+    InputError: an attack that cannot run, or that reads one round where all are
+      counted; encryption that takes too long.
   """
-  if setup.rounds > 1 and not any(
-    over_time.remembers(attacker.attack) for attacker in attackers
+  if (
+    setup.rounds > 1
+    and not setup.shifting
+    and not any(over_time.remembers(attacker.attack) for attacker in attackers)
   ):
     warnings.warn(
       f'rounds={setup.rounds}, but every attack answers to the last round'
@@ -138,18 +142,21 @@ def _trial(setup, attackers, scoring):
     known = [
       hfl.Known(
         num_classes=setup.source.num_classes,
-        batch_size=setup.plan['batch_size'],
+        batch_size=setup.batch_size,
+        rounds=setup.rounds,
+        shifting=setup.shifting,
         **grants.select(attacker, given),
       )
       for attacker in attackers
     ]
-    observe = _observer(setup, attackers, batches, known)
+    observe = _observer(setup, attackers, batches, known[0])
     memories = [a.attack.init(own) for a, own in zip(attackers, known)]
     # A first round by itself: only then has every memory its lasting form.
-    carry, finite = observe((variables, memories), view_key)
+    carry, finite = observe((variables, memories), (view_key, 0))
     if setup.rounds > 1:
       keys = jax.random.split(view_key, setup.rounds - 1)
-      carry, others = jax.lax.scan(observe, carry, keys)
+      numbers = jnp.arange(1, setup.rounds)
+      carry, others = jax.lax.scan(observe, carry, (keys, numbers))
       finite &= others.all()
     scores = []
     for attacker, memory, own in zip(attackers, carry[1], known):
@@ -164,12 +171,17 @@ def _trial(setup, attackers, scoring):
 
 
 def _observer(setup, attackers, batches, known):
-  """Returns a round, ((variables, memories), key) -> (both, it was finite)."""
+  """Returns ((variables, memories), round) -> (both, whether it was finite).
 
-  def observe(carry, key):
+  A round is its key and its number.
+  """
+  one = dataclasses.replace(known, rounds=1, shifting=False)
+
+  def observe(carry, round_):
     variables, memories = carry
-    view = setup.observe(key, variables, batches)
-    _, finite = view.check('view', known[0])
+    key, number = round_
+    view = setup.observe(key, variables, setup.select(batches, number))
+    _, finite = view.check('view', one)
     memories = [a.attack.observe(m, view) for a, m in zip(attackers, memories)]
     return (setup.advance(variables, view), memories), finite
 

@@ -94,6 +94,21 @@ class WeightsTest(parameterized.TestCase):
     found = likelihood.log_hypergeometric(r, num, k, drawn)
     np.testing.assert_allclose(found, expected, atol=1e-9)
 
+  @parameterized.parameters(8, 64)
+  def test_a_wide_table_has_the_moments_of_the_mixture(self, clients):
+    num, odd, light, heavy = 117 * clients, 11 * clients, 1 / 13, 1 / 11
+    table = likelihood.weights(128, 10, clients)
+    probs, total = np.exp(table.log_prob), table.total * clients
+    mean = (probs * total).sum(1)
+    k = np.arange(num + odd + 1)
+    r = k * odd / (num + odd)
+    np.testing.assert_allclose(mean, (k - r) * light + r * heavy, atol=1e-3)
+    var = r * (1 - odd / (num + odd)) * (num + odd - k) / (num + odd - 1)
+    var *= (heavy - light) ** 2
+    found = (probs * (total - mean[:, None]) ** 2).sum(1)
+    np.testing.assert_allclose(found, var, atol=0.03 * var.max())
+    np.testing.assert_allclose(probs.sum(1), 1.0, rtol=1e-6)
+
   def test_subsets_by_enumeration(self):
     """The oracle above is itself right."""
     places = position_weights(7, 3)

@@ -171,6 +171,39 @@ class RoundsTest(parameterized.TestCase):
     found = row['metrics']['count_accuracy']['mean']
     self.assertAlmostEqual(found, expected, 6)
 
+  def test_shifting_rounds_are_of_other_examples(self):
+    setup = build(samples.horizontal(rounds=3, shifting=True, lr=0.5))
+    batches = jax.tree.map(lambda a: a[0], setup.draw(np.arange(1)))
+    self.assertEqual(batches.y.shape[:2], (1, 60))
+    parts = [setup.select(batches, r).index for r in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts, 1), batches.index)
+    same = build(samples.horizontal(rounds=3, lr=0.5))
+    batches = jax.tree.map(lambda a: a[0], same.draw(np.arange(1)))
+    self.assertIs(same.select(batches, 2), batches)
+
+  def test_labels_of_all_shifting_rounds_are_counted(self):
+    """Of labels alone, without noise, each round tells all of its own."""
+    mean = dict(name='over_time.mean_update', attack='counts.calibrated')
+    summed = dict(name='over_time.sum_counts', attack='counts.calibrated')
+    config = samples.horizontal(
+      dataset=dict(name='labels', num_classes=10, per_class=100),
+      model=dict(name='mlp.linear'),
+      rounds=4,
+      shifting=True,
+      lr=1e-4,
+      local_steps=1,
+      attacks=(mean, summed),
+    )
+    rows = experiments.run(config)
+    for row in rows[:2]:
+      self.assertEqual(row['metrics']['count_accuracy']['mean'], 1.0)
+      self.assertTrue(row['setting']['extra']['shifting'])
+
+  def test_an_attack_on_one_round_of_several_is_refused(self):
+    config = samples.horizontal(rounds=2, shifting=True)
+    with self.assertRaisesRegex(InputError, 'use over_time.mean_update of it'):
+      experiments.prepare(config)
+
   def test_noise_of_the_rounds_averages(self):
     # A step that moves nothing: nine rounds are as one at sigma / 3.
     run = lambda sigma, rounds: experiments.run(
