@@ -2,17 +2,18 @@
 
 It holds the same examples in every round, or others (`shifting`), which are
 then counted together. Labels alone: 100 classes, 128 examples a round, S = 10
-noisy steps, no network; and a CNN on digits, untrained and trained.
+noisy steps, no network; and a CNN on MNIST, untrained and trained.
 """
 
 from configs import common
 
 HEAD = (
   dict(table='ours'),
-  dict(arg='part=network', table='ours'),
+  dict(arg='part=network', table='ours', needs='mnist'),
 )
 _PARTS = 'labels', 'network'
 _ROUNDS = 1, 4, 16, 64
+_LONG = 8192  # examples in all rounds, of which a posterior takes a minute
 _TOLD = 'client', 'clients', 'defense'
 _PUBLISHED = 'counts.llbg', 'counts.ebi'
 
@@ -31,6 +32,7 @@ def get_config(arg=None):
     config.known = _TOLD
     models = (dict(train=None),)
   else:
+    config.dataset = dict(name='mnist')
     config.model = dict(name='cnn.cnn', width=32)
     config.known = common.SERVER
     trained = dict(steps=300, batch_size=64, lr=1e-3)
@@ -40,9 +42,10 @@ def get_config(arg=None):
   if arg['runlocal']:
     common.shrink(config)
     rounds, models = rounds[:2], models[:1]
+  config.trials = min(config.trials, 24)
   config.sweep = (
     tuple(
-      dict(model, defense=noise, rounds=number, **_attack(shifting))
+      dict(model, defense=noise, **_observe(config, number, shifting))
       for model in models
       for noise in noises
       for shifting in (False, True)
@@ -50,6 +53,13 @@ def get_config(arg=None):
     ),
   )
   return config
+
+
+def _observe(config, number, shifting):
+  """Returns so many rounds, as many trials as they allow, and the attacks."""
+  long = shifting and number * config.batch_size >= _LONG
+  trials = min(config.trials, 8) if long else config.trials
+  return dict(rounds=number, trials=trials, **_attack(shifting))
 
 
 def _attack(shifting):
