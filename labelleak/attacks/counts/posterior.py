@@ -160,8 +160,8 @@ def _condition_on_total(joint, n, iterations):
     i, theta, low, high, mean, var = state
     low = jnp.where(mean < n, theta, low)
     high = jnp.where(mean < n, high, theta)
-    factor = n / jnp.maximum(mean, 1e-3)
-    step = jnp.log(factor) * mean / jnp.maximum(var, 1e-3)
+    mean = jnp.maximum(mean, 1e-30)
+    step = jnp.log(n / mean) / jnp.maximum(var / mean, 1e-6)
     inside = (low < theta + step) & (theta + step < high)
     theta = jnp.where(inside, theta + step, (low + high) / 2)
     return i + 1, theta, low, high, *moments(theta)
@@ -173,7 +173,7 @@ def _condition_on_total(joint, n, iterations):
   start = jnp.zeros(()), *moments(0.0)
   end = jnp.where(start[1] < n, _TILT, -_TILT)
   far = end, *moments(end)
-  between = (start[1] - n) * (far[1] - n) < 0
+  between = (start[1] - n) * (far[1] - n) <= 0
   # Counts that are sure leave no theta to look for.
   start = jax.tree.map(lambda a, b: jnp.where(between, a, b), start, far)
   first = jnp.where(between, 0, 2 * iterations)

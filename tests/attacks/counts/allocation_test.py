@@ -218,6 +218,28 @@ class PosteriorTest(parameterized.TestCase):
         miss = found.evidence - 0.5 * np.log(2 * np.pi) - exact[n]
         self.assertLess(abs(miss), 0.5, (sharp, wrong))
 
+  @parameterized.parameters((0, 1e4), (0, 20.0), (-5, 1e4), (5, 1e4))
+  def test_sure_counts_stay_whatever_they_sum_to(self, excess, sharp):
+    counts = np.random.default_rng(0).multinomial(30, np.full(12, 1 / 12))
+    levels = np.arange(31)
+    joint = -sharp * (counts[:, None] - levels) ** 2
+    found = posterior._condition_on_total(
+      jnp.asarray(joint, jnp.float32), 30 - excess, 10
+    )
+    np.testing.assert_allclose(found.probs @ levels, counts, atol=1e-4)
+    # Of an excess, theta goes to its end, and finds no other counts.
+    expected = 0.5 * np.log(4) - 2 * excess**2 - 30.0 * abs(excess)
+    self.assertAlmostEqual(found.evidence, expected, delta=0.5)
+
+  def test_counts_that_none_expects_are_found(self):
+    """The sum falls from 40 to 0 within a part of the way."""
+    levels = np.arange(41)
+    joint = 9.9 * levels - 10.0 * np.abs(levels - 10.0) * np.ones((4, 1))
+    found = posterior._condition_on_total(
+      jnp.asarray(joint, jnp.float32), 20, 10
+    )
+    self.assertAlmostEqual((found.probs @ levels).sum(), 20.0, delta=0.05)
+
   def test_the_prior_is_learned_as_a_loop_in_numpy_learns_it(self):
     rng = np.random.default_rng(0)
     n, k = 40, 20
