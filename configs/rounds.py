@@ -13,7 +13,8 @@ HEAD = (
 )
 _PARTS = 'labels', 'network'
 _ROUNDS = 1, 4, 16, 64
-_LONG = 8192  # examples in all rounds, of which a posterior takes a minute
+_TRIALS = 48
+_EXAMPLES = 32_768  # in all trials: a posterior of 8192 takes a minute
 _TOLD = 'client', 'clients', 'defense'
 _PUBLISHED = 'counts.llbg', 'counts.ebi'
 
@@ -21,6 +22,7 @@ _PUBLISHED = 'counts.llbg', 'counts.ebi'
 def get_config(arg=None):
   arg = common.parse_arg(arg, part=_PARTS)
   config = common.hfl('rounds')
+  config.trials = _TRIALS
   rounds = _ROUNDS
   noises = common.strengths('gaussian', stddev=(0.1, 0.5), at='step')
   if arg['part'] == 'labels':
@@ -42,7 +44,6 @@ def get_config(arg=None):
   if arg['runlocal']:
     common.shrink(config)
     rounds, models = rounds[:2], models[:1]
-  config.trials = min(config.trials, 24)
   config.sweep = (
     tuple(
       dict(model, defense=noise, **_observe(config, number, shifting))
@@ -57,8 +58,9 @@ def get_config(arg=None):
 
 def _observe(config, number, shifting):
   """Returns so many rounds, as many trials as they allow, and the attacks."""
-  long = shifting and number * config.batch_size >= _LONG
-  trials = min(config.trials, 8) if long else config.trials
+  trials = config.trials
+  if shifting:
+    trials = min(trials, _EXAMPLES // (number * config.batch_size))
   return dict(rounds=number, trials=trials, **_attack(shifting))
 
 
