@@ -2,7 +2,7 @@
 
 It holds the same examples in every round, or others (`shifting`), which are
 then counted together. Labels alone: 100 classes, 128 examples a round, S = 10
-noisy steps, no network; and a CNN on MNIST, untrained and trained.
+noisy steps, no network; and an untrained CNN on MNIST.
 """
 
 from configs import common
@@ -32,22 +32,18 @@ def get_config(arg=None):
     config.client = dict(lr=1e-3, batch_size=13)
     config.lr = config.local_steps = None
     config.known = _TOLD
-    models = (dict(train=None),)
   else:
     config.dataset = dict(name='mnist')
     config.model = dict(name='cnn.cnn', width=32)
     config.known = common.SERVER
-    trained = dict(steps=300, batch_size=64, lr=1e-3)
-    models = dict(train=None), dict(train=trained)
     noises = (), *noises[:1]
     rounds = _ROUNDS[:3]
   if arg['runlocal']:
     common.shrink(config)
-    rounds, models = rounds[:2], models[:1]
+    rounds = rounds[:2]
   config.sweep = (
     tuple(
-      dict(model, defense=noise, **_observe(config, number, shifting))
-      for model in models
+      dict(defense=noise, **_observe(config, number, shifting))
       for noise in noises
       for shifting in (False, True)
       for number in rounds
