@@ -109,18 +109,20 @@ def mean_update(attack: Attack | str | Mapping[str, Any]) -> Attack:
 
   Raises:
     InputError: no such attack, one of vertical FL, or one that remembers by
-      itself. (observe) An update of another shape. (infer) No round, or not as
+      itself. (observe) A view of another shape. (infer) No round, or not as
       many as were granted.
   """
   attack = _load_instant(attack, 'horizontal')
 
   def observe(memory, view):
     view, _ = view.check(_MEAN_UPDATE, memory.known)
+    view = view._replace(variables=contract.widen(view.variables))
     if memory.total is None:
       return Updates(memory.known, view, jnp.ones(()))
-    grads = memory.total.grads
-    contract.check_like(_MEAN_UPDATE, 'grads', view.grads, grads)
-    contract.check_like(_MEAN_UPDATE, 'grads', grads, view.grads)
+    for field, new in view._asdict().items():
+      old = getattr(memory.total, field)
+      contract.check_like(_MEAN_UPDATE, field, new, old)
+      contract.check_like(_MEAN_UPDATE, field, old, new)
     total = jax.tree.map(jnp.add, memory.total, view)
     return memory._replace(total=total, rounds=memory.rounds + 1)
 

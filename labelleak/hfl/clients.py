@@ -1,6 +1,7 @@
 """Clients: pure functions from what the server sent to what they send back."""
 
 from collections.abc import Callable
+import math
 from typing import NamedTuple, Optional
 
 import chex
@@ -229,7 +230,7 @@ def _clipped_gradient(client, forward) -> StepGradient:
     grads = jax.tree.map(lambda g: jnp.tensordot(batch.mask, g, axes=1), grads)
     std = client.noise_multiplier * client.clip_per_example
     if std:
-      noise = optax.tree.random_like(noise_key, grads, jax.random.normal)
+      noise = optax.tree.random_like(noise_key, grads, _normal)
       grads = jax.tree.map(lambda g, n: g + std * n, grads, noise)
     if client.reduction == 'mean':
       size = client.divisor(len(batch.mask))
@@ -237,3 +238,11 @@ def _clipped_gradient(client, forward) -> StepGradient:
     return grads, variables
 
   return gradient
+
+
+def _normal(key, shape, dtype):
+  """Draws from a normal distribution.
+
+  Flat, which XLA compiles several times faster; the numbers are the same.
+  """
+  return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)

@@ -185,6 +185,8 @@ class MeanUpdateTest(absltest.TestCase):
     attack = base.attack(infer, name='listen', kind='horizontal')
     counts = _run(over_time.mean_update(attack), views, self.known)
     np.testing.assert_array_equal(counts, 2)
+    with self.assertRaisesRegex(base.InputError, 'view.variables has'):
+      _run(over_time.mean_update(attack), [views[0], view], self.known)
 
   def test_rounds_that_were_not_observed(self):
     view = self._view([-0.4, 0.2, -0.1, 0.3])

@@ -13,6 +13,7 @@ import pytest
 
 from labelleak import base, hfl, vfl
 from labelleak.base import InputError
+from labelleak.hfl import clients
 
 K, H, F = 5, 8, 6
 LR = 0.05
@@ -239,6 +240,13 @@ class LocalTrainingTest(parameterized.TestCase):
     np.testing.assert_array_equal(rows[0], np.arange(40))
     np.testing.assert_allclose(rate[:32], 0.25, atol=0.09)  # 4 sd
     np.testing.assert_array_equal(rate[32:], 0)
+
+  def test_noise_is_that_of_its_shape_whatever_order_it_is_drawn_in(self):
+    key = jax.random.key(5)
+    for shape in ((), (7,), (33, 10), (3, 5, 7)):
+      np.testing.assert_array_equal(
+        clients._normal(key, shape, jnp.float32), jax.random.normal(key, shape)
+      )
 
   def test_noise_is_of_the_clipped_sum(self):
     fields = dict(lr=1.0, clip_per_example=2.0)
