@@ -189,10 +189,12 @@ class PageTest(parameterized.TestCase):
     guide = (root / 'docs/guides/audit_horizontal.md').read_text()
     names = {}
     blocks = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
-    self.assertLen(blocks, 2)
+    self.assertLen(blocks, 3)
     for block in blocks:
       exec(compile(block, 'audit_horizontal.md', 'exec'), names)
     self.assertFalse(names['verdict'].allowed)
+    overlap = np.minimum(names['counts'], names['truth']).sum() / 1024
+    self.assertGreater(overlap, 0.8)
     recovered = names['view'].grads['head']
     for leaf, value in names['observed'].view.grads['head'].items():
       np.testing.assert_allclose(recovered[leaf], value, rtol=1e-4, atol=1e-6)
