@@ -159,7 +159,7 @@ def sum_counts(attack: Attack | str | Mapping[str, Any]) -> Attack:
 
   It is what publications do whose rounds are of other examples
   (`Known.shifting`); `mean_update` learns from all rounds together. What the
-  attack draws is the same in every round.
+  attack draws follows from the round's number.
 
   Args:
     attack: of an instant, that returns counts [K]; or its name, with arguments
@@ -180,7 +180,9 @@ def sum_counts(attack: Attack | str | Mapping[str, Any]) -> Attack:
     return Counts(one, jnp.zeros(known.num_classes, int), jnp.zeros(()))
 
   def observe(memory, view):
-    counts = attack.infer(jax.random.key(_ATTACK), view, memory.known)
+    key = jax.random.key(_ATTACK)
+    key = jax.random.fold_in(key, memory.rounds.astype(int))
+    counts = attack.infer(key, view, memory.known)
     total, rounds = memory.total + counts, memory.rounds + 1
     return memory._replace(total=total, rounds=rounds)
 

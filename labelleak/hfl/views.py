@@ -129,6 +129,7 @@ class Known:
     """Refuses sizes and strengths that mean nothing, before they are used."""
     sizes = dict(num_classes=2, batch_size=1, steps=1, clients=1, rounds=1)
     numbers = contract.whole_fields(self, sizes)
+    validate.one_of('Known: shifting', self.shifting, (False, True))
     if self.lr is not None:
       numbers['lr'] = contract.plain_number(self.lr)
       validate.within('Known: lr', numbers['lr'], '(0, inf)')

@@ -234,7 +234,31 @@ class MeanUpdateTest(absltest.TestCase):
       over_time.mean_update(self.attack)
 
 
+class KnownTest(absltest.TestCase):
+  def test_shifting_is_true_or_false(self):
+    with self.assertRaisesRegex(base.InputError, "shifting='no' is unknown"):
+      hfl.Known(num_classes=K, batch_size=8, shifting='no')
+
+  def test_a_guess_is_of_all_examples_of_horizontal_rounds_alone(self):
+    guess = attacks.load('counts.random')
+    known = hfl.Known(num_classes=K, batch_size=8, rounds=3, shifting=True)
+    view = hfl.View({'head': dict(bias=jnp.zeros(K))})
+    self.assertEqual(guess.infer(KEY, view, known).sum(), 24)
+    with self.assertRaisesRegex(base.InputError, 'horizontal'):
+      guess.infer(KEY, _view(1, [0, 1, 2]), _known())
+
+
 class SumCountsTest(absltest.TestCase):
+  def test_each_round_draws_by_itself(self):
+    infer = lambda key, view, known: jax.random.randint(key, (K,), 0, 10**6)
+    attack = base.Attack(infer, kind='horizontal')
+    view = hfl.View({'head': dict(bias=jnp.zeros(K))})
+    known = hfl.Known(num_classes=K, batch_size=8, shifting=True)
+    summed = over_time.sum_counts(attack)
+    first = summed.observe(summed.init(known), view)
+    both = summed.observe(first, view)
+    self.assertFalse(np.array_equal(both.total - first.total, first.total))
+
   def test_it_is_the_sum_of_what_each_round_says(self):
     updates = [-0.9, 0.7, 0, 0.2], [0.1, -0.3, -0.2, 0.4]
     views = [hfl.View({'head': dict(bias=jnp.float32(u))}) for u in updates]

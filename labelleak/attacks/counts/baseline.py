@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak.base import Attack, attack
+from labelleak.base import Attack, attack, check_kind
 from labelleak.hfl import Known
 
 
@@ -15,11 +15,15 @@ def random() -> Attack:
     labels = draw_labels(key, known)
     return jnp.bincount(labels, length=known.num_classes)
 
-  checked = attack(infer, name='counts.random', kind='horizontal')
-  # One round tells a guess as much as all of them.
-  return checked._replace(
-    infer=lambda key, view, known: checked.infer(key, view, known.of_mean())
-  )
+  name, kind = 'counts.random', 'horizontal'
+  checked = attack(infer, name=name, kind=kind)
+
+  def infer_all(key, view, known):
+    # One round tells a guess as much as all of them.
+    check_kind(name, kind, known.kind)
+    return checked.infer(key, view, known.of_mean())
+
+  return checked._replace(infer=infer_all)
 
 
 def draw_labels(key: chex.PRNGKey, known: Known) -> chex.Array:

@@ -105,9 +105,11 @@ def _doubt_scale(view, known, beta, client, response):
     least *= len(beta)
   if known.defense is not None:
     share = known.num_examples / known.num_classes
-    if share < _SPARSE and not response.noise:
-      # The softmax hides at most N / K of the gains: the scale is plain.
-      at_its_scale = functools.partial(_infer_scaled, least / (1 - share / 2))
+    plain = client.loss == 'softmax' and not response.noise
+    if plain and share < _SPARSE:
+      # The softmax hides at most N / K of the gains: the scale is told.
+      expected = (1 - share / 2) * (1 - client.label_smoothing)
+      at_its_scale = functools.partial(_infer_scaled, least / expected)
       beliefs = at_its_scale(view, known)
       opposite = max(opposite, at_its_scale(turned, known).evidence)
     else:
@@ -157,6 +159,7 @@ def _doubt_fit(known, beta, client, response, beliefs):
   """Returns by which scale an update fits far better; '' of about the same."""
   shares = np.asarray(posterior.mean_counts(beliefs.probs)) / response.num
   moved = np.maximum(shares - 1 / len(beta), 0.0).sum()
+  moved *= 1 - client.label_smoothing
   size = -np.minimum(beta, 0.0).sum() / response.mass
   factor = float(size / max(moved, 1 / len(beta)))
   if factor > _OTHER:

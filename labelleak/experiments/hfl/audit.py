@@ -65,8 +65,13 @@ def report(
     remedies: whether to simulate what defenses would leave.
 
   Raises:
-    InputError: no described client.
+    InputError: no described client, or rounds that are counted together.
   """
+  if setup.shifting:
+    raise InputError(
+      'shifting=True counts several rounds together, and an audit is of one;'
+      ' drop it, or audit=None.'
+    )
   if setup.known['client'] is None:
     raise InputError(
       'client=None is none to audit; describe it, such as by'

@@ -225,6 +225,12 @@ def build(config: ConfigDict) -> Round:
   aggregate = registry.build('he', config.aggregate.to_dict())
   shifting = config.get('shifting', False)  # which older configs lack
   held = config.batch_size * (config.rounds if shifting else 1)
+  if shifting and held > len(source.y):
+    raise InputError(
+      f'shifting=True: rounds={config.rounds} of batch_size={config.batch_size}'
+      f' need {held} rows, and {source.name} has {len(source.y)}; lower one of'
+      ' them.'
+    )
   queries = config.queries  # not of the config of a later point
   train_locally = clients.slices
   described = config.get('client')  # which older configs lack

@@ -135,6 +135,48 @@ class DiagnoseTest(parameterized.TestCase):
       (found,) = diagnosis.diagnose(hfl.View({'head': head}), known)
     self.assertIn('sign turned', found)
 
+  @parameterized.parameters(
+    (1.0, 0.0, ''),
+    (0.97, 0.0, ''),
+    (1.0, 0.5, ''),  # label smoothing that was told is no other scale
+    (0.5, 0.0, 'if it is 0.5'),
+    (0.02, 0.0, 'if it is 0.02'),
+    (3.0, 0.0, 'at least 2.98 times'),
+    (-1.0, 0.0, 'sign turned'),
+    (-0.1, 0.0, 'sign turned'),
+    (-3.0, 0.0, 'sign turned'),
+  )
+  def test_the_scale_of_few_labels_of_many_classes(self, factor, smooth, said):
+    k, num = 3000, 50
+    labels = np.random.default_rng(0).choice(40, num)
+    beta = np.random.default_rng(1).dirichlet(np.full(k, 20.0)) - smooth / k
+    beta -= (1 - smooth) * np.bincount(labels, minlength=k) / num
+    head = {'bias': jnp.asarray(factor * beta, jnp.float32)}
+    client = hfl.Client(lr=0.1, label_smoothing=smooth)
+    known = hfl.Known(k, num, client=client, defense=())
+    with mock.patch.object(diagnosis, '_infer_free', None):  # not needed
+      found = diagnosis.diagnose(hfl.View({'head': head}), known)
+    self.assertLen(found, bool(said))
+    self.assertIn(said, ' '.join(found))
+
+  def test_a_sigmoid_head_of_many_classes_is_looked_at_at_any_scale(self):
+    """Whose negative entries say nothing: here there are none."""
+    k, num = 3000, 50
+    labels = np.random.default_rng(0).choice(1500, num, replace=False)
+    beta = 0.5 - np.bincount(labels, minlength=k) / num
+    head = {'bias': jnp.asarray(beta, jnp.float32)}
+    client = hfl.Client(lr=0.1, loss='sigmoid', reduction='sum')
+    known = hfl.Known(k, num, client=client, defense=())
+    calls = []
+
+    def look(view, known):
+      calls.append(known.defense)
+      return posterior.Posterior(None, jnp.float32(-jnp.inf))
+
+    with mock.patch.object(diagnosis, '_infer_free', look):
+      diagnosis.diagnose(hfl.View({'head': head}), known)
+    self.assertEqual(calls, [None])
+
   def test_causes_are_those_that_are_large_enough(self):
     explain = lambda least, steps=8, **fields: diagnosis._explain(
       least,

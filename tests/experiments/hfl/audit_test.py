@@ -155,6 +155,7 @@ class AuditTest(parameterized.TestCase):
     (dict(client=None, lr=0.1, local_steps=1, known=()), 'client=None is none'),
     (dict(model=dict(name='mlp.mlp', head_bias=False), attacks=()), 'no bias'),
     (dict(lr=0.1), 'lr=0.1 contradicts client'),
+    (dict(rounds=2, shifting=True, attacks=()), 'an audit is of one'),
     (dict(audit=dict(remedies='no')), "config.audit.remedies='no' must be"),
     (dict(audit=dict(remedy=True)), "config.audit lacks 'remedies'"),
   )

@@ -199,6 +199,11 @@ class RoundsTest(parameterized.TestCase):
       self.assertEqual(row['metrics']['count_accuracy']['mean'], 1.0)
       self.assertTrue(row['setting']['extra']['shifting'])
 
+  def test_more_rounds_than_there_are_examples_are_refused(self):
+    config = samples.horizontal(rounds=30, shifting=True)
+    with self.assertRaisesRegex(InputError, 'rounds=30 of batch_size=20 need'):
+      experiments.prepare(config)
+
   def test_an_attack_on_one_round_of_several_is_refused(self):
     config = samples.horizontal(rounds=2, shifting=True)
     with self.assertRaisesRegex(InputError, 'use over_time.mean_update of it'):
