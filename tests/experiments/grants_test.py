@@ -52,7 +52,7 @@ class GrantsTest(parameterized.TestCase):
   def test_nothing_in_a_known_is_the_victims(self):
     allowed = {
       'num_classes', 'batch_size', 'steps', 'clients', 'client', 'lr',
-      'defense', 'model', 'labelled', 'unlabelled',
+      'defense', 'model', 'labelled', 'unlabelled', 'rounds', 'shifting',
     }  # fmt: skip
     # `labels` are of upper bounds, which no experiment on counts has.
     self.assertEqual(set(self._seen('labelled')), allowed | {'labels'})
