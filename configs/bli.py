@@ -16,7 +16,7 @@ HEAD = (
   dict(arg='part=resnet20', table='BLI Table 2', minutes=10, needs='cifar10'),
   dict(arg='part=resnet18', table='BLI Table 2', needs='cifar10'),
   dict(arg='part=classes', table='BLI Figure 5', minutes=12, needs='mnist'),
-  dict(arg='part=step', table='ours', minutes=7, needs='mnist'),
+  dict(arg='part=step', table='ours', minutes=70, needs='mnist'),
 )
 _FULL = (dict(name='linear.full'),)
 _RESNETS = {
@@ -54,7 +54,12 @@ def get_config(arg=None):
   elif part == 'step':
     common.train(config, batch_size=1024)
     config.optimizer.lr = 0.01
-    config.sweep = (('train.steps', (0, 10, 59, 295, 885)),)
+    config.attacks = (*_FULL, dict(name='linear.expectation_propagation'))
+    config.trials = 1
+    config.sweep = (
+      ('seed', (0, 1, 2, 3, 4)),
+      ('train.steps', (0, 12, 58, 120, 295, 885)),
+    )
   if arg['runlocal']:
     common.shrink(
       config,

@@ -28,6 +28,7 @@ class Solution(NamedTuple):
   share: chex.Array  # [] share of the unknowns that they determine, in [0, 1]
   rounds: chex.Array  # [] rounds until the labels stood still
   unexplained: chex.Array  # [] of B g, by labels and their doubt; 0 is all
+  size: chex.Array  # [] of B g squared; 1 is as own softmaxes would make it
 
 
 def expectation_propagation(
@@ -43,7 +44,7 @@ def expectation_propagation(
 
   Scores are posterior label probabilities [B, K]. Nothing need be known of the
   bottom but that it can be differentiated: batch norm, which lets the rows of a
-  batch see each other, included. (`linear.full` in rows.)
+  batch see each other, included.
 
   Args:
     rounds: of expectation propagation, at most; it stops when labels do. The
@@ -67,10 +68,6 @@ def expectation_propagation(
   validate.positive('excess', excess)
 
   def infer(key, view, known):
-    with jax.ensure_compile_time_eval():
-      eye = jnp.eye(known.num_classes)
-      assumed = defenses.build(code, known.num_classes, only='labels').labels
-      rows = assumed.encode(jax.random.key(0), eye)
     solution = solve(
       key,
       view,
@@ -80,11 +77,22 @@ def expectation_propagation(
       ridge=ridge,
       damping=damping,
       excess=excess,
-      rows=rows,
+      rows=encode(code, known.num_classes),
     )
     return solution.y
 
   return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))
+
+
+def encode(code: Sequence[dict], num_classes: int) -> chex.Array:
+  """Returns what labels of all classes look like under a code, [K, K].
+
+  Raises:
+    InputError: no such code.
+  """
+  with jax.ensure_compile_time_eval():
+    assumed = defenses.build(code, num_classes, only='labels').labels
+    return assumed.encode(jax.random.key(0), jnp.eye(num_classes))
 
 
 def solve(
@@ -153,6 +161,7 @@ def solve(
     share=end.share,
     rounds=end.round,
     unexplained=_measure_excess(eq, misfit, spread),
+    size=_measure_size(eq, view.h),
   )
 
 
@@ -166,3 +175,14 @@ def _measure_excess(eq, misfit, spread):
   doubt = jnp.vdot(spread, eq.gain) * (1 + 2 * jnp.sqrt(2 / rank))
   excess = jnp.maximum(jnp.sum(misfit**2) - doubt, 0.0)
   return jnp.sqrt(excess / jnp.sum(eq.observed**2))
+
+
+def _measure_size(eq, h):
+  """Measures B g squared beside that of S - Y if S were the own softmax.
+
+  A trained model is right on most rows, and its gradient is small.
+  """
+  squared = (jax.nn.softmax(h) ** 2).sum(1) + 1 - 2 / h.shape[1]
+  return jnp.sum(eq.observed**2) / jnp.maximum(
+    jnp.vdot(eq.gain, squared), 1e-30
+  )

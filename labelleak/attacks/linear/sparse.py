@@ -1,0 +1,307 @@
+"""Cut gradients of a trained model, by sparse Bayesian learning.
+
+A trained model is sure of most rows, and of the others it doubts between a few
+classes: most entries of B U = S - Y are next to nothing, and nobody says which.
+Each entry therefore has a Gaussian prior of a variance of its own, and those
+variances are sought under which the observed gradient is likeliest (Tipping,
+JMLR 2001; Wipf and Rao, IEEE TSP 2004). An entry that explains nothing loses
+its variance, and leaves the equations to those that do. Neither a label nor a
+law of S is assumed; the label is read as the one entry that is negative.
+
+Large and tiny entries meet in one sum, which float32 holds to seven digits:
+what is left of them is told by an exact solution alone, in float64.
+"""
+
+from typing import NamedTuple, Optional
+
+import chex
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import optax
+
+from labelleak import validate, vfl
+from labelleak.attacks.linear import equations, leaves
+from labelleak.attacks.linear.jacobian import jacobian
+from labelleak.base import Attack, InputError, attack
+
+_NAME = 'linear.sparse_bayesian'
+_ENTRIES = 12_288  # B K at most: its square in float64 is 1.2 GB
+_NUMBERS = 2**28  # of the Jacobian at most, 1 GB
+_CHUNK = 256  # of its rows, or columns, at a time
+_PROBES = 64
+_NOISE = 1e-4  # of an equation at first, as a share of the gradient's RMS
+_FLOOR = 1e-6  # which is float32's rounding
+_EXACT = 1e-15  # of the largest diagonal entry: float64's
+_LEAST = 1e-14  # variance of an entry
+_WIDTH = 3.0  # deviation of the own logits' slope and offsets
+_FITS, _RATE = 300, 0.05  # steps of Adam to them
+_STILL = 2  # rounds in which next to no label changes
+_FEW = 500  # rows to one whose label may
+
+
+class Posterior(NamedTuple):
+  """What the equations say of B U = S - Y, each entry [B, K].
+
+  Attributes:
+    mean: of the entry.
+    variance: of it.
+    share: of the entry that the equations determine, in (0, 1].
+    rounds: [] until labels stood still.
+  """
+
+  mean: chex.Array
+  variance: chex.Array
+  share: chex.Array
+  rounds: chex.Array
+
+
+def sparse_bayesian(*, rounds: int = 20) -> Attack:
+  """Builds sparse Bayesian learning of a batch's cut gradients; see `learn`.
+
+  Scores are label probabilities [B, K], of `read_labels`. Made for trained
+  models. Where softmaxes are as good as known, `expectation_propagation` needs
+  fewer equations.
+
+  Args:
+    rounds: at most.
+
+  Raises:
+    InputError: no positive whole number. (infer) See `learn`.
+  """
+  validate.whole('sparse_bayesian: rounds', rounds, 1)
+
+  def infer(key, view, known):
+    posterior = learn(key, view, known, rounds=rounds)
+    return read_labels(posterior, view.h)
+
+  return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))
+
+
+def read_labels(
+  posterior: Posterior, h: chex.Array, log_prior: Optional[chex.Array] = None
+) -> chex.Array:
+  """Returns probabilities of labels [B, K]: that an entry is the negative one.
+
+  What the equations alone say of an entry is its posterior without its prior.
+  A row of which they say little is one that the joint model is sure of, and its
+  label is in the own logits: softmax(beta h + c) is the prior of labels, its
+  slope and offsets [K] those under which the equations' word is likeliest.
+
+  Args:
+    posterior: of the entries of S - Y.
+    h: [B, K] own logits.
+    log_prior: [B, K] of labels, in the place of the own logits'.
+  """
+  deviation = jnp.sqrt(posterior.variance * posterior.share)
+  score = posterior.mean / jnp.maximum(deviation, 1e-30)
+  log_cdf = jax.scipy.stats.norm.logcdf
+  odds = jax.nn.log_softmax(log_cdf(-score) - log_cdf(score))
+  if log_prior is None:
+    log_prior = _fit_prior(equations.center(h), odds)
+  return jax.nn.softmax(odds + log_prior)
+
+
+def _fit_prior(h, odds):
+  """Returns log softmax(beta h + c), likeliest of log odds [B, K]."""
+
+  def log_prior(weights):
+    slope, offset = weights
+    return jax.nn.log_softmax(slope * h + offset[None])
+
+  def loss(weights):
+    slope, offset = weights
+    fit = jax.nn.logsumexp(log_prior(weights) + odds, axis=1).sum()
+    # A few rows would have any offset.
+    far = (slope - 1) ** 2 + (offset**2).sum()
+    return (far / (2 * _WIDTH**2) - fit) / len(h)
+
+  tx = optax.adam(_RATE)
+
+  def step(carry, _):
+    weights, state = carry
+    updates, state = tx.update(jax.grad(loss)(weights), state)
+    return (optax.apply_updates(weights, updates), state), None
+
+  start = jnp.ones(()), jnp.zeros(h.shape[1])
+  carry = start, tx.init(start)
+  (weights, _), _ = jax.lax.scan(step, carry, None, length=_FITS)
+  return log_prior(weights)
+
+
+def fits(view: vfl.View) -> bool:
+  """Returns whether a batch is small enough to be solved exactly."""
+  return view.h.size <= _ENTRIES and _count(view) * view.h.size <= _NUMBERS
+
+
+def learn(
+  key: chex.PRNGKey, view: vfl.View, known: vfl.Known, *, rounds: int = 20
+) -> Posterior:
+  """Learns the variances of a batch's entries from its parameter gradients.
+
+  A round solves the equations under the variances of the round before, and
+  takes for each new variance the mean of two steps towards its maximum: EM's,
+  which is slow and sure, and MacKay's, which is fast. The noise of the
+  equations is learned along the way. At first an entry's variance is that of
+  the own softmax.
+
+  Args:
+    key: of the probes that measure posterior variances.
+    view: of the batch, its link sealed or not.
+    known: with `bottom`.
+    rounds: at most; they end when labels stand still.
+
+  Raises:
+    InputError: logits that are not K wide, a batch or model that does not fit
+      in memory.
+  """
+  equations.check_width(_NAME, view, known)
+  if not fits(view):
+    raise InputError(
+      f'{view.h.size} entries of S - Y and {_count(view)} numbers of the'
+      f' gradient: {_NAME} solves at most {_ENTRIES}, and {_NUMBERS} of their'
+      ' product; use linear.expectation_propagation.'
+    )
+  matrix, observed = _system(view, known)
+  own = jax.nn.softmax(view.h)
+  probes = jax.random.rademacher(key, (view.h.size, _PROBES), jnp.float32)
+  with jax.enable_x64(True):
+    first = own * (1 - own) + 1e-4
+    state = _iterate(matrix, observed, first, probes, rounds)
+    posterior = jax.tree.map(lambda a: a.astype(view.h.dtype), state.posterior)
+  return posterior._replace(rounds=state.round.astype(jnp.int32))
+
+
+def _groups(view, forward, params):
+  """Lists the leaves that are read: from the output, until they are enough."""
+  return leaves.last_groups(forward, params, view.h.size)
+
+
+def _count(view):
+  """Returns an upper bound on the numbers that are read of a gradient."""
+  params = traverse_util.flatten_dict(view.variables['params'])
+  return sum(leaf.size for leaf in params.values())
+
+
+def _system(view, known):
+  """Returns the Jacobian [B K, M] of the leaves' numbers, and what they are.
+
+  Each leaf by the root mean square of its gradient, so that its rounding is
+  alike. Entries of a row sum to zero: one direction of each row is missing.
+  """
+  params = traverse_util.flatten_dict(view.variables['params'])
+  grads = traverse_util.flatten_dict(view.param_grads)
+  num, classes = view.h.shape
+
+  def forward(part):
+    tree = traverse_util.unflatten_dict({**params, **part})
+    return known.bottom({**view.variables, 'params': tree}, view.x, view.key)
+
+  groups = _groups(view, forward, params)
+  part = {path: params[path] for group in groups for path in group}
+  _, pull = jacobian(forward, part)
+  read = lambda tree: [leaves.group_matrix(tree, g).ravel() for g in groups]
+  numbers = read({path: num * grads[path] for path in part})
+  scales = [1 / jnp.maximum(jnp.sqrt(jnp.mean(n**2)), 1e-30) for n in numbers]
+
+  def gather(arrays):
+    return jnp.concatenate([s * a for s, a in zip(scales, arrays)])
+
+  def row(place):
+    unit = jnp.zeros(num * classes).at[place].set(1.0, mode='drop')
+    return gather(read(pull(equations.center(unit.reshape(num, classes)))))
+
+  places = jnp.arange(-(-num * classes // _CHUNK) * _CHUNK)
+  with jax.default_matmul_precision('highest'):
+    matrix = jax.lax.map(jax.vmap(row), places.reshape(-1, _CHUNK))
+  matrix = matrix.reshape(len(places), -1)[: num * classes]
+  return matrix, gather(numbers)
+
+
+class _State(NamedTuple):
+  """What a round changes."""
+
+  round: chex.Array  # []
+  still: chex.Array  # [] rounds since a label changed
+  variance: chex.Array  # [B, K] of the prior
+  noise: chex.Array  # [] variance of an equation
+  posterior: Posterior
+
+
+def _iterate(matrix, observed, first, probes, rounds):
+  """Runs rounds in float64, from variances in proportion to `first` [B, K]."""
+  num, classes = first.shape
+  gram, rhs = _normal(matrix, observed)
+  first, probes = first.astype(gram.dtype), probes.astype(gram.dtype)
+  power = jnp.sum(observed.astype(gram.dtype) ** 2)
+  count = jnp.maximum((jnp.abs(matrix).max(0) > 0).sum(), 1)
+  diagonal = jnp.diag(gram)
+  # As large as the gradient they have to explain.
+  first = first * power / jnp.maximum(diagonal @ first.ravel(), 1e-30)
+  # Rows sum to zero: equations that are as good as the others.
+  sums = jnp.mean(diagonal) / classes
+
+  def solve(state):
+    root = jnp.sqrt(state.variance).ravel()
+    inner = root[:, None] * gram * root[None]
+    blocks = root.reshape(num, classes)
+    blocks = sums * blocks[:, :, None] * blocks[:, None, :]
+    every = jnp.arange(num, dtype=jnp.int32)
+    inner = inner.reshape(num, classes, num, classes)
+    inner = inner.at[every, :, every].add(blocks).reshape(gram.shape)
+    noise = jnp.maximum(state.noise, _EXACT * jnp.diag(inner).max())
+    inner = inner.at[jnp.diag_indices(len(root))].add(noise)
+    factor = jnp.linalg.cholesky(inner)
+    both = jnp.concatenate([(root * rhs)[:, None], probes], 1)
+    z = jax.scipy.linalg.cho_solve((factor, True), both)
+    left = noise * jnp.mean(probes * z[:, 1:], 1)
+    return root * z[:, 0], jnp.clip(left, 1e-4, 1.0), noise
+
+  def advance(state):
+    mean, left, noise = solve(state)
+    misfit = power - 2 * rhs @ mean + mean @ (gram @ mean)
+    noise = (jnp.maximum(misfit, 0.0) + noise * jnp.sum(1 - left)) / count
+    mean, left = mean.reshape(num, classes), left.reshape(num, classes)
+    variance = state.variance * left
+    share = jnp.maximum(1 - left, 1e-2)
+    new = mean**2 + (mean**2 / share - mean**2 + variance) / 2
+    found = _State(
+      round=state.round + 1,
+      still=jnp.where(_agree(mean, state.posterior.mean), state.still + 1, 0),
+      variance=jnp.maximum(new, _LEAST),
+      noise=jnp.maximum(noise, _FLOOR**2),
+      posterior=Posterior(mean, variance, share, state.round + 1),
+    )
+    # What cannot be solved any more ends where it was.
+    ended = state._replace(still=jnp.full_like(state.still, _STILL))
+    finite = jnp.isfinite(mean).all() & jnp.isfinite(left).all()
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), found, ended)
+
+  zero = jnp.zeros((), jnp.int32)
+  nothing = Posterior(0 * first, first, jnp.full_like(first, 1e-2), zero)
+  start = _State(zero, zero, first, jnp.full((), _NOISE**2), nothing)
+  going = lambda state: (state.round < rounds) & (state.still < _STILL)
+  return jax.lax.while_loop(going, advance, start)
+
+
+def _agree(mean, other):
+  """Returns whether rows of two means [B, K] agree on their least entry."""
+  least = lambda a: a == a.min(1, keepdims=True)
+  changed = (least(mean) != least(other)).any(1)
+  return changed.sum() <= len(mean) / _FEW
+
+
+def _normal(matrix, observed):
+  """Returns A A^T [n, n] and A b [n] in float64, of A [n, M] and b [M]."""
+  pad = -matrix.shape[1] % (8 * _CHUNK)
+  wide = jnp.concatenate([matrix, observed[None]])
+  blocks = jnp.pad(wide, ((0, 0), (0, pad)))
+  blocks = blocks.reshape(len(wide), -1, 8 * _CHUNK)
+
+  def add(total, block):
+    block = block.astype(total.dtype)
+    return total + block[:-1] @ block.T, None
+
+  zero = jnp.zeros((len(matrix), len(wide)), jnp.float64)
+  total, _ = jax.lax.scan(add, zero, blocks.transpose(1, 0, 2))
+  return total[:, :-1], total[:, -1]
