@@ -12,6 +12,7 @@ Large and tiny entries meet in one sum, which float32 holds to seven digits:
 what is left of them is told by an exact solution alone, in float64.
 """
 
+import itertools
 from typing import NamedTuple, Optional
 
 import chex
@@ -28,7 +29,9 @@ from labelleak.base import Attack, InputError, attack
 _NAME = 'linear.sparse_bayesian'
 _ENTRIES = 12_288  # B K at most: its square in float64 is 1.2 GB
 _NUMBERS = 2**28  # of the Jacobian at most, 1 GB
-_CHUNK = 256  # of its rows, or columns, at a time
+_CHUNK = 256  # of its rows at a time
+_WIDE = 2048  # of its columns
+_PARTS = 6  # of its square, each way
 _PROBES = 64
 _NOISE = 1e-4  # of an equation at first, as a share of the gradient's RMS
 _FLOOR = 1e-6  # which is float32's rounding
@@ -162,12 +165,12 @@ def learn(
       f' gradient: {_NAME} solves at most {_ENTRIES}, and {_NUMBERS} of their'
       ' product; use linear.expectation_propagation.'
     )
-  matrix, observed = _system(view, known)
+  matrix, observed, count = _system(view, known)
   own = jax.nn.softmax(view.h)
   probes = jax.random.rademacher(key, (view.h.size, _PROBES), jnp.float32)
   with jax.enable_x64(True):
     first = own * (1 - own) + 1e-4
-    state = _iterate(matrix, observed, first, probes, rounds)
+    state = _iterate(matrix, observed, count, first, probes, rounds)
     posterior = jax.tree.map(lambda a: a.astype(view.h.dtype), state.posterior)
   return posterior._replace(rounds=state.round.astype(jnp.int32))
 
@@ -184,10 +187,11 @@ def _count(view):
 
 
 def _system(view, known):
-  """Returns the Jacobian [B K, M] of the leaves' numbers, and what they are.
+  """Returns the Jacobian [B K, M] of the leaves' numbers, and these [M].
 
   Each leaf by the root mean square of its gradient, so that its rounding is
   alike. Entries of a row sum to zero: one direction of each row is missing.
+  Numbers that no entry moves come last; how many there are before is third.
   """
   params = traverse_util.flatten_dict(view.variables['params'])
   grads = traverse_util.flatten_dict(view.param_grads)
@@ -215,7 +219,9 @@ def _system(view, known):
   with jax.default_matmul_precision('highest'):
     matrix = jax.lax.map(jax.vmap(row), places.reshape(-1, _CHUNK))
   matrix = matrix.reshape(len(places), -1)[: num * classes]
-  return matrix, gather(numbers)
+  used = jnp.abs(matrix).max(0) > 0
+  order = jnp.argsort(~used)
+  return matrix[:, order], gather(numbers)[order], used.sum()
 
 
 class _State(NamedTuple):
@@ -228,30 +234,30 @@ class _State(NamedTuple):
   posterior: Posterior
 
 
-def _iterate(matrix, observed, first, probes, rounds):
+def _iterate(matrix, observed, count, first, probes, rounds):
   """Runs rounds in float64, from variances in proportion to `first` [B, K]."""
   num, classes = first.shape
-  gram, rhs = _normal(matrix, observed)
+  gram, rhs = _normal(matrix, observed, count)
   first, probes = first.astype(gram.dtype), probes.astype(gram.dtype)
   power = jnp.sum(observed.astype(gram.dtype) ** 2)
-  count = jnp.maximum((jnp.abs(matrix).max(0) > 0).sum(), 1)
+  count = jnp.maximum(count, 1)
   diagonal = jnp.diag(gram)
   # As large as the gradient they have to explain.
   first = first * power / jnp.maximum(diagonal @ first.ravel(), 1e-30)
   # Rows sum to zero: equations that are as good as the others.
   sums = jnp.mean(diagonal) / classes
+  entries = jax.lax.iota(jnp.int32, first.size)
+  rows = entries // classes
+  gram = gram + jnp.where(rows[:, None] == rows[None], sums, 0.0)
+  diagonal = diagonal + sums
 
   def solve(state):
-    root = jnp.sqrt(state.variance).ravel()
+    variance = state.variance.ravel()
+    root = jnp.sqrt(variance)
+    noise = jnp.maximum(state.noise, _EXACT * (variance * diagonal).max())
     inner = root[:, None] * gram * root[None]
-    blocks = root.reshape(num, classes)
-    blocks = sums * blocks[:, :, None] * blocks[:, None, :]
-    every = jnp.arange(num, dtype=jnp.int32)
-    inner = inner.reshape(num, classes, num, classes)
-    inner = inner.at[every, :, every].add(blocks).reshape(gram.shape)
-    noise = jnp.maximum(state.noise, _EXACT * jnp.diag(inner).max())
-    inner = inner.at[jnp.diag_indices(len(root))].add(noise)
-    factor = jnp.linalg.cholesky(inner)
+    inner += jnp.where(entries[:, None] == entries[None], noise, 0.0)
+    factor = jax.lax.linalg.cholesky(inner, symmetrize_input=False)
     both = jnp.concatenate([(root * rhs)[:, None], probes], 1)
     z = jax.scipy.linalg.cho_solve((factor, True), both)
     left = noise * jnp.mean(probes * z[:, 1:], 1)
@@ -260,6 +266,7 @@ def _iterate(matrix, observed, first, probes, rounds):
   def advance(state):
     mean, left, noise = solve(state)
     misfit = power - 2 * rhs @ mean + mean @ (gram @ mean)
+    misfit -= sums * (mean.reshape(num, classes).sum(1) ** 2).sum()
     noise = (jnp.maximum(misfit, 0.0) + noise * jnp.sum(1 - left)) / count
     mean, left = mean.reshape(num, classes), left.reshape(num, classes)
     variance = state.variance * left
@@ -291,17 +298,41 @@ def _agree(mean, other):
   return changed.sum() <= len(mean) / _FEW
 
 
-def _normal(matrix, observed):
-  """Returns A A^T [n, n] and A b [n] in float64, of A [n, M] and b [M]."""
-  pad = -matrix.shape[1] % (8 * _CHUNK)
-  wide = jnp.concatenate([matrix, observed[None]])
-  blocks = jnp.pad(wide, ((0, 0), (0, pad)))
-  blocks = blocks.reshape(len(wide), -1, 8 * _CHUNK)
+def _normal(matrix, observed, count):
+  """Returns A A^T [n, n] and A b [n] in float64, of A [n, M] and b [M].
 
-  def add(total, block):
-    block = block.astype(total.dtype)
-    return total + block[:-1] @ block.T, None
+  Of columns beyond `count` there is nothing. Of the square, which is symmetric,
+  blocks on one side of the diagonal are multiplied.
+  """
+  pad = -matrix.shape[1] % _WIDE
+  matrix = jnp.pad(matrix, ((0, 0), (0, pad)))
+  observed = jnp.pad(observed, (0, pad))
+  ends = [len(matrix) * i // _PARTS for i in range(_PARTS + 1)]
+  spans = [slice(*each) for each in itertools.pairwise(ends)]
 
-  zero = jnp.zeros((len(matrix), len(wide)), jnp.float64)
-  total, _ = jax.lax.scan(add, zero, blocks.transpose(1, 0, 2))
-  return total[:, :-1], total[:, -1]
+  def add(i, total):
+    blocks, rhs = total
+    cut = lambda a, axis: jax.lax.dynamic_slice_in_dim(
+      a, i * _WIDE, _WIDE, axis
+    )
+    wide = cut(matrix, 1).astype(rhs.dtype)
+    blocks = [
+      [block + wide[a] @ wide[b].T for block, b in zip(row, spans)]
+      for row, a in zip(blocks, spans)
+    ]
+    return blocks, rhs + wide @ cut(observed, 0).astype(rhs.dtype)
+
+  size = [span.stop - span.start for span in spans]
+  zeros = [
+    [jnp.zeros((size[a], size[b]), jnp.float64) for b in range(a + 1)]
+    for a in range(_PARTS)
+  ]
+  rhs = jnp.zeros(len(matrix), jnp.float64)
+  start = jnp.zeros((), jnp.int32)
+  steps = (-(-count // _WIDE)).astype(jnp.int32)
+  blocks, rhs = jax.lax.fori_loop(start, steps, add, (zeros, rhs))
+  whole = [
+    [blocks[a][b] if b <= a else blocks[b][a].T for b in range(_PARTS)]
+    for a in range(_PARTS)
+  ]
+  return jnp.block(whole), rhs

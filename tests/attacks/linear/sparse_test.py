@@ -92,7 +92,7 @@ class LearnTest(parameterized.TestCase):
     # Coarse noise, for which float32's rounding of the Jacobian is nothing.
     with mock.patch.object(sparse, '_NOISE', 0.03):
       found = jax.jit(sparse.learn)(KEY, view, known, rounds=1)
-    matrix, observed = map(np.float64, sparse._system(view, known))
+    matrix, observed, _ = map(np.float64, sparse._system(view, known))
     own = np.float64(jax.nn.softmax(view.h))
     first = (own * (1 - own) + 1e-4).ravel()
     diagonal = (matrix**2).sum(1)
@@ -111,7 +111,7 @@ class LearnTest(parameterized.TestCase):
 
   def test_rounds_make_the_gradient_likelier(self):
     view, known, _ = observe(10)
-    matrix, observed = map(np.float64, sparse._system(view, known))
+    matrix, observed, _ = map(np.float64, sparse._system(view, known))
     values = []
     for rounds in (1, 4, 12):
       found = learn(view, known, rounds)
