@@ -45,9 +45,9 @@ COUNTS = (
 )
 LINEAR = (
   ('last_layer', {}),
-  ('full', {}),
-  ('full', dict(rounds=8, ridge=0.1)),
-  ('full', dict(code=(dict(name='complement'),))),
+  ('expectation_propagation', {}),
+  ('expectation_propagation', dict(rounds=8, ridge=0.1)),
+  ('expectation_propagation', dict(code=(dict(name='complement'),))),
 )
 # (K, B, S, C, defense) by turns
 ROUNDS = (

@@ -68,6 +68,7 @@ class CoaeTest(parameterized.TestCase):
     self.assertAlmostEqual(found['max_mass'], largest, delta=0.02)
 
   @parameterized.parameters((5, 0.0), (10, 0.0), (10, 1.0))
+  @pytest.mark.slow
   def test_every_seed_gives_a_code_that_is_decoded(
     self, num_classes, confusion
   ):

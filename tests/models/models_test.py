@@ -162,6 +162,7 @@ class InitTest(parameterized.TestCase):
     )
     self.assertGreater(float(jnp.abs(params['head']['bias']).max()), 0)
 
+  @pytest.mark.slow
   def test_untrained_softmax_uniform_but_in_residual_networks(self):
     """LLBG paper, Section 6.1: log2(K) bits in most, .89 in ResNet-32-10.
 

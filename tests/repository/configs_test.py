@@ -45,14 +45,6 @@ def _reads(config):
   return {sample.get(name, name) for name in names} - _FREE
 
 
-def _firsts():
-  """The first file of each experiment."""
-  kinds = {}
-  for path in FILES:
-    kinds.setdefault(_get(path).experiment, path)
-  return sorted(kinds.values())
-
-
 class ConfigsTest(parameterized.TestCase):
   def setUp(self):
     super().setUp()
@@ -60,17 +52,9 @@ class ConfigsTest(parameterized.TestCase):
     os.chdir(ROOT)  # paths of shared data are relative to it
     self.addCleanup(os.chdir, previous)
 
-  @parameterized.parameters(*_firsts())
-  def test_runlocal(self, path):
-    """One config of each experiment."""
-    self._run(path)
-
-  @parameterized.parameters(*sorted({*FILES} - {*_firsts()}))
+  @parameterized.parameters(*FILES)
   @pytest.mark.slow
-  def test_runlocal_of_the_others(self, path):
-    self._run(path)
-
-  def _run(self, path):
+  def test_runlocal(self, path):
     config = _get(path, 'runlocal')
     workdir = self.create_tempdir().full_path
     rows = experiments.run(config, workdir)

@@ -9,6 +9,7 @@ import sys
 import time
 
 from absl.testing import parameterized
+import pytest
 
 from labelleak import runs
 
@@ -101,6 +102,7 @@ class ErrorsTest(parameterized.TestCase):
 
 
 class KillTest(parameterized.TestCase):
+  @pytest.mark.slow
   def test_rows_survive_a_kill(self):
     whole, killed = (self.create_tempdir().full_path for _ in range(2))
     process = _launch(*_SMALL, f'--workdir={killed}')

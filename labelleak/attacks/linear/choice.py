@@ -2,7 +2,7 @@
 
 `solver` takes the own softmax for the joint one, but for a constant and for
 Gaussian noise, and needs few equations. On a trained model that is wrong, and
-shows: its labels leave most of a small gradient unexplained. `sparse` assumes
+shows: it finds none that explain a gradient as small as that. `sparse` assumes
 nothing of softmaxes but that they are mostly right, and reads the batch then.
 """
 
@@ -15,9 +15,10 @@ from labelleak.base import Attack, attack
 
 _NAME = 'linear.full'
 # Found on seeds 100 to 102, digits and MNIST: untrained models leave less than
-# .1 and are of size 1 and more; after 6 steps .5 is left, and the size is .7.
-# The gradient that noise leaves unexplained is large.
+# .1, sure of all labels, and are of size 1 and more; after 6 steps .5 is left,
+# and the size is .7. The gradient that noise leaves unexplained is large.
 _UNEXPLAINED = 0.2
+_SURE = 0.95
 _SMALL = 1.0
 _LEARN = 1  # sets the key of `sparse` apart
 
@@ -26,9 +27,9 @@ def full(*, code: Sequence[dict] = ()) -> Attack:
   """Builds the attack that solves a gradient by what explains it.
 
   Scores are label probabilities [B, K]: of `expectation_propagation`, unless
-  its labels leave a fifth of the gradient unexplained, and it is smaller than
-  own softmaxes would make it: of `sparse_bayesian` then, where `sparse.fits`
-  and no code is assumed.
+  the gradient is smaller than own softmaxes would make it, and labels that are
+  sure do not explain it: of `sparse_bayesian` then, where `sparse.fits` and no
+  code is assumed.
 
   Args:
     code: as of `expectation_propagation`.
@@ -48,7 +49,9 @@ def full(*, code: Sequence[dict] = ()) -> Attack:
       posterior = sparse.learn(learn_key, view, known)
       return sparse.read_labels(posterior, view.h)
 
-    is_trained = (found.unexplained > _UNEXPLAINED) & (found.size < _SMALL)
+    sure = found.y.max(1).mean() > _SURE
+    explained = sure & (found.unexplained < _UNEXPLAINED)
+    is_trained = ~explained & (found.size < _SMALL)
     return jax.lax.cond(is_trained, learn, lambda: found.y)
 
   return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))

@@ -174,6 +174,7 @@ class SamplesTest(parameterized.TestCase):
       experiments.run(config)
 
   @parameterized.parameters(*_SAMPLES)
+  @pytest.mark.slow
   def test_test_rows_stay_out_of_training(self, name):
     found, x = [], []
     for test_seed in (0, 1):
@@ -206,6 +207,7 @@ class SamplesTest(parameterized.TestCase):
       self.assertBetween(row['metrics']['test_accuracy']['mean'], 0, 1)
 
 
+@pytest.mark.slow
 def test_mnist_runs(shared):
   config = completion.get_config('data=mnist,runlocal')
   config.data_dir, config.trials = str(shared / 'tfds'), 1

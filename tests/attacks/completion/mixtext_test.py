@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from scipy import special
 
 from labelleak import models
@@ -169,6 +170,7 @@ class StepTest(parameterized.TestCase):
     loss = cross[:num].mean() + 0.4 * 3.0 * divergence
     self.assertAlmostEqual(found / loss, 1, places=5)
 
+  @pytest.mark.slow
   def test_few_labels_and_many_texts_beat_few_labels(self):
     """Test accuracy of the same model without and with unlabelled texts."""
     x, y = world(7, 2000)
@@ -217,6 +219,7 @@ class StepTest(parameterized.TestCase):
 
 
 class BertTest(absltest.TestCase):
+  @pytest.mark.slow
   def test_a_tiny_bert_trains_head_and_encoder_at_their_rates(self):
     model = models.load(
       'bert.bert', num_classes=K, width=8, heads=2, depth=2, vocab=12

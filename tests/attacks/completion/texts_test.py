@@ -6,6 +6,7 @@ from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 import optax
+import pytest
 
 from labelleak import attacks, base, models, vfl
 from labelleak.base import InputError
@@ -53,6 +54,7 @@ class TextsTest(parameterized.TestCase):
   @parameterized.parameters(
     'completion.texts.passive', 'completion.texts.semi_supervised'
   )
+  @pytest.mark.slow
   def test_classes_of_separate_words_are_told_apart(self, name):
     bert = party()
     granted, (x, y) = known(bert)
@@ -64,6 +66,7 @@ class TextsTest(parameterized.TestCase):
     self.assertEqual(seen, [1, 2])
     self.assertGreater((np.asarray(predict(x)).argmax(-1) == y).mean(), 0.9)
 
+  @pytest.mark.slow
   def test_only_the_released_form_has_no_use_for_the_stolen_bottom(self):
     bert = party()
     granted, (x, _) = known(bert)

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 from labelleak import attacks, base, hfl, metrics
@@ -187,6 +188,7 @@ class PublishedTest(parameterized.TestCase):
 
   @settings(max_examples=24, deadline=None)
   @given(hnp.arrays(np.float32, (3, 10), elements=st.one_of(wild, extreme)))
+  @pytest.mark.slow
   def test_wild_heads_have_counts_of_a_batch(self, head):
     counts = count_wild(head)
     self.assertEqual(counts.sum(), 8)

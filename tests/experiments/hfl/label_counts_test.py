@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from labelleak import base, experiments, metrics, runs
 from labelleak.base import InputError
@@ -181,6 +182,7 @@ class RoundsTest(parameterized.TestCase):
     batches = jax.tree.map(lambda a: a[0], same.draw(np.arange(1)))
     self.assertIs(same.select(batches, 2), batches)
 
+  @pytest.mark.slow
   def test_labels_of_all_shifting_rounds_are_counted(self):
     """Of labels alone, without noise, each round tells all of its own."""
     mean = dict(name='over_time.mean_update', attack='counts.calibrated')
@@ -209,6 +211,7 @@ class RoundsTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, 'use over_time.mean_update of it'):
       experiments.prepare(config)
 
+  @pytest.mark.slow
   def test_noise_of_the_rounds_averages(self):
     # A step that moves nothing: nine rounds are as one at sigma / 3.
     run = lambda sigma, rounds: experiments.run(
@@ -255,6 +258,7 @@ class DefenseTest(parameterized.TestCase):
     self.assertLen(values, 6)
     np.testing.assert_array_equal(values, 1.0)
 
+  @pytest.mark.slow
   def test_averaged_queries_are_less_noise(self):
     # Nine queries at sigma are as one at sigma / 3.
     run = lambda sigma, queries: experiments.run(
@@ -321,6 +325,7 @@ class DefenseTest(parameterized.TestCase):
         label_counts.experiment(config=config)
       self.assertNotIn('\n', str(caught.exception))
 
+  @pytest.mark.slow
   def test_calibration_finds_the_scale_that_clipping_hides(self):
     clip = samples.at_step(dict(name='clip', max_norm=0.1))
     calibrated = dict(name='counts.calibrated')

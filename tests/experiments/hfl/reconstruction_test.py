@@ -73,6 +73,7 @@ class RunTest(parameterized.TestCase):
     psnr = random['metrics']['psnr']
     self.assertIn(f'{psnr["mean"]:.2f} ± {psnr["std"]:.2f}', table)
 
+  @pytest.mark.slow
   def test_rows_differ_by_their_labels_alone(self):
     """Where an attack names the labels that were granted, so is its image."""
     config = _config('counts.llbg', 'granted')
@@ -84,6 +85,7 @@ class RunTest(parameterized.TestCase):
       ours, bound = (arrays[f'{i}/{metric}'] for i in (0, 1))
       np.testing.assert_array_equal(ours[right], bound[right])
 
+  @pytest.mark.slow
   def test_more_steps_and_right_labels_pay(self):
     found = {}
     for steps in (1, 150):
@@ -93,6 +95,7 @@ class RunTest(parameterized.TestCase):
       first, last = (sign * found[s][metric]['mean'] for s in (1, 150))
       self.assertLess(last, first, metric)
 
+  @pytest.mark.slow
   def test_a_resumed_run_has_its_pictures(self):
     sweep = (('batch_size', (4, 8)),)
     config = _config('counts.llbg', steps=2, sweep=sweep)

@@ -5,6 +5,7 @@ from unittest import mock
 
 from absl.testing import absltest, parameterized
 import numpy as np
+import pytest
 
 from configs import common
 from labelleak import experiments, he, metrics
@@ -87,6 +88,7 @@ class EncryptedTest(parameterized.TestCase):
   @parameterized.product(
     scheme=('paillier', 'ckks'), attack=('backdoor', 'relabel')
   )
+  @pytest.mark.slow
   def test_a_config_runs_on_ciphertexts_as_on_what_is_ideal(
     self, scheme, attack
   ):
@@ -322,6 +324,7 @@ class RelabelTest(parameterized.TestCase):
 
 
 class ResumeTest(absltest.TestCase):
+  @pytest.mark.slow
   def test_checkpoints_of_attacks_are_apart(self):
     config = _config(train__steps=20, trials=1)
     config.attacks = (_backdoor(gamma=1.0), _backdoor(gamma=100.0))

@@ -6,6 +6,7 @@ from absl.testing import absltest, parameterized
 import chex
 import jax
 import numpy as np
+import pytest
 
 from labelleak import experiments, he, registry, train, vfl
 from labelleak.base import InputError
@@ -159,6 +160,7 @@ class EncryptedTest(parameterized.TestCase):
     )
 
   @parameterized.parameters('paillier', 'ckks')
+  @pytest.mark.slow
   def test_training_ends_where_the_ideal_scheme_does(self, name):
     accuracies, states = [], []
     for aggregate in (dict(name='ideal'), dict(name=name)):

@@ -4,6 +4,7 @@ from absl.testing import absltest, parameterized
 import chex
 import jax
 import numpy as np
+import pytest
 
 from configs import common
 from labelleak import experiments, metrics
@@ -92,6 +93,7 @@ class PrivacyUtilityTest(parameterized.TestCase):
       row['matrix'], np.mean(matrices, axis=0), atol=1e-3
     )
 
+  @pytest.mark.slow
   def test_epochs_average_noise_out(self):
     accuracy = []
     for epochs in (1, 6):
@@ -108,6 +110,7 @@ class PrivacyUtilityTest(parameterized.TestCase):
     self.assertLess(accuracy[0], 0.5)
     self.assertGreater(accuracy[1], 0.65)
 
+  @pytest.mark.slow
   def test_codes_penalties_and_bottlenecks_are_defenses(self):
     defense = (
       dict(name='penalties.distance_correlation', weight=0.1),
