@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import jax
 
-from labelleak.attacks.linear import solver, sparse
+from labelleak.attacks.linear import matrix, solver, sparse
 from labelleak.base import Attack, attack
 
 _NAME = 'linear.full'
@@ -28,7 +28,7 @@ def full(*, code: Sequence[dict] = ()) -> Attack:
 
   Scores are label probabilities [B, K]: of `expectation_propagation`, unless
   the gradient is smaller than own softmaxes would make it, and labels that are
-  sure do not explain it: of `sparse_bayesian` then, where `sparse.fits` and no
+  sure do not explain it: of `sparse_bayesian` then, where `matrix.fits` and no
   code is assumed.
 
   Args:
@@ -41,7 +41,7 @@ def full(*, code: Sequence[dict] = ()) -> Attack:
   def infer(key, view, known):
     rows = solver.encode(code, known.num_classes)
     found = solver.solve(key, view, known, rows=rows)
-    if code or not sparse.fits(view):
+    if code or not matrix.fits(view):
       return found.y
 
     def learn():

@@ -23,7 +23,7 @@ import numpy as np
 
 from labelleak import vfl
 from labelleak.attacks.linear import leaves, whitening
-from labelleak.attacks.linear.jacobian import jacobian
+from labelleak.attacks.linear.jacobian import Forward, jacobian
 from labelleak.base import InputError
 
 # A symmetric linear map that is not negative, [M] -> [M].
@@ -58,25 +58,14 @@ def whiten(
   differentiated nor stored, and every subset of leaves gives valid equations.
   `key` draws the cut gradients of the whitening.
   """
-  params = traverse_util.flatten_dict(view.variables['params'])
-  grads = traverse_util.flatten_dict(view.param_grads)
   num, classes = view.h.shape
-
-  def forward(part):
-    tree = traverse_util.unflatten_dict({**params, **part})
-    return known.bottom({**view.variables, 'params': tree}, view.x, view.key)
-
-  groups = leaves.last_groups(forward, params, excess * (classes - 1) * num)
-  part = {path: params[path] for group in groups for path in group}
+  part, groups, forward = choose(view, known, excess * (classes - 1) * num)
   push, pull = jacobian(forward, part)
-
+  read = lambda tree: [leaves.group_matrix(tree, group) for group in groups]
   shapes = [leaves.group_shape(part, group) for group in groups]
   probe_key, gain_key = jax.random.split(key)
   enough = max(math.ceil(4 * max(i, o) / min(i, o)) for i, o in shapes)
   probes = min(max(enough, _PROBES[0]), _PROBES[1])
-
-  def read(tree):
-    return [leaves.group_matrix(tree, group) for group in groups]
 
   def probe(key):
     u = jax.random.normal(key, view.h.shape, view.h.dtype)
@@ -92,7 +81,7 @@ def whiten(
   unscale = jax.linear_transpose(scale, part)
   apply = lambda u: scale(pull(center(u)))
   adjoint = lambda z: center(push(unscale(z)[0]))
-  observed = scale({path: num * grads[path] for path in part})
+  observed = scale(batch_gradient(view, part))
 
   def probe(key):
     z = jax.random.normal(key, observed.shape, observed.dtype)
@@ -101,6 +90,31 @@ def whiten(
   gain = jax.lax.map(probe, jax.random.split(gain_key, _PROBES[0])).mean(0)
   rank = sum(w.rank for w in whiteners)
   return Equations(apply, adjoint, observed, gain, rank)
+
+
+def choose(
+  view: vfl.View, known: vfl.Known, size: float
+) -> tuple[leaves.Leaves, list[leaves.Group], Forward]:
+  """Chooses the leaves that are read, from the output until they hold `size`.
+
+  Returns:
+    The leaves, their groups, and the embedding [B, K] as a function of them.
+  """
+  params = traverse_util.flatten_dict(view.variables['params'])
+
+  def forward(part):
+    tree = traverse_util.unflatten_dict({**params, **part})
+    return known.bottom({**view.variables, 'params': tree}, view.x, view.key)
+
+  groups = leaves.last_groups(forward, params, size)
+  part = {path: params[path] for group in groups for path in group}
+  return part, groups, forward
+
+
+def batch_gradient(view: vfl.View, part: leaves.Leaves) -> leaves.Leaves:
+  """Returns the gradient of the batch's sum, B g, of some leaves."""
+  grads = traverse_util.flatten_dict(view.param_grads)
+  return {path: len(view.h) * grads[path] for path in part}
 
 
 def conjugate_gradient(

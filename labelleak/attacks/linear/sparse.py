@@ -12,26 +12,18 @@ Large and tiny entries meet in one sum, which float32 holds to seven digits:
 what is left of them is told by an exact solution alone, in float64.
 """
 
-import itertools
 from typing import NamedTuple, Optional
 
 import chex
-from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import optax
 
 from labelleak import validate, vfl
-from labelleak.attacks.linear import equations, leaves
-from labelleak.attacks.linear.jacobian import jacobian
+from labelleak.attacks.linear import equations, matrix
 from labelleak.base import Attack, InputError, attack
 
 _NAME = 'linear.sparse_bayesian'
-_ENTRIES = 12_288  # B K at most: its square in float64 is 1.2 GB
-_NUMBERS = 2**28  # of the Jacobian at most, 1 GB
-_CHUNK = 256  # of its rows at a time
-_WIDE = 2048  # of its columns
-_PARTS = 6  # of its square, each way
 _PROBES = 64
 _NOISE = 1e-4  # of an equation at first, as a share of the gradient's RMS
 _FLOOR = 1e-6  # which is float32's rounding
@@ -132,11 +124,6 @@ def _fit_prior(h, odds):
   return log_prior(weights)
 
 
-def fits(view: vfl.View) -> bool:
-  """Returns whether a batch is small enough to be solved exactly."""
-  return view.h.size <= _ENTRIES and _count(view) * view.h.size <= _NUMBERS
-
-
 def learn(
   key: chex.PRNGKey, view: vfl.View, known: vfl.Known, *, rounds: int = 20
 ) -> Posterior:
@@ -159,69 +146,28 @@ def learn(
       in memory.
   """
   equations.check_width(_NAME, view, known)
-  if not fits(view):
+  if not matrix.fits(view):
     raise InputError(
-      f'{view.h.size} entries of S - Y and {_count(view)} numbers of the'
-      f' gradient: {_NAME} solves at most {_ENTRIES}, and {_NUMBERS} of their'
-      ' product; use linear.expectation_propagation.'
+      f'{view.h.size} entries of S - Y: {_NAME} solves no more than'
+      f' {matrix.ENTRIES}, and fewer of a large model; use'
+      ' linear.expectation_propagation.'
     )
-  matrix, observed, count = _system(view, known)
+  system = matrix.build(view, known)
   own = jax.nn.softmax(view.h)
   probes = jax.random.rademacher(key, (view.h.size, _PROBES), jnp.float32)
+  first = own * (1 - own) + 1e-4
+  return _solve_exactly(system, first, probes, jnp.asarray(rounds))
+
+
+# Batched by vmap, float64 would be traced where it is not enabled; and batches
+# solved at once would need as many squares.
+@jax.custom_batching.sequential_vmap
+def _solve_exactly(system, first, probes, rounds):
+  """Returns the posterior in float32, of rounds in float64."""
   with jax.enable_x64(True):
-    first = own * (1 - own) + 1e-4
-    state = _iterate(matrix, observed, count, first, probes, rounds)
-    posterior = jax.tree.map(lambda a: a.astype(view.h.dtype), state.posterior)
+    state = _iterate(system, first, probes, rounds)
+    posterior = jax.tree.map(lambda a: a.astype(first.dtype), state.posterior)
   return posterior._replace(rounds=state.round.astype(jnp.int32))
-
-
-def _groups(view, forward, params):
-  """Lists the leaves that are read: from the output, until they are enough."""
-  return leaves.last_groups(forward, params, view.h.size)
-
-
-def _count(view):
-  """Returns an upper bound on the numbers that are read of a gradient."""
-  params = traverse_util.flatten_dict(view.variables['params'])
-  return sum(leaf.size for leaf in params.values())
-
-
-def _system(view, known):
-  """Returns the Jacobian [B K, M] of the leaves' numbers, and these [M].
-
-  Each leaf by the root mean square of its gradient, so that its rounding is
-  alike. Entries of a row sum to zero: one direction of each row is missing.
-  Numbers that no entry moves come last; how many there are before is third.
-  """
-  params = traverse_util.flatten_dict(view.variables['params'])
-  grads = traverse_util.flatten_dict(view.param_grads)
-  num, classes = view.h.shape
-
-  def forward(part):
-    tree = traverse_util.unflatten_dict({**params, **part})
-    return known.bottom({**view.variables, 'params': tree}, view.x, view.key)
-
-  groups = _groups(view, forward, params)
-  part = {path: params[path] for group in groups for path in group}
-  _, pull = jacobian(forward, part)
-  read = lambda tree: [leaves.group_matrix(tree, g).ravel() for g in groups]
-  numbers = read({path: num * grads[path] for path in part})
-  scales = [1 / jnp.maximum(jnp.sqrt(jnp.mean(n**2)), 1e-30) for n in numbers]
-
-  def gather(arrays):
-    return jnp.concatenate([s * a for s, a in zip(scales, arrays)])
-
-  def row(place):
-    unit = jnp.zeros(num * classes).at[place].set(1.0, mode='drop')
-    return gather(read(pull(equations.center(unit.reshape(num, classes)))))
-
-  places = jnp.arange(-(-num * classes // _CHUNK) * _CHUNK)
-  with jax.default_matmul_precision('highest'):
-    matrix = jax.lax.map(jax.vmap(row), places.reshape(-1, _CHUNK))
-  matrix = matrix.reshape(len(places), -1)[: num * classes]
-  used = jnp.abs(matrix).max(0) > 0
-  order = jnp.argsort(~used)
-  return matrix[:, order], gather(numbers)[order], used.sum()
 
 
 class _State(NamedTuple):
@@ -234,13 +180,13 @@ class _State(NamedTuple):
   posterior: Posterior
 
 
-def _iterate(matrix, observed, count, first, probes, rounds):
+def _iterate(system, first, probes, rounds):
   """Runs rounds in float64, from variances in proportion to `first` [B, K]."""
   num, classes = first.shape
-  gram, rhs = _normal(matrix, observed, count)
+  gram, rhs = matrix.square(system)
   first, probes = first.astype(gram.dtype), probes.astype(gram.dtype)
-  power = jnp.sum(observed.astype(gram.dtype) ** 2)
-  count = jnp.maximum(count, 1)
+  power = jnp.sum(system.observed.astype(gram.dtype) ** 2)
+  count = jnp.maximum(system.count, 1)
   diagonal = jnp.diag(gram)
   # As large as the gradient they have to explain.
   first = first * power / jnp.maximum(diagonal @ first.ravel(), 1e-30)
@@ -296,43 +242,3 @@ def _agree(mean, other):
   least = lambda a: a == a.min(1, keepdims=True)
   changed = (least(mean) != least(other)).any(1)
   return changed.sum() <= len(mean) / _FEW
-
-
-def _normal(matrix, observed, count):
-  """Returns A A^T [n, n] and A b [n] in float64, of A [n, M] and b [M].
-
-  Of columns beyond `count` there is nothing. Of the square, which is symmetric,
-  blocks on one side of the diagonal are multiplied.
-  """
-  pad = -matrix.shape[1] % _WIDE
-  matrix = jnp.pad(matrix, ((0, 0), (0, pad)))
-  observed = jnp.pad(observed, (0, pad))
-  ends = [len(matrix) * i // _PARTS for i in range(_PARTS + 1)]
-  spans = [slice(*each) for each in itertools.pairwise(ends)]
-
-  def add(i, total):
-    blocks, rhs = total
-    cut = lambda a, axis: jax.lax.dynamic_slice_in_dim(
-      a, i * _WIDE, _WIDE, axis
-    )
-    wide = cut(matrix, 1).astype(rhs.dtype)
-    blocks = [
-      [block + wide[a] @ wide[b].T for block, b in zip(row, spans)]
-      for row, a in zip(blocks, spans)
-    ]
-    return blocks, rhs + wide @ cut(observed, 0).astype(rhs.dtype)
-
-  size = [span.stop - span.start for span in spans]
-  zeros = [
-    [jnp.zeros((size[a], size[b]), jnp.float64) for b in range(a + 1)]
-    for a in range(_PARTS)
-  ]
-  rhs = jnp.zeros(len(matrix), jnp.float64)
-  start = jnp.zeros((), jnp.int32)
-  steps = (-(-count // _WIDE)).astype(jnp.int32)
-  blocks, rhs = jax.lax.fori_loop(start, steps, add, (zeros, rhs))
-  whole = [
-    [blocks[a][b] if b <= a else blocks[b][a].T for b in range(_PARTS)]
-    for a in range(_PARTS)
-  ]
-  return jnp.block(whole), rhs

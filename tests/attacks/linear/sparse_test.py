@@ -13,6 +13,7 @@ import optax
 from scipy import stats
 
 from labelleak import attacks, vfl
+from labelleak.attacks.linear import matrix as equations_of
 from labelleak.attacks.linear import solver, sparse
 from labelleak.base import InputError
 from labelleak.vfl import Known
@@ -92,7 +93,7 @@ class LearnTest(parameterized.TestCase):
     # Coarse noise, for which float32's rounding of the Jacobian is nothing.
     with mock.patch.object(sparse, '_NOISE', 0.03):
       found = jax.jit(sparse.learn)(KEY, view, known, rounds=1)
-    matrix, observed, _ = map(np.float64, sparse._system(view, known))
+    matrix, observed, _ = map(np.float64, equations_of.build(view, known))
     own = np.float64(jax.nn.softmax(view.h))
     first = (own * (1 - own) + 1e-4).ravel()
     diagonal = (matrix**2).sum(1)
@@ -111,7 +112,7 @@ class LearnTest(parameterized.TestCase):
 
   def test_rounds_make_the_gradient_likelier(self):
     view, known, _ = observe(10)
-    matrix, observed, _ = map(np.float64, sparse._system(view, known))
+    matrix, observed, _ = map(np.float64, equations_of.build(view, known))
     values = []
     for rounds in (1, 4, 12):
       found = learn(view, known, rounds)
@@ -149,6 +150,16 @@ class LearnTest(parameterized.TestCase):
     with warnings.catch_warnings():
       warnings.simplefilter('error')
       jax.jit(sparse.learn)(KEY, view, known, rounds=2)
+
+  def test_views_side_by_side_are_read_as_one_by_one(self):
+    views = [observe(10, seed=seed)[0] for seed in (0, 1)]
+    known = observe(10)[1]
+    infer = lambda view: attacks.load('linear.full').infer(KEY, view, known)
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *views)
+    both = jax.jit(jax.vmap(infer))(stacked)
+    for view, found in zip(views, both):
+      alone = jax.jit(infer)(view)
+      np.testing.assert_array_equal(found.argmax(1), alone.argmax(1))
 
   def test_too_large(self):
     view, known, _ = observe(10)

@@ -1,0 +1,113 @@
+"""A batch's equations as a matrix, whose square is exact enough to be solved.
+
+Where `equations` has products with the Jacobian alone, all of it is written out
+here: for batches, and models, that are small enough.
+"""
+
+import itertools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from labelleak import vfl
+from labelleak.attacks.linear import equations, leaves
+from labelleak.attacks.linear.jacobian import jacobian
+
+ENTRIES = 12_288  # B K at most: its square in float64 is 1.2 GB
+_NUMBERS = 2**28  # of the matrix at most, 1 GB
+_CHUNK = 256  # of its rows at a time
+_WIDE = 2048  # of its columns
+_PARTS = 6  # of its square, each way
+
+
+class System(NamedTuple):
+  """Equations A^T vec(S - Y) = b, of n = B K entries and M numbers.
+
+  Each leaf's numbers are divided by the root mean square of its gradient, so
+  that their rounding is alike.
+
+  Attributes:
+    rows: A [n, M], of centred rows of S - Y.
+    observed: b [M].
+    count: [] of the numbers that an entry moves; they come first.
+  """
+
+  rows: chex.Array
+  observed: chex.Array
+  count: chex.Array
+
+
+def fits(view: vfl.View) -> bool:
+  """Returns whether a batch's matrix fits, if all leaves had to be read."""
+  size, numbers = (
+    view.h.size,
+    sum(g.size for g in jax.tree.leaves(view.param_grads)),
+  )
+  return size <= ENTRIES and size * numbers <= _NUMBERS
+
+
+def build(view: vfl.View, known: vfl.Known) -> System:
+  """Builds the equations of the last leaves that hold B K numbers."""
+  num, classes = view.h.shape
+  part, groups, forward = equations.choose(view, known, num * classes)
+  _, pull = jacobian(forward, part)
+  read = lambda tree: [leaves.group_matrix(tree, g).ravel() for g in groups]
+  numbers = read(equations.batch_gradient(view, part))
+  scales = [1 / jnp.maximum(jnp.sqrt(jnp.mean(n**2)), 1e-30) for n in numbers]
+
+  def gather(arrays):
+    return jnp.concatenate([s * a for s, a in zip(scales, arrays)])
+
+  def row(place):
+    unit = jnp.zeros(num * classes).at[place].set(1.0, mode='drop')
+    return gather(read(pull(equations.center(unit.reshape(num, classes)))))
+
+  places = jnp.arange(-(-num * classes // _CHUNK) * _CHUNK)
+  with jax.default_matmul_precision('highest'):
+    rows = jax.lax.map(jax.vmap(row), places.reshape(-1, _CHUNK))
+  rows = rows.reshape(len(places), -1)[: num * classes]
+  used = jnp.abs(rows).max(0) > 0
+  order = jnp.argsort(~used)
+  return System(rows[:, order], gather(numbers)[order], used.sum())
+
+
+def square(system: System) -> tuple[chex.Array, chex.Array]:
+  """Returns A A^T [n, n] and A b [n] in float64, where that is enabled.
+
+  Of columns beyond the count there is nothing. Of the square, which is
+  symmetric, blocks on one side of the diagonal are multiplied.
+  """
+  pad = -system.rows.shape[1] % _WIDE
+  rows = jnp.pad(system.rows, ((0, 0), (0, pad)))
+  observed = jnp.pad(system.observed, (0, pad))
+  ends = [len(rows) * i // _PARTS for i in range(_PARTS + 1)]
+  spans = [slice(*each) for each in itertools.pairwise(ends)]
+
+  def add(i, total):
+    blocks, rhs = total
+    cut = lambda a, axis: jax.lax.dynamic_slice_in_dim(
+      a, i * _WIDE, _WIDE, axis
+    )
+    wide = cut(rows, 1).astype(rhs.dtype)
+    blocks = [
+      [block + wide[a] @ wide[b].T for block, b in zip(row, spans)]
+      for row, a in zip(blocks, spans)
+    ]
+    return blocks, rhs + wide @ cut(observed, 0).astype(rhs.dtype)
+
+  size = [span.stop - span.start for span in spans]
+  zeros = [
+    [jnp.zeros((size[a], size[b]), jnp.float64) for b in range(a + 1)]
+    for a in range(_PARTS)
+  ]
+  rhs = jnp.zeros(len(rows), jnp.float64)
+  start = jnp.zeros((), jnp.int32)
+  steps = (-(-system.count // _WIDE)).astype(jnp.int32)
+  blocks, rhs = jax.lax.fori_loop(start, steps, add, (zeros, rhs))
+  whole = [
+    [blocks[a][b] if b <= a else blocks[b][a].T for b in range(_PARTS)]
+    for a in range(_PARTS)
+  ]
+  return jnp.block(whole), rhs
