@@ -58,7 +58,7 @@ def whole(
 
 def one_of(name: str, value: Any, options: Collection[Any]) -> None:
   """Refuses what is none of the options."""
-  if value not in options:
+  if value not in tuple(options):  # a value need not be hashable
     listed = ', '.join(map(repr, options))
     raise InputError(f'{name}={value!r} is unknown; use one of: {listed}.')
 

@@ -132,7 +132,7 @@ def split(specs: Sequence[Spec]) -> tuple[list[Spec], list[Spec]]:
   places = dict(step=[], update=[])
   for spec in specs:
     place = spec.get('at', 'update')
-    if place not in places:
+    if not (isinstance(place, str) and place in places):
       raise InputError(
         f"{spec['name']}: at={place!r} must be 'step', or be left out for the"
         ' update.'
