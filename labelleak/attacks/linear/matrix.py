@@ -1,7 +1,8 @@
-"""A batch's equations as a matrix, whose square is exact enough to be solved.
+"""A batch's equations, written out and squared: exact enough to be solved.
 
-Where `equations` has products with the Jacobian alone, all of it is written out
-here: for batches, and models, that are small enough.
+Where `equations` has products with the Jacobian alone, all of it is here, for
+batches, and models, that are small enough. Of dense layers there is a short
+way to the square, that of `factors`.
 """
 
 import itertools
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from labelleak import vfl
-from labelleak.attacks.linear import equations, leaves
+from labelleak.attacks.linear import equations, factors, leaves
 from labelleak.attacks.linear.jacobian import jacobian
 
 ENTRIES = 12_288  # B K at most: its square in float64 is 1.2 GB
@@ -20,6 +21,22 @@ _NUMBERS = 2**28  # of the matrix at most, 1 GB
 _CHUNK = 256  # of its rows at a time
 _WIDE = 2048  # of its columns
 _PARTS = 6  # of its square, each way
+
+
+class Square(NamedTuple):
+  """Normal equations A A^T vec(S - Y) = A b of n = B K entries.
+
+  Attributes:
+    gram: A A^T [n, n].
+    rhs: A b [n].
+    power: [] b^T b.
+    count: [] of the numbers that an entry moves.
+  """
+
+  gram: chex.Array
+  rhs: chex.Array
+  power: chex.Array
+  count: chex.Array
 
 
 class System(NamedTuple):
@@ -73,8 +90,33 @@ def build(view: vfl.View, known: vfl.Known) -> System:
   return System(rows[:, order], gather(numbers)[order], used.sum())
 
 
-def square(system: System) -> tuple[chex.Array, chex.Array]:
-  """Returns A A^T [n, n] and A b [n] in float64, where that is enabled.
+def square(view: vfl.View, known: vfl.Known, dtype: jnp.dtype) -> Square:
+  """Squares the equations of the last leaves that hold B K numbers.
+
+  Rows of the Jacobian are of float32, sums of `dtype`; float64 has to be
+  enabled where this is called.
+  """
+  with jax.enable_x64(False):
+    layers, exact = factors.factor(view, known)
+    count = factors.count(layers)
+
+  def multiply():
+    power = sum(jnp.sum(f.numbers.astype(dtype) ** 2) for f in layers)
+    return Square(*factors.square(layers, dtype), power, count)
+
+  def write_out():
+    with jax.enable_x64(False):
+      system = build(view, known)
+    power = jnp.sum(system.observed.astype(dtype) ** 2)
+    return Square(*multiply_out(system, dtype), power, system.count)
+
+  return jax.lax.cond(exact, multiply, write_out)
+
+
+def multiply_out(
+  system: System, dtype: jnp.dtype
+) -> tuple[chex.Array, chex.Array]:
+  """Returns A A^T [n, n] and A b [n].
 
   Of columns beyond the count there is nothing. Of the square, which is
   symmetric, blocks on one side of the diagonal are multiplied.
@@ -99,10 +141,10 @@ def square(system: System) -> tuple[chex.Array, chex.Array]:
 
   size = [span.stop - span.start for span in spans]
   zeros = [
-    [jnp.zeros((size[a], size[b]), jnp.float64) for b in range(a + 1)]
+    [jnp.zeros((size[a], size[b]), dtype) for b in range(a + 1)]
     for a in range(_PARTS)
   ]
-  rhs = jnp.zeros(len(rows), jnp.float64)
+  rhs = jnp.zeros(len(rows), dtype)
   start = jnp.zeros((), jnp.int32)
   steps = (-(-system.count // _WIDE)).astype(jnp.int32)
   blocks, rhs = jax.lax.fori_loop(start, steps, add, (zeros, rhs))

@@ -28,6 +28,8 @@ _PROBES = 64
 _NOISE = 1e-4  # of an equation at first, as a share of the gradient's RMS
 _FLOOR = 1e-6  # which is float32's rounding
 _EXACT = 1e-15  # of the largest diagonal entry: float64's
+_ROUGH = 1e-6  # float32's
+_TRIES, _MORE = 4, 10.0  # with so much more noise
 _LEAST = 1e-14  # variance of an entry
 _WIDTH = 3.0  # deviation of the own logits' slope and offsets
 _FITS, _RATE = 300, 0.05  # steps of Adam to them
@@ -125,21 +127,31 @@ def _fit_prior(h, odds):
 
 
 def learn(
-  key: chex.PRNGKey, view: vfl.View, known: vfl.Known, *, rounds: int = 20
+  key: chex.PRNGKey,
+  view: vfl.View,
+  known: vfl.Known,
+  *,
+  rounds: int = 20,
+  first: Optional[chex.Array] = None,
+  quick: bool = False,
 ) -> Posterior:
   """Learns the variances of a batch's entries from its parameter gradients.
 
   A round solves the equations under the variances of the round before, and
   takes for each new variance the mean of two steps towards its maximum: EM's,
   which is slow and sure, and MacKay's, which is fast. The noise of the
-  equations is learned along the way. At first an entry's variance is that of
-  the own softmax.
+  equations is learned along the way.
 
   Args:
     key: of the probes that measure posterior variances.
     view: of the batch, its link sealed or not.
     known: with `bottom`.
     rounds: at most; they end when labels stand still.
+    first: [B, K] variances to begin with, up to a constant; None: those of the
+      own softmax.
+    quick: in float32, which takes rounding for noise, and after a first round
+      with half of the entries, those of the largest variances. That is enough
+      where `first` is good.
 
   Raises:
     InputError: logits that are not K wide, a batch or model that does not fit
@@ -152,22 +164,45 @@ def learn(
       f' {matrix.ENTRIES}, and fewer of a large model; use'
       ' linear.expectation_propagation.'
     )
-  system = matrix.build(view, known)
-  own = jax.nn.softmax(view.h)
+  if first is None:
+    own = jax.nn.softmax(view.h)
+    first = own * (1 - own) + 1e-4
   probes = jax.random.rademacher(key, (view.h.size, _PROBES), jnp.float32)
-  first = own * (1 - own) + 1e-4
-  return _solve_exactly(system, first, probes, jnp.asarray(rounds))
+
+  # Batched by vmap, float64 would be traced where it is not enabled; and
+  # batches solved at once would need as many squares.
+  @jax.custom_batching.sequential_vmap
+  def solve(view, first, probes, rounds):
+    if quick:
+      square = matrix.square(view, known, jnp.float32)
+      return _iterate(square, first, probes, rounds, _ROUGH)
+    with jax.enable_x64(True):
+      square = matrix.square(view, known, jnp.float64)
+      found = _iterate(square, first, probes, rounds, _EXACT)
+      found = jax.tree.map(lambda a: a.astype(first.dtype), found)
+    return found._replace(rounds=found.rounds.astype(jnp.int32))
+
+  return solve(view, first, probes, jnp.asarray(rounds))
 
 
-# Batched by vmap, float64 would be traced where it is not enabled; and batches
-# solved at once would need as many squares.
-@jax.custom_batching.sequential_vmap
-def _solve_exactly(system, first, probes, rounds):
-  """Returns the posterior in float32, of rounds in float64."""
-  with jax.enable_x64(True):
-    state = _iterate(system, first, probes, rounds)
-    posterior = jax.tree.map(lambda a: a.astype(first.dtype), state.posterior)
-  return posterior._replace(rounds=state.round.astype(jnp.int32))
+class _Problem(NamedTuple):
+  """Normal equations, those of sums of rows among them, and how to solve them.
+
+  Attributes:
+    gram: [n, n].
+    rhs: [n].
+    sums: [] weight of the equation that a row sums to zero.
+    square: without those.
+    probes: [n, P] signs.
+    least: [] noise, beside the largest diagonal entry.
+  """
+
+  gram: chex.Array
+  rhs: chex.Array
+  sums: chex.Array
+  square: matrix.Square
+  probes: chex.Array
+  least: float
 
 
 class _State(NamedTuple):
@@ -180,61 +215,104 @@ class _State(NamedTuple):
   posterior: Posterior
 
 
-def _iterate(system, first, probes, rounds):
-  """Runs rounds in float64, from variances in proportion to `first` [B, K]."""
-  num, classes = first.shape
-  gram, rhs = matrix.square(system)
-  first, probes = first.astype(gram.dtype), probes.astype(gram.dtype)
-  power = jnp.sum(system.observed.astype(gram.dtype) ** 2)
-  count = jnp.maximum(system.count, 1)
-  diagonal = jnp.diag(gram)
+def _iterate(square, first, probes, rounds, least):
+  """Runs rounds from variances in proportion to `first` [B, K]."""
+  dtype = square.gram.dtype
+  first = first.astype(dtype)
+  diagonal = jnp.diag(square.gram)
   # As large as the gradient they have to explain.
-  first = first * power / jnp.maximum(diagonal @ first.ravel(), 1e-30)
+  scale = square.power / jnp.maximum(diagonal @ first.ravel(), 1e-30)
   # Rows sum to zero: equations that are as good as the others.
-  sums = jnp.mean(diagonal) / classes
-  entries = jax.lax.iota(jnp.int32, first.size)
-  rows = entries // classes
-  gram = gram + jnp.where(rows[:, None] == rows[None], sums, 0.0)
-  diagonal = diagonal + sums
-
-  def solve(state):
-    variance = state.variance.ravel()
-    root = jnp.sqrt(variance)
-    noise = jnp.maximum(state.noise, _EXACT * (variance * diagonal).max())
-    inner = root[:, None] * gram * root[None]
-    inner += jnp.where(entries[:, None] == entries[None], noise, 0.0)
-    factor = jax.lax.linalg.cholesky(inner, symmetrize_input=False)
-    both = jnp.concatenate([(root * rhs)[:, None], probes], 1)
-    z = jax.scipy.linalg.cho_solve((factor, True), both)
-    left = noise * jnp.mean(probes * z[:, 1:], 1)
-    return root * z[:, 0], jnp.clip(left, 1e-4, 1.0), noise
-
-  def advance(state):
-    mean, left, noise = solve(state)
-    misfit = power - 2 * rhs @ mean + mean @ (gram @ mean)
-    misfit -= sums * (mean.reshape(num, classes).sum(1) ** 2).sum()
-    noise = (jnp.maximum(misfit, 0.0) + noise * jnp.sum(1 - left)) / count
-    mean, left = mean.reshape(num, classes), left.reshape(num, classes)
-    variance = state.variance * left
-    share = jnp.maximum(1 - left, 1e-2)
-    new = mean**2 + (mean**2 / share - mean**2 + variance) / 2
-    found = _State(
-      round=state.round + 1,
-      still=jnp.where(_agree(mean, state.posterior.mean), state.still + 1, 0),
-      variance=jnp.maximum(new, _LEAST),
-      noise=jnp.maximum(noise, _FLOOR**2),
-      posterior=Posterior(mean, variance, share, state.round + 1),
-    )
-    # What cannot be solved any more ends where it was.
-    ended = state._replace(still=jnp.full_like(state.still, _STILL))
-    finite = jnp.isfinite(mean).all() & jnp.isfinite(left).all()
-    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), found, ended)
-
+  sums = jnp.mean(diagonal) / first.shape[1]
+  rows = jax.lax.iota(jnp.int32, first.size) // first.shape[1]
+  gram = square.gram
+  gram += jnp.where(rows[:, None] == rows[None], sums, 0.0)
+  problem = _Problem(
+    gram, square.rhs, sums, square, probes.astype(dtype), least
+  )
   zero = jnp.zeros((), jnp.int32)
   nothing = Posterior(0 * first, first, jnp.full_like(first, 1e-2), zero)
-  start = _State(zero, zero, first, jnp.full((), _NOISE**2), nothing)
+  noise = jnp.full((), _NOISE**2, dtype)
+  state = _State(zero, zero, scale * first, noise, nothing)
+  some = first.size // 2 if least == _ROUGH else first.size
+  state = _advance(problem, state, first.size)
   going = lambda state: (state.round < rounds) & (state.still < _STILL)
-  return jax.lax.while_loop(going, advance, start)
+  advance = lambda state: _advance(problem, state, some)
+  return jax.lax.while_loop(going, advance, state).posterior
+
+
+def _advance(problem, state, some):
+  """Returns the state after a round that moves `some` of the entries."""
+  shape, square = state.variance.shape, problem.square
+  mean, left, noise = _solve_some(problem, state, some)
+  misfit = square.power - 2 * square.rhs @ mean + mean @ (problem.gram @ mean)
+  misfit -= problem.sums * (mean.reshape(shape).sum(1) ** 2).sum()
+  told = noise * jnp.sum(1 - left)
+  noise = (jnp.maximum(misfit, 0.0) + told) / jnp.maximum(square.count, 1)
+  mean, left = mean.reshape(shape), left.reshape(shape)
+  variance = state.variance * left
+  share = jnp.maximum(1 - left, 1e-2)
+  new = mean**2 + (mean**2 / share - mean**2 + variance) / 2
+  new = jnp.where(left < 1, new, state.variance)  # of what has moved
+  agree = _agree(mean, state.posterior.mean)
+  found = _State(
+    round=state.round + 1,
+    still=jnp.where(agree, state.still + 1, 0),
+    variance=jnp.maximum(new, _LEAST),
+    noise=jnp.maximum(noise, _FLOOR**2),
+    posterior=Posterior(mean, variance, share, state.round + 1),
+  )
+  # What cannot be solved any more ends where it was.
+  ended = state._replace(still=jnp.full_like(state.still, _STILL))
+  finite = jnp.isfinite(mean).all() & jnp.isfinite(left).all()
+  return jax.tree.map(lambda a, b: jnp.where(finite, a, b), found, ended)
+
+
+def _solve_some(problem, state, some):
+  """Solves for the entries of the largest variances, the others being 0.
+
+  Returns:
+    [n] posterior means, shares of variances that are left, [] the noise.
+  """
+  variance, gram = state.variance.ravel(), problem.gram
+  rhs, probes = problem.rhs, problem.probes
+  if some < len(variance):
+    _, places = jax.lax.top_k(variance, some)
+    gram = gram[places[:, None], places[None]]
+    part, rhs, probes = variance[places], rhs[places], probes[places]
+    mean, left, noise = _solve(problem, state.noise, part, gram, rhs, probes)
+    mean = jnp.zeros_like(variance).at[places].set(mean)
+    return mean, jnp.ones_like(variance).at[places].set(left), noise
+  return _solve(problem, state.noise, variance, gram, rhs, probes)
+
+
+def _solve(problem, noise, variance, gram, rhs, probes):
+  """Solves under variances, by Cholesky's factors.
+
+  Where rounding makes the matrix indefinite it is given more noise.
+  """
+  root = jnp.sqrt(variance)
+  inner = root[:, None] * gram * root[None]
+  noise = jnp.maximum(noise, problem.least * jnp.diag(inner).max())
+  both = jnp.concatenate([(root * rhs)[:, None], probes], 1)
+  entries = jax.lax.iota(jnp.int32, len(root))
+  diagonal = entries[:, None] == entries[None]
+
+  def attempt(carry):
+    tries, noise, _ = carry
+    noise = jnp.where(tries > 0, _MORE * noise, noise)
+    noisy = inner + jnp.where(diagonal, noise, 0.0)
+    factor = jax.lax.linalg.cholesky(noisy, symmetrize_input=False)
+    return tries + 1, noise, jax.scipy.linalg.cho_solve((factor, True), both)
+
+  def failed(carry):
+    tries, _, z = carry
+    return (tries < _TRIES) & ~jnp.isfinite(z).all()
+
+  start = jnp.zeros((), jnp.int32), noise, jnp.full_like(both, jnp.nan)
+  _, noise, z = jax.lax.while_loop(failed, attempt, start)
+  left = noise * jnp.mean(probes * z[:, 1:], 1)
+  return root * z[:, 0], jnp.clip(left, 1e-4, 1.0), noise
 
 
 def _agree(mean, other):

@@ -13,8 +13,7 @@ import optax
 from scipy import stats
 
 from labelleak import attacks, vfl
-from labelleak.attacks.linear import matrix as equations_of
-from labelleak.attacks.linear import solver, sparse
+from labelleak.attacks.linear import factors, matrix, solver, sparse
 from labelleak.base import InputError
 from labelleak.vfl import Known
 
@@ -31,17 +30,36 @@ class Mlp(nn.Module):
     return nn.Dense(CLASSES, name='head')(x)
 
 
+class Coupled(nn.Module):
+  """Rows see each other: hidden ones are centred over the batch."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.relu(nn.Dense(10, name='linear0')(x))
+    return nn.Dense(CLASSES, name='head')(x - x.mean(0, keepdims=True))
+
+
+class Tokens(nn.Module):
+  """A dense layer that several places of a row share."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.relu(nn.Dense(20, name='linear0')(x.reshape(len(x), 6, 4)))
+    return nn.Dense(CLASSES, name='head')(x.sum(1))
+
+
 @functools.cache
-def observe(width, *, scale=4.0, wrong=0.1, seed=0):
+def observe(width, *, scale=4.0, wrong=0.1, seed=0, module=None):
   """A step of a model that is right on all rows but a share, and is sure.
 
   Returns (view, known, truth): truth is V = S - Y [B, K] and labels [B].
   """
   rng = np.random.default_rng(seed)
   key = jax.random.key(seed)
-  bottom = vfl.bottom(vfl.party(Mlp(width), optax.sgd(0.1)))
+  module = module or Mlp(width)
+  bottom = vfl.bottom(vfl.party(module, optax.sgd(0.1)))
   x = jnp.asarray(rng.normal(size=(ROWS, FEATURES)), jnp.float32)
-  variables = Mlp(width).init(key, x)
+  variables = module.init(key, x)
   variables = jax.tree.map(lambda p: scale * p, variables)
   h, pull = jax.vjp(
     lambda p: bottom({'params': p}, x, key), variables['params']
@@ -66,6 +84,30 @@ def learn(view, known, rounds=20):
 
 def accuracy(scores, labels):
   return float((np.asarray(scores).argmax(1) == labels).mean())
+
+
+class SquareTest(parameterized.TestCase):
+  @parameterized.parameters((None, True), (Coupled(), False), (Tokens(), False))
+  def test_it_is_that_of_the_equations_written_out(self, module, factored):
+    view, known, (v, _) = observe(10, module=module)
+    self.assertEqual(bool(factors.factor(view, known)[1]), factored)
+    found = jax.jit(lambda v: matrix.square(v, known, jnp.float32))(view)
+    rows, observed, count = matrix.build(view, known)
+    rows, observed = np.float64(rows), np.float64(observed)
+    np.testing.assert_allclose(rows.T @ v.ravel(), observed, atol=1e-4)
+    atol = 1e-5 * np.abs(rows @ rows.T).max()
+    np.testing.assert_allclose(found.gram, rows @ rows.T, atol=atol)
+    np.testing.assert_allclose(found.rhs, rows @ observed, atol=atol)
+    np.testing.assert_allclose(found.power, (observed**2).sum(), rtol=1e-5)
+    self.assertEqual(found.count, count)
+
+  def test_numbers_that_no_entry_moves_do_not_count(self):
+    view, known, _ = observe(10)
+    x = view.x.at[:, 3].set(0.0)
+    kernel = view.variables['params']['linear0']['kernel']
+    fewer = factors.count(factors.factor(view._replace(x=x), known)[0])
+    every = factors.count(factors.factor(view, known)[0])
+    self.assertEqual(every - fewer, kernel.shape[1])
 
 
 class LearnTest(parameterized.TestCase):
@@ -94,17 +136,17 @@ class LearnTest(parameterized.TestCase):
     with mock.patch.object(sparse, '_NOISE', 0.03):
       run = jax.jit(sparse.learn)
       found, second = (run(KEY, view, known, rounds=r) for r in (1, 2))
-    matrix, observed, _ = map(np.float64, equations_of.build(view, known))
+    rows, observed, _ = map(np.float64, matrix.build(view, known))
     own = np.float64(jax.nn.softmax(view.h))
     first = (own * (1 - own) + 1e-4).ravel()
-    diagonal = (matrix**2).sum(1)
+    diagonal = (rows**2).sum(1)
     first *= (observed**2).sum() / (diagonal @ first)
     # The sum of each row is one more equation, of weight sums, observed as 0.
     sums = np.kron(np.eye(ROWS), np.ones((CLASSES, 1)))
-    matrix = np.hstack([matrix, sums * np.sqrt(diagonal.mean() / CLASSES)])
+    rows = np.hstack([rows, sums * np.sqrt(diagonal.mean() / CLASSES)])
     observed = np.concatenate([observed, np.zeros(ROWS)])
-    inverse = np.linalg.inv(matrix @ matrix.T + np.diag(0.03**2 / first))
-    mean = inverse @ matrix @ observed
+    inverse = np.linalg.inv(rows @ rows.T + np.diag(0.03**2 / first))
+    mean = inverse @ rows @ observed
     np.testing.assert_allclose(found.mean.ravel(), mean, atol=1e-4)
     share = 1 - 0.03**2 * np.diag(inverse) / first
     error = np.ravel(found.share) - share
@@ -113,24 +155,24 @@ class LearnTest(parameterized.TestCase):
     # The next one has the noise that is left, and half of EM's step and half
     # of MacKay's.
     share, squared = np.float64(found.share).ravel(), mean**2
-    misfit = ((observed - mean @ matrix)[:-ROWS] ** 2).sum()
-    used = (np.abs(matrix[:, :-ROWS]).max(0) > 0).sum()
+    misfit = ((observed - mean @ rows)[:-ROWS] ** 2).sum()
+    used = (np.abs(rows[:, :-ROWS]).max(0) > 0).sum()
     noise = (misfit + 0.03**2 * share.sum()) / used
     first = (squared + np.float64(found.variance).ravel()) / 2
     first += squared / share / 2
-    inverse = np.linalg.inv(matrix @ matrix.T + np.diag(noise / first))
-    mean = inverse @ matrix @ observed
+    inverse = np.linalg.inv(rows @ rows.T + np.diag(noise / first))
+    mean = inverse @ rows @ observed
     np.testing.assert_allclose(second.mean.ravel(), mean, atol=2e-3)
 
   def test_rounds_make_the_gradient_likelier(self):
     view, known, _ = observe(10)
-    matrix, observed, _ = map(np.float64, equations_of.build(view, known))
+    rows, observed, _ = map(np.float64, matrix.build(view, known))
     values = []
     for rounds in (1, 4, 12):
       found = learn(view, known, rounds)
       variance = np.float64(found.variance / (1 - found.share)).ravel()
       noise = 1e-6 * np.eye(len(observed))
-      covariance = (matrix.T * variance) @ matrix + noise
+      covariance = (rows.T * variance) @ rows + noise
       zeros = np.zeros(len(observed))
       values.append(
         stats.multivariate_normal.logpdf(observed, zeros, covariance)
@@ -156,6 +198,32 @@ class LearnTest(parameterized.TestCase):
       self.assertTrue(np.isfinite(scores).all())
       # Chance and 4 sd.
       self.assertLess(accuracy(scores, labels), 0.2 + 4 * 0.041)
+
+  def test_a_quick_look_is_enough_where_the_first_variances_are_good(self):
+    view, known, (v, _) = observe(10)
+    run = jax.jit(sparse.learn, static_argnames='quick')
+    good = jnp.abs(v) + 1e-3
+    quick = run(KEY, view, known, rounds=3, first=good, quick=True)
+    blind = run(KEY, view, known, rounds=3, quick=True)
+    self.assertEqual(quick.mean.dtype, jnp.float32)
+    error = lambda found: np.abs(found.mean - v).mean()
+    self.assertLess(error(quick), 0.4 * error(blind))
+    # Half of the entries are looked at again; the others are taken for nothing.
+    self.assertEqual((quick.mean != 0).sum(), quick.mean.size // 2)
+
+  def test_rounding_that_makes_it_indefinite_is_given_more_noise(self):
+    gram = jnp.diag(jnp.array([1.0, 1.0, -1e-4]))
+    square = matrix.Square(gram, jnp.ones(3), jnp.ones(()), jnp.array(3))
+    problem = sparse._Problem(
+      gram, jnp.ones(3), jnp.zeros(()), square, jnp.ones((3, 1)), 1e-6
+    )
+    one = jnp.ones(3)
+    mean, left, noise = sparse._solve(
+      problem, jnp.array(1e-8), one, gram, one, jnp.ones((3, 1))
+    )
+    np.testing.assert_allclose(noise, 1e-3, rtol=1e-4)
+    np.testing.assert_allclose(mean[:2], 1 / (1 + 1e-3), rtol=1e-5)
+    self.assertTrue(np.isfinite(left).all())
 
   def test_in_float64_nothing_is_warned_of(self):
     view, known, _ = observe(10)
