@@ -1,7 +1,8 @@
 """Vertical FL: what a whole training gives away, under each defense.
 
-A passive party keeps its cut gradients of every step, and names all rows of the
-data set after some epochs; the baselines are beside it.
+A passive party keeps its cut gradients of every step, or where links are sealed
+what its own parameter gradients say, and names all rows of the data set after
+some epochs; the baselines are beside it.
 """
 
 from configs import common, datasets
@@ -9,6 +10,9 @@ from configs import common, datasets
 HEAD = (
   dict(table='Whole trainings, digits', minutes=14),
   dict(arg='part=mnist', table='Whole trainings', needs='mnist'),
+  dict(arg='part=sealed', table='Whole trainings, sealed, digits', minutes=8),
+  dict(arg='part=sealed_wide', table='Whole trainings, sealed, digits'),
+  dict(arg='part=sealed_mnist', table='Whole trainings, sealed', needs='mnist'),
 )
 _CLIP = dict(before=(dict(name='clip_batch', max_norm=0.2),))
 _DIGITS = (
@@ -20,6 +24,17 @@ _DIGITS = (
   *common.strengths('ppdl', theta=(0.5,), early_exit=True),
   *common.strengths('discretize_first', bins=(12, 6)),
 )
+_SEALED = (
+  dict(name='history.gaussian_process'),
+  dict(name='history.classifier'),
+  dict(name='linear.least_squares'),
+  dict(name='history.true_labels', known=('pool', 'labels')),
+)
+_SEALED_MNIST = (
+  dict(name='history.classifier'),
+  dict(name='linear.expectation_propagation'),
+  dict(name='history.true_labels', learner='network', known=('pool', 'labels')),
+)
 _MNIST = (
   *common.strengths('laplace', scale=(1e-3,), **_CLIP),
   *common.strengths('gaussian', stddev=(1e-2,), **_CLIP),
@@ -27,14 +42,18 @@ _MNIST = (
 )
 
 
+_PARTS = 'digits', 'mnist', 'sealed', 'sealed_wide', 'sealed_mnist'
+
+
 def _coarsen(attack):
   """Returns an attack of few anchors, if it has any."""
   is_kernel = attack['name'].startswith('history.')
+  is_kernel &= attack['name'] != 'history.classifier'
   return dict(attack, anchors=200) if is_kernel else attack
 
 
 def get_config(arg=None):
-  arg = common.parse_arg(arg, part=('digits', 'mnist'))
+  arg = common.parse_arg(arg, part=_PARTS)
   config = common.vfl('whole_training')
   config.experiment = 'vfl.whole_training'
   config.aggregate = dict(name='plaintext')
@@ -48,9 +67,25 @@ def get_config(arg=None):
   config.trials = 3
   config.after = (1, 10)
   config.optimizer = dict(name='adam', lr=0.01)
+  if arg['part'].startswith('sealed'):
+    config.aggregate = dict(name='ideal')
+    config.known = 'pool', 'bottom'
+    config.attacks = _SEALED
   if arg['part'] == 'digits':
     common.train(config, batch_size=128, epochs=10)
     config.sweep = (('defense', _DIGITS),)
+  elif arg['part'] == 'sealed':
+    common.train(config, batch_size=128, epochs=10)
+    config.sweep = (('defense', _DIGITS[:2]),)
+  elif arg['part'] == 'sealed_wide':
+    common.train(config, batch_size=512, epochs=5)
+    config.after = (1, 5)
+    config.sweep = (('defense', _DIGITS[1:2]),)
+  elif arg['part'] == 'sealed_mnist':
+    datasets.use(config, 'mnist')
+    common.train(config, batch_size=1024, epochs=5)
+    config.attacks = _SEALED_MNIST
+    config.after = (1, 5)
   else:
     datasets.use(config, 'mnist')
     config.optimizer.decay = 'epoch'

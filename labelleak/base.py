@@ -31,6 +31,7 @@ import chex
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 Memory = Any  # a pytree, whatever an attack keeps; None before the first view
@@ -155,6 +156,10 @@ class Pool:
 
   take: Take = static()
   size: int = static()
+
+  def all(self) -> chex.Array:
+    """Returns all rows, flat, [size, F]."""
+    return np.asarray(self.take(np.arange(self.size))).reshape(self.size, -1)
 
 
 class Reconstruction(NamedTuple):

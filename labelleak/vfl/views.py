@@ -83,7 +83,7 @@ class Known:
     party: the attacker's own party, which it can train.
     pool: the attacker's own rows without labels.
     num_rows: N of the data set, for attacks that name rows over a training.
-    labels: [N, K] of the whole pool, for upper bounds alone: no attack.
+    labels: [N, K] of the pool's first rows, for upper bounds alone: no attack.
   """
 
   num_classes: int = static()

@@ -291,8 +291,9 @@ class TraceTest(absltest.TestCase):
 
   def test_refuses_what_it_cannot_keep(self):
     index = np.arange(4)
+    sealed = _view(self.cut, index)._replace(h=self.cut, cut_grads=None)
     bad = (
-      (_view(self.cut, index)._replace(cut_grads=None), 'sealed'),
+      (sealed, "add 'bottom'"),
       (_view(self.cut[:, :2], index), 'width 2'),
       (_view(self.cut, None), 'names none'),
       (_view(self.cut, index + 2), 'none of the 5'),

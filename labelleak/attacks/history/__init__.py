@@ -8,6 +8,7 @@ which it is made, and their constants, were found on seeds 100 to 102 of
 `configs/whole_training.py`, digits, and on seed 100 of its MNIST.
 """
 
+from labelleak.attacks.history.bootstrap import classifier
 from labelleak.attacks.history.bound import true_labels
 from labelleak.attacks.history.clustering import clusters
 from labelleak.attacks.history.process import Posterior, explain
@@ -17,6 +18,7 @@ from labelleak.attacks.history.trace import Trace
 __all__ = (
   'Posterior',
   'Trace',
+  'classifier',
   'clusters',
   'explain',
   'gaussian_process',

@@ -55,9 +55,7 @@ def pool_spectrum(
   key: chex.PRNGKey, pool: Pool, *, anchors: int, neighbours: int
 ) -> Spectrum:
   """Returns the `spectrum` of all rows that a party holds."""
-  x = np.asarray(pool.take(np.arange(pool.size)))
-  flat = x.reshape(len(x), -1)
-  return spectrum(key, flat, anchors=anchors, neighbours=neighbours)
+  return spectrum(key, pool.all(), anchors=anchors, neighbours=neighbours)
 
 
 def group(key: chex.PRNGKey, x: chex.Array, count: int) -> chex.Array:

@@ -82,6 +82,12 @@ def name_rows(
   return special.log_softmax(rule.score(fit.evidence), axis=1)
 
 
+def name_likeliest(fit: Fit) -> np.ndarray:
+  """Returns log probabilities of labels [N, K] by a fit's likeliest rule."""
+  rule = _likeliest(fit)
+  return special.log_softmax(rule.score(fit.evidence), axis=1)
+
+
 def _best(values):
   """Returns the rule of the best values [R, n], the first unless it is sure."""
   gain = values - values[:1]
@@ -132,7 +138,7 @@ def _copy_noise(key, early, is_early, rule):
 
 def _rules(fit):
   """Returns the likeliest rule, others' word alone, own evidence alone."""
-  likeliest = _maximise(fit, fit.precision / fit.posterior.noise)
+  likeliest = _likeliest(fit)
   alone = likeliest._replace(
     prior=np.zeros_like(likeliest.prior), means=np.eye(len(likeliest.means))
   )
@@ -141,6 +147,10 @@ def _rules(fit):
     likeliest._replace(weight=np.zeros(len(fit.precision))),
     alone,
   )
+
+
+def _likeliest(fit):
+  return _maximise(fit, fit.precision / fit.posterior.noise)
 
 
 def _maximise(fit, weight):

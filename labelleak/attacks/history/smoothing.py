@@ -51,6 +51,13 @@ def gaussian_process(
     kernel = diffusion.pool_spectrum(
       key, known.pool, anchors=anchors, neighbours=neighbours
     )
+    if memory.sealed:
+      # What least squares make of one step's noise is alike in rows alike, so
+      # that neither gains nor rules can be judged on it. As labels are learned,
+      # S - Y shrinks about as the doubt of own softmaxes does.
+      gains = np.array([step.doubt for step in memory.steps])
+      fit = _fit(kernel, memory, gains)
+      return jnp.asarray(naming.name_likeliest(fit), jnp.float32)
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(key, memory, fits, first)
@@ -62,7 +69,7 @@ def gaussian_process(
     kind='vertical',
     needs=('pool',),
     observe=trace.observe,
-    init=trace.Trace,
+    init=trace.init,
   )
 
 
@@ -114,19 +121,19 @@ def _stack(fit, early, late):
 def _first_steps(memory):
   """Returns whether rows were new to a step [T], when softmaxes say little."""
   known, first = np.zeros(memory.known.pool.size, bool), []
-  for index, _ in memory.steps:
-    first.append(not known[index].all())
-    known[index] = True
+  for step in memory.steps:
+    first.append(not known[step.index].all())
+    known[step.index] = True
   return np.array(first)
 
 
 def _fit_gains(memory, posterior):
   """Returns how much of the process each step shows [T], 1 at the first."""
   shown, power, noise = [], [], []
-  for index, evidence in memory.steps:
-    mean = posterior.left_out[index]
-    shown.append((mean * evidence).sum())
+  for step in memory.steps:
+    mean = posterior.left_out[step.index]
+    shown.append((mean * step.evidence).sum())
     power.append(np.square(mean).sum())
-    noise.append(np.square(evidence).mean())
+    noise.append(np.square(step.evidence).mean())
   gains = walks.smooth(*map(np.array, (shown, power, noise)))
   return np.maximum(gains / max(gains[0], _LEAST), _LEAST)

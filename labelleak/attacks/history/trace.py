@@ -1,21 +1,26 @@
 """What a party keeps of a training: the evidence of every step."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Optional
 
+import jax
 import numpy as np
 
-from labelleak.attacks.scores import readout
-from labelleak.base import InputError
+from labelleak.attacks.history import words
+from labelleak.attacks.linear import ridge
 from labelleak.vfl import Known, View
 
 _NAME = 'history.gaussian_process'
+_SOLVE = 2**32 - 6  # sets the key apart from those of the pass
 
 
 class Step(NamedTuple):
-  """One step's evidence of its rows; a sealed link would leave equations."""
+  """One step's evidence of its rows."""
 
   index: np.ndarray  # [n] rows of the data set, padding left out
   evidence: np.ndarray  # [n, K] centred, Y - S where nothing is defended
+  precision: float = 1.0  # beside that of other steps
+  doubt: float = 1.0  # of the own softmax, 1 where it says nothing
 
 
 class Trace(NamedTuple):
@@ -24,46 +29,56 @@ class Trace(NamedTuple):
   Attributes:
     known: what the attack was granted.
     steps: in their order.
+    solve: what solves a sealed step.
+    sealed: whether any was.
   """
 
   known: Known
   steps: tuple[Step, ...] = ()
+  solve: Optional[Callable] = None
+  sealed: bool = False
+
+
+def init(known: Known) -> Trace:
+  """Returns the trace before the first step."""
+
+  @jax.jit
+  def solve(view):
+    key = jax.random.fold_in(view.key, _SOLVE)
+    return ridge.solve(key, view, known)
+
+  return Trace(known, (), solve)
 
 
 def observe(trace: Trace, view: View) -> Trace:
   """Returns the trace with the evidence of one more step.
 
   The loss is a mean over the rows of a batch, so that the evidence of a row is
-  minus its cut gradient by their number. Logits are added: D = K.
+  minus its cut gradient by their number. Logits are added: D = K. Where the
+  link is sealed, cut gradients are those of least squares; in directions of
+  which the equations say nothing they are 0.
 
   Raises:
-    InputError: a sealed view, one without rows' names, D != K, entries that are
-      not finite, rows that are none of the pool.
+    InputError: as `words.select_rows`.
   """
-  known = trace.known
-  view, _ = view.check(_NAME, known)
-  cut = np.asarray(readout.cut_gradient(_NAME, view))
-  if cut.shape[-1] != known.num_classes:
-    raise InputError(
-      f'cut gradients of width {cut.shape[-1]} for {known.num_classes} classes:'
-      f' {_NAME} needs one entry a class; use a joint model without a top.'
-    )
-  if view.index is None:
-    raise InputError(
-      f'{_NAME} keeps rows over a training, and this view names none; give it'
-      ' index.'
-    )
-  index = np.asarray(view.index)
-  real = index >= 0
-  if index.max(initial=-1) >= known.pool.size:
-    raise InputError(
-      f'row {index.max()} of a view is none of the {known.pool.size} rows of'
-      ' the pool; grant the pool that the batches are of.'
-    )
-  evidence = -cut[real] * max(real.sum(), 1)
-  evidence = evidence - evidence.mean(-1, keepdims=True)
-  step = Step(index[real], evidence.astype(np.float32))
-  return trace._replace(steps=(*trace.steps, step))
+  index, view = words.select_rows(_NAME, view, trace.known)
+  sealed = view.cut_grads is None
+  if sealed:
+    found = trace.solve(view)
+    precision = 1 / max(float(found.variance), 1e-12)
+    squared = np.square(np.asarray(jax.nn.softmax(view.h))).sum(1).mean()
+    doubt = float(1 - squared) / (1 - 1 / trace.known.num_classes)
+    step = Step(index, -_center(np.asarray(found.u)), precision, doubt)
+  else:
+    cut = np.asarray(view.cut_grads, np.float32)
+    step = Step(index, -_center(cut * max(len(index), 1)))
+  return trace._replace(
+    steps=(*trace.steps, step), sealed=trace.sealed or sealed
+  )
+
+
+def _center(a):
+  return a - a.mean(-1, keepdims=True)
 
 
 def ignore(memory: Any, view: View) -> Any:
@@ -77,12 +92,12 @@ def combine(trace: Trace, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
   Args:
     trace: of T steps.
-    gains: [T] how strong a step's evidence is; the best linear estimate of
-      equally noisy steps weighs them by it.
+    gains: [T] how strong a step's evidence is; the best linear estimate weighs
+      steps by it and by their precision.
   """
   size, num_classes = trace.known.pool.size, trace.known.num_classes
   total, precision = np.zeros((size, num_classes)), np.zeros(size)
-  for gain, (index, evidence) in zip(gains, trace.steps, strict=True):
-    np.add.at(total, index, gain * evidence)
-    np.add.at(precision, index, gain**2)
+  for gain, step in zip(gains, trace.steps, strict=True):
+    np.add.at(total, step.index, gain * step.precision * step.evidence)
+    np.add.at(precision, step.index, gain**2 * step.precision)
   return total / np.maximum(precision, 1e-12)[:, None], precision

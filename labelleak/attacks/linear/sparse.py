@@ -90,13 +90,18 @@ def read_labels(
     h: [B, K] own logits.
     log_prior: [B, K] of labels, in the place of the own logits'.
   """
-  deviation = jnp.sqrt(posterior.variance * posterior.share)
-  score = posterior.mean / jnp.maximum(deviation, 1e-30)
-  log_cdf = jax.scipy.stats.norm.logcdf
-  odds = jax.nn.log_softmax(log_cdf(-score) - log_cdf(score))
+  odds = weigh(posterior)
   if log_prior is None:
     log_prior = _fit_prior(equations.center(h), odds)
   return jax.nn.softmax(odds + log_prior)
+
+
+def weigh(posterior: Posterior) -> chex.Array:
+  """Returns what the equations alone say of labels, log odds [B, K]."""
+  deviation = jnp.sqrt(posterior.variance * posterior.share)
+  score = posterior.mean / jnp.maximum(deviation, 1e-30)
+  log_cdf = jax.scipy.stats.norm.logcdf
+  return jax.nn.log_softmax(log_cdf(-score) - log_cdf(score))
 
 
 def _fit_prior(h, odds):

@@ -28,8 +28,10 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
   An attack of an instant answers with the mean of what it said of a row.
   Accuracies are over the rows that some batch held: `label_accuracy` after the
   last of the epochs `after`, `after_E` after E, beside the `main_accuracy` of
-  the trained model. `best_step` is the largest share of a batch that direct
-  inference named right, picked by the truth: an upper bound.
+  the trained model. `test_accuracy` is over the test rows, of which no step was
+  and whose own features the party has, too: what it can name from then on.
+  `best_step` is the largest share of a batch that direct inference named right,
+  picked by the truth: an upper bound.
 
   Args:
     config: fields as in `configs/common.py: vfl`, and the epochs `after`.
@@ -89,6 +91,7 @@ def _train(joint, step, attackers, after, seed):
   known = [_grant(joint, attacker) for attacker in attackers]
   memories = [a.init(k) for a, k in zip(attacks, known)]
   y = np.eye(joint.num_classes, dtype=np.float32)[joint.source.y]
+  y_test = np.eye(joint.num_classes, dtype=np.float32)[joint.tested.y]
   rows = np.zeros(len(y), bool)
   values, best = [{} for _ in attackers], 0.0
   state = joint.init(seed)
@@ -106,12 +109,14 @@ def _train(joint, step, attackers, after, seed):
       key = sweep.key(seed, 'whole_training')
       lasting = attacker._replace(attack=attack)
       scores = answers.infer(lasting, key, memories[place], known[place])
-      (judged,) = _judge([scores[rows]], y[rows])
+      seen, unseen = scores[: len(y)][rows], scores[len(y) :]
+      (judged,) = _judge([seen], y[rows])
       answers.check([attacker], np.ones(1, bool), [judged['sound'][None]])
       values[place][f'after_{epoch}'] = float(judged['label_accuracy'])
       values[place]['permuted_label_accuracy'] = float(
         judged['permuted_label_accuracy']
       )
+      values[place]['test_accuracy'] = float(_label_accuracy(unseen, y_test))
   shared = dict(best_step=best, main_accuracy=joint.accuracy(state))
   last = f'after_{after[-1]}'
   return [dict(label_accuracy=v[last]) | v | shared for v in values]
@@ -127,18 +132,35 @@ def _remember(attack):
 
 def _grant(joint, attacker) -> vfl.Known:
   source = joint.source
-  take = lambda index: joint.part(source.take(index))
+  pool = _hold_all(joint)
   given = dict(
     bottom=vfl.bottom(joint.party),
-    pool=Pool(take, len(source.y)),
+    pool=pool,
     labels=np.eye(joint.num_classes, dtype=np.float32)[source.y],
   )
   return vfl.Known(
     num_classes=joint.num_classes,
     batch_size=joint.training.batch_size,
-    num_rows=len(source.y),
+    num_rows=pool.size,
     **grants.select(attacker, given),
   )
+
+
+def _hold_all(joint) -> Pool:
+  """Returns the own features of the rows to train on, then of the test rows."""
+  sources = joint.source, joint.tested
+  first = len(joint.source.y)
+
+  def take(index):
+    index = np.asarray(index)
+    tested = index >= first
+    x = np.zeros((len(index), *joint.source.shape), np.float32)
+    for source, which, start in zip(sources, (~tested, tested), (0, first)):
+      if which.any():
+        x[which] = source.take(index[which] - start)
+    return joint.part(x)
+
+  return Pool(take, first + len(joint.tested.y))
 
 
 def _name_step(view, batch):
