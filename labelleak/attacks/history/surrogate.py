@@ -18,8 +18,8 @@ import optax
 _FOLDS = 2
 _WIDTHS, _DROPOUT = (256, 256), 0.3
 _BATCH, _LR = 256, 2e-3
-_EPOCHS = 30  # of the rows that are named, in steps at least and at most:
-_STEPS = 300, 1500
+_EPOCHS = 30  # of the rows that are named, in so many steps:
+_FEWEST, _MOST = 300, 1500
 _TEMPERATURES = np.geomspace(0.5, 4.0, 13)
 
 
@@ -51,14 +51,14 @@ def name_rows(
   fold_key, fit_key = jax.random.split(key)
   x = jnp.asarray(x, jnp.float32)
   scale = jnp.maximum(x.std(), 1e-6)  # pixels that are hardly used stay small
-  x = (x - x.mean(0)) / scale
+  x = (x - x.mean(0, keepdims=True)) / scale
   fold = np.asarray(jax.random.permutation(fold_key, len(x))) % _FOLDS
   rows = np.zeros((_FOLDS, len(x)), np.int32)
   counts = np.zeros(_FOLDS, np.int32)
   for f in range(_FOLDS):
     taught = np.flatnonzero(seen & (fold != f))
     rows[f, : len(taught)], counts[f] = taught, max(len(taught), 1)
-  steps = np.clip(_EPOCHS * counts.max() // _BATCH, *_STEPS)
+  steps = np.clip(_EPOCHS * counts.max() // _BATCH, _FEWEST, _MOST)
   keys = jax.random.split(fit_key, _FOLDS)
   logits = _fit(keys, x, odds, rows, counts, steps)
   logits = jnp.where(
@@ -81,7 +81,7 @@ class _State(NamedTuple):
   opt_state: chex.ArrayTree
 
 
-@functools.partial(jax.jit, donate_argnums=())
+@jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None, None, 0, 0, None))
 def _fit(key, x, odds, rows, count, steps):
   """Returns logits of all rows [N, K], by a net of `count` of them."""

@@ -35,7 +35,7 @@ class Trace(NamedTuple):
 
   known: Known
   steps: tuple[Step, ...] = ()
-  solve: Optional[Callable] = None
+  solve: Optional[Callable[[View], ridge.LeastSquares]] = None
   sealed: bool = False
 
 

@@ -82,7 +82,7 @@ def _weigh_cuts(view):
   u = len(view.cut_grads) * view.cut_grads
   # Rows sum to zero, and noise need not.
   u = u - u.mean(-1, keepdims=True)
-  own = jax.nn.softmax(view.h)
+  own = jax.nn.softmax(jnp.zeros_like(u) if view.h is None else view.h)
   told = (1 - jnp.square(own).sum(-1)).mean() / u.shape[-1]
   noise = jnp.maximum(jnp.square(u).mean() - told, _FLOOR)
   return jnp.maximum(jax.nn.log_softmax(_odds(u, noise)), jnp.log(_LEAST))

@@ -102,13 +102,15 @@ def square(view: vfl.View, known: vfl.Known, dtype: jnp.dtype) -> Square:
 
   def multiply():
     power = sum(jnp.sum(f.numbers.astype(dtype) ** 2) for f in layers)
-    return Square(*factors.square(layers, dtype), power, count)
+    gram, rhs = factors.square(layers, dtype)
+    return Square(gram, rhs, power, count)
 
   def write_out():
     with jax.enable_x64(False):
       system = build(view, known)
     power = jnp.sum(system.observed.astype(dtype) ** 2)
-    return Square(*multiply_out(system, dtype), power, system.count)
+    gram, rhs = multiply_out(system, dtype)
+    return Square(gram, rhs, power, system.count)
 
   return jax.lax.cond(exact, multiply, write_out)
 

@@ -1,89 +1,32 @@
 """Sparse Bayesian learning of cut gradients, and when it is chosen."""
 
-import functools
 from unittest import mock
 import warnings
 
 from absl.testing import absltest, parameterized
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from scipy import stats
 
-from labelleak import attacks, vfl
+from labelleak import attacks
 from labelleak.attacks.linear import factors, matrix, solver, sparse
 from labelleak.base import InputError
-from labelleak.vfl import Known
-
-KEY = jax.random.key(0)
-ROWS, CLASSES, FEATURES = 96, 5, 24
-
-
-class Mlp(nn.Module):
-  width: int
-
-  @nn.compact
-  def __call__(self, x, train=False):
-    x = nn.relu(nn.Dense(self.width, name='linear0')(x))
-    return nn.Dense(CLASSES, name='head')(x)
-
-
-class Coupled(nn.Module):
-  """Rows see each other: hidden ones are centred over the batch."""
-
-  @nn.compact
-  def __call__(self, x, train=False):
-    x = nn.relu(nn.Dense(10, name='linear0')(x))
-    return nn.Dense(CLASSES, name='head')(x - x.mean(0, keepdims=True))
-
-
-class Tokens(nn.Module):
-  """A dense layer that several places of a row share."""
-
-  @nn.compact
-  def __call__(self, x, train=False):
-    x = nn.relu(nn.Dense(20, name='linear0')(x.reshape(len(x), 6, 4)))
-    return nn.Dense(CLASSES, name='head')(x.sum(1))
-
-
-@functools.cache
-def observe(width, *, scale=4.0, wrong=0.1, seed=0, module=None):
-  """A step of a model that is right on all rows but a share, and is sure.
-
-  Returns (view, known, truth): truth is V = S - Y [B, K] and labels [B].
-  """
-  rng = np.random.default_rng(seed)
-  key = jax.random.key(seed)
-  module = module or Mlp(width)
-  bottom = vfl.bottom(vfl.party(module, optax.sgd(0.1)))
-  x = jnp.asarray(rng.normal(size=(ROWS, FEATURES)), jnp.float32)
-  variables = module.init(key, x)
-  variables = jax.tree.map(lambda p: scale * p, variables)
-  h, pull = jax.vjp(
-    lambda p: bottom({'params': p}, x, key), variables['params']
-  )
-  logits = h + scale * jnp.asarray(rng.normal(size=h.shape), jnp.float32)
-  labels = np.array(logits.argmax(1))
-  drawn = rng.random(ROWS) < wrong
-  labels[drawn] = rng.integers(0, CLASSES, drawn.sum())
-  v = jax.nn.softmax(logits) - jax.nn.one_hot(labels, CLASSES)
-  with jax.default_matmul_precision('highest'):
-    grads = pull(v / ROWS)[0]
-  view = vfl.View(x, h, variables, key, grads, None)
-  return view, Known(CLASSES, ROWS, bottom=bottom), (np.asarray(v), labels)
-
+from tests.attacks.linear.trained import (
+  CLASSES,
+  KEY,
+  ROWS,
+  Coupled,
+  Tokens,
+  accuracy,
+  observe,
+)
 
 _learn = jax.jit(sparse.learn)
 
 
 def learn(view, known, rounds=20):
   return _learn(KEY, view, known, rounds=rounds)
-
-
-def accuracy(scores, labels):
-  return float((np.asarray(scores).argmax(1) == labels).mean())
 
 
 class SquareTest(parameterized.TestCase):
