@@ -20,6 +20,7 @@ _EACH = dict(
 _SWEEPS = dict(
   {f: functools.partial(plots.field_sweep, field=f) for f in plots.SWEPT},
   gamma=plots.gamma_sweep,
+  epochs=plots.epoch_curves,
   triggered=pictures.trigger_examples,
 )
 

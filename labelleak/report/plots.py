@@ -179,6 +179,76 @@ def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
   return fig
 
 
+def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
+  """Draws what is known of a data set's labels after epochs of a training.
+
+  A panel an attack whose answers change with the epochs, a line a defense;
+  dashed is what a guess has.
+
+  None where no row is of several epochs.
+  """
+  rows = [row for row in rows if len(_epochs(row)) > 1]
+  if not rows:
+    return None
+  names = {facts.attack(r, rows): r['attack'] for r in rows if _moves(r)}
+  if not names:
+    return None
+  fig, axes = panels.spread(
+    len(names), abreast=3, size=(3.6, 3.2), sharey=True, legend=0.6
+  )
+  defenses = dict.fromkeys(_defense(row) for row in rows)
+  colors = dict(zip(defenses, itertools.cycle(panels.COLORS)))
+  for ax, (name, attack) in zip(axes, names.items()):
+    for row in rows:
+      if row['attack'] == attack:
+        style = dict(color=colors[_defense(row)], label=_defense(row))
+        _epoch_line(ax, row, style)
+    ax.set_title(name, **panels.TITLE)
+    ax.set_xscale('log')
+    ticks = sorted({epoch for row in rows for epoch in _epochs(row)})
+    ax.set_xticks(ticks, list(map(str, ticks)))
+    ax.minorticks_off()
+    ax.set_ylim(0, 105)
+    ax.set_xlabel('epochs')
+    panels.percent_axis(ax, 'y', 'label_accuracy')
+  for row in rows:
+    if row['attack']['name'] in facts.RANDOM:
+      for ax in axes:
+        ax.axhline(
+          100 * row['metrics']['label_accuracy']['mean'],
+          color=panels.GREY,
+          ls='--',
+          lw=1,
+        )
+  fig.suptitle(tables.model_and_data(rows[0]), fontsize=9)
+  panels.legend(fig)
+  return fig
+
+
+def _epochs(row):
+  """Returns the epochs after which a row has an accuracy."""
+  prefix = 'after_'
+  names = [name for name in row['metrics'] if name.startswith(prefix)]
+  return sorted(int(name.removeprefix(prefix)) for name in names)
+
+
+def _moves(row):
+  """Returns whether an attack, that is no guess, learns from more epochs."""
+  values = {row['metrics'][f'after_{e}']['mean'] for e in _epochs(row)}
+  return len(values) > 1 and row['attack']['name'] not in facts.RANDOM
+
+
+def _defense(row):
+  defense = row['setting'].get('defense') or ()
+  return ' on '.join(map(spec.describe, defense)) or 'none'
+
+
+def _epoch_line(ax, row, style):
+  pairs = [panels.to_percent([row], f'after_{epoch}') for epoch in _epochs(row)]
+  means, stds = np.array(pairs)[..., 0].T
+  ax.errorbar(_epochs(row), means, stds, marker='o', ms=4, capsize=3, **style)
+
+
 def _errorbar(ax, x, line, metric, style):
   means, stds = panels.to_percent(line, metric)
   ax.errorbar(x, means, stds, marker='o', ms=4, capsize=3, **style)

@@ -165,6 +165,41 @@ class GammaTest(absltest.TestCase):
     self.assertIsNone(plots.gamma_sweep(rows))
 
 
+class EpochTest(absltest.TestCase):
+  def _row(self, name, shares, defense=()):
+    metrics = {f'after_{e}': sample.summary(v, 0.01) for e, v in shares.items()}
+    metrics['label_accuracy'] = sample.summary(shares[max(shares)])
+    row = sample.vertical(name, shares[max(shares)], defense=defense)
+    return row | dict(metrics=metrics)
+
+  def test_a_panel_an_attack_over_time_and_a_line_a_defense(self):
+    noisy = [sample.gaussian(0.01)]
+    rows = [
+      self._row('history.a', {10: 0.9, 1: 0.5, 2: 0.7}),
+      self._row('history.a', {1: 0.3, 2: 0.4, 10: 0.6}, noisy),
+      self._row('history.b', {1: 0.2, 2: 0.2, 10: 0.3}),
+      self._row('history.c', {1: 0.2, 2: 0.2, 10: 0.2}),
+      self._row('scores.random', {1: 0.1, 2: 0.1, 10: 0.11}),
+    ]
+    fig = plots.epoch_curves(rows)
+    left, right = fig.axes
+    self.assertEqual(
+      [a.get_title('left') for a in fig.axes], ['history.a', 'history.b']
+    )
+    drawn = lambda ax: [n for n in ax.lines if len(n.get_xdata()) == 3]
+    plain, noise = (n for n in drawn(left) if n.get_marker() == 'o')
+    guess = left.lines[-1]
+    np.testing.assert_allclose(plain.get_xydata(), [[1, 50], [2, 70], [10, 90]])
+    np.testing.assert_allclose(noise.get_ydata(), [30, 40, 60])
+    np.testing.assert_allclose(guess.get_ydata(), 11)
+    self.assertEqual(right.lines[0].get_color(), plain.get_color())
+    texts = [t.get_text() for t in fig.legends[0].get_texts()]
+    self.assertEqual(texts, ['none', 'gaussian(stddev=0.01)'])
+
+  def test_one_epoch_is_no_curve(self):
+    self.assertIsNone(plots.epoch_curves([self._row('history.a', {1: 0.5})]))
+
+
 class ConfusionTest(absltest.TestCase):
   def test_matrices_say_what_sets_their_points_apart(self):
     rows = [_trained(0, k) for k in (2, 4)]
