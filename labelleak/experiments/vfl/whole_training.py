@@ -12,6 +12,7 @@ from labelleak import metrics, sweep, validate, vfl
 from labelleak.attacks import over_time
 from labelleak.base import InputError, Pool
 from labelleak.experiments import Measure, answers, fields, grants
+from labelleak.experiments.progress import show
 from labelleak.experiments.result import Result
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
@@ -87,39 +88,47 @@ def _step(joint, state, batch):
 
 def _train(joint, step, attackers, after, seed):
   """Returns the values of each attack on the training of a seed."""
-  attacks = [_remember(attacker.attack) for attacker in attackers]
-  known = [_grant(joint, attacker) for attacker in attackers]
-  memories = [a.init(k) for a, k in zip(attacks, known)]
-  y = np.eye(joint.num_classes, dtype=np.float32)[joint.source.y]
-  y_test = np.eye(joint.num_classes, dtype=np.float32)[joint.tested.y]
-  rows = np.zeros(len(y), bool)
+  lasting = [a._replace(attack=_remember(a.attack)) for a in attackers]
+  known = [_grant(joint, attacker) for attacker in lasting]
+  memories = [a.attack.init(k) for a, k in zip(lasting, known)]
+  rows = np.zeros(len(joint.source.y), bool)
   values, best = [{} for _ in attackers], 0.0
   state = joint.init(seed)
-  for number in range(1, joint.training.steps + 1):
-    batch = jax.tree.map(lambda a: a[0], joint.epochs(np.array([number]), seed))
-    state, view = step(state, batch)
-    memories = [a.observe(m, view) for a, m in zip(attacks, memories)]
-    real = np.asarray(view.index)[np.asarray(view.index) >= 0]
-    rows[real] = True
-    best = max(best, _name_step(view, batch))
-    epoch, left = divmod(number, joint.training.steps_per_epoch)
-    if left or epoch not in after:
-      continue
-    for place, (attacker, attack) in enumerate(zip(attackers, attacks)):
-      key = sweep.key(seed, 'whole_training')
-      lasting = attacker._replace(attack=attack)
-      scores = answers.infer(lasting, key, memories[place], known[place])
-      seen, unseen = scores[: len(y)][rows], scores[len(y) :]
-      (judged,) = _judge([seen], y[rows])
-      answers.check([attacker], np.ones(1, bool), [judged['sound'][None]])
-      values[place][f'after_{epoch}'] = float(judged['label_accuracy'])
-      values[place]['permuted_label_accuracy'] = float(
-        judged['permuted_label_accuracy']
+  with show(joint.training.steps, 'step', leave=False) as bar:
+    for number in range(1, joint.training.steps + 1):
+      batch = jax.tree.map(
+        lambda a: a[0], joint.epochs(np.array([number]), seed)
       )
-      values[place]['test_accuracy'] = float(_label_accuracy(unseen, y_test))
+      state, view = step(state, batch)
+      memories = [a.attack.observe(m, view) for a, m in zip(lasting, memories)]
+      real = np.asarray(view.index)[np.asarray(view.index) >= 0]
+      rows[real] = True
+      best = max(best, _name_step(view, batch))
+      bar.update(1)
+      epoch, left = divmod(number, joint.training.steps_per_epoch)
+      if left or epoch not in after:
+        continue
+      key = sweep.key(seed, 'whole_training')
+      for place, attacker in enumerate(lasting):
+        scores = answers.infer(attacker, key, memories[place], known[place])
+        judged = _measure(joint, attacker, scores, rows)
+        values[place][f'after_{epoch}'] = judged['label_accuracy']
+        values[place] |= judged
   shared = dict(best_step=best, main_accuracy=joint.accuracy(state))
-  last = f'after_{after[-1]}'
-  return [dict(label_accuracy=v[last]) | v | shared for v in values]
+  return [v | shared for v in values]
+
+
+def _measure(joint, attacker, scores, rows):
+  """Returns how right the scores of `rows` [N], and of test rows, are."""
+  y, y_test = (
+    np.eye(joint.num_classes, dtype=np.float32)[source.y]
+    for source in (joint.source, joint.tested)
+  )
+  (judged,) = _judge([scores[: len(y)][rows]], y[rows])
+  answers.check([attacker], np.ones(1, bool), [judged['sound'][None]])
+  names = 'label_accuracy', 'permuted_label_accuracy'
+  unseen = float(_label_accuracy(scores[len(y) :], y_test))
+  return {k: float(judged[k]) for k in names} | dict(test_accuracy=unseen)
 
 
 def _remember(attack):

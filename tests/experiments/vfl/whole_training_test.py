@@ -2,6 +2,7 @@
 
 from absl.testing import absltest, parameterized
 import numpy as np
+import pytest
 
 from configs import common
 from labelleak import experiments
@@ -35,6 +36,49 @@ class WholeTrainingTest(parameterized.TestCase):
       self.assertEqual(row['metrics']['best_step']['mean'], 1.0)
     self.assertLess(guess['metrics']['label_accuracy']['mean'], 0.2)
     self.assertEqual(direct['setting']['extra']['after'], [1, 2])
+
+  @pytest.mark.slow
+  def test_test_rows_are_named_by_who_names_rows_of_no_step(self):
+    config = _config(defense=(dict(name='gaussian', stddev=0.005),))
+    config.known = ('pool',)
+    config.attacks += (
+      dict(name='history.gaussian_process', anchors=60),
+      dict(name='history.classifier'),
+      dict(
+        name='history.true_labels', learner='network', known=('pool', 'labels')
+      ),
+    )
+    direct, process, own, bound, _ = experiments.run(config)
+    value = lambda row, name: row['metrics'][name]['mean']
+    self.assertLess(value(direct, 'test_accuracy'), 0.2)
+    for row in (process, own):
+      self.assertGreater(value(row, 'test_accuracy'), 0.7)
+      gain = value(row, 'label_accuracy') - value(direct, 'label_accuracy')
+      self.assertGreater(gain, 0.1)
+    self.assertGreater(value(bound, 'test_accuracy'), 0.85)
+    self.assertLess(value(bound, 'label_accuracy'), 1.0)
+
+  @pytest.mark.slow
+  def test_a_sealed_training_gives_labels_away(self):
+    config = _config()
+    config.aggregate = dict(name='ideal')
+    config.known = 'pool', 'bottom'
+    config.attacks = (
+      dict(name='history.gaussian_process', anchors=60),
+      dict(name='history.classifier'),
+      dict(name='linear.least_squares'),
+    )
+    for row in experiments.run(config)[:3]:
+      self.assertGreater(row['metrics']['label_accuracy']['mean'], 0.7)
+      self.assertEqual(row['metrics']['best_step']['mean'], 0.0)
+
+  def test_a_sealed_link_is_read_by_the_own_model_alone(self):
+    config = _config()
+    config.aggregate = dict(name='ideal')
+    config.known = ('pool',)
+    config.attacks = (dict(name='history.classifier'),)
+    with self.assertRaisesRegex(InputError, "add 'bottom' to known"):
+      experiments.run(config)
 
   def test_an_attack_of_an_instant_answers_with_its_mean(self):
     config = _config(defense=(dict(name='gaussian', stddev=0.001),))
