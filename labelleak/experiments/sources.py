@@ -95,7 +95,7 @@ def auxiliary(
     raise InputError(f'aux.per_class={per_class} must be at least 1.')
   attacked = load()
   own = load(split) if split else attacked
-  if split and _same(attacked, own):
+  if split and same(attacked, own):
     raise InputError(
       f'aux.split={split!r} is the attacked split; choose another, or leave it'
       ' empty to hold examples out.'
@@ -118,7 +118,7 @@ def auxiliary(
   return Labelled(own.take(rows), y), clients
 
 
-def _same(one, other):
+def same(one, other):
   """Whether two sources hold the same examples, judged by the first of them."""
   first = np.arange(1)
   return np.array_equal(one.y, other.y) and np.array_equal(

@@ -100,6 +100,17 @@ class SurrogateTest(parameterized.TestCase):
     same = surrogate.name_rows(KEY, x, jnp.asarray(wild, jnp.float32), seen)
     np.testing.assert_allclose(found, same, atol=1e-5)
 
+  def test_what_says_nothing_teaches_nothing(self):
+    x, _ = _world()
+    odds = np.zeros((N, K), np.float32)
+    found = surrogate.name_rows(KEY, x, jnp.asarray(odds), np.ones(N, bool))
+    np.testing.assert_allclose(np.exp(found), 1 / K, rtol=1e-5)
+    # One row alone is named by a network that has seen no other.
+    odds[7] = 9 * np.eye(K)[0]
+    only = np.arange(N) == 7
+    found = surrogate.name_rows(KEY, x, jnp.asarray(odds), only)
+    np.testing.assert_allclose(np.exp(found[7]), 1 / K, rtol=1e-5)
+
 
 class ClassifierTest(parameterized.TestCase):
   def test_it_names_what_a_step_cannot_and_rows_of_no_step(self):
@@ -131,6 +142,51 @@ class ClassifierTest(parameterized.TestCase):
       _observe(x, y, 1.0, last=last)[1].taught for last in (180, 240, 300, 360)
     ]
     self.assertEqual(taught, [0, 240, 240, 360])
+
+  def test_a_row_that_is_in_a_batch_twice_is_heard_twice(self):
+    x, _ = _world()
+    attack, known = history.classifier(), _known(x)
+    u = np.where(np.eye(K)[[0, 1, 0]] == 1, -0.6, 0.3)
+    u = np.concatenate([u, np.zeros((B - 3, K))])
+    index = np.array([5, 5, 7, *range(100, 97 + B)])
+    view = vfl.View(None, None, None, KEY, None, np.float32(u / B), index)
+    odds = attack.observe(attack.init(known), view).odds
+    np.testing.assert_allclose(odds[5, 0], odds[5, 1], atol=1e-3)
+    np.testing.assert_allclose(
+      odds[5, 0], odds[7, 0] + odds[7, 1], rtol=1e-3, atol=1e-3
+    )
+
+  def test_a_batch_of_padding_says_nothing(self):
+    x, y = _world()
+    attack, (known, memory) = history.classifier(), _observe(x, y, 1.0)
+    cut = np.ones((B, K), np.float32)
+    view = vfl.View(None, None, None, KEY, None, cut, np.full(B, -1))
+    self.assertIs(attack.observe(memory, view), memory)
+    process = history.gaussian_process()
+    self.assertEmpty(process.observe(process.init(known), view).steps)
+
+  @parameterized.parameters('gaussian_process', 'classifier')
+  def test_refuses_a_pool_that_is_none(self, name):
+    x, _ = _world()
+    init = getattr(history, name)().init
+    bad = x.copy()
+    bad[3] = np.nan
+    with self.assertRaisesRegex(InputError, 'row 3 of the pool, and 0 others'):
+      init(_known(bad))
+    for few in (x[:1], x[:, :0]):
+      with self.assertRaisesRegex(InputError, 'tells nothing'):
+        init(_known(few))
+    with self.assertRaisesRegex(InputError, "add 'pool'"):
+      init(_known(x).replace(pool=None))
+
+  def test_steps_beyond_float32_are_refused_and_do_not_stay(self):
+    x, _ = _world()
+    attack, known = history.classifier(), _known(x)
+    memory = attack.init(known)
+    cut = np.full((B, K), 3e38, np.float32) * np.eye(K)[np.arange(B) % K]
+    view = vfl.View(None, None, None, KEY, None, np.float32(cut), np.arange(B))
+    with self.assertRaisesRegex(InputError, 'not finite'):
+      attack.observe(memory, view)
 
   def test_refuses_to_answer_without_a_step(self):
     x, _ = _world()
@@ -181,11 +237,41 @@ class SealedTest(parameterized.TestCase):
       np.corrcoef(step.evidence.ravel(), -v.ravel())[0, 1], 0.9
     )
     self.assertBetween(step.precision * v.var(), 0.5, 2.0)
-    # Own softmaxes that are sure leave little doubt.
-    self.assertBetween(step.doubt, 0.0, 0.6)
+    # Softmaxes that say nothing would send so much more.
     unsure = view._replace(h=0 * view.h)
     (step,) = trace.observe(trace.init(known), unsure).steps
-    np.testing.assert_allclose(step.doubt, 1.0, rtol=1e-5)
+    classes = trained.CLASSES
+    all_of_it = (1 - 1 / classes) / classes
+    gain = (1 / step.precision / all_of_it) ** 0.5
+    np.testing.assert_allclose(step.gain, gain, rtol=1e-4)
+
+  def test_steps_that_are_nothing_are_not_kept(self):
+    view, known, _ = trained.observe(40)
+    known = self._known(view, known)
+    view = view._replace(index=np.arange(trained.ROWS))
+    nothing = jax.tree.map(jnp.zeros_like, view.param_grads)
+    memory = trace.observe(
+      trace.init(known), view._replace(param_grads=nothing)
+    )
+    self.assertEmpty(memory.steps)
+    # A millionth of a gradient says as much as it, and no more.
+    memory = trace.observe(memory, view)
+    small = jax.tree.map(lambda g: 1e-6 * g, view.param_grads)
+    memory = trace.observe(memory, view._replace(param_grads=small))
+    whole, little = (s.gain**2 * s.precision for s in memory.steps)
+    np.testing.assert_allclose(little, whole, rtol=0.05)
+
+  def test_refuses_views_of_other_links_and_without_parts(self):
+    view, known, _ = trained.observe(40)
+    known = self._known(view, known)
+    view = view._replace(index=np.arange(trained.ROWS))
+    memory = trace.observe(trace.init(known), view)
+    clear = view._replace(cut_grads=view.h)
+    with self.assertRaisesRegex(InputError, 'keep a memory of each'):
+      trace.observe(memory, clear)
+    for field in ('x', 'h', 'variables'):
+      with self.assertRaisesRegex(InputError, f'reads {field}|lacks'):
+        words.select_rows('x', view._replace(**{field: None}), known)
 
 
 if __name__ == '__main__':

@@ -328,5 +328,35 @@ class BaselinesTest(absltest.TestCase):
     self.assertGreater(_accuracy(np.asarray(named), y), 0.9)
 
 
+class TrueLabelsTest(parameterized.TestCase):
+  @parameterized.parameters('process', 'network')
+  def test_labels_of_some_rows_name_the_others(self, learner):
+    x, y = _world()
+    known = vfl.Known(
+      num_classes=K,
+      batch_size=B,
+      num_rows=N,
+      pool=Pool(lambda i: x[i], N),
+      labels=np.eye(K, dtype=np.float32)[y[:80]],
+    )
+    scores = history.true_labels(learner=learner).infer(KEY, None, known)
+    self.assertGreater(_accuracy(np.asarray(scores)[80:], y[80:]), 0.9)
+    for labels in (np.eye(K)[y[:0]], np.eye(K + 1)[y], np.eye(K)[[*y, 0]]):
+      with self.assertRaisesRegex(InputError, 'Known: labels are'):
+        history.true_labels(learner=learner).infer(
+          KEY, None, known.replace(labels=labels)
+        )
+
+  @parameterized.parameters(
+    (dict(learner='forest'), 'forest'),
+    (dict(anchors=0), 'anchors=0'),
+    (dict(neighbours=1.5), 'neighbours=1.5'),
+    (dict(learner='network', anchors=5), 'leave it out'),
+  )
+  def test_refuses_options(self, options, says):
+    with self.assertRaisesRegex(InputError, says):
+      history.true_labels(**options)
+
+
 if __name__ == '__main__':
   absltest.main()

@@ -51,10 +51,13 @@ def classifier() -> Attack:
   Rows that were in no step are named by the classifier. Runs on the host.
 
   Raises:
-    InputError: (observe) See `words.select_rows`. (infer) No step was observed.
+    InputError: (init) See `words.check_pool`. (observe) See
+      `words.select_rows`; what a step says is not finite. (infer) No step was
+      observed.
   """
 
   def init(known):
+    words.check_pool(_NAME, known)
     size = known.pool.size
     zeros = np.zeros((size, known.num_classes), np.float32)
     seen = np.zeros(size, bool)
@@ -62,10 +65,18 @@ def classifier() -> Attack:
 
   def observe(memory, view):
     index, view = words.select_rows(_NAME, view, memory.known)
+    if not len(index):
+      return memory
     prior = memory.log_prior
     prior = None if prior is None else jnp.asarray(prior[index])
     odds, seen = memory.odds.copy(), memory.seen.copy()
-    odds[index] += np.asarray(memory.weigh(view, prior))
+    new = np.asarray(memory.weigh(view, prior))
+    if not np.isfinite(new).all():
+      raise InputError(
+        f'{_NAME}: what a step says of its rows is not finite; its features or'
+        ' gradients are beyond float32, scale them or leave it out.'
+      )
+    np.add.at(odds, index, new)
     seen[index] = True
     visits = memory.visits + len(index)
     memory = memory._replace(odds=odds, seen=seen, visits=visits)

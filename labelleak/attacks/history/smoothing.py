@@ -5,6 +5,7 @@ process are fitted in turn, late steps are measured by them. `naming` chooses
 among fits of first steps, of all steps alike, and of all by their gains.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,19 +49,19 @@ def gaussian_process(
       raise InputError(
         f'{_NAME} has observed no step; call observe(memory, view) each step.'
       )
+    kernel_key, name_key = jax.random.split(key)
     kernel = diffusion.pool_spectrum(
-      key, known.pool, anchors=anchors, neighbours=neighbours
+      kernel_key, known.pool, anchors=anchors, neighbours=neighbours
     )
     if memory.sealed:
       # What least squares make of one step's noise is alike in rows alike, so
-      # that neither gains nor rules can be judged on it. As labels are learned,
-      # S - Y shrinks about as the doubt of own softmaxes does.
-      gains = np.array([step.doubt for step in memory.steps])
+      # that neither gains nor rules can be judged on it.
+      gains = np.array([step.gain for step in memory.steps])
       fit = _fit(kernel, memory, gains)
       return jnp.asarray(naming.name_likeliest(fit), jnp.float32)
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
-    scores = naming.name_rows(key, memory, fits, first)
+    scores = naming.name_rows(name_key, memory, fits, first)
     return jnp.asarray(scores, jnp.float32)
 
   return attack(

@@ -8,9 +8,11 @@ import numpy as np
 
 from labelleak.attacks.history import words
 from labelleak.attacks.linear import ridge
+from labelleak.base import InputError
 from labelleak.vfl import Known, View
 
 _NAME = 'history.gaussian_process'
+_LINKS = 'in the clear', 'sealed'
 _SOLVE = 2**32 - 6  # sets the key apart from those of the pass
 
 
@@ -20,7 +22,7 @@ class Step(NamedTuple):
   index: np.ndarray  # [n] rows of the data set, padding left out
   evidence: np.ndarray  # [n, K] centred, Y - S where nothing is defended
   precision: float = 1.0  # beside that of other steps
-  doubt: float = 1.0  # of the own softmax, 1 where it says nothing
+  gain: float = 1.0  # how much of Y - 1 / K it shows, as far as is seen
 
 
 class Trace(NamedTuple):
@@ -40,7 +42,12 @@ class Trace(NamedTuple):
 
 
 def init(known: Known) -> Trace:
-  """Returns the trace before the first step."""
+  """Returns the trace before the first step.
+
+  Raises:
+    InputError: as `words.check_pool`.
+  """
+  words.check_pool(_NAME, known)
 
   @jax.jit
   def solve(view):
@@ -59,22 +66,41 @@ def observe(trace: Trace, view: View) -> Trace:
   which the equations say nothing they are 0.
 
   Raises:
-    InputError: as `words.select_rows`.
+    InputError: as `words.select_rows`; sealed views and clear ones together.
   """
   index, view = words.select_rows(_NAME, view, trace.known)
   sealed = view.cut_grads is None
+  if trace.steps and sealed != trace.sealed:
+    raise InputError(
+      f'{_NAME} has seen steps whose link is {_LINKS[trace.sealed]}, and this'
+      f' one is {_LINKS[sealed]}; keep a memory of each.'
+    )
+  if not len(index):
+    return trace
   if sealed:
     found = trace.solve(view)
-    precision = 1 / max(float(found.variance), 1e-12)
-    squared = np.square(np.asarray(jax.nn.softmax(view.h))).sum(1).mean()
-    doubt = float(1 - squared) / (1 - 1 / trace.known.num_classes)
-    step = Step(index, -_center(np.asarray(found.u)), precision, doubt)
+    variance = float(found.variance)
+    if not variance > 0:  # it says nothing
+      return trace
+    gain = _measure_gain(view.h, variance)
+    step = Step(index, -_center(np.asarray(found.u)), 1 / variance, gain)
   else:
     cut = np.asarray(view.cut_grads, np.float32)
     step = Step(index, -_center(cut * max(len(index), 1)))
-  return trace._replace(
-    steps=(*trace.steps, step), sealed=trace.sealed or sealed
-  )
+  return trace._replace(steps=(*trace.steps, step), sealed=sealed)
+
+
+def _measure_gain(h, variance):
+  """Returns how much of Y - 1 / K a sealed step shows, in (0, 1].
+
+  As labels are learned, S - Y shrinks about as the doubt of own softmaxes does,
+  and where its variance is less than theirs, by that: models that are surer
+  than their half, or what was clipped.
+  """
+  classes = h.shape[1]
+  doubt = float(1 - np.square(np.asarray(jax.nn.softmax(h))).sum(1).mean())
+  small = min(variance / max(doubt / classes, 1e-12), 1.0)
+  return doubt / (1 - 1 / classes) * small**0.5
 
 
 def _center(a):

@@ -45,11 +45,24 @@ def select_rows(
 
   Raises:
     InputError: rows without names, rows that are none of the pool, a cut that
-      is not K wide, a sealed view where no bottom was granted, entries that are
-      not finite.
+      is not K wide, a sealed view where no bottom was granted or that lacks
+      what it was given, entries that are not finite.
   """
   view, _ = view.check(name, known)
-  cut = view.h if view.cut_grads is None else view.cut_grads
+  sealed = view.cut_grads is None
+  if sealed and known.bottom is None:
+    raise InputError(
+      f'{name} reads a sealed link by the own bottom model, which was not'
+      " granted; add 'bottom' to known."
+    )
+  needed = ('x', 'h', 'variables', 'param_grads') if sealed else ('cut_grads',)
+  lacking = [field for field in needed if getattr(view, field) is None]
+  if lacking:
+    raise InputError(
+      f'{name} reads {", ".join(lacking)} of a view, which this one lacks; give'
+      ' it what the party saw.'
+    )
+  cut = view.h if sealed else view.cut_grads
   if cut.shape[-1] != known.num_classes:
     raise InputError(
       f'cut gradients of width {cut.shape[-1]} for {known.num_classes} classes:'
@@ -59,11 +72,6 @@ def select_rows(
     raise InputError(
       f'{name} keeps rows over a training, and this view names none; give it'
       ' index.'
-    )
-  if view.cut_grads is None and known.bottom is None:
-    raise InputError(
-      f'{name} reads a sealed link by the own bottom model, which was not'
-      " granted; add 'bottom' to known."
     )
   index = np.asarray(view.index)
   real = index >= 0
@@ -75,6 +83,28 @@ def select_rows(
   fields = dict(x=view.x, h=view.h, cut_grads=view.cut_grads, index=view.index)
   taken = {k: None if a is None else a[real] for k, a in fields.items()}
   return index[real], view._replace(**taken)
+
+
+def check_pool(name: str, known: vfl.Known) -> None:
+  """Refuses what is no pool of rows that teach each other.
+
+  Raises:
+    InputError: no pool, one row, no features, or some that are not finite.
+  """
+  if known.pool is None:
+    raise InputError(f"{name} needs pool; add 'pool' to known.")
+  x = known.pool.all()
+  if min(x.shape) < 1 or len(x) < 2:
+    raise InputError(
+      f'{name}: a pool of {len(x)} rows and {x.shape[1]} features tells nothing'
+      ' of rows alike; grant all rows that the party has.'
+    )
+  bad = np.flatnonzero(~np.isfinite(x).all(1))
+  if len(bad):
+    raise InputError(
+      f'{name}: row {bad[0]} of the pool, and {len(bad) - 1} others, are not'
+      ' finite; mend or leave out those features.'
+    )
 
 
 def _weigh_cuts(view):

@@ -27,7 +27,7 @@ _SMALL = 1.0
 _ROUNDS = 3  # of a look in haste
 _DOUBT = 1e-3  # least variance that a prior leaves
 _LEAST = 1e-4  # probability that a step leaves to a label
-_LEARN = 1  # sets the key of `sparse` apart
+_LEARN = 2**32 - 7  # sets the key of `sparse` apart
 
 
 def full(*, code: Sequence[dict] = ()) -> Attack:

@@ -35,7 +35,7 @@ def least_squares(*, ridge: float = RIDGE, steps: int = STEPS) -> Attack:
   Raises:
     InputError: an option out of range. (infer) Logits that are not K wide.
   """
-  validate.positive('ridge', ridge)
+  validate.within('ridge', ridge, '(0, inf)')
   validate.whole('steps', steps, 1)
 
   def infer(key, view, known):

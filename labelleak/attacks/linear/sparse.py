@@ -179,8 +179,9 @@ def learn(
   @jax.custom_batching.sequential_vmap
   def solve(view, first, probes, rounds):
     if quick:
-      square = matrix.square(view, known, jnp.float32)
-      return _iterate(square, first, probes, rounds, _ROUGH)
+      with jax.default_matmul_precision('highest'):
+        square = matrix.square(view, known, jnp.float32)
+        return _iterate(square, first, probes, rounds, _ROUGH)
     with jax.enable_x64(True):
       square = matrix.square(view, known, jnp.float64)
       found = _iterate(square, first, probes, rounds, _EXACT)

@@ -8,10 +8,10 @@ import functools
 import jax
 import numpy as np
 
-from labelleak import metrics, sweep, validate, vfl
+from labelleak import metrics, spec, sweep, validate, vfl
 from labelleak.attacks import over_time
 from labelleak.base import InputError, Pool
-from labelleak.experiments import Measure, answers, fields, grants
+from labelleak.experiments import Measure, answers, fields, grants, sources
 from labelleak.experiments.progress import show
 from labelleak.experiments.result import Result
 from labelleak.experiments.vfl import batch_inference
@@ -39,7 +39,8 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
 
   Raises:
     InputError: anything in the config that cannot run; no training, epochs that
-      do not ascend or lie beyond it.
+      do not ascend or lie beyond it, an attack over time on a top model, test
+      rows that are trained on.
   """
   joint = build(config)
   joint.check_training()
@@ -52,6 +53,7 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
   )
   after = tuple(config.after)
   _check(joint, after)
+  _check_sources(joint, attackers)
   steps = joint.training.steps
   joint.check_cost((joint.training.batch_size, config.trials * steps))
   step = jax.jit(functools.partial(_step, joint))
@@ -163,7 +165,8 @@ def _hold_all(joint) -> Pool:
   def take(index):
     index = np.asarray(index)
     tested = index >= first
-    x = np.zeros((len(index), *joint.source.shape), np.float32)
+    like = joint.source.take(np.arange(1))
+    x = np.zeros((len(index), *like.shape[1:]), like.dtype)
     for source, which, start in zip(sources, (~tested, tested), (0, first)):
       if which.any():
         x[which] = source.take(index[which] - start)
@@ -179,6 +182,22 @@ def _name_step(view, batch):
   real = np.asarray(view.index) >= 0
   scores, y = -np.asarray(view.cut_grads)[real], np.asarray(batch.y)[real]
   return float(_label_accuracy(scores, y))
+
+
+def _check_sources(joint, attackers):
+  """Refuses scores of rows, or of test rows, that would mean nothing."""
+  top = joint.setting.extra['top']
+  lasting = [a for a in attackers if over_time.remembers(a.attack)]
+  if top != 'sum' and lasting:
+    raise InputError(
+      f'config.top={spec.describe(top)}: {lasting[0].spec["name"]} reads logits'
+      ' that are added; remove one of them.'
+    )
+  if sources.same(joint.source, joint.tested):
+    raise InputError(
+      'config.train.tested names the rows that are trained on; name others,'
+      " such as 'test'."
+    )
 
 
 def _check(joint, after):

@@ -17,6 +17,7 @@ from tests.attacks.linear.trained import (
   KEY,
   ROWS,
   Coupled,
+  Normed,
   Tokens,
   accuracy,
   observe,
@@ -30,7 +31,9 @@ def learn(view, known, rounds=20):
 
 
 class SquareTest(parameterized.TestCase):
-  @parameterized.parameters((None, True), (Coupled(), False), (Tokens(), False))
+  @parameterized.parameters(
+    (None, True), (Coupled(), False), (Tokens(), False), (Normed(), False)
+  )
   def test_it_is_that_of_the_equations_written_out(self, module, factored):
     view, known, (v, _) = observe(10, module=module)
     self.assertEqual(bool(factors.factor(view, known)[1]), factored)

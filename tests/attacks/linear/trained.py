@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from labelleak import vfl
+from labelleak.models.layers import BatchNorm
 
 KEY = jax.random.key(0)
 ROWS, CLASSES, FEATURES = 96, 5, 24
@@ -30,6 +31,15 @@ class Coupled(nn.Module):
   def __call__(self, x, train=False):
     x = nn.relu(nn.Dense(10, name='linear0')(x))
     return nn.Dense(CLASSES, name='head')(x - x.mean(0, keepdims=True))
+
+
+class Normed(nn.Module):
+  """Batch norm, which refuses one row by itself."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = BatchNorm(False, name='bn')(nn.Dense(10, name='linear0')(x))
+    return nn.Dense(CLASSES, name='head')(nn.relu(x))
 
 
 class Tokens(nn.Module):

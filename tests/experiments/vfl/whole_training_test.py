@@ -96,6 +96,18 @@ class WholeTrainingTest(parameterized.TestCase):
       alone['metrics']['main_accuracy'], other['metrics']['main_accuracy']
     )
 
+  def test_refuses_scores_that_would_mean_nothing(self):
+    config = _config()
+    config.train.tested = 'train'
+    with self.assertRaisesRegex(InputError, 'tested names the rows'):
+      experiments.prepare(config)
+    config = _config(top=dict(name='mlp.fcnn'))
+    experiments.prepare(config)
+    config.known = ('pool',)
+    config.attacks = (dict(name='history.classifier'),)
+    with self.assertRaisesRegex(InputError, 'top=.*history.classifier'):
+      experiments.prepare(config)
+
   @parameterized.parameters(
     ((), 'ascend'),
     ((2, 1), 'ascend'),
