@@ -63,9 +63,10 @@ def observe(width, *, scale=4.0, wrong=0.1, seed=0, module=None):
   bottom = vfl.bottom(vfl.party(module, optax.sgd(0.1)))
   x = jnp.asarray(rng.normal(size=(ROWS, FEATURES)), jnp.float32)
   variables = module.init(key, x)
-  variables = jax.tree.map(lambda p: scale * p, variables)
+  params = jax.tree.map(lambda p: scale * p, variables['params'])
+  variables = {**variables, 'params': params}
   h, pull = jax.vjp(
-    lambda p: bottom({'params': p}, x, key), variables['params']
+    lambda p: bottom({**variables, 'params': p}, x, key), params
   )
   logits = h + scale * jnp.asarray(rng.normal(size=h.shape), jnp.float32)
   labels = np.array(logits.argmax(1))
