@@ -581,5 +581,12 @@ class CompositionTest(parameterized.TestCase):
         defenses.build((dict(name=f'strange.{name}'),))
 
 
+class SplitTest(parameterized.TestCase):
+  @parameterized.parameters('server', {}, [[]], None)
+  def test_refuses_another_place(self, at):
+    with self.assertRaisesRegex(base.InputError, "must be 'step'"):
+      defenses.split([dict(name='gaussian', stddev=0.1, at=at)])
+
+
 if __name__ == '__main__':
   absltest.main()
