@@ -582,7 +582,7 @@ class CompositionTest(parameterized.TestCase):
 
 
 class SplitTest(parameterized.TestCase):
-  @parameterized.parameters('server', {}, [[]], None)
+  @parameterized.parameters(('server',), ({},), ([[]],), (None,))
   def test_refuses_another_place(self, at):
     with self.assertRaisesRegex(base.InputError, "must be 'step'"):
       defenses.split([dict(name='gaussian', stddev=0.1, at=at)])
