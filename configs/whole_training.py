@@ -10,7 +10,7 @@ from configs import common, datasets
 HEAD = (
   dict(table='Whole trainings, digits', minutes=14),
   dict(arg='part=mnist', table='Whole trainings', needs='mnist'),
-  dict(arg='part=sealed', table='Whole trainings, sealed, digits', minutes=8),
+  dict(arg='part=sealed', table='Whole trainings, sealed, digits'),
   dict(arg='part=sealed_wide', table='Whole trainings, sealed, digits'),
   dict(arg='part=sealed_mnist', table='Whole trainings, sealed', needs='mnist'),
 )

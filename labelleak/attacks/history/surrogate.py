@@ -1,8 +1,8 @@
 """The attacker's own classifier of its half, taught by what steps say.
 
 Steps say of a row's label what their odds are; a network p(y | x) makes what
-they say likeliest, sum_k p(k | x) odds_k, so that rows alike teach each other.
-A row is named by a network that has not seen what steps say of it.
+they say likeliest, sum_k p(k | x) exp(odds_k), so that rows alike teach each
+other. A row is named by a network that has not seen what steps say of it.
 """
 
 import functools
@@ -51,8 +51,9 @@ def name_rows(
   """
   fold_key, fit_key = jax.random.split(key)
   x = jnp.asarray(x, jnp.float32)
-  scale = jnp.maximum(x.std(), 1e-6)  # pixels that are hardly used stay small
-  x = (x - x.mean(0, keepdims=True)) / scale
+  told = x[np.flatnonzero(seen)]  # rows of no step scale nothing
+  scale = jnp.maximum(told.std(), 1e-6)  # pixels hardly used stay small
+  x = (x - told.mean(0, keepdims=True)) / scale
   fold = np.asarray(jax.random.permutation(fold_key, len(x))) % _FOLDS
   rows = np.zeros((_FOLDS, len(x)), np.int32)
   counts = np.zeros(_FOLDS, np.int32)

@@ -86,7 +86,7 @@ def observe(trace: Trace, view: View) -> Trace:
     step = Step(index, -_center(np.asarray(found.u)), 1 / variance, gain)
   else:
     cut = np.asarray(view.cut_grads, np.float32)
-    step = Step(index, -_center(cut * max(len(index), 1)))
+    step = Step(index, -_center(cut * len(index)))
   return trace._replace(steps=(*trace.steps, step), sealed=sealed)
 
 

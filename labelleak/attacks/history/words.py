@@ -19,7 +19,6 @@ from labelleak.base import InputError
 
 _WEIGH = 2**32 - 4  # sets the attack's key apart from those of the pass
 _FLOOR = 1e-10  # variance of noise where there is none
-_LEAST = 1e-4  # probability that a step leaves to a label
 
 # (view of real rows, log prior [n, K] or None) -> log odds [n, K]
 Weigh = Callable[[vfl.View, Optional[chex.Array]], chex.Array]
@@ -115,7 +114,7 @@ def _weigh_cuts(view):
   own = jax.nn.softmax(jnp.zeros_like(u) if view.h is None else view.h)
   told = (1 - jnp.square(own).sum(-1)).mean() / u.shape[-1]
   noise = jnp.maximum(jnp.square(u).mean() - told, _FLOOR)
-  return jnp.maximum(jax.nn.log_softmax(_odds(u, noise)), jnp.log(_LEAST))
+  return jnp.maximum(jax.nn.log_softmax(_odds(u, noise)), jnp.log(choice.LEAST))
 
 
 def _odds(u, noise):

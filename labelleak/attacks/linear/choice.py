@@ -26,7 +26,7 @@ _SURE = 0.95
 _SMALL = 1.0
 _ROUNDS = 3  # of a look in haste
 _DOUBT = 1e-3  # least variance that a prior leaves
-_LEAST = 1e-4  # probability that a step leaves to a label
+LEAST = 1e-4  # probability that a step leaves to a label
 _LEARN = 2**32 - 7  # sets the key of `sparse` apart
 
 
@@ -82,9 +82,8 @@ def weigh(
   Raises:
     InputError: logits that are not K wide.
   """
-
   found = solver.solve(key, view, known)
-  odds = jnp.log(jnp.maximum(found.y, _LEAST))
+  odds = jnp.log(jnp.maximum(found.y, LEAST))
   if not matrix.fits(view):
     return odds
 
@@ -97,7 +96,7 @@ def weigh(
     posterior = sparse.learn(
       learn_key, view, known, rounds=_ROUNDS, first=first, quick=True
     )
-    return jnp.maximum(sparse.weigh(posterior), jnp.log(_LEAST))
+    return jnp.maximum(sparse.weigh(posterior), jnp.log(LEAST))
 
   return jax.lax.cond(_is_trained(found), learn, lambda: odds)
 

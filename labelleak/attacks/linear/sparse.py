@@ -311,12 +311,12 @@ def _solve(problem, noise, variance, gram, rhs, probes):
     factor = jax.lax.linalg.cholesky(noisy, symmetrize_input=False)
     return tries + 1, noise, jax.scipy.linalg.cho_solve((factor, True), both)
 
-  def failed(carry):
+  def must_retry(carry):
     tries, _, z = carry
     return (tries < _TRIES) & ~jnp.isfinite(z).all()
 
   start = jnp.zeros((), jnp.int32), noise, jnp.full_like(both, jnp.nan)
-  _, noise, z = jax.lax.while_loop(failed, attempt, start)
+  _, noise, z = jax.lax.while_loop(must_retry, attempt, start)
   left = noise * jnp.mean(probes * z[:, 1:], 1)
   return root * z[:, 0], jnp.clip(left, 1e-4, 1.0), noise
 

@@ -48,12 +48,12 @@ def _accuracy(scores, y):
 class OddsTest(parameterized.TestCase):
   @parameterized.product(u=(-1.5, -0.3, 0.0, 0.02, 0.7), sd=(0.05, 0.5, 5.0))
   def test_they_are_those_of_uniform_softmaxes_under_noise(self, u, sd):
-    def seen(low):
+    def integrate_from(low):
       density = lambda v: stats.norm.pdf(u, v, sd)
       points = [min(max(u, low), low + 1)]
       return integrate.quad(density, low, low + 1, points=points)[0]
 
-    expected = np.log(seen(-1)) - np.log(seen(0))
+    expected = np.log(integrate_from(-1)) - np.log(integrate_from(0))
     found = float(words._odds(jnp.array(u), jnp.array(sd**2)))
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
 
