@@ -58,6 +58,16 @@ def pool_spectrum(
   return spectrum(key, pool.all(), anchors=anchors, neighbours=neighbours)
 
 
+def matern(values: np.ndarray, reach: float) -> np.ndarray:
+  """Returns the spectrum of the Matern kernel of some reach, [M].
+
+  Of a walk's eigenvalues [M], it falls as a power of 1 - values, where walks of
+  so many steps fall exponentially, and so is less smooth (Borovitskiy et al.,
+  "Matern Gaussian processes on graphs", AISTATS 2021; smoothness 2).
+  """
+  return (1 + reach / 2 * (1 - np.minimum(values, 1.0))) ** -2.0
+
+
 def group(key: chex.PRNGKey, x: chex.Array, count: int) -> chex.Array:
   """Returns groups [N] of rows x [N, F], the tightest of several k-means."""
   fits = []

@@ -82,12 +82,6 @@ def name_rows(
   return special.log_softmax(rule.score(fit.evidence), axis=1)
 
 
-def name_likeliest(fit: Fit) -> np.ndarray:
-  """Returns log probabilities of labels [N, K] by a fit's likeliest rule."""
-  rule = _likeliest(fit)
-  return special.log_softmax(rule.score(fit.evidence), axis=1)
-
-
 def _best(values):
   """Returns the rule of the best values [R, n], the first unless it is sure."""
   gain = values - values[:1]

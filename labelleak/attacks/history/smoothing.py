@@ -14,6 +14,7 @@ from labelleak.attacks.history import (
   diffusion,
   naming,
   process,
+  sealed,
   trace,
   walks,
 )
@@ -21,6 +22,7 @@ from labelleak.base import Attack, InputError, attack
 
 _NAME = 'history.gaussian_process'
 _LEAST = 1e-3  # gain of a step
+_UNLIKELY = 1e-4  # probability of a label
 
 
 def gaussian_process(
@@ -54,11 +56,9 @@ def gaussian_process(
       kernel_key, known.pool, anchors=anchors, neighbours=neighbours
     )
     if memory.sealed:
-      # What least squares make of one step's noise is alike in rows alike, so
-      # that neither gains nor rules can be judged on it.
-      gains = np.array([step.gain for step in memory.steps])
-      fit = _fit(kernel, memory, gains)
-      return jnp.asarray(naming.name_likeliest(fit), jnp.float32)
+      chance = _explain_sealed(kernel, memory) + 1 / known.num_classes
+      chance = np.maximum(chance, _UNLIKELY)
+      return jnp.log(jnp.asarray(chance / chance.sum(1, keepdims=True)))
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(name_key, memory, fits, first)
@@ -72,6 +72,30 @@ def gaussian_process(
     observe=trace.observe,
     init=trace.init,
   )
+
+
+def _explain_sealed(kernel, memory):
+  """Returns the posterior mean of Y - 1 / K [N, K].
+
+  Late steps show as much of it as first ones foretell. What they show of a row
+  by itself is how hard it is, the more so the more often, and is left out.
+  """
+  first = _first_steps(memory)
+  early = tuple(s for s, is_first in zip(memory.steps, first) if is_first)
+  late = tuple(s for s, is_first in zip(memory.steps, first) if not is_first)
+  classes = memory.known.num_classes
+  process = sealed.fit(kernel, early, classes)
+  scale = process.scale
+  if late:
+    looks = np.array([sealed.foretell(process, step) for step in late])
+    shares = walks.smooth(looks[:, 0], looks[:, 1], looks[:, 2])
+    # Relative to the first of them: what first steps foretell is too large.
+    shares = np.maximum(shares / max(shares[0], _LEAST), _LEAST)
+    late = tuple(s._replace(gain=g * s.gain) for s, g in zip(late, shares))
+    process = sealed.fit(kernel, early + late, classes)
+  # Variances of first steps are off by what they were off by without others.
+  own = sealed.explain_rows(process._replace(scale=scale), early)
+  return process.mean + own
 
 
 def _fit_all(kernel, memory, first, rounds):

@@ -1,43 +1,45 @@
 """What a party keeps of a training: the evidence of every step."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Optional
+import tempfile
+from typing import Any, NamedTuple, Optional, Union
 
 import jax
 import numpy as np
 
-from labelleak.attacks.history import words
-from labelleak.attacks.linear import ridge
+from labelleak.attacks.history import sealed, words
+from labelleak.attacks.linear import directions
 from labelleak.base import InputError
 from labelleak.vfl import Known, View
 
 _NAME = 'history.gaussian_process'
 _LINKS = 'in the clear', 'sealed'
-_SOLVE = 2**32 - 6  # sets the key apart from those of the pass
+HELD = 2**30  # bytes of directions that stay in memory
 
 
 class Step(NamedTuple):
-  """One step's evidence of its rows."""
+  """One step's evidence of its rows, in the clear."""
 
   index: np.ndarray  # [n] rows of the data set, padding left out
   evidence: np.ndarray  # [n, K] centred, Y - S where nothing is defended
-  precision: float = 1.0  # beside that of other steps
-  gain: float = 1.0  # how much of Y - 1 / K it shows, as far as is seen
 
 
 class Trace(NamedTuple):
-  """The steps so far, n (K + 1) numbers each.
+  """The steps so far, n (K + 1) numbers each; sealed ones, r n K.
+
+  Directions of sealed steps beyond the first gigabyte are mapped from files,
+  which last as long as the trace.
 
   Attributes:
     known: what the attack was granted.
     steps: in their order.
-    solve: what solves a sealed step.
+    read: what reads a sealed step.
     sealed: whether any was.
   """
 
   known: Known
-  steps: tuple[Step, ...] = ()
-  solve: Optional[Callable[[View], ridge.LeastSquares]] = None
+  steps: tuple[Union[Step, sealed.Step], ...] = ()
+  read: Optional[Callable[[View], Optional[directions.Directions]]] = None
   sealed: bool = False
 
 
@@ -48,59 +50,67 @@ def init(known: Known) -> Trace:
     InputError: as `words.check_pool`.
   """
   words.check_pool(_NAME, known)
-
-  @jax.jit
-  def solve(view):
-    key = jax.random.fold_in(view.key, _SOLVE)
-    return ridge.solve(key, view, known)
-
-  return Trace(known, (), solve)
+  return Trace(known, (), directions.make_read(_NAME, known))
 
 
 def observe(trace: Trace, view: View) -> Trace:
   """Returns the trace with the evidence of one more step.
 
   The loss is a mean over the rows of a batch, so that the evidence of a row is
-  minus its cut gradient by their number. Logits are added: D = K. Where the
-  link is sealed, cut gradients are those of least squares; in directions of
-  which the equations say nothing they are 0.
+  minus its cut gradient by their number. Logits are added: D = K.
 
   Raises:
-    InputError: as `words.select_rows`; sealed views and clear ones together.
+    InputError: as `words.select_rows`; sealed views and clear ones together;
+      sealed batches that are too large.
   """
   index, view = words.select_rows(_NAME, view, trace.known)
-  sealed = view.cut_grads is None
-  if trace.steps and sealed != trace.sealed:
+  is_sealed = view.cut_grads is None
+  if trace.steps and is_sealed != trace.sealed:
     raise InputError(
       f'{_NAME} has seen steps whose link is {_LINKS[trace.sealed]}, and this'
-      f' one is {_LINKS[sealed]}; keep a memory of each.'
+      f' one is {_LINKS[is_sealed]}; keep a memory of each.'
     )
   if not len(index):
     return trace
-  if sealed:
-    found = trace.solve(view)
-    variance = float(found.variance)
-    if not variance > 0:  # it says nothing
+  if is_sealed:
+    found = trace.read(view)
+    if found is None:  # it says nothing
       return trace
-    gain = _measure_gain(view.h, variance)
-    step = Step(index, -_center(np.asarray(found.u)), 1 / variance, gain)
+    gain = _measure_gain(view.h, found.variance)
+    vectors = _store(trace, found.vectors)
+    step = sealed.Step(index, vectors, -found.observed, found.variance, gain)
   else:
     cut = np.asarray(view.cut_grads, np.float32)
     step = Step(index, -_center(cut * len(index)))
-  return trace._replace(steps=(*trace.steps, step), sealed=sealed)
+  return trace._replace(steps=(*trace.steps, step), sealed=is_sealed)
+
+
+def _store(trace, vectors):
+  """Returns directions as they are, or where memory is full as they lie."""
+  held = sum(
+    step.vectors.nbytes
+    for step in trace.steps
+    if not isinstance(step.vectors, np.memmap)
+  )
+  if held + vectors.nbytes <= HELD:
+    return vectors
+  with tempfile.TemporaryFile() as file:
+    mapped = np.memmap(file, vectors.dtype, 'w+', shape=vectors.shape)
+  mapped[:] = vectors
+  return mapped
 
 
 def _measure_gain(h, variance):
-  """Returns how much of Y - 1 / K a sealed step shows, in (0, 1].
+  """Returns how much of Y - 1 / K a sealed step shows of rows [n], in (0, 1].
 
   As labels are learned, S - Y shrinks about as the doubt of own softmaxes does,
   and where its variance is less than theirs, by that: models that are surer
   than their half, or what was clipped.
   """
   classes = h.shape[1]
-  doubt = float(1 - np.square(np.asarray(jax.nn.softmax(h))).sum(1).mean())
-  small = min(variance / max(doubt / classes, 1e-12), 1.0)
-  return doubt / (1 - 1 / classes) * small**0.5
+  doubt = 1 - np.square(np.asarray(jax.nn.softmax(h))).sum(1)
+  small = min(variance / max(doubt.mean() / classes, 1e-12), 1.0)
+  return np.maximum(doubt, 1e-6) / (1 - 1 / classes) * small**0.5
 
 
 def _center(a):
@@ -118,12 +128,12 @@ def combine(trace: Trace, gains: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
   Args:
     trace: of T steps.
-    gains: [T] how strong a step's evidence is; the best linear estimate weighs
-      steps by it and by their precision.
+    gains: [T] how strong a step's evidence is, by which the best linear
+      estimate weighs it.
   """
   size, num_classes = trace.known.pool.size, trace.known.num_classes
   total, precision = np.zeros((size, num_classes)), np.zeros(size)
   for gain, step in zip(gains, trace.steps, strict=True):
-    np.add.at(total, step.index, gain * step.precision * step.evidence)
-    np.add.at(precision, step.index, gain**2 * step.precision)
+    np.add.at(total, step.index, gain * step.evidence)
+    np.add.at(precision, step.index, gain**2)
   return total / np.maximum(precision, 1e-12)[:, None], precision

@@ -46,7 +46,7 @@ class System(NamedTuple):
   that their rounding is alike.
 
   Attributes:
-    rows: A [n, M], of centred rows of S - Y.
+    rows: A [n, M], of rows of S - Y, centred or not.
     observed: b [M].
     count: [] of the numbers that an entry moves; they come first.
   """
@@ -65,8 +65,13 @@ def fits(view: vfl.View) -> bool:
   return size <= ENTRIES and size * numbers <= _NUMBERS
 
 
-def build(view: vfl.View, known: vfl.Known) -> System:
-  """Builds the equations of the last leaves that hold B K numbers."""
+def build(view: vfl.View, known: vfl.Known, *, center: bool = True) -> System:
+  """Builds the equations of the last leaves that hold B K numbers.
+
+  Args:
+    view, known: with `bottom`.
+    center: whether rows of what was sent sum to zero, as those of S - Y do.
+  """
   num, classes = view.h.shape
   part, groups, forward = equations.choose(view, known, num * classes)
   _, pull = jacobian(forward, part)
@@ -79,7 +84,8 @@ def build(view: vfl.View, known: vfl.Known) -> System:
 
   def row(place):
     unit = jnp.zeros(num * classes).at[place].set(1.0, mode='drop')
-    return gather(read(pull(equations.center(unit.reshape(num, classes)))))
+    unit = unit.reshape(num, classes)
+    return gather(read(pull(equations.center(unit) if center else unit)))
 
   places = jnp.arange(-(-num * classes // _CHUNK) * _CHUNK)
   with jax.default_matmul_precision('highest'):

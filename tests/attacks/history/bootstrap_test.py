@@ -1,5 +1,7 @@
 """What a step says of labels, and a classifier that is taught by it."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import jax
 import jax.numpy as jnp
@@ -226,24 +228,36 @@ class SealedTest(parameterized.TestCase):
     self.assertLen(part.h, 90)
     self.assertEqual(v.shape[0], trained.ROWS)
 
-  def test_a_trace_keeps_what_least_squares_say(self):
+  def test_a_trace_keeps_directions_of_what_was_sent(self):
     view, known, (v, _) = trained.observe(40)
     known = self._known(view, known)
     view = view._replace(index=np.arange(trained.ROWS))
     memory = trace.observe(trace.init(known), view)
     (step,) = memory.steps
     self.assertTrue(memory.sealed)
-    self.assertGreater(
-      np.corrcoef(step.evidence.ravel(), -v.ravel())[0, 1], 0.9
-    )
-    self.assertBetween(step.precision * v.var(), 0.5, 2.0)
+    seen = np.einsum('nkr,nk->r', step.vectors, -v)
+    np.testing.assert_allclose(step.observed, seen, atol=2e-3)
     # Softmaxes that say nothing would send so much more.
     unsure = view._replace(h=0 * view.h)
     (step,) = trace.observe(trace.init(known), unsure).steps
     classes = trained.CLASSES
     all_of_it = (1 - 1 / classes) / classes
-    gain = (1 / step.precision / all_of_it) ** 0.5
+    gain = (step.variance / all_of_it) ** 0.5
     np.testing.assert_allclose(step.gain, gain, rtol=1e-4)
+
+  def test_directions_beyond_memory_are_mapped_from_files(self):
+    view, known, _ = trained.observe(40)
+    known = self._known(view, known)
+    view = view._replace(index=np.arange(trained.ROWS))
+    memory = trace.observe(trace.init(known), view)
+    (step,) = memory.steps
+    with mock.patch.object(trace, 'HELD', 2 * step.vectors.nbytes):
+      for _ in range(3):
+        memory = trace.observe(memory, view)
+    kinds = [isinstance(s.vectors, np.memmap) for s in memory.steps]
+    self.assertEqual(kinds, [False, False, True, True])
+    for other in memory.steps[1:]:
+      np.testing.assert_array_equal(other.vectors, step.vectors)
 
   def test_steps_that_are_nothing_are_not_kept(self):
     view, known, _ = trained.observe(40)
@@ -258,7 +272,7 @@ class SealedTest(parameterized.TestCase):
     memory = trace.observe(memory, view)
     small = jax.tree.map(lambda g: 1e-6 * g, view.param_grads)
     memory = trace.observe(memory, view._replace(param_grads=small))
-    whole, little = (s.gain**2 * s.precision for s in memory.steps)
+    whole, little = (s.gain**2 / s.variance for s in memory.steps)
     np.testing.assert_allclose(little, whole, rtol=0.05)
 
   def test_refuses_views_of_other_links_and_without_parts(self):

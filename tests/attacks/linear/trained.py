@@ -79,5 +79,15 @@ def observe(width, *, scale=4.0, wrong=0.1, seed=0, module=None):
   return view, vfl.Known(CLASSES, ROWS, bottom=bottom), (np.asarray(v), labels)
 
 
+def send(view, known, u):
+  """Returns the view of a step of cut gradients u [B, K] of the batch's sum."""
+  _, pull = jax.vjp(
+    lambda p: known.bottom({'params': p}, view.x, view.key),
+    view.variables['params'],
+  )
+  with jax.default_matmul_precision('highest'):
+    return view._replace(param_grads=pull(jnp.float32(u) / ROWS)[0])
+
+
 def accuracy(scores, labels):
   return float((np.asarray(scores).argmax(1) == labels).mean())
