@@ -26,7 +26,6 @@ _DIGITS = (
 )
 _SEALED = (
   dict(name='history.gaussian_process'),
-  dict(name='history.classifier'),
   dict(name='linear.least_squares'),
   dict(name='history.true_labels', known=('pool', 'labels')),
 )
@@ -42,6 +41,7 @@ _MNIST = (
 )
 
 
+_FRESH = 3  # seeds 0 to 2 of these parts were seen while attacks were made
 _PARTS = 'digits', 'mnist', 'sealed', 'sealed_wide', 'sealed_mnist'
 
 
@@ -71,22 +71,24 @@ def get_config(arg=None):
     config.aggregate = dict(name='ideal')
     config.known = 'pool', 'bottom'
     config.attacks = _SEALED
-    config.seed = 3  # 0 to 2 were seen while attacks were made
   if arg['part'] == 'digits':
     common.train(config, batch_size=128, epochs=10)
     config.sweep = (('defense', _DIGITS),)
   elif arg['part'] == 'sealed':
+    config.seed = _FRESH
     common.train(config, batch_size=128, epochs=10)
+    config.after = (1, 2, 3, 5, 10)
     config.sweep = (('defense', _DIGITS[:2]),)
   elif arg['part'] == 'sealed_wide':
+    config.seed = _FRESH
     common.train(config, batch_size=512, epochs=5)
     config.after = (1, 5)
+    config.attacks = (dict(name='history.classifier'), *_SEALED)
     config.sweep = (('defense', _DIGITS[1:2]),)
   elif arg['part'] == 'sealed_mnist':
     datasets.use(config, 'mnist')
     common.train(config, batch_size=1024, epochs=5)
     config.attacks = _SEALED_MNIST
-    config.seed = 0
     config.after = (1, 5)
   else:
     datasets.use(config, 'mnist')
