@@ -113,6 +113,12 @@ def foretell(process: Process, step: Step) -> tuple[float, float, float]:
   return float(seen @ step.observed), float(seen @ seen), step.variance
 
 
+def leave(process: Process, step: Step) -> Step:
+  """Returns a step of the variance that a process leaves of it."""
+  error = step.observed - _look(process, step)
+  return step._replace(variance=float(np.square(error).mean()))
+
+
 def _look(process, step):
   """Returns what a process makes a step show along its directions [r]."""
   rows = step.gain[:, None] * process.mean[step.index]

@@ -85,17 +85,18 @@ def _explain_sealed(kernel, memory):
   late = tuple(s for s, is_first in zip(memory.steps, first) if not is_first)
   classes = memory.known.num_classes
   process = sealed.fit(kernel, early, classes)
-  scale = process.scale
   if late:
     looks = np.array([sealed.foretell(process, step) for step in late])
     shares = walks.smooth(looks[:, 0], looks[:, 1], looks[:, 2])
     # Relative to the first of them: what first steps foretell is too large.
     shares = np.maximum(shares / max(shares[0], _LEAST), _LEAST)
     late = tuple(s._replace(gain=g * s.gain) for s, g in zip(late, shares))
+    early, late = (
+      tuple(sealed.leave(process, step) for step in steps)
+      for steps in (early, late)
+    )
     process = sealed.fit(kernel, early + late, classes)
-  # Variances of first steps are off by what they were off by without others.
-  own = sealed.explain_rows(process._replace(scale=scale), early)
-  return process.mean + own
+  return process.mean + sealed.explain_rows(process, early)
 
 
 def _fit_all(kernel, memory, first, rounds):
