@@ -3,9 +3,10 @@
 A row's cut gradients say a little about its label once an epoch; rows that look
 alike to the party share labels. `process` explains the evidence that `trace`
 keeps by a Gaussian process on the own features, whose kernel is that of
-`diffusion`. Every choice is made by the evidence, none by a label. The rules by
-which it is made, and their constants, were found on seeds 100 to 102 of
-`configs/whole_training.py`, digits, and on seed 100 of its MNIST.
+`diffusion`; `sealed` does where a step's rows are seen in sums. Every choice is
+made by the evidence, none by a label. The rules by which it is made, and their
+constants, were found on seeds 100 to 105 of `configs/whole_training.py`,
+digits, and on seed 100 of its MNIST.
 """
 
 from labelleak.attacks.history.bootstrap import classifier

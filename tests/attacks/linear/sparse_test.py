@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from labelleak import attacks
-from labelleak.attacks.linear import factors, matrix, solver, sparse
+from labelleak.attacks.linear import factors, matrix, rounds, solver, sparse
 from labelleak.base import InputError
 from tests.attacks.linear.trained import (
   CLASSES,
@@ -79,7 +79,7 @@ class LearnTest(parameterized.TestCase):
   def test_a_round_is_linear_regression(self):
     view, known, _ = observe(10)
     # Coarse noise, for which float32's rounding of the Jacobian is nothing.
-    with mock.patch.object(sparse, '_NOISE', 0.03):
+    with mock.patch.object(rounds, '_NOISE', 0.03):
       run = jax.jit(sparse.learn)
       found, second = (run(KEY, view, known, rounds=r) for r in (1, 2))
     rows, observed, _ = map(np.float64, matrix.build(view, known))
@@ -114,8 +114,8 @@ class LearnTest(parameterized.TestCase):
     view, known, _ = observe(10)
     rows, observed, _ = map(np.float64, matrix.build(view, known))
     values = []
-    for rounds in (1, 4, 12):
-      found = learn(view, known, rounds)
+    for number in (1, 4, 12):
+      found = learn(view, known, number)
       variance = np.float64(found.variance / (1 - found.share)).ravel()
       noise = 1e-6 * np.eye(len(observed))
       covariance = (rows.T * variance) @ rows + noise
@@ -160,11 +160,11 @@ class LearnTest(parameterized.TestCase):
   def test_rounding_that_makes_it_indefinite_is_given_more_noise(self):
     gram = jnp.diag(jnp.array([1.0, 1.0, -1e-4]))
     square = matrix.Square(gram, jnp.ones(3), jnp.ones(()), jnp.array(3))
-    problem = sparse._Problem(
+    problem = rounds._Problem(
       gram, jnp.ones(3), jnp.zeros(()), square, jnp.ones((3, 1)), 1e-6
     )
     one = jnp.ones(3)
-    mean, left, noise = sparse._solve(
+    mean, left, noise = rounds._solve(
       problem, jnp.array(1e-8), one, gram, one, jnp.ones((3, 1))
     )
     np.testing.assert_allclose(noise, 1e-3, rtol=1e-4)
