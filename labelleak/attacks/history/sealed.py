@@ -18,18 +18,28 @@ from labelleak.attacks.history import diffusion
 
 _SOUGHT = 1500  # numbers: eigenvectors times K - 1
 _REACHES = (4, 8, 16, 32, 64, 128)  # of the kernel, in steps of the walk
-_RATIOS = np.geomspace(1e-4, 1e4, 81)  # of the process to a step's variance
+_RATIOS = np.geomspace(1e-4, 1e4, 81)  # of a to the scale of variances
+_SMALL = 1e-6  # scale, of what it is without a process
 _LEAST = 0.02  # share of a step's variance that is no label
+MOST = 39  # classes: more would have fewer eigenvectors than classes
 
 
 class Step(NamedTuple):
-  """What one sealed step says of its rows."""
+  """What one sealed step says of its rows.
 
-  index: np.ndarray  # [n] rows of the data set
-  vectors: np.ndarray  # [n, K, r] directions
-  observed: np.ndarray  # [r] Y - S along them, and noise
-  variance: float  # of both along a direction
-  gain: np.ndarray  # [n] how much of Y - 1 / K it shows of a row
+  Attributes:
+    index: [n] rows of the data set.
+    vectors: [n, K, r] directions.
+    observed: [r] Y - S along them, and noise.
+    variance: of both along a direction.
+    gain: [n] how much of Y - 1 / K it shows of a row.
+  """
+
+  index: np.ndarray
+  vectors: np.ndarray
+  observed: np.ndarray
+  variance: float
+  gain: np.ndarray
 
 
 class Process(NamedTuple):
@@ -37,8 +47,8 @@ class Process(NamedTuple):
 
   Attributes:
     mean: [N, K] of f.
-    scale: of the variances of steps.
-    evidence: log marginal likelihood.
+    scale: of the variances of steps, the likeliest.
+    evidence: log marginal likelihood at that scale, but for a constant.
     reach: of the kernel.
   """
 
@@ -84,8 +94,8 @@ def _project(step, features, contrasts):
   rows = step.gain[:, None] * features[step.index]
   by_class = np.einsum('nkr,kc->crn', step.vectors, contrasts, optimize=True)
   seen = np.stack([each @ rows for each in np.float32(by_class)], -1)
-  seen = seen.reshape(len(step.observed), -1)
-  return seen / unit, step.observed / unit
+  seen = seen.reshape(len(step.observed), -1).astype(np.float64)
+  return seen / unit, step.observed.astype(np.float64) / unit
 
 
 def _maximise(gram, rhs, power, count):
@@ -95,7 +105,7 @@ def _maximise(gram, rhs, power, count):
   best = -np.inf, 0.0, None
   for ratio in _RATIOS:
     shrunk = ratio * along / (1 + ratio * values)
-    scale = max((power - along @ shrunk) / count, 1e-30)
+    scale = max(power - along @ shrunk, _SMALL * power) / count
     logs = np.log1p(ratio * values).sum()
     evidence = -0.5 * (count * np.log(scale) + logs)
     if evidence > best[0]:
@@ -114,15 +124,16 @@ def foretell(process: Process, step: Step) -> tuple[float, float, float]:
 
 
 def leave(process: Process, step: Step) -> Step:
-  """Returns a step of the variance that a process leaves of it."""
+  """Returns a step, of the variance that others' process leaves."""
   error = step.observed - _look(process, step)
-  return step._replace(variance=float(np.square(error).mean()))
+  left = max(np.square(error).mean(), _SMALL * step.variance)
+  return step._replace(variance=float(left))
 
 
 def _look(process, step):
   """Returns what a process makes a step show along its directions [r]."""
   rows = step.gain[:, None] * process.mean[step.index]
-  return np.einsum('nkr,nk->r', step.vectors, rows, optimize=True)
+  return np.einsum('nkr,nk->r', step.vectors, rows, optimize=True).astype(float)
 
 
 def explain_rows(process: Process, steps: tuple[Step, ...]) -> np.ndarray:
@@ -137,9 +148,11 @@ def explain_rows(process: Process, steps: tuple[Step, ...]) -> np.ndarray:
   total, precision = np.zeros((size, classes)), np.zeros((size, 1))
   for step in steps:
     variance = process.scale * step.variance
-    gain = step.gain[:, None]
+    gain = step.gain[:, None].astype(np.float64)
     noise = np.maximum(variance - gain**2 * left, _LEAST * variance)
     error = step.observed - _look(process, step)
-    np.add.at(total, step.index, gain / noise * (step.vectors @ error))
+    rows = step.vectors @ error
+    rows -= rows.mean(1, keepdims=True)
+    np.add.at(total, step.index, gain / noise * rows)
     np.add.at(precision, step.index, gain**2 / noise)
   return left * total / (1 + left * precision)

@@ -1,8 +1,9 @@
 """The attack that smooths a training's evidence over the own features.
 
 A step's gain is how much of the process its evidence shows: first steps and
-process are fitted in turn, late steps are measured by them. `naming` chooses
-among fits of first steps, of all steps alike, and of all by their gains.
+process are fitted in turn, late steps are measured by them. In the clear
+`naming` chooses among fits of first steps, of all steps alike, and of all by
+their gains; where links are sealed there is one fit, of `sealed`.
 """
 
 import jax
@@ -22,6 +23,7 @@ from labelleak.base import Attack, InputError, attack
 
 _NAME = 'history.gaussian_process'
 _LEAST = 1e-3  # gain of a step
+_SURE = 0.5  # least share that is believed
 _UNLIKELY = 1e-4  # probability of a label
 
 
@@ -36,7 +38,7 @@ def gaussian_process(
   Args:
     anchors: of the kernel; memory is N of them, time N of them squared.
     neighbours: of a row among them.
-    rounds: of fitting gains and process in turn.
+    rounds: of fitting gains and process in turn, in the clear.
 
   Raises:
     InputError: an argument that is no positive whole number. (observe) See
@@ -58,7 +60,8 @@ def gaussian_process(
     if memory.sealed:
       chance = _explain_sealed(kernel, memory) + 1 / known.num_classes
       chance = np.maximum(chance, _UNLIKELY)
-      return jnp.log(jnp.asarray(chance / chance.sum(1, keepdims=True)))
+      scores = np.log(chance / chance.sum(1, keepdims=True))
+      return jnp.asarray(scores, jnp.float32)
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(name_key, memory, fits, first)
@@ -84,19 +87,34 @@ def _explain_sealed(kernel, memory):
   early = tuple(s for s, is_first in zip(memory.steps, first) if is_first)
   late = tuple(s for s, is_first in zip(memory.steps, first) if not is_first)
   classes = memory.known.num_classes
-  process = sealed.fit(kernel, early, classes)
+  fit = sealed.fit(kernel, early, classes)
   if late:
-    looks = np.array([sealed.foretell(process, step) for step in late])
+    looks = np.array([sealed.foretell(fit, step) for step in late])
     shares = walks.smooth(looks[:, 0], looks[:, 1], looks[:, 2])
-    # Relative to the first of them: what first steps foretell is too large.
-    shares = np.maximum(shares / max(shares[0], _LEAST), _LEAST)
+    unit = _measure_early(kernel, early, classes)
+    shares = np.float32(np.clip(shares / unit, _LEAST, 1.0))
     late = tuple(s._replace(gain=g * s.gain) for s, g in zip(late, shares))
-    early, late = (
-      tuple(sealed.leave(process, step) for step in steps)
-      for steps in (early, late)
-    )
-    process = sealed.fit(kernel, early + late, classes)
-  return process.mean + sealed.explain_rows(process, early)
+    late = tuple(sealed.leave(fit, step) for step in late)
+    early = tuple(s._replace(variance=fit.scale * s.variance) for s in early)
+    fit = sealed.fit(kernel, early + late, classes)
+  return fit.mean + sealed.explain_rows(fit, early)
+
+
+def _measure_early(kernel, early, classes):
+  """Returns how much of what half of first steps foretell the others show.
+
+  It is less than 1, by which late steps are measured, if a process is too sure;
+  of few rows and much noise it is itself not sure.
+  """
+  halves = early[::2], early[1::2]
+  if not halves[1]:
+    return 1.0
+  total = np.zeros(3)
+  for some, others in (halves, halves[::-1]):
+    fit = sealed.fit(kernel, some, classes)
+    total += np.sum([sealed.foretell(fit, step) for step in others], axis=0)
+  shown, power, _ = total
+  return float(np.clip(shown / max(power, 1e-30), _SURE, 1.0))
 
 
 def _fit_all(kernel, memory, first, rounds):

@@ -61,9 +61,9 @@ def observe(trace: Trace, view: View) -> Trace:
 
   Raises:
     InputError: as `words.select_rows`; sealed views and clear ones together;
-      sealed batches that are too large.
+      sealed batches, or classes, that are too many.
   """
-  index, view = words.select_rows(_NAME, view, trace.known)
+  index, part = words.select_rows(_NAME, view, trace.known)
   is_sealed = view.cut_grads is None
   if trace.steps and is_sealed != trace.sealed:
     raise InputError(
@@ -73,14 +73,19 @@ def observe(trace: Trace, view: View) -> Trace:
   if not len(index):
     return trace
   if is_sealed:
-    found = trace.read(view)
-    if found is None:  # it says nothing
+    if trace.known.num_classes > sealed.MOST:
+      raise InputError(
+        f'{_NAME} reads sealed steps of up to {sealed.MOST} classes, not'
+        f' {trace.known.num_classes}; use history.classifier.'
+      )
+    sent = trace.read(view)
+    if sent is None:  # it says nothing
       return trace
-    gain = _measure_gain(view.h, found.variance)
-    vectors = _store(trace, found.vectors)
-    step = sealed.Step(index, vectors, -found.observed, found.variance, gain)
+    gain = _measure_gain(part.h, sent.variance)
+    vectors = _store(trace, sent.vectors)
+    step = sealed.Step(index, vectors, -sent.observed, sent.variance, gain)
   else:
-    cut = np.asarray(view.cut_grads, np.float32)
+    cut = np.asarray(part.cut_grads, np.float32)
     step = Step(index, -_center(cut * len(index)))
   return trace._replace(steps=(*trace.steps, step), sealed=is_sealed)
 
@@ -109,7 +114,7 @@ def _measure_gain(h, variance):
   """
   classes = h.shape[1]
   doubt = 1 - np.square(np.asarray(jax.nn.softmax(h))).sum(1)
-  small = min(variance / max(doubt.mean() / classes, 1e-12), 1.0)
+  small = min(variance / max(doubt.mean() / (classes - 1), 1e-12), 1.0)
   return np.maximum(doubt, 1e-6) / (1 - 1 / classes) * small**0.5
 
 

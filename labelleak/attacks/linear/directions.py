@@ -18,9 +18,10 @@ from labelleak.attacks.linear import equations, matrix
 from labelleak.base import InputError
 
 MOST = 4096  # numbers that are decomposed: some 40 s on two cores
+_NUMBERS = 2**27  # of equations written out, 1 GB
 _ROUNDING = np.geomspace(1e-16, 1e-1, 61)  # to signal, where that is largest
-_CLEAN = 1e-12  # that of floats, which leaves nothing to explain
-_LEAST = 0.05  # length of a direction that is kept
+_CLEAN = 1e-12  # as of floats: rows that sum to zero explain it all
+_SHORT = 0.05  # length of a direction that is left out
 
 
 class Directions(NamedTuple):
@@ -42,52 +43,63 @@ def make_read(
 ) -> Callable[[vfl.View], Optional[Directions]]:
   """Returns what reads the directions of a view, or None if it says nothing.
 
+  Rows whose index is negative are padding: they pass the bottom model with the
+  others, which batch norm sees, and send nothing.
+
   Raises:
     InputError: (on reading) more numbers than are decomposed.
   """
 
   @jax.jit
   def build(view):
+    _check_size(name, view, known)
     return matrix.build(view, known, center=False)
 
   def read(view):
-    _check_size(name, view, known)
-    rows, observed, count = build(view)
-    rows, observed = rows[:, :count], observed[:count]
-    rows, observed = (np.asarray(a, np.float64) for a in (rows, observed))
-    return _decompose(rows.reshape(*view.h.shape, -1), observed)
+    rows, observed, count = map(np.asarray, build(view))
+    rows = rows[:, :count].reshape(*view.h.shape, -1)
+    real = np.ones(len(rows), bool)
+    if view.index is not None:
+      real = np.asarray(view.index) >= 0
+    # The loss is a mean over real rows.
+    share = real.sum() / len(rows)
+    return _decompose(
+      rows[real].astype(np.float64), share * observed[:count].astype(np.float64)
+    )
 
   return read
 
 
 def _check_size(name, view, known):
-  part, *_ = jax.eval_shape(
-    lambda v: equations.choose(v, known, v.h.size)[:1], view
-  )
+  part, *_ = equations.choose(view, known, view.h.size)
   numbers = sum(leaf.size for leaf in jax.tree.leaves(part))
   least = min(view.h.size, numbers)
-  if least > MOST:
+  if least > MOST or view.h.size * numbers > _NUMBERS:
     raise InputError(
-      f'{name} decomposes sealed equations of up to {MOST} numbers, and'
-      f' min(B K, parameters) is {least}; use history.classifier.'
+      f'{name} decomposes sealed equations of up to {MOST} numbers, {_NUMBERS}'
+      f' entries in all; min(B K, M) is {least}, and B K M'
+      f' {view.h.size * numbers}, of the last leaves that hold M >= B K'
+      ' parameters. Use history.classifier.'
     )
 
 
 def _decompose(rows, observed):
   """Returns the likelier directions of U whose rows sum to zero, or do not."""
+  if not rows.size:
+    return None
   centred = rows - rows.mean(1, keepdims=True)
   fits = [_fit(centred.reshape(-1, len(observed)), observed)]
   if fits[0] is None:
     return None
   if fits[0].rounding > _CLEAN:
     fits.append(_fit(rows.reshape(-1, len(observed)), observed))
-  directions = max(fits, key=lambda fit: fit.value).directions
-  vectors = directions.vectors.reshape(*rows.shape[:2], -1)
-  return directions._replace(vectors=vectors)
+  likelier = max(fits, key=lambda fit: fit.value)
+  vectors = likelier.directions.vectors.reshape(*rows.shape[:2], -1)
+  return likelier.directions._replace(vectors=vectors)
 
 
 class _Fit(NamedTuple):
-  """Directions, their log likelihood, and rounding as a share of the most."""
+  """Directions, their log likelihood at the best variance, and rounding."""
 
   value: float
   rounding: float
@@ -109,7 +121,7 @@ def _fit(rows, observed):
     best = max(best, (value, variance, ratio))
   value, variance, ratio = best
   length = np.sqrt(power / (power + ratio))
-  kept = length > _LEAST
+  kept = length > _SHORT
   scale = length[kept] / np.sqrt(power[kept])
   directions = Directions(
     np.float32(vectors[:, kept] * length[kept]),

@@ -117,6 +117,16 @@ def batch_gradient(view: vfl.View, part: leaves.Leaves) -> leaves.Leaves:
   return {path: len(view.h) * grads[path] for path in part}
 
 
+def unit_scales(numbers: list[chex.Array]) -> list[chex.Array]:
+  """Returns what brings each leaf's numbers to a root mean square of 1, [].
+
+  One that is all but zero beside another is brought to a billionth of it.
+  """
+  sizes = [jnp.sqrt(jnp.mean(n**2)) for n in numbers]
+  least = jnp.maximum(1e-9 * jnp.max(jnp.stack(sizes)), 1e-30)
+  return [1 / jnp.maximum(size, least) for size in sizes]
+
+
 def conjugate_gradient(
   operator: Operator, rhs: chex.Array, steps: int
 ) -> chex.Array:

@@ -65,8 +65,9 @@ def factor(
   factors = []
   with jax.default_matmul_precision('highest'):
     pairs = jax.lax.map(split, view.x, batch_size=_ROWS)
-    for (a, d), b in zip(pairs, read(equations.batch_gradient(view, part))):
-      scale = 1 / jnp.maximum(jnp.sqrt(jnp.mean(b**2)), 1e-30)
+    numbers = read(equations.batch_gradient(view, part))
+    scales = equations.unit_scales(numbers)
+    for (a, d), b, scale in zip(pairs, numbers, scales):
       factors.append(Factors(a, scale * d, scale * b))
     # Layers of another kind, or rows that see each other, fail here.
     u = equations.center(jax.random.normal(jax.random.key(0), view.h.shape))

@@ -77,7 +77,7 @@ def build(view: vfl.View, known: vfl.Known, *, center: bool = True) -> System:
   _, pull = jacobian(forward, part)
   read = lambda tree: [leaves.group_matrix(tree, g).ravel() for g in groups]
   numbers = read(equations.batch_gradient(view, part))
-  scales = [1 / jnp.maximum(jnp.sqrt(jnp.mean(n**2)), 1e-30) for n in numbers]
+  scales = equations.unit_scales(numbers)
 
   def gather(arrays):
     return jnp.concatenate([s * a for s, a in zip(scales, arrays)])

@@ -241,7 +241,7 @@ class SealedTest(parameterized.TestCase):
     unsure = view._replace(h=0 * view.h)
     (step,) = trace.observe(trace.init(known), unsure).steps
     classes = trained.CLASSES
-    all_of_it = (1 - 1 / classes) / classes
+    all_of_it = 1 / classes  # of each of K - 1 contrasts
     gain = (step.variance / all_of_it) ** 0.5
     np.testing.assert_allclose(step.gain, gain, rtol=1e-4)
 

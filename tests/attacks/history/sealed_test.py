@@ -1,10 +1,14 @@
 """The process of sealed steps against dense algebra, limits, invariances."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
 
-from labelleak.attacks.history import diffusion, sealed
+from labelleak import vfl
+from labelleak.attacks.history import diffusion, sealed, smoothing, trace
+from labelleak.base import Pool
 
 KEY = jax.random.key(0)
 N, K, B = 90, 3, 18
@@ -18,14 +22,17 @@ def _world(seed=0):
   return kernel, y
 
 
-def _steps(y, noise, *, rank=30, epochs=1, seed=1, rows=N, gain=1.0):
+def _steps(
+  y, noise, *, rank=30, epochs=1, seed=1, rows=N, gain=1.0, uneven=False
+):
   """Returns steps that see `rank` directions of gain (Y - 1 / K) and noise."""
   rng = np.random.default_rng(seed)
   steps = []
   for index in list(np.arange(rows).reshape(-1, B)) * epochs:
     square = rng.normal(size=(B * K, B * K))
     vectors = np.linalg.qr(square)[0][:, :rank].reshape(B, K, rank)
-    sent = gain * (np.eye(K)[y[index]] - 1 / K)
+    gains = gain * rng.uniform(0.5, 1.5, B) if uneven else np.full(B, gain)
+    sent = gains[:, None] * (np.eye(K)[y[index]] - 1 / K)
     sent = sent + noise * rng.normal(size=(B, K))
     observed = np.einsum('nkr,nk->r', vectors, sent)
     variance = np.square(observed).mean()
@@ -38,6 +45,14 @@ def _steps(y, noise, *, rank=30, epochs=1, seed=1, rows=N, gain=1.0):
 def _explain(kernel, steps, classes):
   process = sealed.fit(kernel, steps, classes)
   return process.mean + sealed.explain_rows(process, steps)
+
+
+def _name(steps, kernel):
+  """Returns what the attack makes of steps, Y - 1 / K [N, K]."""
+  pool = Pool(lambda index: np.zeros((len(index), 2)), N)
+  known = vfl.Known(num_classes=K, batch_size=B, num_rows=N, pool=pool)
+  memory = trace.Trace(known, steps, None, True)
+  return smoothing._explain_sealed(kernel, memory)
 
 
 def _accuracy(mean, y):
@@ -53,8 +68,8 @@ def _dense(kernel, steps, reach, ratio):
   seen, observed = [], []
   for step in steps:
     spread = np.zeros((N, K, len(step.observed)))
-    spread[step.index] = step.vectors
-    seen.append(step.gain[0] * spread.reshape(N * K, -1) / step.variance**0.5)
+    spread[step.index] = step.gain[:, None, None] * step.vectors
+    seen.append(spread.reshape(N * K, -1) / step.variance**0.5)
     observed.append(step.observed / step.variance**0.5)
   seen, observed = np.concatenate(seen, 1), np.concatenate(observed)
   prior = ratio * np.kron(k, center)
@@ -70,7 +85,7 @@ class ProcessTest(parameterized.TestCase):
   @parameterized.parameters(1.0, 0.5)
   def test_it_is_that_of_dense_algebra_at_the_largest_evidence(self, gain):
     kernel, y = _world()
-    steps = _steps(y, 0.7, gain=gain)
+    steps = _steps(y, 0.7, gain=gain, uneven=True)
     process = sealed.fit(kernel, steps, K)
     dense = [
       (*_dense(kernel, steps, reach, ratio), reach)
@@ -94,14 +109,41 @@ class ProcessTest(parameterized.TestCase):
     kernel = diffusion.spectrum(KEY, other, anchors=N, neighbours=8)
     mean = _explain(kernel, _steps(y, 0.0, rank=B * K), K)
     self.assertEqual(_accuracy(mean, y), 1.0)
-    # Its closed form: one step, all directions, and a process of nothing.
-    (step,) = _steps(y, 1.0, rank=B * K, rows=B)
-    nothing = sealed.Process(np.zeros((N, K)), 1.0, 0.0, 4)
-    mean = sealed.explain_rows(nothing, (step,))
-    seen = np.einsum('nkr,r->nk', step.vectors, step.observed)
-    share = (1 / K) / step.variance
-    np.testing.assert_allclose(mean[:B], share * seen, atol=1e-6)
-    np.testing.assert_array_equal(mean[B:], 0.0)
+
+  def test_rows_are_explained_as_in_closed_form(self):
+    _, y = _world()
+    one, two = _steps(y, 1.0, rank=B * K, rows=2 * B, uneven=True)
+    # A row is in both steps, and twice in one.
+    two = two._replace(index=np.r_[two.index[:-2], 0, two.index[0]])
+    rng = np.random.default_rng(3)
+    mean = 0.1 * rng.normal(size=(N, K))
+    mean -= mean.mean(1, keepdims=True)
+    process = sealed.Process(mean, 1.3, 0.0, 4)
+    left = 1 / K - np.square(mean).sum() / N / (K - 1)
+    total, precision = np.zeros((N, K)), np.zeros(N)
+    for step in (one, two):
+      sent = np.einsum('nkr,r->nk', step.vectors, step.observed)
+      for row, u, gain in zip(step.index, sent, step.gain):
+        u = u - gain * mean[row]
+        noise = max(1.3 * step.variance - gain**2 * left, 0)
+        noise = max(noise, sealed._LEAST * 1.3 * step.variance)
+        total[row] += gain / noise * (u - u.mean())
+        precision[row] += gain**2 / noise
+    expected = left * total / (1 + left * precision)[:, None]
+    found = sealed.explain_rows(process, (one, two))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_array_equal(found[2 * B :], 0.0)
+
+  def test_of_many_eigenvectors_the_largest_are_sought(self):
+    kernel, y = _world()
+    steps = _steps(y, 0.7)
+    order = np.argsort(-kernel.values)[:20]
+    few = diffusion.Spectrum(kernel.vectors[:, order], kernel.values[order])
+    expected = sealed.fit(few, steps, K)
+    turned = diffusion.Spectrum(kernel.vectors[:, ::-1], kernel.values[::-1])
+    with mock.patch.object(sealed, '_SOUGHT', 20 * (K - 1)):
+      found = sealed.fit(turned, steps, K)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-4)
 
   def test_noise_drowns_a_row_and_not_its_neighbourhood(self):
     kernel, y = _world()
@@ -167,6 +209,52 @@ class ProcessTest(parameterized.TestCase):
       for s in range(8)
     ]
     self.assertBetween(np.mean(rates), 0.1, 0.6)
+
+
+class LateStepsTest(parameterized.TestCase):
+  """Steps of rows that earlier ones have seen."""
+
+  def _rates(self, noise, later, epochs=5, seeds=range(6)):
+    """Returns mean accuracies after one epoch, and after all."""
+    rates = []
+    for seed in seeds:
+      kernel, y = _world(seed)
+      early = _steps(y, noise, seed=seed)
+      late = _steps(y, noise, seed=seed + 99, gain=later, epochs=epochs - 1)
+      late = tuple(s._replace(gain=np.ones(B)) for s in late)
+      rates.append(
+        [_accuracy(_name(steps, kernel), y) for steps in (early, early + late)]
+      )
+    return np.mean(rates, 0)
+
+  def test_those_that_show_as_much_help(self):
+    one, all_of_them = self._rates(2.0, 1.0)
+    self.assertGreater(all_of_them, one + 0.05)
+
+  @parameterized.parameters(1.0, 2.0)
+  def test_those_that_show_nothing_do_no_harm(self, noise):
+    one, all_of_them = self._rates(noise, 0.0)
+    self.assertGreater(all_of_them, one - 0.05)
+
+  def test_those_that_show_a_third_do_no_harm(self):
+    one, all_of_them = self._rates(1.0, 0.3, seeds=range(12, 20))
+    self.assertGreater(all_of_them, one - 0.01)
+
+  def test_exact_steps_stay_exact_whatever_the_features(self):
+    other = np.random.default_rng(5).normal(size=(N, 2)).astype(np.float32)
+    kernel = diffusion.spectrum(KEY, other, anchors=N, neighbours=8)
+    _, y = _world()
+    steps = _steps(y, 0.0, rank=B * K)
+    late = _steps(y, 0.0, rank=20, gain=0.2, epochs=4, seed=3, uneven=True)
+    late = tuple(s._replace(gain=np.ones(B)) for s in late)
+    self.assertGreater(_accuracy(_name(steps + late, kernel), y), 0.98)
+
+  @parameterized.parameters(2, 5, 10)
+  def test_few_exact_directions_are_explained_and_finite(self, rank):
+    kernel, y = _world()
+    mean = _name(_steps(y, 0.0, rank=rank, epochs=4), kernel)
+    self.assertTrue(np.isfinite(mean).all())
+    self.assertGreater(_accuracy(mean, y), 0.6)
 
 
 if __name__ == '__main__':

@@ -7,9 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak.attacks.linear import directions
+from labelleak.attacks.linear import directions, matrix
 from labelleak.base import InputError
-from tests.attacks.linear.trained import CLASSES, ROWS, observe, send
+from tests.attacks.linear.trained import (
+  CLASSES,
+  ROWS,
+  Normed,
+  observe,
+  send,
+)
 
 
 def _read(view, known):
@@ -81,13 +87,45 @@ class DirectionsTest(parameterized.TestCase):
     nothing = jax.tree.map(jnp.zeros_like, view.param_grads)
     self.assertIsNone(_read(view._replace(param_grads=nothing), known))
 
+  def test_padding_passes_the_model_and_sends_nothing(self):
+    view, known, (v, _) = observe(10, module=Normed())
+    real = np.arange(ROWS) < 70
+    sent = np.where(real[:, None], v, 0.0)
+    view = send(view, known, sent * ROWS / real.sum())
+    view = view._replace(index=np.where(real, np.arange(ROWS), -1))
+    found = _read(view, known)
+    self.assertLen(found.vectors, 70)
+    np.testing.assert_allclose(
+      found.observed, _along(found, v[real]), atol=1e-2
+    )
+
+  def test_a_layer_without_gradient_leaves_the_others(self):
+    view, known, _ = observe(40)
+    grads = dict(view.param_grads)
+    grads['linear0'] = jax.tree.map(jnp.zeros_like, grads['linear0'])
+    system = jax.jit(lambda v: matrix.build(v, known))(
+      view._replace(param_grads=grads)
+    )
+    self.assertTrue(np.isfinite(system.rows).all())
+    power = np.square(np.asarray(system.rows, float)).sum(0)
+    self.assertLess(power.max() / np.median(power), 1e25)
+    self.assertIsNotNone(_read(view._replace(param_grads=grads), known))
+
+  def test_equations_that_nothing_moves_say_nothing(self):
+    self.assertIsNone(directions._decompose(np.zeros((4, 3, 0)), np.zeros(0)))
+    self.assertIsNone(directions._decompose(np.zeros((4, 3, 2)), np.ones(2)))
+
   def test_refuses_more_than_it_decomposes(self):
     view, known, _ = observe(10)
-    with (
-      mock.patch.object(directions, 'MOST', ROWS * CLASSES // 2),
-      self.assertRaisesRegex(InputError, 'use history.classifier'),
-    ):
-      _read(view, known)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(view.param_grads))
+    with mock.patch.object(directions, 'MOST', numbers):
+      self.assertIsNotNone(_read(view, known))
+    for field, most in (('MOST', numbers - 1), ('_NUMBERS', ROWS * CLASSES)):
+      with (
+        mock.patch.object(directions, field, most),
+        self.assertRaisesRegex(InputError, 'Use history.classifier'),
+      ):
+        _read(view, known)
 
 
 if __name__ == '__main__':

@@ -82,7 +82,7 @@ def observe(width, *, scale=4.0, wrong=0.1, seed=0, module=None):
 def send(view, known, u):
   """Returns the view of a step of cut gradients u [B, K] of the batch's sum."""
   _, pull = jax.vjp(
-    lambda p: known.bottom({'params': p}, view.x, view.key),
+    lambda p: known.bottom({**view.variables, 'params': p}, view.x, view.key),
     view.variables['params'],
   )
   with jax.default_matmul_precision('highest'):
