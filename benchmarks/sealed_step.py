@@ -63,12 +63,12 @@ def prepare(view, known, labels):
   first = prior * (1 - prior) + 1e-3
 
   @jax.jit
-  def factored(view):
+  def multiply(view):
     layers, _ = factors.factor(view, known)
     return factors.square(layers, jnp.float32)[0]
 
   @jax.jit
-  def written_out(view):
+  def write_out(view):
     system = matrix.build(view, known)
     return matrix.multiply_out(system, jnp.float32)[0]
 
@@ -83,7 +83,7 @@ def prepare(view, known, labels):
     return sparse.learn(view.key, view, known)
 
   sides = {
-    'square': {'fast': factored, 'plain': written_out},
+    'square': {'fast': multiply, 'plain': write_out},
     'learn': {'fast': quick, 'plain': exact},
   }
   return {

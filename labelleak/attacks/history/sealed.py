@@ -77,10 +77,12 @@ def fit(
     spread = diffusion.matern(values, reach)
     spread *= len(features) / spread.sum()
     root = np.repeat(np.sqrt(spread), width)
-    found = _maximise(root[:, None] * gram * root, root * rhs, power, count)
-    if found[0] > best[0]:
-      best = found[0], (reach, root, found)
-  _, (reach, root, (evidence, scale, weights)) = best
+    evidence, *rest = _maximise(
+      root[:, None] * gram * root, root * rhs, power, count
+    )
+    if evidence > best[0]:
+      best = evidence, (reach, root, *rest)
+  evidence, (reach, root, scale, weights) = best
   weights = (root * weights).reshape(-1, width)
   return Process(features @ weights @ contrasts.T, scale, evidence, reach)
 
@@ -123,8 +125,8 @@ def foretell(process: Process, step: Step) -> tuple[float, float, float]:
   return float(seen @ step.observed), float(seen @ seen), step.variance
 
 
-def leave(process: Process, step: Step) -> Step:
-  """Returns a step, of the variance that others' process leaves."""
+def restate_variance(process: Process, step: Step) -> Step:
+  """Returns a step of the variance that a process leaves, fitted to others."""
   error = step.observed - _look(process, step)
   left = max(np.square(error).mean(), _SMALL * step.variance)
   return step._replace(variance=float(left))

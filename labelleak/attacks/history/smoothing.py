@@ -94,7 +94,7 @@ def _explain_sealed(kernel, memory):
     unit = _measure_early(kernel, early, classes)
     shares = np.float32(np.clip(shares / unit, _LEAST, 1.0))
     late = tuple(s._replace(gain=g * s.gain) for s, g in zip(late, shares))
-    late = tuple(sealed.leave(fit, step) for step in late)
+    late = tuple(sealed.restate_variance(fit, step) for step in late)
     early = tuple(s._replace(variance=fit.scale * s.variance) for s in early)
     fit = sealed.fit(kernel, early + late, classes)
   return fit.mean + sealed.explain_rows(fit, early)

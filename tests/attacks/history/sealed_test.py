@@ -180,10 +180,10 @@ class ProcessTest(parameterized.TestCase):
     _, y = _world()
     (step,) = _steps(y, 0.5, rows=B, rank=B * K, gain=0.5)
     truth = sealed.Process(np.eye(K)[y] - 1 / K, 1.0, 0.0, 4)
-    left = sealed.leave(truth, step)
+    left = sealed.restate_variance(truth, step)
     self.assertBetween(left.variance, 0.18, 0.32)
     nothing = truth._replace(mean=0 * truth.mean)
-    left = sealed.leave(nothing, step)
+    left = sealed.restate_variance(nothing, step)
     np.testing.assert_allclose(left.variance, step.variance)
 
   def test_classes_and_rows_have_no_order(self):
