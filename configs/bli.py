@@ -54,7 +54,11 @@ def get_config(arg=None):
   elif part == 'step':
     common.train(config, batch_size=1024)
     config.optimizer.lr = 0.01
-    config.attacks = (*_FULL, dict(name='linear.expectation_propagation'))
+    config.attacks = (
+      *_FULL,
+      dict(name='linear.expectation_propagation'),
+      dict(name='linear.least_squares'),
+    )
     config.trials = 1
     config.sweep = (
       ('seed', (0, 1, 2, 3, 4)),

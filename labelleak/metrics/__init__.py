@@ -17,6 +17,7 @@ from labelleak.metrics.counts import (
 )
 from labelleak.metrics.labels import (
   auc,
+  calibration_error,
   f1,
   label_accuracy,
   label_matrix,
@@ -29,6 +30,7 @@ __all__ = [
   'auc',
   'backdoor_count',
   'backdoor_rate',
+  'calibration_error',
   'count_accuracy',
   'count_error',
   'f1',

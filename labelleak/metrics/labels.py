@@ -8,6 +8,9 @@ import optax
 from labelleak.base import InputError
 from labelleak.metrics import ratios
 
+_BINS = 15  # of confidence, as Guo et al. have them
+_ROUNDING = 1e-3  # of the sum of a row's probabilities
+
 
 def _materialise(scores: chex.Array, y: chex.Array) -> chex.Array:
   """Puts scores in memory: equal ones must be equal bit by bit.
@@ -100,6 +103,30 @@ def f1(scores: chex.Array, y: chex.Array) -> chex.Array:
   confusion = _confusion(scores, y)
   positives = y[:, 1].sum() + confusion[:, 1].sum()
   return jnp.where(positives > 0, 2 * confusion[1, 1] / positives, 0.0)
+
+
+def calibration_error(scores: chex.Array, y: chex.Array) -> chex.Array:
+  """Returns the expected calibration error, [B, K], [B, K] -> [].
+
+  The mean distance of confidence, a row's largest probability, from accuracy,
+  over 15 equal bins of confidence, each by its rows (Guo et al., "On
+  Calibration of Modern Neural Networks", 2017). Scores must be probabilities or
+  their logarithms; of others it is NaN.
+  """
+  scores = _materialise(scores, y)
+  near_one = lambda total: (jnp.abs(total - 1) < _ROUNDING).all()
+  is_share = (scores >= 0).all() & near_one(scores.sum(-1))
+  is_log = near_one(jnp.exp(scores).sum(-1))
+  p = jnp.where(is_share, scores, jnp.exp(scores))
+  confidence = p.max(-1)
+  tied = p == confidence[:, None]
+  right = ratios.ratio(
+    (tied * (y == y.max(-1, keepdims=True))).sum(-1), tied.sum(-1)
+  )
+  place = jnp.clip((confidence * _BINS).astype(int), 0, _BINS - 1)
+  gaps = jnp.zeros(_BINS).at[place].add(confidence - right)
+  error = jnp.abs(gaps).sum() / len(p)
+  return jnp.where(is_share | is_log, error, jnp.nan)
 
 
 def label_matrix(scores: chex.Array, y: chex.Array) -> chex.Array:

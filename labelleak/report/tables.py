@@ -37,6 +37,7 @@ _SHORT = dict(
   label_accuracy='accuracy',
   permuted_label_accuracy='permuted',
   top5_accuracy='top 5',
+  calibration_error='ECE',
   test_accuracy='test rows',
   test_top5_accuracy='test top 5',
   test_f1='test f1',

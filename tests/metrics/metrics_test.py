@@ -91,6 +91,43 @@ class MetricsTest(parameterized.TestCase):
     self.assertEqual(float(metrics.presence_recall(some, nothing)), 0.0)
     self.assertEqual(float(metrics.count_accuracy(some, nothing)), 0.0)
 
+  @parameterized.parameters(lambda p: p, np.log)
+  def test_calibration_error_is_that_of_bins_in_numpy(self, form):
+    rng = np.random.default_rng(4)
+    p = rng.dirichlet(np.full(5, 0.4), 500).astype(np.float32)
+    labels = rng.integers(0, 5, 500)
+    confidence, right = p.max(1), p.argmax(1) == labels
+    place = np.minimum(np.floor(15 * confidence), 14)
+    want = sum(
+      (place == i).mean()
+      * abs(confidence[place == i].mean() - right[place == i].mean())
+      for i in set(place)
+    )
+    got = jax.jit(metrics.calibration_error)(form(p), _one_hot(labels, 5))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+  def test_labels_that_confidence_draws_are_calibrated(self):
+    rng = np.random.default_rng(5)
+    p = rng.dirichlet(np.full(4, 0.5), 100_000).astype(np.float32)
+    labels = (p.cumsum(1) < rng.random((len(p), 1))).sum(1).clip(max=3)
+    error = metrics.calibration_error(p, _one_hot(labels, 4))
+    self.assertLess(error, 0.01)
+    sure = metrics.calibration_error(
+      _one_hot(p.argmax(1), 4), jnp.eye(4)[labels]
+    )
+    wrong = (p.argmax(1) != labels).mean()
+    np.testing.assert_allclose(sure, wrong, rtol=1e-3)
+
+  def test_tied_probabilities_are_right_by_their_share(self):
+    even = jnp.full((6, 3), 1 / 3)
+    error = metrics.calibration_error(even, _one_hot([0, 1, 2, 0, 0, 0], 3))
+    np.testing.assert_allclose(error, 0.0, atol=1e-6)
+
+  @parameterized.parameters(-1.0, 0.5, 2.0)
+  def test_scores_that_are_no_probabilities_have_no_calibration(self, scale):
+    p = scale * jnp.eye(4)
+    self.assertTrue(np.isnan(metrics.calibration_error(p, jnp.eye(4))))
+
   def test_vmap_is_a_loop(self):
     draws = np.random.default_rng(0).multinomial(9, [0.2] * 5, (2, 7))
     counts, truth = jnp.array(draws)

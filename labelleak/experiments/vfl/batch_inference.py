@@ -120,11 +120,18 @@ def results(
       attacker.spec,
       attacker.known,
       setting,
-      values={name: value[name] for name in names} | learned,
+      values=drop_undefined({name: value[name] for name in names}) | learned,
       details=dict(matrix=_mean(value['matrix']).round(4).tolist()),
     )
     for attacker, value in zip(attackers, values)
   ]
+
+
+def drop_undefined(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns metrics [T], no calibration of scores that are no probabilities."""
+  name = 'calibration_error'
+  left_out = {name} if np.isnan(values[name]).any() else set()
+  return {k: v for k, v in values.items() if k not in left_out}
 
 
 def scorer(
@@ -204,6 +211,7 @@ def _metrics(num_classes):
   """Returns names of what is measured, the one that papers report first."""
   names = ['label_accuracy', 'permuted_label_accuracy']
   names += ['top5_accuracy'] if num_classes > 5 else []
+  names += ['calibration_error']
   return names + (['auc'] if num_classes == 2 else [])
 
 

@@ -28,7 +28,8 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
 
   An attack of an instant answers with the mean of what it said of a row.
   Accuracies are over the rows that some batch held: `label_accuracy` after the
-  last of the epochs `after`, `after_E` after E, beside the `main_accuracy` of
+  last of the epochs `after`, as are all that name no epoch, `after_E` after E,
+  beside the `main_accuracy` of
   the trained model. `test_accuracy` is over the test rows, of which no step was
   and whose own features the party has, too: what it can name from then on.
   `best_step` is the largest share of a batch that direct inference named right,
@@ -68,6 +69,7 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
     results = []
     for attacker, each in zip(attackers, zip(*trials)):
       values = {k: np.array([v[k] for v in each], float) for k in each[0]}
+      values = batch_inference.drop_undefined(values)
       results.append(
         Result(attacker.spec, attacker.known, _setting(joint, after), values)
       )
@@ -128,7 +130,7 @@ def _measure(joint, attacker, scores, rows):
   )
   (judged,) = _judge([scores[: len(y)][rows]], y[rows])
   answers.check([attacker], np.ones(1, bool), [judged['sound'][None]])
-  names = 'label_accuracy', 'permuted_label_accuracy'
+  names = 'label_accuracy', 'permuted_label_accuracy', 'calibration_error'
   unseen = float(_label_accuracy(scores[len(y) :], y_test))
   return {k: float(judged[k]) for k in names} | dict(test_accuracy=unseen)
 

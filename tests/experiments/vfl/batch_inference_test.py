@@ -31,6 +31,12 @@ class RunTest(parameterized.TestCase):
       self.assertEqual('accuracy' in row['setting']['extra'], steps > 0)
       self.assertEqual(row['setting']['trained'], steps > 0)
 
+  def test_probabilities_alone_have_a_calibration(self):
+    attacks = dict(name='linear.full'), dict(name='linear.last_layer')
+    rows = experiments.run(samples.vertical(batch_size=8, attacks=attacks))
+    measured = ['calibration_error' in row['metrics'] for row in rows]
+    self.assertEqual(measured, [True, False, False])
+
   def test_every_label_is_read_in_the_clear(self):
     """Exactly all of them, though XLA may compute a score twice."""
     config = samples.vertical(
