@@ -29,9 +29,9 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
   An attack of an instant answers with the mean of what it said of a row.
   Accuracies are over the rows that some batch held: `label_accuracy` after the
   last of the epochs `after`, as are all that name no epoch, `after_E` after E,
-  beside the `main_accuracy` of
-  the trained model. `test_accuracy` is over the test rows, of which no step was
-  and whose own features the party has, too: what it can name from then on.
+  beside the `main_accuracy` of the trained model. `test_accuracy` is over the
+  test rows, of which no step was and whose own features the party has, too:
+  what it can name from then on.
   `best_step` is the largest share of a batch that direct inference named right,
   picked by the truth: an upper bound.
 
