@@ -13,6 +13,12 @@ HEAD = (
   dict(arg='part=sealed', table='Whole trainings, sealed, digits'),
   dict(arg='part=sealed_wide', table='Whole trainings, sealed, digits'),
   dict(arg='part=sealed_mnist', table='Whole trainings, sealed', needs='mnist'),
+  dict(
+    arg='part=sealed_grey', table='Whole trainings, sealed', needs='cifar10'
+  ),
+  dict(
+    arg='part=sealed_colour', table='Whole trainings, sealed', needs='cifar10'
+  ),
 )
 _CLIP = dict(before=(dict(name='clip_batch', max_norm=0.2),))
 _DIGITS = (
@@ -23,26 +29,36 @@ _DIGITS = (
   *common.strengths('grad_perturb', epsilon=(1.0,)),
   *common.strengths('ppdl', theta=(0.5,), early_exit=True),
   *common.strengths('discretize_first', bins=(12, 6)),
+  *common.strengths('randomized_response', epsilon=(1.0,)),
+  *common.strengths('coae', confusion=(0.0, 1.0)),
+  (dict(name='coae', confusion=1.0), dict(name='permutation', seed=11)),
 )
 _SEALED = (
   dict(name='history.gaussian_process'),
   dict(name='linear.least_squares'),
   dict(name='history.true_labels', known=('pool', 'labels')),
 )
-_SEALED_MNIST = (
+_NETWORK = (
   dict(name='history.classifier'),
   dict(name='linear.expectation_propagation'),
   dict(name='history.true_labels', learner='network', known=('pool', 'labels')),
 )
 _MNIST = (
+  (),
   *common.strengths('laplace', scale=(1e-3,), **_CLIP),
   *common.strengths('gaussian', stddev=(1e-2,), **_CLIP),
   *common.strengths('sparsify', drop=(0.99,)),
+  *common.strengths('grad_perturb', epsilon=(1.0,)),
+  *common.strengths('coae', confusion=(0.5,)),
 )
 
 
 _FRESH = 6  # seeds 0 to 5 of these parts were seen while attacks were made
-_PARTS = 'digits', 'mnist', 'sealed', 'sealed_wide', 'sealed_mnist'
+_PARTS = (
+  *('digits', 'mnist', 'sealed', 'sealed_wide', 'sealed_mnist'),
+  *('sealed_grey', 'sealed_colour'),
+)
+_RATES = (0.01, 0.001)  # at the larger, units of a bottom die
 
 
 def _coarsen(attack):
@@ -73,6 +89,7 @@ def get_config(arg=None):
     config.attacks = _SEALED
   if arg['part'] == 'digits':
     common.train(config, batch_size=128, epochs=10)
+    config.after = (1, 2, 3, 5, 10)
     config.sweep = (('defense', _DIGITS),)
   elif arg['part'] == 'sealed':
     config.seed = _FRESH
@@ -88,8 +105,24 @@ def get_config(arg=None):
   elif arg['part'] == 'sealed_mnist':
     datasets.use(config, 'mnist')
     common.train(config, batch_size=1024, epochs=5)
-    config.attacks = _SEALED_MNIST
+    config.attacks = _NETWORK
     config.after = (1, 5)
+  elif arg['part'] == 'sealed_grey':
+    datasets.use(config, 'cifar10', grey=True, crop=28)
+    config.dataset.split = 'train[:10240]'
+    common.train(config, batch_size=1024, epochs=1)
+    config.attacks = _NETWORK
+    config.after = (1,)
+    config.sweep = (('optimizer.lr', _RATES),)
+  elif arg['part'] == 'sealed_colour':
+    datasets.use(config, 'cifar10')
+    config.dataset.split = 'train[:2560]'
+    config.model = dict(name='resnet.resnet20', shortcut='pad')
+    common.train(config, batch_size=128, epochs=1)
+    config.attacks = (_SEALED[0], *_NETWORK)
+    config.after = (1,)
+    config.trials = 1
+    config.sweep = (('optimizer.lr', _RATES),)
   else:
     datasets.use(config, 'mnist')
     config.optimizer.decay = 'epoch'

@@ -9,6 +9,7 @@ their gains; where links are sealed there is one fit, of `sealed`.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from labelleak import validate
 from labelleak.attacks.history import (
@@ -24,7 +25,7 @@ from labelleak.base import Attack, InputError, attack
 _NAME = 'history.gaussian_process'
 _LEAST = 1e-3  # gain of a step
 _SURE = 0.5  # least share that is believed
-_UNLIKELY = 1e-4  # probability of a label
+_LEFT = 1e-2  # least share of Y's variance that is left of a row
 
 
 def gaussian_process(
@@ -58,10 +59,8 @@ def gaussian_process(
       kernel_key, known.pool, anchors=anchors, neighbours=neighbours
     )
     if memory.sealed:
-      chance = _explain_sealed(kernel, memory) + 1 / known.num_classes
-      chance = np.maximum(chance, _UNLIKELY)
-      scores = np.log(chance / chance.sum(1, keepdims=True))
-      return jnp.asarray(scores, jnp.float32)
+      mean = _explain_sealed(kernel, memory)
+      return jnp.asarray(_score(mean, _visited(memory)), jnp.float32)
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(name_key, memory, fits, first)
@@ -98,6 +97,29 @@ def _explain_sealed(kernel, memory):
     early = tuple(s._replace(variance=fit.scale * s.variance) for s in early)
     fit = sealed.fit(kernel, early + late, classes)
   return fit.mean + sealed.explain_rows(fit, early)
+
+
+def _score(mean, seen):
+  """Returns log probabilities of labels, of a posterior mean of Y - 1 / K.
+
+  A Gaussian posterior N(m, v) of a prior that is alike for all classes has log
+  odds m / v of them, and v is what m leaves of the variance of Y: of rows that
+  steps have seen one, of the others another.
+  """
+  classes = mean.shape[1]
+  left = np.empty((len(mean), 1))
+  for rows in (seen, ~seen):
+    power = np.square(mean[rows]).sum() / max(rows.sum(), 1)
+    left[rows] = max(1 / classes - power / (classes - 1), _LEFT / classes)
+  return special.log_softmax(mean / left, axis=1)
+
+
+def _visited(memory):
+  """Returns whether a row of the pool was in any step [N]."""
+  seen = np.zeros(memory.known.pool.size, bool)
+  for step in memory.steps:
+    seen[step.index] = True
+  return seen
 
 
 def _measure_early(kernel, early, classes):

@@ -32,8 +32,8 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
   beside the `main_accuracy` of the trained model. `test_accuracy` is over the
   test rows, of which no step was and whose own features the party has, too:
   what it can name from then on.
-  `best_step` is the largest share of a batch that direct inference named right,
-  picked by the truth: an upper bound.
+  `best_step`, on links in the clear, is the largest share of a batch that
+  direct inference named right, picked by the truth: an upper bound.
 
   Args:
     config: fields as in `configs/common.py: vfl`, and the epochs `after`.
@@ -96,7 +96,7 @@ def _train(joint, step, attackers, after, seed):
   known = [_grant(joint, attacker) for attacker in lasting]
   memories = [a.attack.init(k) for a, k in zip(lasting, known)]
   rows = np.zeros(len(joint.source.y), bool)
-  values, best = [{} for _ in attackers], 0.0
+  values, named = [{} for _ in attackers], []
   state = joint.init(seed)
   with show(joint.training.steps, 'step', leave=False) as bar:
     for number in range(1, joint.training.steps + 1):
@@ -107,7 +107,7 @@ def _train(joint, step, attackers, after, seed):
       memories = [a.attack.observe(m, view) for a, m in zip(lasting, memories)]
       real = np.asarray(view.index)[np.asarray(view.index) >= 0]
       rows[real] = True
-      best = max(best, _name_step(view, batch))
+      named += _name_step(view, batch)
       bar.update(1)
       epoch, left = divmod(number, joint.training.steps_per_epoch)
       if left or epoch not in after:
@@ -118,7 +118,8 @@ def _train(joint, step, attackers, after, seed):
         judged = _measure(joint, attacker, scores, rows)
         values[place][f'after_{epoch}'] = judged['label_accuracy']
         values[place] |= judged
-  shared = dict(best_step=best, main_accuracy=joint.accuracy(state))
+  shared = dict(best_step=max(named)) if named else {}
+  shared |= dict(main_accuracy=joint.accuracy(state))
   return [v | shared for v in values]
 
 
@@ -178,12 +179,15 @@ def _hold_all(joint) -> Pool:
 
 
 def _name_step(view, batch):
-  """Returns the share of a batch that its cut gradients' signs name right."""
+  """Returns the share of a batch that signs of cut gradients name, in a list.
+
+  It is empty where the link is sealed, or the cut has no entry for each class.
+  """
   if view.cut_grads is None or view.cut_grads.shape[-1] != batch.y.shape[-1]:
-    return 0.0
+    return []
   real = np.asarray(view.index) >= 0
   scores, y = -np.asarray(view.cut_grads)[real], np.asarray(batch.y)[real]
-  return float(_label_accuracy(scores, y))
+  return [float(_label_accuracy(scores, y))]
 
 
 def _check_sources(joint, attackers):

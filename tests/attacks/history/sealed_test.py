@@ -5,6 +5,7 @@ from unittest import mock
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+from scipy import special
 
 from labelleak import vfl
 from labelleak.attacks.history import diffusion, sealed, smoothing, trace
@@ -133,6 +134,24 @@ class ProcessTest(parameterized.TestCase):
     found = sealed.explain_rows(process, (one, two))
     np.testing.assert_allclose(found, expected, atol=1e-6)
     np.testing.assert_array_equal(found[2 * B :], 0.0)
+
+  def test_scores_are_the_posterior_of_labels_seen_through_noise(self):
+    rng = np.random.default_rng(8)
+    y = rng.integers(0, K, 20_000)
+    seen = rng.random(len(y)) < 0.7
+    power = np.where(seen, 0.2, 0.8)[:, None]  # of the noise
+    u = np.eye(K)[y] - 1 / K + np.sqrt(power) * rng.normal(size=(len(y), K))
+    u -= u.mean(1, keepdims=True)
+    mean = u / (1 + K * power)  # of a Gaussian prior of variance 1 / K
+    scores = smoothing._score(mean, seen)
+    expected = special.log_softmax(u / power, axis=1)
+    np.testing.assert_allclose(np.exp(scores), np.exp(expected), atol=0.02)
+
+  def test_rows_that_are_named_for_sure_stay_finite(self):
+    mean = np.eye(K) - 1 / K
+    scores = smoothing._score(mean, np.array([True, True, False]))
+    self.assertTrue(np.isfinite(scores).all())
+    np.testing.assert_array_equal(scores.argmax(1), np.arange(K))
 
   def test_of_many_eigenvectors_the_largest_are_sought(self):
     kernel, y = _world()

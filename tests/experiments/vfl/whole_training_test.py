@@ -70,7 +70,7 @@ class WholeTrainingTest(parameterized.TestCase):
     )
     for row in experiments.run(config)[:3]:
       self.assertGreater(row['metrics']['label_accuracy']['mean'], 0.7)
-      self.assertEqual(row['metrics']['best_step']['mean'], 0.0)
+      self.assertNotIn('best_step', row['metrics'])
 
   def test_a_sealed_link_is_read_by_the_own_model_alone(self):
     config = _config()
