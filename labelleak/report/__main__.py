@@ -1,18 +1,25 @@
 """Compares the rows of many workdirs with the published tables.
 
   python -m labelleak.report results > RESULTS.md
+  python -m labelleak.report draw epochs FILE DIR...
 
-Each workdir gets its own table and figures anew, too.
+Each workdir gets its own table and figures anew, too. The second draws one
+figure of the rows of some workdirs together.
 """
 
 import pathlib
 import sys
 
 from labelleak import base, report, runs
-from labelleak.report import results
+from labelleak.report import figures, results
+
+_DRAW = 'draw'
 
 
 def main(argv):
+  if argv[1:2] == [_DRAW]:
+    _draw(*argv[2:])
+    return
   root = pathlib.Path(argv[1] if len(argv) > 1 else 'results')
   rows = []
   for path in sorted(root.glob('*/rows.jsonl')):
@@ -24,6 +31,28 @@ def main(argv):
       f'{root} holds no */rows.jsonl; name a folder of workdirs.'
     )
   print(results.markdown(rows))
+
+
+def _draw(name='', path='', *workdirs):
+  """Writes the figure of a name, of the rows of workdirs, to a file."""
+  if not workdirs:
+    raise base.InputError(
+      f'{_DRAW} needs the name of a figure, a file and workdirs, such as'
+      f' {_DRAW} epochs curves.svg results/whole_training_digits.'
+    )
+  rows = []
+  for workdir in workdirs:
+    stored = runs.read_rows(workdir)
+    if not stored:
+      raise base.InputError(f'{workdir} holds no rows; name a workdir.')
+    rows += stored
+  drawn = dict(figures.draw(rows, {}))
+  if name not in drawn:
+    raise base.InputError(
+      f'{name!r} is no figure of {", ".join(workdirs)}; they have'
+      f' {", ".join(drawn) or "none"}.'
+    )
+  drawn[name].savefig(path)
 
 
 if __name__ == '__main__':

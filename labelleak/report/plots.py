@@ -182,28 +182,34 @@ def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
 def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws what is known of a data set's labels after epochs of a training.
 
-  A panel an attack whose answers change with the epochs, a line a defense;
-  dashed is what a guess has.
+  A panel an attack whose answers change with the epochs, and a kind of link if
+  there are several; a line a defense; dashed is what a guess has.
 
   None where no row is of several epochs.
   """
   rows = [row for row in rows if len(_epochs(row)) > 1]
-  if not rows:
+  shown = {}
+  for row in rows:
+    alike = [r for r in rows if _link(r) == _link(row)]
+    shown.setdefault((facts.attack(row, alike), _link(row)), []).append(row)
+  shown = {k: shown[k] for k in sorted(shown) if any(map(_moves, shown[k]))}
+  if not shown:
     return None
-  names = {facts.attack(r, rows): r['attack'] for r in rows if _moves(r)}
-  if not names:
-    return None
+  several = len({link for _, link in shown}) > 1
   fig, axes = panels.spread(
-    len(names), abreast=3, size=(3.6, 3.2), sharey=True, legend=0.6
+    len(shown),
+    abreast=2 if len(shown) == 4 else 3,
+    size=(3.6, 3.2),
+    sharey=True,
+    legend=0.6,
   )
   defenses = dict.fromkeys(_defense(row) for row in rows)
   colors = dict(zip(defenses, itertools.cycle(panels.COLORS)))
-  for ax, (name, attack) in zip(axes, names.items()):
-    for row in rows:
-      if row['attack'] == attack:
-        style = dict(color=colors[_defense(row)], label=_defense(row))
-        _epoch_line(ax, row, style)
-    ax.set_title(name, **panels.TITLE)
+  for ax, ((name, link), lines) in zip(axes, shown.items()):
+    for row in lines:
+      style = dict(color=colors[_defense(row)], label=_defense(row))
+      _epoch_line(ax, row, style)
+    ax.set_title(f'{name}, {link}' if several else name, **panels.TITLE)
     ax.set_xscale('log')
     ticks = sorted({epoch for row in rows for epoch in _epochs(row)})
     ax.set_xticks(ticks, list(map(str, ticks)))
@@ -230,6 +236,13 @@ def _epochs(row):
   prefix = 'after_'
   names = [name for name in row['metrics'] if name.startswith(prefix)]
   return sorted(int(name.removeprefix(prefix)) for name in names)
+
+
+def _link(row):
+  """Returns whether the attacker sees cut gradients, in words."""
+  aggregate = row['setting']['extra'].get('aggregate', {})
+  clear = aggregate.get('name') == 'plaintext'
+  return 'in the clear' if clear else 'sealed'
 
 
 def _moves(row):

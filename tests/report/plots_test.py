@@ -196,6 +196,24 @@ class EpochTest(absltest.TestCase):
     texts = [t.get_text() for t in fig.legends[0].get_texts()]
     self.assertEqual(texts, ['none', 'gaussian(stddev=0.01)'])
 
+  def test_a_panel_a_kind_of_link_if_there_are_several(self):
+    sealed, clear = (
+      [
+        self._row('history.a', {1: 0.5, 10: top}),
+        self._row('history.a', {1: 1.0, 10: 1.0}, [sample.gaussian(0.01)]),
+      ]
+      for top in (0.7, 0.9)
+    )
+    for row in sealed:
+      extra = dict(row['setting']['extra'], aggregate=dict(name='ideal'))
+      row['setting'] = dict(row['setting'], extra=extra)
+    fig = plots.epoch_curves([*sealed, *clear])
+    for ax, link, top in zip(fig.axes, ('in the clear', 'sealed'), (90, 70)):
+      self.assertEqual(ax.get_title('left'), f'history.a, {link}')
+      moving, still = (n for n in ax.lines if n.get_marker() == 'o')
+      np.testing.assert_allclose(moving.get_ydata(), [50, top])
+      np.testing.assert_allclose(still.get_ydata(), 100)
+
   def test_one_epoch_is_no_curve(self):
     self.assertIsNone(plots.epoch_curves([self._row('history.a', {1: 0.5})]))
 

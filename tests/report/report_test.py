@@ -1,5 +1,6 @@
 """What a run leaves for its reader, whatever its rows state beside."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -8,8 +9,9 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from labelleak import report
+from labelleak.base import InputError
 from labelleak.experiments import result
-from labelleak.report import results, tables
+from labelleak.report import __main__, results, tables
 from tests.report import sample
 
 
@@ -108,6 +110,33 @@ class OutsideTest(parameterized.TestCase):
     self.assertEqual(ours.keys(), real.keys())
     for field in ('attack', 'known', 'setting', 'point', 'paper', 'provenance'):
       self.assertEqual(ours[field], real[field])
+
+
+class DrawTest(absltest.TestCase):
+  """`python -m labelleak.report draw`."""
+
+  def _workdir(self, attack):
+    workdir = pathlib.Path(self.create_tempdir().full_path)
+    row = json.dumps(sample.vertical(attack, 0.5, 0.9))
+    (workdir / 'rows.jsonl').write_text(row + '\n')
+    return str(workdir)
+
+  def test_a_figure_is_of_the_rows_of_all_workdirs(self):
+    workdirs = [self._workdir(name) for name in ('linear.full', 'a.b')]
+    path = pathlib.Path(self.create_tempdir().full_path, 'bars.svg')
+    __main__.main(['', 'draw', 'accuracy', str(path), *workdirs])
+    for name in ('linear.full', 'a.b'):
+      self.assertIn(f'<!-- {name} -->', path.read_text())
+
+  def test_refuses_what_it_cannot_draw(self):
+    workdir, empty = self._workdir('a.b'), self.create_tempdir().full_path
+    for args, says in (
+      (['accuracy', 'x.svg'], 'needs the name of a figure'),
+      (['epochs', 'x.svg', workdir], "'epochs' is no figure of .*; they have"),
+      (['accuracy', 'x.svg', empty], 'holds no rows'),
+    ):
+      with self.assertRaisesRegex(InputError, says):
+        __main__.main(['', 'draw', *args])
 
 
 class ImportTest(absltest.TestCase):
