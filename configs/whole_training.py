@@ -33,6 +33,14 @@ _DIGITS = (
   *common.strengths('coae', confusion=(0.0, 1.0)),
   (dict(name='coae', confusion=1.0), dict(name='permutation', seed=11)),
 )
+_ATTACKS = (
+  dict(name='history.gaussian_process'),
+  dict(name='scores.direct'),
+  dict(name='history.clusters'),
+  dict(name='history.true_labels', known=('pool', 'labels')),
+)
+_TOLD = dict(name='history.gaussian_process', known=('pool', 'defense'))
+_LAWS = 'laplace', 'grad_perturb'  # noise whose form the process can use
 _SEALED = (
   dict(name='history.gaussian_process'),
   dict(name='linear.least_squares'),
@@ -68,18 +76,22 @@ def _coarsen(attack):
   return dict(attack, anchors=200) if is_kernel else attack
 
 
+def _points(defenses):
+  """Returns points of defenses, and who is told the law of their noise."""
+  told = lambda defense: any(d['name'] in _LAWS for d in defense[-1:])
+  return tuple(
+    dict(defense=d, attacks=(*_ATTACKS, _TOLD) if told(d) else _ATTACKS)
+    for d in defenses
+  )
+
+
 def get_config(arg=None):
   arg = common.parse_arg(arg, part=_PARTS)
   config = common.vfl('whole_training')
   config.experiment = 'vfl.whole_training'
   config.aggregate = dict(name='plaintext')
   config.known = ('pool',)
-  config.attacks = (
-    dict(name='history.gaussian_process'),
-    dict(name='scores.direct'),
-    dict(name='history.clusters'),
-    dict(name='history.true_labels', known=('pool', 'labels')),
-  )
+  config.attacks = _ATTACKS
   config.trials = 3
   config.after = (1, 10)
   config.optimizer = dict(name='adam', lr=0.01)
@@ -90,7 +102,7 @@ def get_config(arg=None):
   if arg['part'] == 'digits':
     common.train(config, batch_size=128, epochs=10)
     config.after = (1, 2, 3, 5, 10)
-    config.sweep = (('defense', _DIGITS),)
+    config.sweep = (_points(_DIGITS),)
   elif arg['part'] == 'sealed':
     config.seed = _FRESH
     common.train(config, batch_size=128, epochs=10)
@@ -128,7 +140,7 @@ def get_config(arg=None):
     config.optimizer.decay = 'epoch'
     common.train(config, batch_size=1024, epochs=30, shuffle=False)
     config.after = (1, 5, 30)
-    config.sweep = (('defense', _MNIST),)
+    config.sweep = (_points(_MNIST),)
   if arg['runlocal']:
     config.attacks = tuple(map(_coarsen, config.attacks))
     common.shrink(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import validate
+from labelleak import registry, validate
 from labelleak.base import InputError, Reconstruction, named_leaves
 
 
@@ -37,6 +37,28 @@ def whole_fields(known: Any, lows: Mapping[str, int]) -> dict[str, int]:
   for field, low in lows.items():
     validate.whole(f'Known: {field}', sizes[field], low)
   return {field: int(size) for field, size in sizes.items()}
+
+
+def strengths(defense: Any) -> tuple[tuple[str, float], ...]:
+  """Returns pairs of kind and strength, by the names of this package.
+
+  Raises:
+    InputError: a defense that is no such pairs, or is unknown.
+  """
+  try:
+    pairs = [(kind, plain_number(v)) for kind, v in tuple(defense)]
+    hash(defense)
+  except (TypeError, ValueError):
+    pairs = [(None, None)]
+  if not all(isinstance(kind, str) for kind, _ in pairs):
+    raise InputError(
+      f'Known: defense={defense!r} must be a tuple of pairs of name and'
+      " strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is none at"
+      ' all, None an unknown one.'
+    )
+  for kind, value in pairs:
+    validate.at_least(f'Known: defense {kind}', value, 0.0)
+  return tuple((registry.canonical('defenses', k), v) for k, v in pairs)
 
 
 def check_axes(

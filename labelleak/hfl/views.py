@@ -7,7 +7,7 @@ import chex
 from flax import struct
 import jax.numpy as jnp
 
-from labelleak import base, contract, registry, validate
+from labelleak import base, contract, validate
 from labelleak.base import (
   InputError,
   Labelled,
@@ -134,7 +134,7 @@ class Known:
       numbers['lr'] = contract.plain_number(self.lr)
       validate.within('Known: lr', numbers['lr'], '(0, inf)')
     if self.defense is not None:
-      numbers['defense'] = _strengths(self.defense)
+      numbers['defense'] = contract.strengths(self.defense)
     if self.client is not None:
       numbers |= _of_client(self.client, numbers)
     for field, value in numbers.items():
@@ -196,24 +196,6 @@ def _of_client(client, numbers):
       ' one of them out.'
     )
   return dict(steps=steps, lr=lr)
-
-
-def _strengths(defense):
-  """Returns pairs of kind and strength, by the names of this package."""
-  try:
-    pairs = [(kind, contract.plain_number(v)) for kind, v in tuple(defense)]
-    hash(defense)
-  except (TypeError, ValueError):
-    pairs = [(None, None)]
-  if not all(isinstance(kind, str) for kind, _ in pairs):
-    raise InputError(
-      f'Known: defense={defense!r} must be a tuple of pairs of name and'
-      " strength, such as (('clip', 0.1), ('gaussian', 0.01)); () is none at"
-      ' all, None an unknown one.'
-    )
-  for kind, value in pairs:
-    validate.at_least(f'Known: defense {kind}', value, 0.0)
-  return tuple((registry.canonical('defenses', k), v) for k, v in pairs)
 
 
 def head(

@@ -84,6 +84,8 @@ class Known:
     pool: the attacker's own rows without labels.
     num_rows: N of the data set, for attacks that name rows over a training.
     labels: [N, K] of the pool's first rows, for upper bounds alone: no attack.
+    defense: what is done to cut gradients, pairs of a transform's name and its
+      strength, such as (('laplace', 0.01),); () is nothing.
   """
 
   num_classes: int = static()
@@ -95,15 +97,19 @@ class Known:
   pool: Optional[Pool] = None
   num_rows: Optional[int] = static(default=None)
   labels: Optional[chex.Array] = None
+  defense: Optional[tuple[tuple[str, float], ...]] = static(default=None)
 
   kind: ClassVar[str] = 'vertical'  # of FL
 
   def __post_init__(self):
-    """Refuses sizes that mean nothing."""
+    """Refuses sizes and strengths that mean nothing."""
     sizes = dict(num_classes=2, batch_size=1)
     if self.num_rows is not None:
       sizes['num_rows'] = 1
-    for field, value in contract.whole_fields(self, sizes).items():
+    numbers = contract.whole_fields(self, sizes)
+    if self.defense is not None:
+      numbers['defense'] = contract.strengths(self.defense)
+    for field, value in numbers.items():
       object.__setattr__(self, field, value)
 
   def check_answer(self, name: str, answer: chex.Array) -> None:

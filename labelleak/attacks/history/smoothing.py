@@ -34,7 +34,9 @@ def gaussian_process(
   """Builds the attack that smooths a training's evidence over its own features.
 
   Scores are log probabilities of the labels of all rows of the pool, [N, K];
-  rows that were in no step are named by the others. Runs on the host.
+  rows that were in no step are named by the others. Links in the clear are read
+  by the law of their noise, where `defense` grants it (`laws`). Runs on the
+  host.
 
   Args:
     anchors: of the kernel; memory is N of them, time N of them squared.

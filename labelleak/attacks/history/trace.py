@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional, Union
 import jax
 import numpy as np
 
-from labelleak.attacks.history import sealed, words
+from labelleak.attacks.history import laws, sealed, words
 from labelleak.attacks.linear import directions
 from labelleak.base import InputError
 from labelleak.vfl import Known, View
@@ -57,7 +57,8 @@ def observe(trace: Trace, view: View) -> Trace:
   """Returns the trace with the evidence of one more step.
 
   The loss is a mean over the rows of a batch, so that the evidence of a row is
-  minus its cut gradient by their number. Logits are added: D = K.
+  minus its cut gradient by their number, or what `laws` makes of it where the
+  defense is granted. Logits are added: D = K.
 
   Raises:
     InputError: as `words.select_rows`; sealed views and clear ones together;
@@ -86,7 +87,8 @@ def observe(trace: Trace, view: View) -> Trace:
     step = sealed.Step(index, vectors, -sent.observed, sent.variance, gain)
   else:
     cut = np.asarray(part.cut_grads, np.float32)
-    step = Step(index, -_center(cut * len(index)))
+    read = laws.make_read(trace.known)
+    step = Step(index, read(cut * len(index)))
   return trace._replace(steps=(*trace.steps, step), sealed=is_sealed)
 
 
@@ -116,10 +118,6 @@ def _measure_gain(h, variance):
   doubt = 1 - np.square(np.asarray(jax.nn.softmax(h))).sum(1)
   small = min(variance / max(doubt.mean() / (classes - 1), 1e-12), 1.0)
   return np.maximum(doubt, 1e-6) / (1 - 1 / classes) * small**0.5
-
-
-def _center(a):
-  return a - a.mean(-1, keepdims=True)
 
 
 def ignore(memory: Any, view: View) -> Any:

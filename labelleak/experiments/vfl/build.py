@@ -128,6 +128,7 @@ def build(
     draws=Draws(config.draw, config.classes, config.batch_size, config.seed),
     weights=config.get('weights'),
     max_hours=config.he.max_hours,
+    strengths=defense.strengths,
     setting=setting,
   )
 

@@ -14,6 +14,7 @@ from labelleak import base, data, he, runs, sweep, train, validate, vfl
 from labelleak.base import Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
+from labelleak.defenses import Strength
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
 
@@ -87,6 +88,7 @@ class Joint:
     draws: how the trials of an experiment draw batches.
     weights: file of the bottoms' pretrained weights; None: none.
     max_hours: that encryption may take.
+    strengths: of what is done to cut gradients; None: they cannot be told.
     setting: identifies the point.
   """
 
@@ -102,6 +104,7 @@ class Joint:
   draws: Draws
   weights: Optional[str]
   max_hours: float
+  strengths: Optional[tuple[Strength, ...]]
   setting: Setting
 
   @property

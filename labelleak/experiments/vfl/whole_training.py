@@ -17,7 +17,7 @@ from labelleak.experiments.result import Result
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
 
-GRANTS = ('bottom', 'pool', 'labels')
+GRANTS = ('bottom', 'pool', 'labels', 'defense')
 
 _judge = jax.jit(batch_inference.judge)
 _label_accuracy = jax.jit(metrics.label_accuracy)
@@ -151,6 +151,7 @@ def _grant(joint, attacker) -> vfl.Known:
     bottom=vfl.bottom(joint.party),
     pool=pool,
     labels=np.eye(joint.num_classes, dtype=np.float32)[source.y],
+    defense=joint.strengths,
   )
   return vfl.Known(
     num_classes=joint.num_classes,
