@@ -133,7 +133,7 @@ def _look(beta, prediction, counts, known, response, quiet, ratio):
   k = jnp.arange(float(len(response.table.total)))[None]
   w = response.mass / response.num  # mean weight of an example
   noise, clip = granted_defense(known)
-  noise = jnp.hypot(noise * quiet * response.loudness, response.noise)
+  noise = quiet * jnp.hypot(noise * response.loudness, response.noise)
   trust, scatter, unsure = _confidence(softmax, known)
   # k examples scatter, and the mean of their class is itself uncertain.
   own_var = w**2 * (scatter[:, None] * k + unsure[:, None] * k**2)

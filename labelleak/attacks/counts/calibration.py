@@ -8,7 +8,6 @@ the mean softmax, `head_input` reads the kernel along with the bias, and
 """
 
 import functools
-from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -157,29 +156,18 @@ def _inputs(key, known, num):
   return expectation.draw_dummies(key, num, known.model.shape)
 
 
-class Reading(NamedTuple):
-  """What the head's update says of the summed softmax errors."""
-
-  beta: chex.Array  # [K] their sum
-  # [] granted noise on `beta` over that on one entry of the update
-  quiet: chex.Array | float = 1.0
-  # [] norm of a step's gradient over that of its bias part; None where the
-  # model does not tell it
-  ratio: Optional[chex.Array] = None
-
-
-def _read_head(view, known, x, beta) -> Reading:
+def _read_head(view, known, x, beta) -> head_input.Reading:
   """Reads bias and kernel together where steps are clipped and noisy."""
   noise, clip = allocation.granted_defense(known)
   kernel, _ = hfl.head(view.grads)
   if not (noise and clip) or kernel is None or known.clients > 1:
-    return Reading(beta)
+    return head_input.Reading(beta)
   mean = head_input.mean_input(view, known, x)
   h = head_input.rescale(beta, kernel, mean)
   louder = jnp.linalg.norm(h) / jnp.linalg.norm(mean)
   ratio = head_input.norm_ratio(view, known, x, louder)
   beta, quiet = head_input.fuse(beta, kernel, h)
-  return Reading(beta, quiet, ratio)
+  return head_input.Reading(beta, quiet, ratio)
 
 
 def _replay_counts(view, known, x, softmax, weigh, replays):

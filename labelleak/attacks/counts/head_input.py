@@ -1,5 +1,7 @@
 """The head's input, which reads the kernel's update along with the bias's."""
 
+from typing import NamedTuple, Optional
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,29 @@ import optax
 
 from labelleak import hfl
 from labelleak.hfl import Known, View
+
+_ITERATIONS = 30  # of the power method
+# Found on seeds 100 to 123 of a small CNN on digits, under DP-SGD:
+_QUIET = 0.03  # noise on the bias's update, by its norm, that is left alone
+_ALIGNED = (
+  0.3  # squared cosine of sums of rows and mean inputs; noise has 1 / H
+)
+_EDGE = 1.0  # least singular value, by the largest that noise has
+
+
+class Reading(NamedTuple):
+  """What the head's update says of the summed softmax errors.
+
+  Attributes:
+    beta: [K] their sum.
+    quiet: [] noise on `beta` over that on one entry of the update.
+    ratio: [] norm of a step's gradient over that of its bias part; None where
+      the model does not tell it.
+  """
+
+  beta: chex.Array
+  quiet: chex.Array | float = 1.0
+  ratio: Optional[chex.Array] = None
 
 
 def mean_input(view: View, known: Known, x: chex.Array) -> chex.Array:
@@ -59,6 +84,39 @@ def fuse(
   """
   gain = 1.0 + h @ h
   return (bias + h @ kernel) / gain, gain**-0.5
+
+
+def denoise(bias: chex.Array, kernel: chex.Array) -> Reading:
+  """Reads bias [K] and kernel [H, K] together where an update shows noise.
+
+  Without noise each row of a kernel's update sums to zero, as p - y does, so
+  that sums of rows measure it. Were all examples of one head input, the update
+  would be of rank one: its first singular vector is the bias's update, whose
+  length the bias tells. Sums that follow the inputs are of another loss, no
+  noise, and are left alone; so is an update that noise has drowned.
+  """
+  both = jnp.concatenate([kernel, bias[None]])
+  num, classes = both.shape
+  sums = both.sum(1)
+  noise = jnp.sqrt(jnp.mean(sums**2) / classes)
+  rows = both - sums[:, None] / classes
+
+  def step(_, v):
+    v = rows.T @ (rows @ v)
+    return v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
+
+  start = rows[-1] / jnp.maximum(jnp.linalg.norm(rows[-1]), 1e-30)
+  v = jax.lax.fori_loop(0, _ITERATIONS, step, start)
+  along = rows @ v
+  size, length = jnp.linalg.norm(along), rows[-1] @ v
+  aligned = (sums @ along) ** 2 / jnp.maximum(sums @ sums, 1e-30)
+  edge = noise * (num**0.5 + classes**0.5)
+  is_noisy = noise * classes**0.5 > _QUIET * jnp.linalg.norm(bias)
+  is_noisy &= (aligned < _ALIGNED * size**2) & (size > _EDGE * edge)
+  quiet = jnp.abs(length) / jnp.maximum(size, 1e-30)
+  return Reading(
+    jnp.where(is_noisy, length * v, bias), jnp.where(is_noisy, quiet, 1.0)
+  )
 
 
 def norm_ratio(

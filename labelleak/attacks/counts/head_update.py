@@ -24,6 +24,7 @@ from labelleak.attacks.counts import (
   allocation,
   evidence,
   expectation,
+  head_input,
   integration,
   path,
   responses,
@@ -94,7 +95,7 @@ def infer_counts(view: View, known: Known) -> Posterior:
   beta = evidence.bias('counts.calibrated', view)
   kernel, _ = hfl.head(view.grads)
   if known.client:
-    told = infer_told(view, known)
+    told = infer_told(view, known, quieten=known.client.noise_multiplier > 0)
     if known.steps == 1 or responses.tabulate(known).shares is None:
       return told
     return integration.mix(
@@ -112,17 +113,24 @@ infer_jitted = jax.jit(infer_counts)
 def _infer_untold(view, known):
   """Infers counts of clients that are usual."""
   beta = evidence.bias('counts.calibrated', view)
+  kernel, _ = hfl.head(view.grads)
+  noisy = _denoise(beta, kernel).quiet < 1  # which no other loss explains
   total = jnp.maximum(jnp.abs(beta).sum(), 1e-30)
   free = dataclasses.replace(known, defense=None)
   guesses = responses.guess(known)
   if known.defense:
-    return _infer_each(view, known, guesses)
+    return _infer_each(view, known, guesses, quieten=True)
   exact = dataclasses.replace(known, defense=())
   plain = _infer_each(view, exact, guesses)
-  rescaled = lambda: _infer_each(view, free, guesses)
+  rescaled = lambda: _infer_each(view, free, guesses, quieten=True)
   if known.defense is None:
+    touched = rescaled()
     plain = plain._replace(evidence=plain.evidence + _EXACT)
-    plain = integration.mix(plain, rescaled())
+    plain = jax.tree.map(
+      lambda a, b: jnp.where(noisy, a, b),
+      touched,
+      integration.mix(plain, touched),
+    )
   else:
     # What no labels can make, such as momentum or more epochs.
     large = total > 2 * (1 + ROUNDING) * known.steps
@@ -139,13 +147,12 @@ def _infer_untold(view, known):
     or entries > _MOST_PATHS
   ):
     return plain
-  uneven = jnp.abs(beta.sum()) > ROUNDING * total
+  uneven = (jnp.abs(beta.sum()) > ROUNDING * total) & ~noisy
   none = lambda: plain._replace(evidence=-jnp.inf)
   sigmoid = jax.lax.cond(
     uneven, lambda: infer_told(view, told(loss='sigmoid')), none
   )
   signs = jnp.abs(beta).max() < (1 + ROUNDING) * jnp.abs(beta).min()
-  kernel, _ = hfl.head(view.grads)
   adam = jax.lax.cond(
     (uneven & _is_level(kernel)) | signs,
     lambda: infer_told(view, told(optimizer=_ADAM)),
@@ -158,6 +165,16 @@ def _infer_untold(view, known):
   return jax.tree.map(lambda a, b: jnp.where(signs, a, b), adam, mixed)
 
 
+def _denoise(beta, kernel):
+  """Reads the bias [K] with less noise, where it is not Adam's.
+
+  Entries that are level are, whose rows sum to anything.
+  """
+  keep = functools.partial(jnp.where, _is_level(kernel))
+  as_it_is = head_input.Reading(beta, jnp.ones(()))
+  return jax.tree.map(keep, as_it_is, head_input.denoise(beta, kernel))
+
+
 def _is_level(kernel):
   """Returns whether entries are of about one size, as Adam makes them."""
   size = jnp.abs(kernel)
@@ -165,11 +182,10 @@ def _is_level(kernel):
   return jnp.nanmedian(jnp.where(live, size, jnp.nan)) > _LEVEL * size.max()
 
 
-def _infer_each(view, known, told):
+def _infer_each(view, known, told, *, quieten=False):
   """Infers counts under each of several linear responses, and mixes them."""
-  if len(told) == 1:
-    return infer_told(view, known, told[0])
-  return infer_told(view, known, responses.stack(told))
+  response = told[0] if len(told) == 1 else responses.stack(told)
+  return infer_told(view, known, response, quieten=quieten)
 
 
 def infer_told(
@@ -177,6 +193,8 @@ def infer_told(
   known: Known,
   response: Optional[responses.Response] = None,
   reaches: Sequence[float] = _REACHES,
+  *,
+  quieten: bool = False,
 ) -> Posterior:
   """Infers counts of a client that responds as described.
 
@@ -185,6 +203,7 @@ def infer_told(
     known: sizes, `defense`, and the client; None: plain SGD in equal slices.
     response: of the client, or several, stacked; None: what is known tells it.
     reaches: by which the body of the model may move logits further.
+    quieten: whether noise may be told by the kernel, and lessened.
 
   Raises:
     InputError: as `responses.tabulate`; a head without bias.
@@ -200,6 +219,9 @@ def infer_told(
   kernel, _ = hfl.head(view.grads)
   if not linear and len(response.sizes) == 1 and kernel is not None:
     beta = _mean_column(beta, kernel)  # whose own entry is a sign
+  quiet = jnp.ones(())
+  if quieten and linear and kernel is not None:
+    beta, quiet, _ = _denoise(beta, kernel)
   beta = beta - jnp.ravel(response.decay)[0] * start.bias
   few = known.num_classes <= MOST_CLASSES
   confidences = _CONFIDENCES if linear and few else ()
@@ -237,6 +259,7 @@ def infer_told(
     predict,
     known,
     error=_ERROR if few else 0.0,
+    quiet=quiet,
     response=response,
     nodes=nodes,
   )

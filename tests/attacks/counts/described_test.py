@@ -37,6 +37,7 @@ FITS = dict(
   sigmoid=dataclasses.replace(SGD, loss='sigmoid'),
   prox=dataclasses.replace(SGD, epochs=5, proximal=1.0),
   clipped=hfl.Client(lr=0.01, clip_per_example=1.0),
+  private=hfl.Client(lr=0.01, clip_per_example=1.0, noise_multiplier=1.1),
 )
 LEAST = dict(
   plain=0.94,
@@ -49,6 +50,7 @@ LEAST = dict(
   sigmoid=0.9,
   prox=0.9,
   clipped=0.75,
+  private=0.7,
 )
 
 
@@ -117,7 +119,7 @@ def _accuracy(name, client, num, *, truly=None, norm=False, **known):
 class UntoldTest(parameterized.TestCase):
   """Told sizes and steps alone, it is not below LLBG and EBI."""
 
-  @parameterized.parameters(('momentum', 100, 0.75))
+  @parameterized.parameters(('momentum', 100, 0.75), ('private', 64, 0.7))
   def test_it_weighs_usual_clients(self, name, num, least):
     self._check(name, num, least)
 
