@@ -10,6 +10,8 @@ figure of the rows of some workdirs together.
 import pathlib
 import sys
 
+import matplotlib
+
 from labelleak import base, report, runs
 from labelleak.report import figures, results
 
@@ -52,7 +54,9 @@ def _draw(name='', path='', *workdirs):
       f'{name!r} is no figure of {", ".join(workdirs)}; they have'
       f' {", ".join(drawn) or "none"}.'
     )
-  drawn[name].savefig(path)
+  with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': name}):
+    undated = dict(Date=None) if path.endswith('.svg') else None
+    drawn[name].savefig(path, metadata=undated)
 
 
 if __name__ == '__main__':

@@ -87,10 +87,13 @@ def attack(row: Row, among: Sequence[Row]) -> str:
       attacks apart.
   """
   alike = [r['known'] for r in among if r['attack'] == row['attack']]
-  beyond = [k for k in row['known'] if k not in (*_PUBLIC, *_OWN)]
+  # A server runs the defense, and a party has to be told.
+  is_party = 'split' in row['setting']['extra']
+  public = tuple(k for k in _PUBLIC if k != 'defense' or not is_party)
+  beyond = [k for k in row['known'] if k not in (*public, *_OWN)]
   lacks = [
     k
-    for k in _PUBLIC
+    for k in public
     if k not in row['known'] and any(k in known for known in alike)
   ]
   name = short_name(row['attack']['name'])

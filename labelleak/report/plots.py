@@ -204,11 +204,13 @@ def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
     legend=0.6,
   )
   defenses = dict.fromkeys(_defense(row) for row in rows)
-  colors = dict(zip(defenses, itertools.cycle(panels.COLORS)))
+  looks = itertools.cycle(
+    dict(ls=ls, color=color) for ls in ('-', ':') for color in panels.COLORS
+  )
+  styles = dict(zip(defenses, looks))
   for ax, ((name, link), lines) in zip(axes, shown.items()):
     for row in lines:
-      style = dict(color=colors[_defense(row)], label=_defense(row))
-      _epoch_line(ax, row, style)
+      _epoch_line(ax, row, dict(styles[_defense(row)], label=_defense(row)))
     ax.set_title(f'{name}, {link}' if several else name, **panels.TITLE)
     ax.set_xscale('log')
     ticks = sorted({epoch for row in rows for epoch in _epochs(row)})

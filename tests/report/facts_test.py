@@ -28,6 +28,12 @@ class AttackTest(parameterized.TestCase):
     row = sample.vertical('completion.passive', 0.5, known=known)
     self.assertEqual(facts.attack(row, [row]), 'completion.passive+labelled')
 
+  def test_a_party_has_to_be_told_a_defense(self):
+    told = sample.vertical('a.b', 0.5, known=['pool', 'defense'])
+    rows = [told, sample.vertical('a.b', 0.4, known=['pool'])]
+    names = [facts.attack(row, rows) for row in rows]
+    self.assertEqual(names, ['a.b+defense', 'a.b'])
+
   def test_arguments_that_are_specs(self):
     args = dict(labels=dict(name='counts.llbg', confidence=0.5), steps=3)
     row = sample.horizontal('reconstruction.dlg', args=args)

@@ -126,7 +126,7 @@ class DrawTest(absltest.TestCase):
     path = pathlib.Path(self.create_tempdir().full_path, 'bars.svg')
     __main__.main(['', 'draw', 'accuracy', str(path), *workdirs])
     for name in ('linear.full', 'a.b'):
-      self.assertIn(f'<!-- {name} -->', path.read_text())
+      self.assertIn(f'>{name}<', path.read_text())
 
   def test_refuses_what_it_cannot_draw(self):
     workdir, empty = self._workdir('a.b'), self.create_tempdir().full_path
