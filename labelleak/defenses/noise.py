@@ -76,4 +76,7 @@ def grad_perturb(*, epsilon: float) -> Defense:
     weight = jax.random.laplace(key, labels.shape, cut.dtype) * (2 / epsilon)
     return cut + jnp.einsum('bk,kbd->bd', weight, cuts) * real
 
-  return transform(extra_args.stateless(update), 'grad_perturb', epsilon)
+  gradient = extra_args.stateless(update)
+  if epsilon == float('inf'):
+    return Defense(gradient=gradient, strengths=())
+  return transform(gradient, 'grad_perturb', epsilon)

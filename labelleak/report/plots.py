@@ -182,20 +182,22 @@ def gamma_sweep(rows: Sequence[Row]) -> Optional[figure.Figure]:
 def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
   """Draws what is known of a data set's labels after epochs of a training.
 
-  A panel an attack whose answers change with the epochs, and a kind of link if
-  there are several; a line a defense; dashed is what a guess has.
+  A panel an attack whose answers change with the epochs, and a kind of link
+  and data if there are several; a line a defense; dashed is what a guess has.
 
   None where no row is of several epochs.
   """
   rows = [row for row in rows if len(_epochs(row)) > 1]
-  shown = {}
+  shown, guesses = {}, {}
   for row in rows:
+    subject = tables.model_and_data(row), _link(row)
     alike = [r for r in rows if _link(r) == _link(row)]
-    shown.setdefault((facts.attack(row, alike), _link(row)), []).append(row)
+    kind = guesses if row['attack']['name'] in facts.RANDOM else shown
+    kind.setdefault((facts.attack(row, alike), *subject), []).append(row)
   shown = {k: shown[k] for k in sorted(shown) if any(map(_moves, shown[k]))}
   if not shown:
     return None
-  several = len({link for _, link in shown}) > 1
+  parts = [len(set(part)) > 1 for part in zip(*(k[1:] for k in shown))]
   fig, axes = panels.spread(
     len(shown),
     abreast=2 if len(shown) == 4 else 3,
@@ -208,29 +210,30 @@ def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
     dict(ls=ls, color=color) for ls in ('-', ':') for color in panels.COLORS
   )
   styles = dict(zip(defenses, looks))
-  for ax, ((name, link), lines) in zip(axes, shown.items()):
+  ticks = sorted({epoch for row in rows for epoch in _epochs(row)})
+  for ax, ((name, *subject), lines) in zip(axes, shown.items()):
     for row in lines:
       _epoch_line(ax, row, dict(styles[_defense(row)], label=_defense(row)))
-    ax.set_title(f'{name}, {link}' if several else name, **panels.TITLE)
+    for key, others in guesses.items():
+      if key[1:] == tuple(subject):
+        _guess_line(ax, others[0])
+    told = [part for part, several in zip(subject, parts) if several]
+    ax.set_title(', '.join([name, *told]), **panels.TITLE)
     ax.set_xscale('log')
-    ticks = sorted({epoch for row in rows for epoch in _epochs(row)})
     ax.set_xticks(ticks, list(map(str, ticks)))
     ax.minorticks_off()
     ax.set_ylim(0, 105)
     ax.set_xlabel('epochs')
     panels.percent_axis(ax, 'y', 'label_accuracy')
-  for row in rows:
-    if row['attack']['name'] in facts.RANDOM:
-      for ax in axes:
-        ax.axhline(
-          100 * row['metrics']['label_accuracy']['mean'],
-          color=panels.GREY,
-          ls='--',
-          lw=1,
-        )
-  fig.suptitle(tables.model_and_data(rows[0]), fontsize=9)
+  if not parts[0]:
+    fig.suptitle(next(iter(shown))[1], fontsize=9)
   panels.legend(fig)
   return fig
+
+
+def _guess_line(ax, row):
+  level = 100 * row['metrics']['label_accuracy']['mean']
+  ax.axhline(level, color=panels.GREY, ls='--', lw=1)
 
 
 def _epochs(row):
@@ -242,15 +245,15 @@ def _epochs(row):
 
 def _link(row):
   """Returns whether the attacker sees cut gradients, in words."""
-  aggregate = row['setting']['extra'].get('aggregate', {})
-  clear = aggregate.get('name') == 'plaintext'
-  return 'in the clear' if clear else 'sealed'
+  aggregate = row['setting']['extra'].get('aggregate')
+  if not aggregate:
+    return ''
+  return 'in the clear' if aggregate['name'] == 'plaintext' else 'sealed'
 
 
 def _moves(row):
-  """Returns whether an attack, that is no guess, learns from more epochs."""
-  values = {row['metrics'][f'after_{e}']['mean'] for e in _epochs(row)}
-  return len(values) > 1 and row['attack']['name'] not in facts.RANDOM
+  """Returns whether an attack learns from more epochs."""
+  return len({row['metrics'][f'after_{e}']['mean'] for e in _epochs(row)}) > 1
 
 
 def _defense(row):

@@ -13,9 +13,8 @@ from labelleak.hfl import Known, View
 _ITERATIONS = 30  # of the power method
 # Found on seeds 100 to 123 of a small CNN on digits, under DP-SGD:
 _QUIET = 0.03  # noise on the bias's update, by its norm, that is left alone
-_ALIGNED = (
-  0.3  # squared cosine of sums of rows and mean inputs; noise has 1 / H
-)
+_ALIGNED = 0.3  # squared cosine of sums of rows and inputs
+_INPUTS = 8  # fewer tell no noise from another loss
 _EDGE = 1.0  # least singular value, by the largest that noise has
 
 
@@ -92,8 +91,10 @@ def denoise(bias: chex.Array, kernel: chex.Array) -> Reading:
   Without noise each row of a kernel's update sums to zero, as p - y does, so
   that sums of rows measure it. Were all examples of one head input, the update
   would be of rank one: its first singular vector is the bias's update, whose
-  length the bias tells. Sums that follow the inputs are of another loss, no
-  noise, and are left alone; so is an update that noise has drowned.
+  length the bias tells, with all of its noise. Sums that follow the inputs are
+  of another loss, no noise, and are left alone (sigmoids that happen to sum to
+  1, of inputs about 0, are not told apart); so are two classes, few inputs, and
+  an update that noise has drowned.
   """
   both = jnp.concatenate([kernel, bias[None]])
   num, classes = both.shape
@@ -113,7 +114,10 @@ def denoise(bias: chex.Array, kernel: chex.Array) -> Reading:
   edge = noise * (num**0.5 + classes**0.5)
   is_noisy = noise * classes**0.5 > _QUIET * jnp.linalg.norm(bias)
   is_noisy &= (aligned < _ALIGNED * size**2) & (size > _EDGE * edge)
-  quiet = jnp.abs(length) / jnp.maximum(size, 1e-30)
+  is_noisy &= (num > _INPUTS) & (classes > 2)
+  # One direction is as noisy as before, that of sums is not there.
+  share = (length / jnp.maximum(size, 1e-30)) ** 2
+  quiet = jnp.sqrt((1 + (classes - 2) * share) / classes)
   return Reading(
     jnp.where(is_noisy, length * v, bias), jnp.where(is_noisy, quiet, 1.0)
   )

@@ -95,7 +95,9 @@ def infer_counts(view: View, known: Known) -> Posterior:
   beta = evidence.bias('counts.calibrated', view)
   kernel, _ = hfl.head(view.grads)
   if known.client:
-    told = infer_told(view, known, quieten=known.client.noise_multiplier > 0)
+    sums_to_zero = known.client.loss != 'sigmoid'
+    quieten = sums_to_zero and known.client.noise_multiplier > 0
+    told = infer_told(view, known, quieten=quieten)
     if known.steps == 1 or responses.tabulate(known).shares is None:
       return told
     return integration.mix(
@@ -114,7 +116,7 @@ def _infer_untold(view, known):
   """Infers counts of clients that are usual."""
   beta = evidence.bias('counts.calibrated', view)
   kernel, _ = hfl.head(view.grads)
-  noisy = _denoise(beta, kernel).quiet < 1  # which no other loss explains
+  noisy = _denoise(beta, kernel).quiet < 1  # and no other loss
   total = jnp.maximum(jnp.abs(beta).sum(), 1e-30)
   free = dataclasses.replace(known, defense=None)
   guesses = responses.guess(known)

@@ -58,10 +58,11 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
   steps = joint.training.steps
   joint.check_cost((joint.training.batch_size, config.trials * steps))
   step = jax.jit(functools.partial(_step, joint))
+  known = [_grant(joint, attacker) for attacker in attackers]
 
   def measure(progress):
     trials = sweep.map_trials(
-      lambda t: _train(joint, step, attackers, after, config.seed + t),
+      lambda t: _train(joint, step, attackers, known, after, config.seed + t),
       config.trials,
       finished=progress.finished,
       callback=progress,
@@ -90,10 +91,9 @@ def _step(joint, state, batch):
   return state, views[joint.attacker]
 
 
-def _train(joint, step, attackers, after, seed):
+def _train(joint, step, attackers, known, after, seed):
   """Returns the values of each attack on the training of a seed."""
   lasting = [a._replace(attack=_remember(a.attack)) for a in attackers]
-  known = [_grant(joint, attacker) for attacker in lasting]
   memories = [a.attack.init(k) for a, k in zip(lasting, known)]
   rows = np.zeros(len(joint.source.y), bool)
   values, named = [{} for _ in attackers], []

@@ -100,23 +100,22 @@ class ExpectationTest(parameterized.TestCase):
       error.mean(0), 0.0, atol=5 * expected / 2000**0.5
     )
 
-  def test_noise_that_sums_of_rows_show_is_lessened_by_the_kernel(self):
-    h, sums = 0.5 * self.rng.normal(size=40), self.rng.normal(size=20)
+  @parameterized.parameters(3, 20)
+  def test_noise_that_sums_of_rows_show_is_lessened_by_the_kernel(self, k):
+    h, sums = 0.5 * self.rng.normal(size=40), self.rng.normal(size=k)
     sums -= sums.mean()
-    deviation = 0.3
-    noise = deviation * self.rng.normal(size=(400, 41, 20))
+    deviation = 0.3 * np.linalg.norm(sums) / 20**0.5
+    noise = deviation * self.rng.normal(size=(400, 41, k))
     both = np.float32(np.outer(np.append(h, 1.0), sums) + noise)
     found = jax.vmap(head_input.denoise)(both[:, -1], both[:, :-1])
-    length = np.sqrt(1 + h @ h)
-    np.testing.assert_allclose(found.quiet.mean(), 1 / length, rtol=0.1)
-    # But for the length, which the bias tells.
-    beta = np.asarray(found.beta)
-    unit = beta / np.linalg.norm(beta, axis=1, keepdims=True)
-    error = np.linalg.norm(sums) * unit - sums
-    np.testing.assert_allclose(error.std(), deviation / length, rtol=0.1)
-    np.testing.assert_allclose(
-      np.linalg.norm(beta, axis=1).mean(), np.linalg.norm(sums), rtol=0.05
-    )
+    self.assertLess(found.quiet.max(), 1.0)
+    error = np.asarray(found.beta) - sums
+    expected = deviation * found.quiet.mean()
+    np.testing.assert_allclose(error.std(), expected, rtol=0.1)
+    # Across the update all of it is less by the length of (h, 1).
+    across = error - np.outer(error @ sums, sums) / (sums @ sums)
+    quiet = ((k - 2) / k / (1 + h @ h)) ** 0.5
+    np.testing.assert_allclose(across.std(), deviation * quiet, rtol=0.15)
 
   def test_an_update_without_noise_stands_as_it_is(self):
     h, sums, _, _ = self.planted(noise=0.0)
@@ -124,7 +123,8 @@ class ExpectationTest(parameterized.TestCase):
     for bias, kernel in (
       (even, np.outer(h, even)),
       (sums, np.outer(h, sums)),  # of another loss: sums follow the inputs
-      (1e-3 * even, self.rng.normal(size=(H, len(even)))),  # drowned
+      (1e-3 * even, self.rng.normal(size=(40, len(even)))),  # drowned
+      (even[:2], self.rng.normal(size=(40, 2))),  # two classes
     ):
       found = head_input.denoise(jnp.float32(bias), jnp.float32(kernel))
       np.testing.assert_array_equal(found.beta, np.float32(bias))

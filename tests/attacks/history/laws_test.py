@@ -56,6 +56,7 @@ class LawsTest(parameterized.TestCase):
     want -= want.mean(1, keepdims=True)
     ratio = (got * want).sum() / np.square(want).sum()
     np.testing.assert_allclose(got, ratio * want, atol=1e-5)
+    self.assertGreater(ratio, 0)
 
   @parameterized.parameters(0.5, 3.0)
   def test_perturbed_odds_are_those_of_all_weights_that_send_it(self, epsilon):
@@ -72,6 +73,7 @@ class LawsTest(parameterized.TestCase):
     got = laws.make_read(_known(('grad_perturb', epsilon)))(u)
     ratio = (got * want).sum() / np.square(want).sum()
     np.testing.assert_allclose(got, ratio * want, atol=1e-4)
+    self.assertGreater(ratio, 0)
 
   @parameterized.parameters(
     (('laplace', dict(scale=0.02)),), (('grad_perturb', dict(epsilon=1.0)),)
@@ -92,6 +94,20 @@ class LawsTest(parameterized.TestCase):
     self.assertLess(left(evidence), 0.85 * left(raw))
     hits = (evidence.argmax(1) == y).mean(), (raw.argmax(1) == y).mean()
     self.assertGreater(hits[0], hits[1] - 0.01)
+
+  @parameterized.parameters(0.5, 3.0, 40.0)
+  def test_the_slope_of_laplace_odds_is_that_of_draws(self, scale):
+    u = np.random.default_rng(3).laplace(scale=scale, size=(100_000, 3)) + 1 / 3
+    odds = laws._weigh_laplace(u - np.eye(3)[0], scale)
+    odds -= laws._weigh_laplace(u, scale)
+    want = (odds[:, 0] - odds[:, 1:].mean(1)).mean()
+    np.testing.assert_allclose(laws._laplace_slope(scale, 3), want, rtol=0.1)
+
+  @parameterized.product(classes=(2, 10, 60), epsilon=(0.01, 1.0, 10.0))
+  def test_the_slope_of_perturbed_odds_is_never_lost(self, classes, epsilon):
+    slope = laws._perturbed_slope(epsilon, classes)
+    # Of Gaussian noise of that variance it is the inverse of the variance.
+    self.assertBetween(slope * 8 / epsilon**2, 0.4 * min(1, 4 / epsilon), 4.0)
 
   @parameterized.parameters(
     ((),),
