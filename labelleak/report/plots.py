@@ -198,13 +198,8 @@ def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
   if not shown:
     return None
   parts = [len(set(part)) > 1 for part in zip(*(k[1:] for k in shown))]
-  fig, axes = panels.spread(
-    len(shown),
-    abreast=2 if len(shown) == 4 else 3,
-    size=(3.6, 3.2),
-    sharey=True,
-    legend=0.6,
-  )
+  shape = dict(abreast=3, size=(3.6, 3.2), sharey=True, legend=0.6)
+  fig, axes = panels.spread(len(shown), **shape)
   defenses = dict.fromkeys(_defense(row) for row in rows)
   looks = itertools.cycle(
     dict(ls=ls, color=color) for ls in ('-', ':') for color in panels.COLORS
@@ -216,7 +211,8 @@ def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
       _epoch_line(ax, row, dict(styles[_defense(row)], label=_defense(row)))
     for key, others in guesses.items():
       if key[1:] == tuple(subject):
-        _guess_line(ax, others[0])
+        level = 100 * others[0]['metrics']['label_accuracy']['mean']
+        ax.axhline(level, color=panels.GREY, ls='--', lw=1)
     told = [part for part, several in zip(subject, parts) if several]
     ax.set_title(', '.join([name, *told]), **panels.TITLE)
     ax.set_xscale('log')
@@ -229,11 +225,6 @@ def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
     fig.suptitle(next(iter(shown))[1], fontsize=9)
   panels.legend(fig)
   return fig
-
-
-def _guess_line(ax, row):
-  level = 100 * row['metrics']['label_accuracy']['mean']
-  ax.axhline(level, color=panels.GREY, ls='--', lw=1)
 
 
 def _epochs(row):

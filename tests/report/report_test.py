@@ -1,7 +1,8 @@
 """What a run leaves for its reader, whatever its rows state beside."""
 
-import json
 import pathlib
+import re
+import runpy
 import subprocess
 import sys
 
@@ -9,10 +10,10 @@ from absl.testing import absltest, parameterized
 import numpy as np
 
 from labelleak import report
-from labelleak.base import InputError
 from labelleak.experiments import result
-from labelleak.report import __main__, results, tables
+from labelleak.report import results, tables
 from tests.report import sample
+from tests.repository.mutations import ROOT
 
 
 class FinishTest(parameterized.TestCase):
@@ -112,31 +113,22 @@ class OutsideTest(parameterized.TestCase):
       self.assertEqual(ours[field], real[field])
 
 
-class DrawTest(absltest.TestCase):
-  """`python -m labelleak.report draw`."""
+class DocsTest(parameterized.TestCase):
+  """Figures of docs/ show the rows that are kept."""
 
-  def _workdir(self, attack):
-    workdir = pathlib.Path(self.create_tempdir().full_path)
-    row = json.dumps(sample.vertical(attack, 0.5, 0.9))
-    (workdir / 'rows.jsonl').write_text(row + '\n')
-    return str(workdir)
-
-  def test_a_figure_is_of_the_rows_of_all_workdirs(self):
-    workdirs = [self._workdir(name) for name in ('linear.full', 'a.b')]
-    path = pathlib.Path(self.create_tempdir().full_path, 'bars.svg')
-    __main__.main(['', 'draw', 'accuracy', str(path), *workdirs])
-    for name in ('linear.full', 'a.b'):
-      self.assertIn(f'>{name}<', path.read_text())
-
-  def test_refuses_what_it_cannot_draw(self):
-    workdir, empty = self._workdir('a.b'), self.create_tempdir().full_path
-    for args, says in (
-      (['accuracy', 'x.svg'], 'needs the name of a figure'),
-      (['epochs', 'x.svg', workdir], "'epochs' is no figure of .*; they have"),
-      (['accuracy', 'x.svg', empty], 'holds no rows'),
-    ):
-      with self.assertRaisesRegex(InputError, says):
-        __main__.main(['', 'draw', *args])
+  @parameterized.parameters(('whole_training.svg',))
+  def test_a_figure_is_drawn_of_its_rows(self, file):
+    path = ROOT / 'docs' / 'figures.py'
+    docs = runpy.run_path(str(path))
+    folder = pathlib.Path(self.create_tempdir().full_path)
+    docs['save'](file, folder)
+    texts, kept = (
+      set(re.findall(r'>([^<>]+)</text>', (at / file).read_text()))
+      for at in (folder, ROOT / 'docs')
+    )
+    self.assertEqual(texts, kept)
+    self.assertContainsSubset({'none', 'epochs'}, texts)
+    self.assertEqual(list(docs['FIGURES']), [file])
 
 
 class ImportTest(absltest.TestCase):
