@@ -73,6 +73,7 @@ def _coarsen(attack):
   """Returns an attack of few anchors, if it has any."""
   is_kernel = attack['name'].startswith('history.')
   is_kernel &= attack['name'] != 'history.classifier'
+  is_kernel &= attack.get('learner') != 'network'
   return dict(attack, anchors=200) if is_kernel else attack
 
 
