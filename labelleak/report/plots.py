@@ -197,23 +197,21 @@ def epoch_curves(rows: Sequence[Row]) -> Optional[figure.Figure]:
   shown = {k: shown[k] for k in sorted(shown) if any(map(_moves, shown[k]))}
   if not shown:
     return None
-  parts = [len(set(part)) > 1 for part in zip(*(k[1:] for k in shown))]
+  _, *parts = (len(set(part)) > 1 for part in zip(*shown))
   shape = dict(abreast=3, size=(3.6, 3.2), sharey=True, legend=0.6)
   fig, axes = panels.spread(len(shown), **shape)
-  defenses = dict.fromkeys(_defense(row) for row in rows)
-  looks = itertools.cycle(
-    dict(ls=ls, color=color) for ls in ('-', ':') for color in panels.COLORS
-  )
-  styles = dict(zip(defenses, looks))
+  looks = itertools.cycle(itertools.product(('-', ':'), panels.COLORS))
+  styles = dict(zip(dict.fromkeys(map(_defense, rows)), looks))
   ticks = sorted({epoch for row in rows for epoch in _epochs(row)})
   for ax, ((name, *subject), lines) in zip(axes, shown.items()):
     for row in lines:
-      _epoch_line(ax, row, dict(styles[_defense(row)], label=_defense(row)))
+      ls, color = styles[_defense(row)]
+      _epoch_line(ax, row, dict(ls=ls, color=color, label=_defense(row)))
     for key, others in guesses.items():
       if key[1:] == tuple(subject):
         level = 100 * others[0]['metrics']['label_accuracy']['mean']
         ax.axhline(level, color=panels.GREY, ls='--', lw=1)
-    told = [part for part, several in zip(subject, parts) if several]
+    told = itertools.compress(subject, parts)
     ax.set_title(', '.join([name, *told]), **panels.TITLE)
     ax.set_xscale('log')
     ax.set_xticks(ticks, list(map(str, ticks)))
@@ -236,10 +234,8 @@ def _epochs(row):
 
 def _link(row):
   """Returns whether the attacker sees cut gradients, in words."""
-  aggregate = row['setting']['extra'].get('aggregate')
-  if not aggregate:
-    return ''
-  return 'in the clear' if aggregate['name'] == 'plaintext' else 'sealed'
+  aggregate = row['setting']['extra'].get('aggregate', dict(name=''))['name']
+  return {'': '', 'plaintext': 'in the clear'}.get(aggregate, 'sealed')
 
 
 def _moves(row):

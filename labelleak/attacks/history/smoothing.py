@@ -62,7 +62,7 @@ def gaussian_process(
     )
     if memory.sealed:
       mean = _explain_sealed(kernel, memory)
-      return jnp.asarray(_score(mean, _visited(memory)), jnp.float32)
+      return jnp.asarray(_score(mean, _find_seen(memory)), jnp.float32)
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(name_key, memory, fits, first)
@@ -116,7 +116,7 @@ def _score(mean, seen):
   return special.log_softmax(mean / left, axis=1)
 
 
-def _visited(memory):
+def _find_seen(memory):
   """Returns whether a row of the pool was in any step [N]."""
   seen = np.zeros(memory.known.pool.size, bool)
   for step in memory.steps:
