@@ -15,6 +15,7 @@ from labelleak.vfl import Known, View
 _NAME = 'history.gaussian_process'
 _LINKS = 'in the clear', 'sealed'
 HELD = 2**30  # bytes of directions that stay in memory
+_ENOUGH = 20  # rows of a step whose signs are no chance
 
 
 class Step(NamedTuple):
@@ -58,7 +59,8 @@ def observe(trace: Trace, view: View) -> Trace:
 
   The loss is a mean over the rows of a batch, so that the evidence of a row is
   minus its cut gradient by their number, or what `laws` makes of it where the
-  defense is granted. Logits are added: D = K.
+  defense is granted; where signs show that there was none, the label itself.
+  Logits are added: D = K.
 
   Raises:
     InputError: as `words.select_rows`; sealed views and clear ones together;
@@ -87,9 +89,26 @@ def observe(trace: Trace, view: View) -> Trace:
     step = sealed.Step(index, vectors, -sent.observed, sent.variance, gain)
   else:
     cut = np.asarray(part.cut_grads, np.float32)
-    read = laws.make_read(trace.known)
-    step = Step(index, read(cut * len(index)))
+    step = _read_signs(index, cut)
+    if step is None:
+      read = laws.make_read(trace.known)
+      step = Step(index, read(cut * len(index)))
   return trace._replace(steps=(*trace.steps, step), sealed=is_sealed)
+
+
+def _read_signs(index, cut):
+  """Returns Y - 1 / K of the rows that signs name, where all rows have those.
+
+  Softmax less label has one negative entry, its label's, unless that rounds to
+  0. Of two classes noise has no other signs; of more it has others in half of
+  the rows.
+  """
+  classes, negative = cut.shape[1], cut < 0
+  named = negative.any(1)
+  clean = ((cut > 0).sum(1) >= classes - 1).all()
+  if classes < 3 or named.sum() < _ENOUGH or not clean:
+    return None
+  return Step(index[named], np.float32(negative[named]) - 1 / classes)
 
 
 def _store(trace, vectors):

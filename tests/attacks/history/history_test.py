@@ -5,6 +5,7 @@ import itertools
 from absl.testing import absltest, parameterized
 import jax
 import numpy as np
+from scipy import special
 
 from labelleak import vfl
 from labelleak.attacks import history
@@ -278,6 +279,50 @@ class TraceTest(absltest.TestCase):
     np.testing.assert_array_equal(step.index, [3, 1])
     centred = self.cut - self.cut.mean(1, keepdims=True)
     np.testing.assert_allclose(step.evidence, -2 * centred[:2], rtol=1e-5)
+
+  def _observe(self, cut):
+    size, classes = cut.shape
+    known = vfl.Known(
+      num_classes=classes,
+      batch_size=size,
+      num_rows=size,
+      pool=Pool(lambda i: i, size),
+    )
+    memory = trace.observe(trace.Trace(known), _view(cut, np.arange(size)))
+    return memory.steps[0]
+
+  def test_signs_of_a_softmax_less_a_label_name_rows_however_learned(self):
+    rng = np.random.default_rng(4)
+    logits, label = 8 * rng.normal(size=(40, K)), np.eye(K)[np.arange(40) % K]
+    cut = np.float32(special.softmax(logits, axis=1) - label) / 40
+    step = self._observe(cut)
+    np.testing.assert_array_equal(step.index, np.arange(40))
+    np.testing.assert_allclose(step.evidence, label - 1 / K, atol=1e-6)
+    # Where the softmax rounds to its label, a row says nothing.
+    cut[7] = np.where(label[7], 0.0, 1e-9)
+    step = self._observe(cut)
+    np.testing.assert_array_equal(step.index, np.delete(np.arange(40), 7))
+    learned = np.full((40, K), 1e-9)
+    np.testing.assert_array_equal(self._observe(learned).index, np.arange(40))
+
+  def test_signs_that_chance_may_have_are_not_read(self):
+    rng = np.random.default_rng(4)
+    label = np.eye(2)[rng.integers(0, 2, 40)]
+    noise = (0.5 - label + rng.normal(size=(40, 1)) * [1, -1]) / 40
+    np.testing.assert_allclose(
+      self._observe(noise).evidence, -40 * noise, atol=1e-5
+    )
+    few = (1 / K - np.eye(K)[rng.integers(0, K, 10)]) * rng.uniform(
+      size=(10, 1)
+    )
+    np.testing.assert_allclose(
+      self._observe(few).evidence, -10 * few, atol=1e-5
+    )
+    many = (1 / K - np.eye(K)[rng.integers(0, K, 40)]) / 40
+    many[3] *= -1
+    np.testing.assert_allclose(
+      self._observe(many).evidence, -40 * many, atol=1e-5
+    )
 
   def test_steps_weigh_by_their_gain(self):
     steps = trace.Step(np.array([0, 1]), np.ones((2, K)))
