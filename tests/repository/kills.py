@@ -1,4 +1,4 @@
-"""Small runs of eight experiments, each in a process that may be killed.
+"""Small runs of nine experiments, each in a process that may be killed.
 
 What a run keeps every ten seconds it keeps at once here, so that a trial of a
 moment is one of a minute: what has finished must not be computed again.
@@ -82,6 +82,20 @@ def _privacy_utility():
   return config
 
 
+def _whole_training():
+  config = samples.vertical(experiment='vfl.whole_training')
+  config.aggregate = dict(name='ideal')
+  config.known = 'pool', 'bottom'
+  config.attacks = (
+    dict(name='history.classifier'),
+    dict(name='history.gaussian_process', anchors=60),
+    dict(name='linear.least_squares'),
+  )
+  common.train(config, batch_size=256, epochs=1)
+  config.after, config.trials = (1,), 2
+  return config
+
+
 CONFIGS: dict[str, Callable[[], ConfigDict]] = dict(
   label_counts=_label_counts,
   batch_inference=_batch_inference,
@@ -91,6 +105,7 @@ CONFIGS: dict[str, Callable[[], ConfigDict]] = dict(
   attribution=_attribution,
   label_codes=_label_codes,
   privacy_utility=_privacy_utility,
+  whole_training=_whole_training,
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 from labelleak import runs
 from tests.repository import kills
 
-_KILLS = 5  # of each experiment, forty together
+_KILLS = 5  # of each experiment, 45 together
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ class Trace(NamedTuple):
   """The steps so far, n (K + 1) numbers each; sealed ones, r n K.
 
   Directions of sealed steps beyond the first gigabyte are mapped from files,
-  which last as long as the trace.
+  which last as long as the trace; `MemoryFolder` keeps it for longer.
 
   Attributes:
     known: what the attack was granted.

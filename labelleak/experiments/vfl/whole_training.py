@@ -4,15 +4,19 @@ Attacks over time observe every step, and name all rows after some epochs.
 """
 
 import functools
+import pathlib
+import time
+from typing import Any, NamedTuple, Optional
 
 import jax
 import numpy as np
 
-from labelleak import metrics, spec, sweep, validate, vfl
+from labelleak import metrics, runs, spec, sweep, validate, vfl
 from labelleak.attacks import over_time
+from labelleak.attacks.memory_folder import MemoryFolder
 from labelleak.base import InputError, Pool
 from labelleak.experiments import Measure, answers, fields, grants, sources
-from labelleak.experiments.progress import show
+from labelleak.experiments.progress import say, show
 from labelleak.experiments.result import Result
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
@@ -62,7 +66,15 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
 
   def measure(progress):
     trials = sweep.map_trials(
-      lambda t: _train(joint, step, attackers, known, after, config.seed + t),
+      lambda t: _train(
+        joint,
+        step,
+        attackers,
+        known,
+        after,
+        config.seed + t,
+        progress.checkpoints,
+      ),
       config.trials,
       finished=progress.finished,
       callback=progress,
@@ -91,12 +103,32 @@ def _step(joint, state, batch):
   return state, views[joint.attacker]
 
 
-def _train(joint, step, attackers, known, after, seed):
-  """Returns the values of each attack on the training of a seed."""
+class _Watch(NamedTuple):
+  """What attacks have of a training so far.
+
+  Attributes:
+    steps: that were observed.
+    memories: of each attack.
+    values: of each attack, after the epochs so far.
+  """
+
+  steps: int
+  memories: tuple[Any, ...]
+  values: tuple[dict[str, float], ...]
+
+
+def _train(joint, step, attackers, known, after, seed, workdir):
+  """Returns the values of each attack on the training of a seed.
+
+  In a workdir a killed training runs again, and is observed from where it was
+  killed: it is to observe that takes long.
+  """
   lasting = [a._replace(attack=_remember(a.attack)) for a in attackers]
-  memories = [a.attack.init(k) for a, k in zip(lasting, known)]
-  rows = np.zeros(len(joint.source.y), bool)
-  values, named = [{} for _ in attackers], []
+  memories = tuple(a.attack.init(k) for a, k in zip(lasting, known))
+  watch = _Watch(0, memories, tuple({} for _ in attackers))
+  keeper = _Keeper(workdir, seed)
+  watch = keeper.resume(watch)
+  rows, named = np.zeros(len(joint.source.y), bool), []
   state = joint.init(seed)
   with show(joint.training.steps, 'step', leave=False) as bar:
     for number in range(1, joint.training.steps + 1):
@@ -104,23 +136,70 @@ def _train(joint, step, attackers, known, after, seed):
         lambda a: a[0], joint.epochs(np.array([number]), seed)
       )
       state, view = step(state, batch)
-      memories = [a.attack.observe(m, view) for a, m in zip(lasting, memories)]
       real = np.asarray(view.index)[np.asarray(view.index) >= 0]
       rows[real] = True
       named += _name_step(view, batch)
       bar.update(1)
-      epoch, left = divmod(number, joint.training.steps_per_epoch)
-      if left or epoch not in after:
+      if number <= watch.steps:
         continue
-      key = sweep.key(seed, 'whole_training')
-      for place, attacker in enumerate(lasting):
-        scores = answers.infer(attacker, key, memories[place], known[place])
-        judged = _measure(joint, attacker, scores, rows)
-        values[place][f'after_{epoch}'] = judged['label_accuracy']
-        values[place] |= judged
+      memories = zip(lasting, watch.memories)
+      memories = tuple(a.attack.observe(m, view) for a, m in memories)
+      watch = watch._replace(steps=number, memories=memories)
+      epoch, left = divmod(number, joint.training.steps_per_epoch)
+      if not left and epoch in after:
+        new = _name(joint, lasting, watch.memories, known, rows, seed)
+        values = tuple(
+          v | {f'after_{epoch}': n['label_accuracy']} | n
+          for v, n in zip(watch.values, new)
+        )
+        watch = watch._replace(values=values)
+      keeper.keep(watch)
+  keeper.keep(watch._replace(memories=()), last=True)
   shared = dict(best_step=max(named)) if named else {}
   shared |= dict(main_accuracy=joint.accuracy(state))
-  return [v | shared for v in values]
+  return [v | shared for v in watch.values]
+
+
+class _Keeper:
+  """Keeps what attacks have of a training in the workdir of its point."""
+
+  def __init__(self, workdir: Optional[str], seed: int):
+    self._folder = None
+    if workdir:
+      self._folder = MemoryFolder(pathlib.Path(workdir, f'memories_{seed}'))
+    self._code = runs.code()
+    self._saved, self._holds = time.perf_counter(), False
+
+  def resume(self, watch: _Watch) -> _Watch:
+    """Returns what was kept by the same code, else `watch`."""
+    if self._folder is None:
+      return watch
+    kept, facts = self._folder.load(watch)
+    self._holds = facts.get('code') == self._code
+    return kept if self._holds else watch
+
+  def keep(self, watch: _Watch, last: bool = False) -> None:
+    """Writes it where enough time has passed, or a long training has ended."""
+    if self._folder is None:
+      return
+    passed = time.perf_counter() - self._saved
+    if passed >= runs.EVERY or (last and self._holds):
+      try:
+        self._folder.save(watch, dict(code=self._code))
+      except InputError as e:  # of an attack from elsewhere
+        say(f'a killed training will begin anew: {e}')
+        self._folder = None
+      self._saved, self._holds = time.perf_counter(), True
+
+
+def _name(joint, attackers, memories, known, rows, seed):
+  """Returns how right each attack is by now."""
+  key = sweep.key(seed, 'whole_training')
+  values = []
+  for attacker, memory, told in zip(attackers, memories, known, strict=True):
+    scores = answers.infer(attacker, key, memory, told)
+    values.append(_measure(joint, attacker, scores, rows))
+  return values
 
 
 def _measure(joint, attacker, scores, rows):

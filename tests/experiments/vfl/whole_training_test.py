@@ -1,12 +1,17 @@
 """What a whole training gives away, in the smallest of trainings."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import numpy as np
 import pytest
 
 from configs import common
-from labelleak import experiments
+from labelleak import experiments, runs
+from labelleak.attacks.history import smoothing, trace
+from labelleak.attacks.memory_folder import MemoryFolder
 from labelleak.base import InputError
+from labelleak.experiments.vfl import whole_training
 from tests.experiments import samples
 
 
@@ -36,6 +41,46 @@ class WholeTrainingTest(parameterized.TestCase):
       self.assertEqual(row['metrics']['best_step']['mean'], 1.0)
     self.assertLess(guess['metrics']['label_accuracy']['mean'], 0.2)
     self.assertEqual(direct['setting']['extra']['after'], [1, 2])
+
+  @parameterized.parameters(False, True)
+  def test_a_killed_training_is_observed_from_where_it_ended(self, new_code):
+    config = _config(defense=(dict(name='gaussian', stddev=0.005),))
+    config.known = ('pool',)
+    config.attacks += (dict(name='history.gaussian_process', anchors=60),)
+    rows = experiments.run(config)
+    steps, real = [], trace.observe
+
+    def observe(memory, view):
+      if len(steps) == 8:
+        steps.append('killed')
+        raise KeyboardInterrupt
+      steps.append(view.index)
+      return real(memory, view)
+
+    workdir = self.create_tempdir().full_path
+    with (
+      mock.patch.object(runs, 'EVERY', 0.0),
+      mock.patch.object(smoothing.trace, 'observe', observe),
+    ):
+      with self.assertRaises(KeyboardInterrupt):
+        experiments.run(config, workdir)
+      code = ['other'] if new_code else runs.code()
+      with mock.patch.object(whole_training.runs, 'code', return_value=code):
+        again = experiments.run(config, workdir)
+    self.assertLen(steps, 9 + (12 if new_code else 12 - 8))
+    self.assertEqual(*[[*map(runs.comparable, r)] for r in (rows, again)])
+
+  def test_a_memory_that_no_folder_keeps_costs_no_run(self):
+    refused = InputError('a memory holds a set')
+    with (
+      mock.patch.object(runs, 'EVERY', 0.0),
+      mock.patch.object(MemoryFolder, 'save', side_effect=refused) as save,
+      mock.patch.object(whole_training, 'say') as say,
+    ):
+      experiments.run(_config(), self.create_tempdir().full_path)
+    save.assert_called_once()
+    say.assert_called_once()
+    self.assertIn('anew: a memory holds a set', say.call_args.args[0])
 
   @pytest.mark.slow
   def test_test_rows_are_named_by_who_names_rows_of_no_step(self):
