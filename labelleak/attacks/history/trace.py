@@ -16,13 +16,14 @@ _NAME = 'history.gaussian_process'
 _LINKS = 'in the clear', 'sealed'
 HELD = 2**30  # bytes of directions that stay in memory
 _ENOUGH = 20  # rows of a step whose signs are no chance
+_ROUNDING = 1e-6  # of an entry of S - Y
 
 
 class Step(NamedTuple):
   """One step's evidence of its rows, in the clear."""
 
-  index: np.ndarray  # [n] rows of the data set, padding left out
-  evidence: np.ndarray  # [n, K] centred, Y - S where nothing is defended
+  index: np.ndarray  # [n] rows of the data set that say something
+  evidence: np.ndarray  # [n, K] of Y - 1 / K, centred
 
 
 class Trace(NamedTuple):
@@ -59,8 +60,8 @@ def observe(trace: Trace, view: View) -> Trace:
 
   The loss is a mean over the rows of a batch, so that the evidence of a row is
   minus its cut gradient by their number, or what `laws` makes of it where the
-  defense is granted; where signs show that there was none, the label itself.
-  Logits are added: D = K.
+  defense is granted; where signs show that nothing was added, the label itself,
+  or what a code made of it. Logits are added: D = K.
 
   Raises:
     InputError: as `words.select_rows`; sealed views and clear ones together;
@@ -85,28 +86,30 @@ def observe(trace: Trace, view: View) -> Trace:
     if sent is None:  # it says nothing
       return trace
     gain = _measure_gain(part.h, sent.variance)
-    vectors = _store(trace, sent.vectors)
+    vectors = _store(trace, np.ascontiguousarray(sent.vectors))
     step = sealed.Step(index, vectors, -sent.observed, sent.variance, gain)
   else:
     cut = np.asarray(part.cut_grads, np.float32)
+    cut = cut * len(index)
     step = _read_signs(index, cut)
     if step is None:
-      read = laws.make_read(trace.known)
-      step = Step(index, read(cut * len(index)))
+      step = Step(index, laws.make_read(trace.known)(cut))
   return trace._replace(steps=(*trace.steps, step), sealed=is_sealed)
 
 
 def _read_signs(index, cut):
   """Returns Y - 1 / K of the rows that signs name, where all rows have those.
 
-  Softmax less label has one negative entry, its label's, unless that rounds to
-  0. Of two classes noise has no other signs; of more it has others in half of
-  the rows.
+  Softmax less label sums to 0 and has one negative entry, its label's, unless
+  that rounds to 0. Noise of a row has other sums; were it centred, as that of
+  two classes is, it has other signs in half of the rows of three and more.
   """
   classes, negative = cut.shape[1], cut < 0
   named = negative.any(1)
-  clean = ((cut > 0).sum(1) >= classes - 1).all()
-  if classes < 3 or named.sum() < _ENOUGH or not clean:
+  clean = ((cut > 0).sum(1) >= classes - 1) & (
+    np.abs(cut.sum(1)) <= _ROUNDING * classes
+  )
+  if classes < 3 or named.sum() < _ENOUGH or not clean.all():
     return None
   return Step(index[named], np.float32(negative[named]) - 1 / classes)
 

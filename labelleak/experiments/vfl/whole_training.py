@@ -4,6 +4,7 @@ Attacks over time observe every step, and name all rows after some epochs.
 """
 
 import functools
+import json
 import pathlib
 import time
 from typing import Any, NamedTuple, Optional
@@ -126,8 +127,8 @@ def _train(joint, step, attackers, known, after, seed, workdir):
   lasting = [a._replace(attack=_remember(a.attack)) for a in attackers]
   memories = tuple(a.attack.init(k) for a, k in zip(lasting, known))
   watch = _Watch(0, memories, tuple({} for _ in attackers))
-  keeper = _Keeper(workdir, seed)
-  watch = keeper.resume(watch)
+  keeper = _Keeper(workdir, seed, watch)
+  watch = keeper.resume()
   rows, named = np.zeros(len(joint.source.y), bool), []
   state = joint.init(seed)
   with show(joint.training.steps, 'step', leave=False) as bar:
@@ -163,20 +164,21 @@ def _train(joint, step, attackers, known, after, seed, workdir):
 class _Keeper:
   """Keeps what attacks have of a training in the workdir of its point."""
 
-  def __init__(self, workdir: Optional[str], seed: int):
-    self._folder = None
+  def __init__(self, workdir: Optional[str], seed: int, start: _Watch):
+    self._folder, self._start = None, start
     if workdir:
-      self._folder = MemoryFolder(pathlib.Path(workdir, f'memories_{seed}'))
-    self._code = runs.code()
+      path = pathlib.Path(workdir, f'memories_{seed}')
+      made_by = json.dumps(runs.code())
+      self._folder = MemoryFolder(path, start, made_by)
     self._saved, self._holds = time.perf_counter(), False
 
-  def resume(self, watch: _Watch) -> _Watch:
-    """Returns what was kept by the same code, else `watch`."""
+  def resume(self) -> _Watch:
+    """Returns what was kept by the same code, else the start."""
     if self._folder is None:
-      return watch
-    kept, facts = self._folder.load(watch)
-    self._holds = facts.get('code') == self._code
-    return kept if self._holds else watch
+      return self._start
+    kept = self._folder.load()
+    self._holds = kept is not self._start
+    return kept
 
   def keep(self, watch: _Watch, last: bool = False) -> None:
     """Writes it where enough time has passed, or a long training has ended."""
@@ -185,9 +187,9 @@ class _Keeper:
     passed = time.perf_counter() - self._saved
     if passed >= runs.EVERY or (last and self._holds):
       try:
-        self._folder.save(watch, dict(code=self._code))
-      except InputError as e:  # of an attack from elsewhere
-        say(f'a killed training will begin anew: {e}')
+        self._folder.save(watch)
+      except (InputError, OSError) as e:  # a foreign attack, a full disk
+        say(f'what attacks remember is not kept any more: {e}')
         self._folder = None
       self._saved, self._holds = time.perf_counter(), True
 

@@ -318,6 +318,13 @@ class TraceTest(absltest.TestCase):
     np.testing.assert_allclose(
       self._observe(few).evidence, -10 * few, atol=1e-5
     )
+    # One vector of noise for all rows, which may well have such signs.
+    shared = 1 / K - np.eye(K)[rng.integers(0, K, 40)] * 1e-3 + [-0.9, 0, 0]
+    shared = np.float32(shared) / 40
+    centred = shared - shared.mean(1, keepdims=True)
+    np.testing.assert_allclose(
+      self._observe(shared).evidence, -40 * centred, atol=1e-5
+    )
     many = (1 / K - np.eye(K)[rng.integers(0, K, 40)]) / 40
     many[3] *= -1
     np.testing.assert_allclose(

@@ -80,7 +80,7 @@ class WholeTrainingTest(parameterized.TestCase):
       experiments.run(_config(), self.create_tempdir().full_path)
     save.assert_called_once()
     say.assert_called_once()
-    self.assertIn('anew: a memory holds a set', say.call_args.args[0])
+    self.assertIn('any more: a memory holds a set', say.call_args.args[0])
 
   @pytest.mark.slow
   def test_test_rows_are_named_by_who_names_rows_of_no_step(self):
