@@ -84,15 +84,15 @@ def _privacy_utility():
 
 def _whole_training():
   config = samples.vertical(experiment='vfl.whole_training')
-  config.aggregate = dict(name='ideal')
-  config.known = 'pool', 'bottom'
+  config.aggregate = dict(name='plaintext')
+  config.known = ('pool',)
   config.attacks = (
-    dict(name='history.classifier'),
-    dict(name='history.gaussian_process', anchors=60),
-    dict(name='linear.least_squares'),
+    dict(name='history.gaussian_process', anchors=30, rounds=1),
+    dict(name='scores.direct'),
   )
-  common.train(config, batch_size=256, epochs=1)
-  config.after, config.trials = (1,), 2
+  config.defense = (dict(name='gaussian', stddev=0.005),)
+  common.train(config, batch_size=128, epochs=2)
+  config.after, config.trials = (1, 2), 2
   return config
 
 
