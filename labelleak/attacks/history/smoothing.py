@@ -35,8 +35,8 @@ def gaussian_process(
 
   Scores are log probabilities of the labels of all rows of the pool, [N, K];
   rows that were in no step are named by the others. Links in the clear are read
-  by the law of their noise, where `defense` grants it (`laws`). Runs on the
-  host.
+  by signs where nothing was added (`signs`), by the law of their noise where
+  `defense` grants it (`laws`). Runs on the host.
 
   Args:
     anchors: of the kernel; memory is N of them, time N of them squared.
@@ -63,6 +63,7 @@ def gaussian_process(
     if memory.sealed:
       mean = _explain_sealed(kernel, memory)
       return jnp.asarray(_score(mean, _find_seen(memory)), jnp.float32)
+    memory = trace.read(memory)
     first = _first_steps(memory)
     fits = _fit_all(kernel, memory, first, rounds)
     scores = naming.name_rows(name_key, memory, fits, first)

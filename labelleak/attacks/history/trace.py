@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional, Union
 import jax
 import numpy as np
 
-from labelleak.attacks.history import laws, sealed, words
+from labelleak.attacks.history import laws, sealed, signs, words
 from labelleak.attacks.linear import directions
 from labelleak.base import InputError
 from labelleak.vfl import Known, View
@@ -15,14 +15,19 @@ from labelleak.vfl import Known, View
 _NAME = 'history.gaussian_process'
 _LINKS = 'in the clear', 'sealed'
 HELD = 2**30  # bytes of directions that stay in memory
-_ENOUGH = 20  # rows of a step whose signs are no chance
-_ROUNDING = 1e-6  # of an entry of S - Y
 
 
 class Step(NamedTuple):
-  """One step's evidence of its rows, in the clear."""
+  """One step in the clear."""
 
-  index: np.ndarray  # [n] rows of the data set that say something
+  index: np.ndarray  # [n] rows of the data set, padding left out
+  cut: np.ndarray  # [n, K] B U, which is S - Y where nothing is defended
+
+
+class Evidence(NamedTuple):
+  """What one step says of its rows, in the clear."""
+
+  index: np.ndarray  # [n] rows of the data set of which it says something
   evidence: np.ndarray  # [n, K] of Y - 1 / K, centred
 
 
@@ -34,13 +39,13 @@ class Trace(NamedTuple):
 
   Attributes:
     known: what the attack was granted.
-    steps: in their order.
+    steps: in their order; `read` makes evidence of those in the clear.
     read: what reads a sealed step.
     sealed: whether any was.
   """
 
   known: Known
-  steps: tuple[Union[Step, sealed.Step], ...] = ()
+  steps: tuple[Union[Step, Evidence, sealed.Step], ...] = ()
   read: Optional[Callable[[View], Optional[directions.Directions]]] = None
   sealed: bool = False
 
@@ -58,10 +63,8 @@ def init(known: Known) -> Trace:
 def observe(trace: Trace, view: View) -> Trace:
   """Returns the trace with the evidence of one more step.
 
-  The loss is a mean over the rows of a batch, so that the evidence of a row is
-  minus its cut gradient by their number, or what `laws` makes of it where the
-  defense is granted; where signs show that nothing was added, the label itself,
-  or what a code made of it. Logits are added: D = K.
+  The loss is a mean over the rows of a batch, so that a row's cut gradient by
+  their number is its own. Logits are added: D = K.
 
   Raises:
     InputError: as `words.select_rows`; sealed views and clear ones together;
@@ -90,28 +93,28 @@ def observe(trace: Trace, view: View) -> Trace:
     step = sealed.Step(index, vectors, -sent.observed, sent.variance, gain)
   else:
     cut = np.asarray(part.cut_grads, np.float32)
-    cut = cut * len(index)
-    step = _read_signs(index, cut)
-    if step is None:
-      step = Step(index, laws.make_read(trace.known)(cut))
+    step = Step(index, cut * len(index))
   return trace._replace(steps=(*trace.steps, step), sealed=is_sealed)
 
 
-def _read_signs(index, cut):
-  """Returns Y - 1 / K of the rows that signs name, where all rows have those.
+def read(trace: Trace) -> Trace:
+  """Returns a trace in the clear with what its steps say of Y - 1 / K.
 
-  Softmax less label sums to 0 and has one negative entry, its label's, unless
-  that rounds to 0. Noise of a row has other sums; were it centred, as that of
-  two classes is, it has other signs in half of the rows of three and more.
+  They are labels where signs show that nothing was added (`signs`), though
+  perhaps a code before; else minus their entries, or what `laws` makes of them
+  where the defense is granted.
   """
-  classes, negative = cut.shape[1], cut < 0
-  named = negative.any(1)
-  clean = ((cut > 0).sum(1) >= classes - 1) & (
-    np.abs(cut.sum(1)) <= _ROUNDING * classes
-  )
-  if classes < 3 or named.sum() < _ENOUGH or not clean.all():
-    return None
-  return Step(index[named], np.float32(negative[named]) - 1 / classes)
+  labels = signs.read([step.cut for step in trace.steps])
+  if labels is None:
+    weigh = laws.make_read(trace.known)
+    said = [Evidence(index, weigh(cut)) for index, cut in trace.steps]
+    return trace._replace(steps=tuple(said))
+  said = []
+  for step, label in zip(trace.steps, labels, strict=True):
+    named = label.any(1)
+    evidence = label[named] - 1 / label.shape[1]
+    said += [Evidence(step.index[named], evidence)] if named.any() else []
+  return trace._replace(steps=tuple(said))
 
 
 def _store(trace, vectors):

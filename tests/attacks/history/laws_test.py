@@ -137,7 +137,8 @@ class LawsTest(parameterized.TestCase):
     for defense in ((), (('laplace', 0.02),)):
       known = _known(*defense).replace(pool=pool, num_rows=B)
       attack = history.gaussian_process()
-      (step,) = attack.observe(attack.init(known), view).steps
+      memory = attack.observe(attack.init(known), view)
+      (step,) = trace.read(memory).steps
       expected = laws.make_read(known)(u)
       np.testing.assert_allclose(step.evidence, expected, atol=1e-4)
     self.assertIsInstance(attack.init(known), trace.Trace)
