@@ -1,4 +1,4 @@
-"""What a party keeps of a training: the evidence of every step."""
+"""What a party keeps of a training: every step, and what it says of rows."""
 
 from collections.abc import Callable
 import tempfile
@@ -61,7 +61,7 @@ def init(known: Known) -> Trace:
 
 
 def observe(trace: Trace, view: View) -> Trace:
-  """Returns the trace with the evidence of one more step.
+  """Returns the trace with one more step.
 
   The loss is a mean over the rows of a batch, so that a row's cut gradient by
   their number is its own. Logits are added: D = K.
@@ -107,14 +107,14 @@ def read(trace: Trace) -> Trace:
   labels = signs.read([step.cut for step in trace.steps])
   if labels is None:
     weigh = laws.make_read(trace.known)
-    said = [Evidence(index, weigh(cut)) for index, cut in trace.steps]
-    return trace._replace(steps=tuple(said))
-  said = []
+    steps = [Evidence(index, weigh(cut)) for index, cut in trace.steps]
+    return trace._replace(steps=tuple(steps))
+  steps = []
   for step, label in zip(trace.steps, labels, strict=True):
-    named = label.any(1)
-    evidence = label[named] - 1 / label.shape[1]
-    said += [Evidence(step.index[named], evidence)] if named.any() else []
-  return trace._replace(steps=tuple(said))
+    rows = label.any(1)
+    evidence = label[rows] - 1 / label.shape[1]
+    steps += [Evidence(step.index[rows], evidence)] if rows.any() else []
+  return trace._replace(steps=tuple(steps))
 
 
 def _store(trace, vectors):

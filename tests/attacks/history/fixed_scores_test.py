@@ -7,7 +7,6 @@ they say of rows that nothing tells.
 change that is meant to move scores may do.
 """
 
-import json
 import pathlib
 
 from absl.testing import parameterized
@@ -17,12 +16,12 @@ import numpy as np
 
 from labelleak import attacks, vfl
 from labelleak.base import Pool
+from tests.attacks import fixed_scores
 
 FILE = pathlib.Path(__file__).with_name('fixed_scores.json')
 KEY = jax.random.key(5)
 N, B, K, F, WIDTH = 96, 32, 4, 3, 6
 EPOCHS = 3
-NUMBERS = 8  # of a score [N, K]
 
 PROCESS = dict(name='history.gaussian_process', neighbours=6)
 FEW = dict(PROCESS, anchors=30)
@@ -140,24 +139,14 @@ def summary(name):
   hidden = dict(cut_grads=None) if sealed else dict(param_grads=None)
   for view in views(defense):
     memory = attack.observe(memory, view._replace(**hidden))
-  scores = np.asarray(attack.infer(KEY, memory, known), float)
-  scores = np.maximum(scores, -9.0)  # less is never, however much
-  rng = np.random.default_rng(13)
-  mixed = rng.normal(size=(NUMBERS, scores.size)) @ scores.ravel()
-  return mixed / np.sqrt(scores.size)
+  return fixed_scores.summarise(attack.infer(KEY, memory, known), seed=13)
 
 
 class FixedScoresTest(parameterized.TestCase):
   @parameterized.parameters(*CASES)
   def test_scores(self, name):
-    recorded = json.loads(FILE.read_text())
-    np.testing.assert_allclose(summary(name), recorded[name], atol=0.02)
-
-
-def _record():
-  found = {name: summary(name).round(4).tolist() for name in CASES}
-  FILE.write_text(json.dumps(found, indent=1) + '\n')
+    fixed_scores.check(FILE, name, summary(name), atol=0.02)
 
 
 if __name__ == '__main__':
-  _record()
+  fixed_scores.record(FILE, CASES, summary)

@@ -6,7 +6,6 @@ noise, batch norm, layers that rows share, and the attacks that it leaves out.
 change that is meant to move scores may do.
 """
 
-import json
 import pathlib
 
 from absl.testing import parameterized
@@ -14,12 +13,11 @@ import jax
 import numpy as np
 
 from labelleak import attacks
+from tests.attacks import fixed_scores
 from tests.attacks.linear import trained
 
 FILE = pathlib.Path(__file__).with_name('fixed_scores.json')
 KEY = jax.random.key(3)
-NUMBERS = 8  # of a score [B, K]
-LEAST = -9.0  # a log probability of less is never, however much
 
 SURE = dict(width=10)
 UNSURE = dict(width=10, scale=0.7, wrong=0.5)
@@ -55,22 +53,14 @@ def summary(name):
   infer = attacks.load(f'linear.{attack}').infer
   quick = dict(xla_backend_optimization_level=0)
   run = jax.jit(lambda view: infer(KEY, view, known), compiler_options=quick)
-  scores = np.maximum(np.asarray(run(view), float), LEAST)
-  mixed = np.random.default_rng(5).normal(size=(NUMBERS, scores.size))
-  return mixed @ scores.ravel() / np.sqrt(scores.size)
+  return fixed_scores.summarise(run(view), seed=5)
 
 
 class FixedScoresTest(parameterized.TestCase):
   @parameterized.parameters(*CASES)
   def test_scores(self, name):
-    recorded = json.loads(FILE.read_text())
-    np.testing.assert_allclose(summary(name), recorded[name], atol=0.05)
-
-
-def _record():
-  found = {name: summary(name).round(4).tolist() for name in CASES}
-  FILE.write_text(json.dumps(found, indent=1) + '\n')
+    fixed_scores.check(FILE, name, summary(name), atol=0.05)
 
 
 if __name__ == '__main__':
-  _record()
+  fixed_scores.record(FILE, CASES, summary)
