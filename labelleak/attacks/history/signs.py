@@ -34,12 +34,10 @@ def read(cuts: Sequence[np.ndarray]) -> Optional[list[np.ndarray]]:
 def _is_clean(cut):
   """Returns whether all rows of a step have the signs of S - Y.
 
-  Where the softmax rounds to its label no entry is negative, and others are
-  next to nothing.
+  Where the softmax rounds to its label no entry is negative, and sums show that
+  others are next to nothing.
   """
-  rounding = _ROUNDING * cut.shape[1]
   total, negative = cut.sum(1), (cut < 0).sum(1)
   whole = (cut != 0).all(1)
-  sums = np.where(whole, np.abs(total), total) <= rounding
-  signs = (negative == 1) | ((negative == 0) & (cut.max(1) <= rounding))
-  return bool((sums & signs).all())
+  excess = np.where(whole, np.abs(total), total)
+  return bool(((excess <= _ROUNDING * cut.shape[1]) & (negative <= 1)).all())
