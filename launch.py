@@ -22,7 +22,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from labelleak import base, experiments
+from labelleak import base, compilation, experiments
 from labelleak.report import tables
 
 config_flags.DEFINE_config_file('config', lock_config=True)
@@ -46,7 +46,7 @@ def main(argv):
   absl_logging.set_verbosity(absl_logging.ERROR)
   # What a callback refuses comes back as an error; it need not be logged, too.
   logging.getLogger('jax._src.callback').setLevel(logging.CRITICAL)
-  base.keep_programs()
+  compilation.keep_programs()
   workdir = None
   try:
     _check_config(argv)

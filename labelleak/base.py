@@ -18,13 +18,11 @@ upper bounds, which are no attacks and say that they need it.)
 from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
-import os
 from typing import (
   Any,
   NamedTuple,
   Optional,
   Protocol,
-  TypeVar,
 )
 
 import chex
@@ -405,35 +403,3 @@ def named_leaves(tree: chex.ArrayTree) -> dict[str, chex.Array]:
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   # Variables of Flax's nnx are nodes around their value.
   return {name(path).removesuffix('/value'): leaf for path, leaf in leaves}
-
-
-Function = TypeVar('Function')
-
-
-def keep_programs() -> None:
-  """Keeps compiled programs in ~/.cache/labelleak, unless a place is set."""
-  if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update(
-      'jax_compilation_cache_dir', os.path.expanduser('~/.cache/labelleak')
-    )
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
-
-
-def jit_once(function: Function) -> Function:
-  """Compiles what runs once, such as drawing a model's variables: `jax.jit`.
-
-  XLA:CPU unrolls every draw of random numbers and compiles for minutes what
-  runs for milliseconds. Without LLVM's optimisations that takes seconds; values
-  agree with those of `jax.jit` up to rounding. While it is traced itself, it is
-  `jax.jit`.
-  """
-  plain = jax.jit(function)
-  options = {'xla_backend_optimization_level': 0}
-  hasty = jax.jit(function, compiler_options=options)  # at top level only
-
-  def run(*args):
-    leaves = jax.tree.leaves(args)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    return (plain if traced else hasty)(*args)
-
-  return run

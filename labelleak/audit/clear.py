@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import attacks, base, vfl
+from labelleak import attacks, compilation, vfl
 from labelleak.attacks.scores import directions
 from labelleak.audit import answers, patterns
 from labelleak.audit.answers import Answer, Rows, Setting
@@ -63,7 +63,7 @@ def _read_directions(key, steps, rows, setting) -> list[Answer]:
 @functools.cache
 def _compile_cluster(num_groups):
   """Compiles `directions.cluster`."""
-  return base.jit_once(
+  return compilation.jit_once(
     lambda key, cut: directions.cluster(key, cut, num_groups)
   )
 

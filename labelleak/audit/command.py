@@ -11,7 +11,7 @@ from typing import Optional
 
 import jax
 
-from labelleak import base, messages
+from labelleak import compilation, messages
 from labelleak.audit import (
   horizontal,
   options,
@@ -27,7 +27,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
   What it compiles is kept, so that the next audit of such a round is faster.
   """
-  base.keep_programs()
+  compilation.keep_programs()
   try:
     values = options.parse(sys.argv[1:] if argv is None else argv)
     if isinstance(values, vertical_options.Options):

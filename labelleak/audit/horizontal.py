@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import labelleak
-from labelleak import base, hfl, messages
+from labelleak import compilation, hfl, messages
 from labelleak.attacks import counts as attacks
 from labelleak.attacks.counts import posterior
 from labelleak.audit import readings, remedies
@@ -165,7 +165,9 @@ def _attack(capture, setting, middle) -> Mapping[str, np.ndarray]:
     view = hfl.View(grads={'head': jax.tree.map(lambda u: u / epochs, head)})
     return [_PUBLISHED[name]().infer(key, view, known) for name in names]
 
-  counts = base.jit_once(infer)(jax.random.key(0), middle.view.grads['head'])
+  counts = compilation.jit_once(infer)(
+    jax.random.key(0), middle.view.grads['head']
+  )
   return dict(zip(names, map(np.asarray, counts)))
 
 
@@ -191,7 +193,7 @@ def expected_accuracy(counts: np.ndarray, probs: np.ndarray) -> float:
 def _estimate(reading, truth) -> tuple[Estimate, ...]:
   """Returns count, interval and presence of each class."""
   interval = functools.partial(posterior.interval, level=readings.LEVEL)
-  low, high, _ = jax.device_get(base.jit_once(interval)(reading.probs))
+  low, high, _ = jax.device_get(compilation.jit_once(interval)(reading.probs))
   return tuple(
     Estimate(
       count=float(reading.counts[i]),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from labelleak import base
+from labelleak import compilation
 from labelleak.attacks.counts import likelihood, posterior
 from labelleak.audit import simulation
 
@@ -70,8 +70,8 @@ def _infer(of_rest, log_prob, rounds, scale):
 
 
 # Compiled once for all rounds that share N.
-_infer_once = base.jit_once(_infer)
-_allocate = base.jit_once(lambda p: jax.lax.map(posterior.allocate, p))
+_infer_once = compilation.jit_once(_infer)
+_allocate = compilation.jit_once(lambda p: jax.lax.map(posterior.allocate, p))
 
 
 def _share_rest(num, rest):

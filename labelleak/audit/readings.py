@@ -4,10 +4,9 @@ import dataclasses
 from typing import NamedTuple, Optional
 
 import chex
-import jax
 import numpy as np
 
-from labelleak import hfl, messages
+from labelleak import compilation, hfl, messages
 from labelleak.attacks import counts as attacks
 from labelleak.attacks.counts import allocation, head_update, posterior
 from labelleak.base import InputError
@@ -98,7 +97,7 @@ def read(
   """Reads an update by `calibrated` at a learning rate; None: not told."""
   view, known = describe(capture, setting, rate)
   probs = np.asarray(infer_posterior(view, known), np.float64)
-  counts = jax.jit(posterior.allocate)(probs)
+  counts = compilation.jit_seldom(posterior.allocate)(probs)
   return Reading(view, known, probs, np.asarray(counts))
 
 

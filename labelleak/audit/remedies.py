@@ -14,7 +14,7 @@ import chex
 import jax
 import numpy as np
 
-from labelleak import base, hfl
+from labelleak import compilation, hfl
 from labelleak.audit import lattice, simulation
 from labelleak.audit.assessment import Remedy
 from labelleak.defenses import clipping, noise
@@ -98,7 +98,7 @@ def _defend_update(key, rounds, update) -> list[Remedy]:
     keys = jax.random.split(key, (simulation.ROUNDS, 1))
     return jax.vmap(jax.vmap(defend))(keys, updates)
 
-  run = base.jit_once(defend_all)
+  run = compilation.jit_once(defend_all)
   clipped, unit = jax.device_get(run(key, rounds.updates))
   clipped = np.concatenate([bias[:half], clipped[half:]])
   name = 'update clipped to half of its norm'

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, vfl
+from labelleak import compilation, vfl
 from labelleak.attacks.linear import closed_form, solver
 from labelleak.audit import answers, patterns
 from labelleak.audit.answers import Answer, Rows, Setting
@@ -117,7 +117,7 @@ def _compile(bottom, setting):
     view, _ = view.check(_NAMES[1], known)
     return closed_form.solve(view, known), solver.solve(key, view, known)
 
-  return base.jit_once(run)
+  return compilation.jit_once(run)
 
 
 def _solve(run, key, view) -> Solutions:

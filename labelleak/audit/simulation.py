@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, hfl
+from labelleak import compilation, hfl
 from labelleak.base import Batch
 
 State = dict[str, np.ndarray]
@@ -100,7 +100,7 @@ def train(
     keys = jax.random.split(key, (ROUNDS, clients))
     return jax.lax.map(jax.vmap(one_client), (keys, *data))
 
-  return jax.device_get(base.jit_once(all_rounds)(key, x, labels))
+  return jax.device_get(compilation.jit_once(all_rounds)(key, x, labels))
 
 
 def _draw(key, federation, h, shares):

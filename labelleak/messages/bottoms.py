@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, models, validate
+from labelleak import base, compilation, models, validate
 from labelleak.base import InputError
 from labelleak.messages.logs import Log
 from labelleak.models import weights
@@ -107,7 +107,7 @@ def load(log: Log, spec: Mapping[str, object]) -> Bottom:
   model = models.load(**spec)
   x = jnp.asarray(log.steps[0].x, jnp.float32)
   try:
-    variables = base.jit_once(model.init)(jax.random.key(0), x)
+    variables = compilation.jit_once(model.init)(jax.random.key(0), x)
   except Exception as e:  # whatever a model makes of shapes that it cannot take
     line = (str(e).splitlines() or [type(e).__name__])[0]
     raise InputError(

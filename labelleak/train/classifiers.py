@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, optimizers, validate
+from labelleak import compilation, optimizers, validate
 from labelleak.train import loop, order
 from labelleak.train.loop import Callback
 
@@ -89,7 +89,9 @@ def classifier(
   key = jax.random.key(seed) if key is None else key
   init_key, step_key = jax.random.split(key)
   if variables is None:
-    variables = base.jit_once(model.init)(init_key, source.take(np.arange(1)))
+    variables = compilation.jit_once(model.init)(
+      init_key, source.take(np.arange(1))
+    )
   state = State(
     variables=variables,
     opt_state=tx.init(variables['params']),

@@ -170,9 +170,9 @@ class PrintTest(absltest.TestCase):
 class ProgramsTest(absltest.TestCase):
   def test_they_are_kept_at_home_unless_a_place_is_set(self):
     code = (
-      'import sys, jax; from labelleak import base;'
+      'import sys, jax; from labelleak.compilation import keep_programs;'
       " jax.config.update('jax_compilation_cache_dir', sys.argv[1] or None);"
-      ' base.keep_programs(); print(jax.config.jax_compilation_cache_dir)'
+      ' keep_programs(); print(jax.config.jax_compilation_cache_dir)'
     )
     home = dict(os.environ, HOME='/home/nobody')
     for place, kept in (('', '/home/nobody/.cache/labelleak'), ('/a', '/a')):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from labelleak import base, models
+from labelleak import compilation, models
 
 COUNTS = {
   'efficientnet.b0': 5_288_548,
@@ -37,7 +37,7 @@ def built(request):
   """Name, model for 40 classes, variables with moved statistics, inputs."""
   model = models.load(request.param, num_classes=40)
   x = jax.random.normal(jax.random.key(1), (3, 32, 32, 3))
-  variables = base.jit_once(model.init)(jax.random.key(0), x)
+  variables = compilation.jit_once(model.init)(jax.random.key(0), x)
   return request.param, model, variables, x
 
 

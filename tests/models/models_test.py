@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from labelleak import base, models
+from labelleak import compilation, models
 from labelleak.base import InputError
 
 # Parameters for 32x32x3 and 100 classes, or 224x224x3 and 1000 (LLBG paper).
@@ -115,10 +115,10 @@ class InitTest(parameterized.TestCase):
     model = models.load('mlp.mlp', num_classes=10, width=32)
     found, plain = (
       compiled(model.init)(jax.random.key(1), _images(1))
-      for compiled in (base.jit_once, jax.jit)
+      for compiled in (compilation.jit_once, jax.jit)
     )
     chex.assert_trees_all_close(found, plain, rtol=1e-6, atol=1e-7)
-    init = base.jit_once(model.init)
+    init = compilation.jit_once(model.init)
     shapes = jax.eval_shape(lambda: init(jax.random.key(1), _images(1)))
     chex.assert_trees_all_equal_shapes(shapes, found)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from labelleak import base
+from labelleak import base, compilation
 from labelleak.models import vit
 
 
@@ -26,7 +26,7 @@ def digits():
   """A ViT for 8x8 digits, with its variables and some inputs."""
   model = vit.vit(num_classes=10, width=32, heads=4, depth=2, patch=2)
   x = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
-  return model, base.jit_once(model.init)(jax.random.key(0), x), x
+  return model, compilation.jit_once(model.init)(jax.random.key(0), x), x
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_patches_are_a_set_but_for_their_positions(digits):
 
 def test_initialisation_is_timms():
   model = vit.vit(num_classes=100, width=192, heads=3, depth=3)
-  params = base.jit_once(model.init)(
+  params = compilation.jit_once(model.init)(
     jax.random.key(0), jnp.zeros((1, 64, 64, 3))
   )['params']
   blocks = params['blocks']

@@ -14,7 +14,7 @@ import zlib
 import jax
 import pytest
 
-from labelleak import attacks, base, experiments, registry
+from labelleak import attacks, compilation, experiments, registry
 from labelleak.base import InputError
 from tests.repository import bad_values
 
@@ -45,7 +45,7 @@ def _no_traces():
   """Stops where a model would be traced or initialised."""
   with (
     mock.patch.object(jax, 'eval_shape', _stop),
-    mock.patch.object(base, 'jit_once', lambda function: _stop),
+    mock.patch.object(compilation, 'jit_once', lambda function: _stop),
   ):
     yield
 

@@ -30,7 +30,7 @@ ORDER = (
   ('annotation', 'validate'),
   ('spec',),
   ('base',),
-  ('lazy',),
+  ('lazy', 'compilation'),
 )
 RANK = {name: rank for rank, group in enumerate(ORDER) for name in group}
 UNSAFE = {

@@ -14,7 +14,7 @@ from flax import linen as nn
 import jax
 import optax
 
-from labelleak import base, validate
+from labelleak import base, compilation, validate
 from labelleak.attacks.completion import halves, mixmatch
 from labelleak.attacks.completion.halves import Variables
 from labelleak.base import InputError
@@ -151,7 +151,7 @@ def build(
     bottom, top = join(state.average, frozen)
     return halves.logits_of(party, head, bottom, top, x)
 
-  return Learner(base.jit_once(init), core.step, jax.jit(predict))
+  return Learner(compilation.jit_once(init), core.step, jax.jit(predict))
 
 
 def _cross_entropy(tx, apply):

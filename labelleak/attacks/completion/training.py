@@ -7,7 +7,7 @@ import chex
 import jax
 import numpy as np
 
-from labelleak import base, train, validate, vfl
+from labelleak import base, compilation, train, validate, vfl
 from labelleak.attacks.completion import batches, learners
 from labelleak.base import Callback, Completion, Predict
 
@@ -135,4 +135,4 @@ def run(
 def draw_bottom(key: chex.PRNGKey, known: vfl.Known) -> chex.ArrayTree:
   """Draws variables of the party's bottom anew."""
   x = known.pool.take(np.arange(1))
-  return base.jit_once(known.party.init)(key, x)
+  return compilation.jit_once(known.party.init)(key, x)

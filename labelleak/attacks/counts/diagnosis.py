@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import contract
+from labelleak import compilation, contract
 from labelleak.attacks.counts import (
   evidence,
   head_update,
@@ -29,7 +29,7 @@ _SPARSE = 0.02  # labels a class, of which the scale is known to a percent
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
 # At any scale, which costs most: a typical reach says if it fits far better.
-_infer_free = jax.jit(
+_infer_free = compilation.jit_seldom(
   functools.partial(
     head_update.infer_told, reaches=(head_update.TYPICAL_REACH,)
   )

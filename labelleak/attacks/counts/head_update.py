@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from labelleak import hfl
+from labelleak import compilation, hfl
 from labelleak.attacks.counts import (
   allocation,
   evidence,
@@ -109,7 +109,7 @@ def infer_counts(view: View, known: Known) -> Posterior:
   return _infer_untold(view, known)
 
 
-infer_jitted = jax.jit(infer_counts)
+infer_jitted = compilation.jit_seldom(infer_counts)
 
 
 def _infer_untold(view, known):

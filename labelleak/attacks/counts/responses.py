@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from labelleak import base, hfl
+from labelleak import compilation, hfl
 from labelleak.attacks.counts import likelihood
 from labelleak.base import InputError
 from labelleak.hfl import Client, Known
@@ -221,7 +221,7 @@ def respond(
 @functools.lru_cache(maxsize=64)
 def _compile_steps(client):
   """Returns `respond` of a client, compiled."""
-  return base.jit_once(functools.partial(_respond, client))
+  return compilation.jit_once(functools.partial(_respond, client))
 
 
 def _respond(client, gradients, start):

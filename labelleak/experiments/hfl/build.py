@@ -14,7 +14,7 @@ import numpy as np
 
 from labelleak import (
   annotation,
-  base,
+  compilation,
   data,
   defenses,
   he,
@@ -177,7 +177,7 @@ class Round:
       workdir: of the point, where the state of a training is kept for as long
         as that runs, unless the training has its own.
     """
-    variables = base.jit_once(self._init)()
+    variables = compilation.jit_once(self._init)()
     if self.weights:
       variables = weights.load(self.weights, variables)
     if self.training:

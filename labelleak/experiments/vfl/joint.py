@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import base, data, he, runs, sweep, train, validate, vfl
+from labelleak import compilation, data, he, runs, sweep, train, validate, vfl
 from labelleak.base import Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
@@ -148,7 +148,7 @@ class Joint:
     batches = batches or (lambda numbers: self.epochs(numbers, None))
     xs = jax.tree.map(lambda a: a[0], batches(np.arange(1) + 1).xs)
     key = sweep.key(seed, 'training')
-    state = base.jit_once(self.protocol.init)(key, xs)
+    state = compilation.jit_once(self.protocol.init)(key, xs)
     if not self.weights:
       return state
     load = lambda bottom: weights.load(self.weights, bottom, head='fresh')

@@ -33,7 +33,7 @@ import numpy as np
 import optax
 import pytest
 
-from labelleak import attacks, base, data, hfl, metrics, models
+from labelleak import attacks, base, compilation, data, hfl, metrics, models
 from labelleak.data import plans
 from labelleak.defenses import sparsity
 
@@ -265,7 +265,7 @@ def measured_ratio(seed, shared, trials=4, steps=3):
   y = np.repeat(np.arange(100), 100)
   model = models.load('vgg.vgg19', num_classes=100)
   loss = hfl.cross_entropy(model.apply)
-  variables = base.jit_once(model.init)(
+  variables = compilation.jit_once(model.init)(
     jax.random.key(seed), source.take(rows[:1])
   )
 
