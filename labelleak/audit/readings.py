@@ -8,7 +8,7 @@ import numpy as np
 
 from labelleak import compilation, hfl, messages
 from labelleak.attacks import counts as attacks
-from labelleak.attacks.counts import allocation, head_update, posterior
+from labelleak.attacks.counts import allocation, captured, posterior
 from labelleak.base import InputError
 
 LEVEL = 0.9  # of intervals
@@ -50,7 +50,7 @@ def infer_posterior(view: hfl.View, known: hfl.Known) -> chex.Array:
   """Returns the posterior of the counts, [K, C * N + 1]."""
   known = allocation.forget_unmodelled(known)
   view, _ = view.check('counts.calibrated', known)
-  return head_update.infer_jitted(view, known).probs
+  return captured.infer_counts(view, known).probs
 
 
 def check_size(num_classes: int, num: int) -> None:

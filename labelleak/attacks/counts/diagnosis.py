@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import compilation, contract
+from labelleak import contract
 from labelleak.attacks.counts import (
+  captured,
   evidence,
   head_update,
   posterior,
@@ -28,12 +29,6 @@ _OTHER = 1.4  # times, at which a scale is another
 _SPARSE = 0.02  # labels a class, of which the scale is known to a percent
 _SMALL = 0.1  # of an update that only labels nearly even would make
 _MOMENTUM = dict(name='sgd', momentum=0.9)
-# At any scale, which costs most: a typical reach says if it fits far better.
-_infer_free = compilation.jit_seldom(
-  functools.partial(
-    head_update.infer_told, reaches=(head_update.TYPICAL_REACH,)
-  )
-)
 
 
 def diagnose(view: View, known: Known) -> tuple[str, ...]:
@@ -96,7 +91,10 @@ def _doubt_scale(view, known, beta, client, response):
   """Returns what scale and sign of the entries say."""
   free = dataclasses.replace(known, defense=None)
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
-  infer = head_update.infer_jitted
+  few = known.num_classes <= head_update.MOST_CLASSES
+  infer = captured.infer_counts
+  if known.client and not few:  # both signs at one reach, to compare them
+    infer = captured.infer_at_typical_reach
   told = beliefs = infer(view, known)
   opposite = infer(turned, known).evidence
   # Of counts far from even the negative entries sum to nearly all the gains.
@@ -109,14 +107,16 @@ def _doubt_scale(view, known, beta, client, response):
     if plain and share < _SPARSE:
       # The softmax hides at most N / K of the gains: the scale is told.
       expected = (1 - share / 2) * (1 - client.label_smoothing)
-      at_its_scale = functools.partial(_infer_scaled, least / expected)
+      at_its_scale = functools.partial(_infer_scaled, infer, least / expected)
       beliefs = at_its_scale(view, known)
       opposite = max(opposite, at_its_scale(turned, known).evidence)
     else:
-      at_any_scale = _infer_free if known.client else infer
+      # It costs most: a typical reach says if some scale fits far better.
+      at_typical_reach = captured.infer_at_typical_reach
+      at_any_scale = at_typical_reach if known.client else infer
       beliefs = at_any_scale(view, free)
       doubted = beliefs.evidence > told.evidence + _TURNED
-      if doubted or known.num_classes <= head_update.MOST_CLASSES:
+      if doubted or few:
         opposite = max(opposite, at_any_scale(turned, free).evidence)
   if opposite > max(told.evidence, beliefs.evidence) + _TURNED:
     return (
@@ -147,10 +147,10 @@ def _doubt_scale(view, known, beta, client, response):
   return ()
 
 
-def _infer_scaled(scale, view, known):
+def _infer_scaled(infer, scale, view, known):
   """Infers counts of an update that is `scale` times as large as described."""
   grads = jax.tree.map(lambda g: g / scale, view.grads)
-  found = head_update.infer_jitted(view._replace(grads=grads), known)
+  found = infer(view._replace(grads=grads), known)
   change = known.num_classes * np.log(scale)  # of the density's volume
   return found._replace(evidence=found.evidence - change)
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from labelleak import compilation, hfl
+from labelleak import hfl
 from labelleak.attacks.counts import (
   allocation,
   evidence,
@@ -78,7 +78,9 @@ class Node(NamedTuple):
   prior: chex.Array
 
 
-def infer_counts(view: View, known: Known) -> Posterior:
+def infer_counts(
+  view: View, known: Known, most: Optional[int] = None
+) -> Posterior:
   """Infers counts from a captured head, without a forward pass.
 
   Told no client, it weighs those that are usual. That entries sum to 0 shows
@@ -88,6 +90,7 @@ def infer_counts(view: View, known: Known) -> Posterior:
   Args:
     view: the head's update and, if captured, the head that the server sent.
     known: sizes, `client` and `defense`; no model.
+    most: labels of a class, told a client that is linear; None: N.
 
   Raises:
     InputError: a head without bias.
@@ -97,7 +100,7 @@ def infer_counts(view: View, known: Known) -> Posterior:
   if known.client:
     sums_to_zero = known.client.loss != 'sigmoid'
     quieten = sums_to_zero and known.client.noise_multiplier > 0
-    told = infer_told(view, known, quieten=quieten)
+    told = infer_told(view, known, quieten=quieten, most=most)
     if known.steps == 1 or responses.tabulate(known).shares is None:
       return told
     return integration.mix(
@@ -107,9 +110,6 @@ def infer_counts(view: View, known: Known) -> Posterior:
     softmax = expectation.uniform(known.num_classes)
     return allocation.weigh_counts(beta, softmax, known)
   return _infer_untold(view, known)
-
-
-infer_jitted = compilation.jit_seldom(infer_counts)
 
 
 def _infer_untold(view, known):
@@ -197,6 +197,7 @@ def infer_told(
   reaches: Sequence[float] = _REACHES,
   *,
   quieten: bool = False,
+  most: Optional[int] = None,
 ) -> Posterior:
   """Infers counts of a client that responds as described.
 
@@ -206,6 +207,7 @@ def infer_told(
     response: of the client, or several, stacked; None: what is known tells it.
     reaches: by which the body of the model may move logits further.
     quieten: whether noise may be told by the kernel, and lessened.
+    most: labels of a class, of linear responses; None: N.
 
   Raises:
     InputError: as `responses.tabulate`; a head without bias.
@@ -214,6 +216,8 @@ def infer_told(
   client = known.client or Client()
   beta = evidence.bias('counts.calibrated', view)
   linear = response.shares is None
+  if most is not None:
+    response = responses.cut(response, most)
   start = path.read_start(view, linear, known.num_classes)
   if start is None:  # the bias alone
     zeros = jnp.zeros(known.num_classes)
@@ -256,7 +260,7 @@ def infer_told(
     rates = (1.0,) if told_rate else _RATES
     reaches = [reach * rate for reach in _UNKNOWN_REACHES for rate in rates]
   nodes = _nodes(response, linear, kernel is not None, reaches, confidences)
-  return allocation.weigh_counts(
+  beliefs = allocation.weigh_counts(
     beta,
     predict,
     known,
@@ -265,6 +269,10 @@ def infer_told(
     response=response,
     nodes=nodes,
   )
+  if most is None:
+    return beliefs
+  never = (0, 0), (0, known.num_examples - most)
+  return beliefs._replace(probs=jnp.pad(beliefs.probs, never))
 
 
 def _nodes(response, linear, has_kernel, reaches, confidences):

@@ -58,7 +58,7 @@ def infer(
 
   Args:
     log_lik: -inf where a count is impossible.
-    num: the total; None: N.
+    num: the total; None: N. A traced one is at most N.
     iterations: of EM at most, and twice as many for the total.
   """
   num_classes = log_lik.shape[0]
@@ -126,14 +126,14 @@ def _dirichlet_counts(n, num_classes, most):
   """
   a = np.array(_CONCENTRATIONS)[:, None]
   b = (num_classes - 1) * a
-  k = np.arange(most + 1)
+  k = np.arange(max(most, n if isinstance(n, int) else 0) + 1)
   own = special.gammaln(k + a) - special.gammaln(a) - special.gammaln(k + 1)
   others = special.gammaln(k + b) - special.gammaln(b) - special.gammaln(k + 1)
   total = special.gammaln(k + a + b) - special.gammaln(a + b)
   total = total - special.gammaln(k + 1)
-  n = jnp.asarray(n, int)
+  n, k = jnp.asarray(n, int), k[: most + 1]
   rest = jnp.asarray(others, float)[:, jnp.maximum(n - k, 0)]
-  log_prob = jnp.asarray(own, float) + rest
+  log_prob = jnp.asarray(own[:, : most + 1], float) + rest
   log_prob -= jnp.asarray(total, float)[:, n, None]
   return jnp.where(k <= n, log_prob, -jnp.inf)
 

@@ -119,6 +119,12 @@ def stack(responses: Sequence[Response]) -> Response:
   return jax.tree.map(lambda *a: jnp.asarray(np.stack(a)), *map(pad, responses))
 
 
+def cut(response: Response, most: int) -> Response:
+  """Leaves out more than so many labels of a class, of linear responses."""
+  table = jax.tree.map(lambda a: a[..., : most + 1, :], response.table)
+  return response._replace(table=table)
+
+
 @functools.lru_cache(maxsize=1024)
 def _tabulate(client, num, clients):
   """Tabulates the response of a described client of `num` examples."""

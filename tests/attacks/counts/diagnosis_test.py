@@ -11,7 +11,7 @@ import numpy as np
 
 from labelleak import hfl
 from labelleak.attacks import counts
-from labelleak.attacks.counts import diagnosis, posterior
+from labelleak.attacks.counts import captured, diagnosis, posterior
 from labelleak.base import InputError
 from tests.attacks.counts import described_test
 from tests.attacks.counts.described_test import ADAM, FITS, SGD, K
@@ -105,8 +105,8 @@ class DiagnoseTest(parameterized.TestCase):
     client = hfl.Client(lr=0.1)
     known = hfl.Known(2, 8, client=client, defense=())
     with (
-      mock.patch.object(diagnosis.head_update, 'infer_jitted', infer),
-      mock.patch.object(diagnosis, '_infer_free', infer),
+      mock.patch.object(captured, 'infer_counts', infer),
+      mock.patch.object(captured, 'infer_at_typical_reach', infer),
     ):
       found = diagnosis._doubt_scale(view, known, beta, client, response)
     self.assertLen(found, bool(said))
@@ -154,7 +154,13 @@ class DiagnoseTest(parameterized.TestCase):
     head = {'bias': jnp.asarray(factor * beta, jnp.float32)}
     client = hfl.Client(lr=0.1, label_smoothing=smooth)
     known = hfl.Known(k, num, client=client, defense=())
-    with mock.patch.object(diagnosis, '_infer_free', None):  # not needed
+    infer = captured.infer_at_typical_reach
+
+    def look(view, known):
+      self.assertEqual(known.defense, ())  # any scale need not be tried
+      return infer(view, known)
+
+    with mock.patch.object(captured, 'infer_at_typical_reach', look):
       found = diagnosis.diagnose(hfl.View({'head': head}), known)
     self.assertLen(found, bool(said))
     self.assertIn(said, ' '.join(found))
@@ -173,9 +179,9 @@ class DiagnoseTest(parameterized.TestCase):
       calls.append(known.defense)
       return posterior.Posterior(None, jnp.float32(-jnp.inf))
 
-    with mock.patch.object(diagnosis, '_infer_free', look):
+    with mock.patch.object(captured, 'infer_at_typical_reach', look):
       diagnosis.diagnose(hfl.View({'head': head}), known)
-    self.assertEqual(calls, [None])
+    self.assertEqual(calls, [(), (), None])
 
   def test_causes_are_those_that_are_large_enough(self):
     explain = lambda least, steps=8, **fields: diagnosis._explain(
