@@ -4,7 +4,7 @@
 
 1. The captured head of 10 classes: 200 examples in batches of 32, momentum .9,
    with remedies; the first time, and again with the programs that were kept.
-2. A head of 21,841 classes, 32 examples; the first time.
+2. A head of 21,841 classes, 32 examples, and 256 in 8 steps; the first time.
 
 Each is compared with importing the command alone, in the same round: a slow
 machine is slow at both. Prints, and writes results/benchmarks/audit.json.
@@ -45,9 +45,11 @@ def main(_):
     folder = pathlib.Path(folder)
     small = _capture(folder, 'small', 10, 200, 32, momentum=0.9)
     large = _capture(folder, 'large', 21_841, 32, 32)
+    steps = _capture(folder, 'steps', 21_841, 256, 32)
     told = ['--optimizer=sgd', '--momentum=.9', '--examples=200']
     small += ['--classes=10', *told]
     large += ['--classes=21841', '--examples=32']
+    steps += ['--classes=21841', '--examples=256']
     for i in range(FLAGS.rounds):
       home = folder / f'home{i}'
       home.mkdir()
@@ -56,6 +58,7 @@ def main(_):
         small_cold=_time(home, _RUN, 'audit', *small),
         small_warm=_time(home, _RUN, 'audit', *small),
         large_cold=_time(home, _RUN, 'audit', *large),
+        steps_cold=_time(home, _RUN, 'audit', *steps),
       )
       rows.append(row)
       print(' '.join(f'{k} {v:.1f} s' for k, v in row.items()), flush=True)

@@ -6,14 +6,13 @@ optimisations that such programs do not pay back. Their values agree with those
 of `jax.jit` up to rounding, and while they are traced themselves they are it.
 """
 
-from collections.abc import Callable
 import functools
 import os
 from typing import Any, TypeVar
 
 import jax
 
-Function = TypeVar('Function', bound=Callable)
+Function = TypeVar('Function')
 
 # The emitters that XLA:CPU had before, which compile several times faster.
 _EMITTERS = {'xla_cpu_use_fusion_emitters': False}
