@@ -186,6 +186,18 @@ class SolveTest(parameterized.TestCase):
     np.testing.assert_allclose(found, mine, rtol=1e-4)
     np.testing.assert_allclose(mine, _oracle(moments, power), rtol=1e-3)
 
+  @parameterized.product(share=(0.1, 0.5), power=(1e-3, 1e-2))
+  def test_the_power_bounds_noise_across(self, share, power):
+    """Where classes differ across by more than it can mend."""
+    moments = marvell.Moments(
+      np.array([share, 1 - share]), [1e-3, 1e-3], [1e-3, 1.0], 1e-6, 32
+    )
+    noise, _ = _solve(moments, power)
+    spent = moments.share @ (noise.along + 31 * noise.across)
+    np.testing.assert_allclose(spent, power, rtol=1e-4)
+    bound = power / (32 * share)  # the noise along is no less
+    np.testing.assert_allclose(noise.across, [bound, 0], rtol=0.1, atol=1e-9)
+
   @parameterized.parameters(0.25, 1.0, 9.0)
   def test_points_in_equal_shares_need_1_over_s(self, s):
     moments = marvell.Moments(
