@@ -3,7 +3,7 @@
 XLA:CPU compiles for seconds, and where it unrolls draws of random numbers for
 minutes, what then runs for milliseconds. `jit_once` and `jit_seldom` leave out
 optimisations that such programs do not pay back. Their values agree with those
-of `jax.jit` up to rounding, and while they are traced themselves they are it.
+of `jax.jit` up to rounding, and of traced arguments they are it.
 """
 
 import functools

@@ -93,7 +93,8 @@ def _doubt_scale(view, known, beta, client, response):
   turned = view._replace(grads=jax.tree.map(jnp.negative, view.grads))
   few = known.num_classes <= head_update.MOST_CLASSES
   infer = captured.infer_counts
-  if known.client and not few:  # both signs at one reach, to compare them
+  # Both signs at one reach, to compare them; it does not lessen noise.
+  if known.client and not few and not response.noise:
     infer = captured.infer_at_typical_reach
   told = beliefs = infer(view, known)
   opposite = infer(turned, known).evidence
