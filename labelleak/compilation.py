@@ -14,7 +14,7 @@ import jax
 
 Function = TypeVar('Function')
 
-# The emitters that XLA:CPU had before, which compile several times faster.
+# The emitters that XLA:CPU had before, which compile faster.
 _EMITTERS = {'xla_cpu_use_fusion_emitters': False}
 
 

@@ -3,7 +3,7 @@
 Four CPU devices, so that sharded and single-device results can be compared; and
 a compilation cache in the user's cache directory, so that only the first run
 pays for compiling the larger models. Compiling takes most of the time: XLA's
-older emitters and fewer of LLVM's passes halve it.
+older emitters and fewer of LLVM's passes shorten it.
 """
 
 import os
