@@ -15,7 +15,7 @@ import numpy as np
 
 from labelleak import runs
 from labelleak.base import InputError
-from labelleak.runs import origin
+from labelleak.runs import origin, unfinished
 from tests.report import sample
 
 
@@ -52,6 +52,19 @@ class WorkdirTest(parameterized.TestCase):
     self.assertEqual([pathlib.Path(path).name for path in paths], names)
     self.assertEqual({*os.listdir(self.workdir)}, {*names})
     self.assertEqual(pathlib.Path(paths[1]).read_text(), 'A')
+
+  def test_a_kill_after_a_point_is_written_leaves_nothing_unfinished(self):
+    points = [{'lr': lr, 'widths': [8, 4]} for lr in (0.1, 0.2, 0.3)]
+    for point in points:
+      runs.save_trials(self.workdir, point, [np.arange(2)], 1.0)
+    with mock.patch.object(unfinished, 'forget', side_effect=SystemExit):
+      for point in points[:2]:
+        rows = [sample.horizontal(point=point)]
+        with self.assertRaises(SystemExit):
+          runs.append_point(self.workdir, rows, _values(rows))
+    self.assertLen(runs.open_workdir(self.workdir, self.config), 2)
+    kept = [bool(runs.load_trials(self.workdir, p)[0]) for p in points]
+    self.assertEqual(kept, [False, False, True])
 
   @parameterized.parameters('files.save_arrays', 'store._line')
   def test_a_point_that_cannot_be_written_leaves_no_trace(self, function):

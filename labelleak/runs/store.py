@@ -42,6 +42,8 @@ def open_workdir(workdir: str, config: ConfigDict) -> list[dict]:
     rows, (arrays, digests) = read_rows(path), _read_values(path)
     finished = checks.check_rows(path / _ROWS, rows, arrays, digests)
     _cut(path / _ROWS, finished)
+    for row in rows[:finished]:  # a kill may fall before `append_point` does
+      unfinished.forget(workdir, row['point'])
   except (KeyError, TypeError, AttributeError, IndexError) as e:
     raise InputError(
       f'{workdir} holds no rows as they were written ({e!r}); {files.ANEW}.'

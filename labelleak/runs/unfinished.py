@@ -5,6 +5,7 @@ goes when the point's rows are written.
 """
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -62,7 +63,7 @@ def forget(workdir: str, point: Mapping[str, Any]) -> None:
   """Removes what was kept of a point."""
   folder = _folder(workdir, point)
   shutil.rmtree(folder, ignore_errors=True)
-  if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+  with contextlib.suppress(OSError):  # absent, or other points are in it
     folder.parent.rmdir()
 
 
