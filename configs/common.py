@@ -123,7 +123,8 @@ def vfl(name):
       classes=placeholder(int),  # fewer than the data set has
       split=dict(name='splits.rows'),
       model=dict(name='mlp.mlp2'),  # of every bottom
-      cut_width=placeholder(int),  # D; None: one logit a class
+      loss=dict(name='cross_entropy'),  # or sigmoid, taylor
+      cut_width=placeholder(int),  # D; None: that of the joint logits
       top=placeholder(object),  # a model on the embeddings; None adds them
       top_optimizer=placeholder(object),  # None: that of the parties
       attacker=0,

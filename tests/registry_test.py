@@ -12,7 +12,7 @@ from absl.testing import absltest, parameterized
 from labelleak import attacks, registry
 from labelleak.base import Attack, InputError
 
-PACKAGES = ('attacks', 'data', 'defenses', 'experiments', 'he', 'models')
+PACKAGES = 'attacks', 'data', 'defenses', 'experiments', 'he', 'models', 'vfl'
 LOADED = (*PACKAGES, 'train')  # every package that something is loaded of
 _ROOT = pathlib.Path(registry.__file__).parent
 

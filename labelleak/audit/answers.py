@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 import chex
-import jax.numpy as jnp
 import numpy as np
 
 from labelleak import vfl
@@ -118,19 +117,6 @@ def pool_trust(
   np.add.at(votes, (rows.place[fits], names[fits]), 1)
   total = votes.sum(1)
   return np.where(total > 0, votes.max(1) / np.maximum(total, 1), np.nan)
-
-
-def split_logit(h: chex.Array) -> chex.Array:
-  """Returns two logits [..., 2] of one [..., 1], of equal probabilities."""
-  return jnp.concatenate([-h / 2, h / 2], -1)
-
-
-def split_gradient(cut: chex.Array) -> chex.Array:
-  """Returns the gradient of `split_logit`'s two logits, [..., 1] -> [..., 2].
-
-  Under a sigmoid u = (p - y) / B of the one is (S - Y) / B of the other.
-  """
-  return jnp.concatenate([-cut, cut], -1)
 
 
 def make_view(

@@ -31,9 +31,8 @@ def attack(
 
 def _name_directly(cut, fits, rows, setting) -> Answer:
   """Names labels by signs: `scores.direct`."""
-  logits = cut if cut.shape[1] > 1 else answers.split_gradient(jnp.array(cut))
   known = vfl.Known(num_classes=setting.num_classes, batch_size=len(cut))
-  view = answers.make_view(jnp.asarray(logits))
+  view = answers.make_view(jnp.asarray(cut))
   infer = attacks.load('scores.direct').infer
   scores = np.asarray(infer(jax.random.key(0), view, known))
   scale = np.abs(scores).max(1, keepdims=True)

@@ -25,7 +25,7 @@ class Solutions(NamedTuple):
   """What both attacks say of one step.
 
   Attributes:
-    cut: [B, K] cut gradients by the closed form; [B, 1] of one logit.
+    cut: [B, K] cut gradients by the closed form.
     rank: [] of its equations, exact where B <= rank.
     posterior: [B, K] of expectation propagation.
     unexplained: [] share of the gradients' size that neither its labels nor
@@ -80,15 +80,10 @@ def _make_bottom(log, setting) -> bottoms.Bottom:
 
 
 def _view(log, bottom, i, setting) -> vfl.View:
-  """Makes the view of a step, whose bottom has K logits.
-
-  One logit z of two classes is read as -z/2 and z/2, which have the same
-  probabilities and gradients.
-  """
+  """Makes the view of a step, whose bottom has K logits, or one of two."""
   step, h = log.steps[i], bottoms.embed(log, bottom, i)
-  if h.shape[1] == 1 and setting.num_classes == 2:
-    h = np.asarray(answers.split_logit(jnp.asarray(h)))
-  if h.shape[1] != setting.num_classes:
+  is_single = h.shape[1] == 1 and setting.num_classes == 2
+  if h.shape[1] != setting.num_classes and not is_single:
     raise InputError(
       f'{log.path}: {bottom.text} has {h.shape[1]} outputs, which are no logits'
       f' of {setting.num_classes} classes; set --classes, or log cut_grads, if'
@@ -107,13 +102,8 @@ def _view(log, bottom, i, setting) -> vfl.View:
 def _compile(bottom, setting):
   """Compiles both attacks; the sizes of a batch are those of its view."""
 
-  def apply(variables, x, key):
-    h = bottom.apply(variables, x, key)
-    narrow = h.shape[1] == 1 and setting.num_classes == 2
-    return answers.split_logit(h) if narrow else h
-
   def run(key, view):
-    known = vfl.Known(setting.num_classes, len(view.h), bottom=apply)
+    known = vfl.Known(setting.num_classes, len(view.h), bottom=bottom.apply)
     view, _ = view.check(_NAMES[1], known)
     return closed_form.solve(view, known), solver.solve(key, view, known)
 
@@ -123,11 +113,8 @@ def _compile(bottom, setting):
 def _solve(run, key, view) -> Solutions:
   """Runs both attacks on a view."""
   closed, end = run(key, view)
-  u = closed.u
-  if u.shape[1] == 1:  # of -z/2, the first of both logits
-    u = -u / 2
   return Solutions(
-    cut=np.asarray(u),
+    cut=np.asarray(closed.u),
     rank=int(closed.rank),
     posterior=np.asarray(end.y),
     unexplained=float(end.unexplained),
@@ -170,8 +157,6 @@ def _answer_closed(steps, rows, solutions, setting) -> Answer:
   told = frozenset({'reduction'})  # which `_divide` made a mean
   mean = setting._replace(reduction='mean', told=told)
   fits, _ = patterns.check(cut, sizes, mean, error=_ERROR)
-  if cut.shape[1] == 1:
-    cut = np.asarray(answers.split_gradient(jnp.asarray(cut)))
   return Answer(
     name=_NAMES[0].partition('.')[2],
     scores=rows.average(-cut * sizes[:, None]),

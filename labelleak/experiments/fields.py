@@ -146,6 +146,7 @@ class Training(TypedDict):
 class _Vertical(_Common):
   classes: Optional[int]
   split: Spec
+  loss: NotRequired[Optional[Spec]]
   cut_width: Optional[int]
   top: Optional[Spec]
   top_optimizer: Optional[Spec]

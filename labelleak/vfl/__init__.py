@@ -12,7 +12,7 @@ from labelleak.vfl.fitting import (
   train_step,
 )
 from labelleak.vfl.links import Link, Traffic, link, traffic
-from labelleak.vfl.losses import Loss, cross_entropy, weighted_cross_entropy
+from labelleak.vfl.losses import Loss, cross_entropy, sigmoid, taylor
 from labelleak.vfl.protocol import (
   Protocol,
   State,
@@ -22,6 +22,8 @@ from labelleak.vfl.protocol import (
   view_after_training,
 )
 from labelleak.vfl.views import Known, View
+
+KINDS = (Loss,)  # what `registry.load('vfl', ...)` makes
 
 __all__ = (
   'Batches',
@@ -40,8 +42,9 @@ __all__ = (
   'party',
   'protocol',
   'score_rows',
+  'sigmoid',
+  'taylor',
   'traffic',
   'train_step',
   'view_after_training',
-  'weighted_cross_entropy',
 )

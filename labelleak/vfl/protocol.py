@@ -106,7 +106,7 @@ def protocol(
   links: Sequence[Link],
   *,
   code: Optional[LabelCode] = None,
-  loss: Loss = cross_entropy,
+  loss: Optional[Loss] = None,
   penalty: Optional[Penalty] = None,
   steps_per_epoch: Optional[int] = None,
 ) -> Protocol:
@@ -119,10 +119,10 @@ def protocol(
   Args:
     parties: P >= 2; the last one is active.
     top: trainable model of the active party on the concatenated embeddings
-      [B, sum D]; None adds them, so that every D must be K.
+      [B, sum D]; None adds them, so that every D must be the loss's.
     links: P, one for each party, the active one too.
     code: of the labels that enter the loss; `predict` and accuracies decode.
-    loss: (logits [B, K], y [B, K], mask [B]) -> [], a mean over the mask.
+    loss: of the joint logits; None: `cross_entropy()`.
     penalty: (hs, y [B, K], mask [B]) -> [], what the active party adds to its
       loss; y after the code. What a top model sows into the collection
       'penalty' is added, too.
@@ -144,7 +144,7 @@ def protocol(
     top,
     tuple(links),
     code or LabelCode(),
-    loss,
+    loss or cross_entropy(),
     penalty or (lambda hs, y, mask: 0.0),
     steps_per_epoch,
   )
@@ -266,7 +266,7 @@ def _step(model, state, batch):
 def _predict(model, state, xs):
   hs = _evaluate(model.parties, state.variables, xs)
   logits, _ = _join(model.top, state.top, hs, key=None, train=False)
-  return model.code.decode(jax.nn.softmax(logits))
+  return model.code.decode(model.loss.predict(logits))
 
 
 def _evaluate(parties, variables, xs):
@@ -321,7 +321,7 @@ def _join(top, variables, hs, *, key, train):
   if len(set(widths)) > 1:
     raise InputError(
       f'embeddings of widths {widths} cannot be added; make them equal to the'
-      ' number of classes or use a top model.'
+      ' number of logits or use a top model.'
     )
   return sum(hs[1:], hs[0]), variables
 
@@ -331,15 +331,17 @@ def _loss(model, variables, batch, key, params, hs, y):
   top = model.top
   full = {**variables, 'params': params} if top else variables
   logits, updated = _join(top, full, hs, key=key, train=True)
-  if logits.shape != batch.y.shape:
+  width = model.loss.width(batch.y.shape[-1])
+  if logits.shape[-1] != width:
     raise InputError(
-      f'logits of shape {logits.shape} for labels of shape {batch.y.shape};'
-      ' without a top model every bottom must return one logit a class.'
+      f'{logits.shape[-1]} joint logits for {batch.y.shape[-1]} classes, of'
+      f' which this loss reads {width}; without a top model every bottom must'
+      ' return as many.'
     )
-  value = model.loss(logits, y, batch.mask)
+  value = model.loss.mean(logits, y, batch.mask)
   value += model.penalty(hs, y, batch.mask)
   value += sum(jax.tree.leaves(updated.get('penalty', {})))
-  decoded = model.code.decode(jax.nn.softmax(logits))
+  decoded = model.code.decode(model.loss.predict(logits))
   hits = (decoded.argmax(-1) == batch.y.argmax(-1)) * batch.mask
   accuracy = hits.sum() / jnp.maximum(batch.mask.sum(), 1.0)
   return value, (dict(loss=value, accuracy=accuracy), updated)

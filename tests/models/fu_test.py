@@ -88,7 +88,7 @@ class LossTest(parameterized.TestCase):
     labels = np.array([0, 1, 1, 0, 0, 1])
     mask = np.array([1, 1, 1, 1, 0, 0], np.float32)
     weights = np.array([0.3, 1.0]) * scale
-    loss = vfl.weighted_cross_entropy(weights)
+    loss = vfl.cross_entropy(class_weights=tuple(weights)).mean
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     losses = -np.log(p[np.arange(6), labels])
     w = weights[labels] * mask
@@ -101,8 +101,8 @@ class LossTest(parameterized.TestCase):
     logits = jax.random.normal(jax.random.key(0), (5, 3))
     y, mask = jnp.eye(3)[jnp.array([0, 1, 2, 0, 1])], jnp.ones(5)
     np.testing.assert_allclose(
-      vfl.weighted_cross_entropy((0.2,) * 3)(logits, y, mask),
-      vfl.cross_entropy(logits, y, mask),
+      vfl.cross_entropy(class_weights=(0.2,) * 3).mean(logits, y, mask),
+      vfl.cross_entropy().mean(logits, y, mask),
       rtol=1e-6,
     )
 
@@ -118,7 +118,7 @@ class LossTest(parameterized.TestCase):
       torch.from_numpy(labels),
       weight=torch.tensor(weights),
     )
-    ours = vfl.weighted_cross_entropy(weights)(
+    ours = vfl.cross_entropy(class_weights=weights).mean(
       logits, np.eye(3, dtype=np.float32)[labels], np.ones(9, np.float32)
     )
     np.testing.assert_allclose(ours, expected.item(), rtol=1e-5)

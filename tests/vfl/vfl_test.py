@@ -442,7 +442,7 @@ class InputErrorTest(absltest.TestCase):
     protocol = vfl.protocol(parties, None, [vfl.link(), vfl.link()])
     batch = _batch()
     state = protocol.init(jax.random.key(0), batch.xs)
-    with self.assertRaisesRegex(InputError, 'one logit a class'):
+    with self.assertRaisesRegex(InputError, 'return as many'):
       protocol.step(state, batch)
 
   def test_a_sealed_batch_of_one_row_is_refused(self):

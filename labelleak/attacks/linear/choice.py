@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from labelleak import vfl
-from labelleak.attacks.linear import matrix, solver, sparse
+from labelleak.attacks.linear import equations, matrix, solver, sparse
 from labelleak.base import Attack, attack
 
 _NAME = 'linear.full'
@@ -46,6 +46,7 @@ def full(*, code: Sequence[dict] = ()) -> Attack:
   """
 
   def infer(key, view, known):
+    view, known = equations.read_logits(_NAME, view, known)
     rows = solver.encode(code, known.num_classes)
     found = solver.solve(key, view, known, rows=rows)
     if code or not matrix.fits(view):
@@ -82,6 +83,7 @@ def weigh(
   Raises:
     InputError: logits that are not K wide.
   """
+  view, known = equations.read_logits(_NAME, view, known)
   found = solver.solve(key, view, known)
   odds = jnp.log(jnp.maximum(found.y, LEAST))
   if not matrix.fits(view):

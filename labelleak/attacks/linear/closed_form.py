@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from labelleak import vfl
+from labelleak.attacks import single_logit
 from labelleak.attacks.linear import equations
 from labelleak.base import Attack, InputError, attack
 
@@ -40,12 +41,13 @@ def solve(view: vfl.View, known: vfl.Known) -> ClosedForm:
   """Solves Q = A^T U and its bias row by least squares (Theorem 1).
 
   A [B, H] is read off the model: the derivative of the logits in direction of
-  the kernel's entry (m, 0) is column m of A.
+  the kernel's entry (m, 0) is column m of A. One logit of two classes has one
+  column of U, which is then that of class 1.
 
   Raises:
     InputError: logits that are not K wide, or no classifier named `head`.
   """
-  equations.check_width(_NAME, view, known)
+  equations.read_logits(_NAME, view, known)
   params = traverse_util.flatten_dict(view.variables['params'])
   grads = traverse_util.flatten_dict(view.param_grads)
   paths = [p for p in params if p[-2:] == (_HEAD, 'kernel')]
@@ -74,4 +76,7 @@ def solve(view: vfl.View, known: vfl.Known) -> ClosedForm:
     left, sizes, right = jnp.linalg.svd(inputs, full_matrices=False)
     large = sizes > _CUT * sizes[0]
     inverse = jnp.where(large, 1 / jnp.where(large, sizes, 1.0), 0.0)
-    return ClosedForm(left @ (inverse[:, None] * (right @ q)), large.sum())
+    u = left @ (inverse[:, None] * (right @ q))
+  if u.shape[-1] != known.num_classes:
+    u = single_logit.split_gradient(u)
+  return ClosedForm(u, large.sum())

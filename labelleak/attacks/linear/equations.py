@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import vfl
+from labelleak.attacks import single_logit
 from labelleak.attacks.linear import leaves, whitening
 from labelleak.attacks.linear.jacobian import Forward, jacobian
 from labelleak.base import InputError
@@ -149,14 +150,18 @@ def conjugate_gradient(
   return jax.lax.scan(step, start, None, length=steps)[0][0]
 
 
-def check_width(name: str, view: vfl.View, known: vfl.Known) -> None:
-  """Refuses a cut that is not the logits.
+def read_logits(
+  name: str, view: vfl.View, known: vfl.Known
+) -> tuple[vfl.View, vfl.Known]:
+  """Returns a view of K logits: one of two classes as two (`single_logit`).
 
   Raises:
     InputError: the cut is not K wide.
   """
+  view, known = single_logit.as_classes(view, known)
   if view.h.shape[-1] != known.num_classes:
     raise InputError(
       f'{name} reads logits of K={known.num_classes}, the cut is'
       f' {view.h.shape[-1]} wide; use the sum top.'
     )
+  return view, known

@@ -29,7 +29,7 @@ def least_squares(*, ridge: float = 0.3, steps: int = 25) -> Attack:
   validate.whole('steps', steps, 1)
 
   def infer(key, view, known):
-    equations.check_width(_NAME, view, known)
+    view, known = equations.read_logits(_NAME, view, known)
     with jax.default_matmul_precision('highest'):
       eq = equations.whiten(key, view, known)
       power = eq.gain.sum() * (view.h.shape[1] - 1)

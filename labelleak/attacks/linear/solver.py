@@ -133,7 +133,7 @@ def solve(
   Raises:
     InputError: logits that are not K wide.
   """
-  equations.check_width(_NAME, view, known)
+  view, known = equations.read_logits(_NAME, view, known)
   equation_key, probe_key = jax.random.split(key)
   with jax.default_matmul_precision('highest'):
     eq = equations.whiten(equation_key, view, known, excess=excess)

@@ -139,7 +139,7 @@ def learn(
     InputError: logits that are not K wide, a batch or model that does not fit
       in memory.
   """
-  equations.check_width(_NAME, view, known)
+  view, known = equations.read_logits(_NAME, view, known)
   if not matrix.fits(view):
     raise InputError(
       f'{view.h.size} entries of S - Y: {_NAME} solves no more than'

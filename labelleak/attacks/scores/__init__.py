@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from labelleak import validate
+from labelleak.attacks import single_logit
 from labelleak.attacks.scores import readout
 from labelleak.attacks.scores.directions import similarity
 from labelleak.base import Attack, InputError, attack
@@ -40,23 +41,27 @@ def random() -> Attack:
 def direct(*, rule: str = 'argmin') -> Attack:
   """Builds DLI: the sign of an entry names the label; needs D = K.
 
+  One logit of two classes (D = 1) is read as two.
+
   Args:
     rule: 'argmin'; 'first_negative' or 'first_or_any', as published by Fu et
       al. and in VFLAIR; 'complement', for labels that were confused. See
       `readout`.
 
   Raises:
-    InputError: no such rule. At trace time: a sealed view, or D != K.
+    InputError: no such rule. At trace time: a sealed view, or a D of neither.
   """
   validate.one_of('direct: rule', rule, _RULES)
 
   def infer(key, view, known):
     cut = readout.cut_gradient('scores.direct', view)
+    if cut.shape[-1] == 1 and known.num_classes == 2:
+      cut = single_logit.split_gradient(cut)
     if cut.shape[-1] != known.num_classes:
       raise InputError(
         f'cut gradients of width {cut.shape[-1]} for {known.num_classes}'
         ' classes: scores.direct needs one entry a class; use a joint model'
-        ' without a top, or scores.norm, scores.cosine.'
+        ' without a top, or scores.similarity.'
       )
     return _RULES[rule](cut)
 

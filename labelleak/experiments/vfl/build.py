@@ -16,6 +16,7 @@ from labelleak.experiments import misfits, sources
 from labelleak.experiments.result import Setting
 from labelleak.experiments.vfl import optimizers
 from labelleak.experiments.vfl.joint import Draws, Joint, Training
+from labelleak.spec import Spec
 
 
 def build(
@@ -67,7 +68,11 @@ def build(
   defense = defenses.build(specs, num_classes)
   per_epoch = training.steps_per_epoch
   make = functools.partial(optimizers.build, steps_per_epoch=per_epoch)
-  width = config.cut_width or num_classes
+  named_loss, loss = _loss(
+    config.get('loss'), config.get('class_weights'), num_classes
+  )
+  logits = loss.width(num_classes)
+  width = config.cut_width or logits
   bottom = registry.build('models', config.model.to_dict(), num_classes=width)
   party = functools.partial(_party, config.model.to_dict(), bottom)
   honest = party(make(config.optimizer))
@@ -82,7 +87,7 @@ def build(
     ),
     active,
   )
-  top = _top(config.top, defense.top, num_classes)
+  top = _top(config.top, defense.top, logits)
   protocol = vfl.protocol(
     parties,
     top
@@ -93,7 +98,7 @@ def build(
     ),
     links,
     code=defense.labels,
-    loss=_loss(config.get('class_weights'), num_classes),
+    loss=loss,
     penalty=defense.penalty,
     steps_per_epoch=per_epoch,
   )
@@ -112,6 +117,7 @@ def build(
       draw=config.draw,
       step=training.steps,
       aggregate=spec.plain(config.aggregate),
+      **named_loss,
       **accounting.facts(defense.strengths, -(-training.steps // per_epoch)),
     ),
   )
@@ -163,7 +169,7 @@ def _party(model, module, tx) -> Party:
   return party._replace(init=init)
 
 
-def _top(top, defense, num_classes) -> Optional[nn.Module]:
+def _top(top, defense, num_logits) -> Optional[nn.Module]:
   """Returns the top: the config's, a defense's, or none that is trained."""
   if not top:
     return defense
@@ -172,16 +178,22 @@ def _top(top, defense, num_classes) -> Optional[nn.Module]:
       f'config.top={spec.describe(top)} and a defense that is a top: one model'
       ' cannot have two; drop one.'
     )
-  return registry.build('models', dict(top), num_classes=num_classes)
+  return registry.build('models', dict(top), num_classes=num_logits)
 
 
-def _loss(weights: Optional[Sequence[float]], num_classes: int) -> vfl.Loss:
-  """Returns cross entropy, of weighted classes where they are weighed."""
-  if not weights:
-    return vfl.cross_entropy
-  if len(weights) != num_classes:
+def _loss(
+  options: Optional[Spec], weights: Optional[Sequence[float]], num_classes: int
+) -> tuple[dict[str, Spec], vfl.Loss]:
+  """Returns {'loss': its spec}, {} of the default, and the loss itself."""
+  options = dict(options or dict(name='cross_entropy'))
+  weights = tuple(weights or ())
+  if weights and len(weights) != num_classes:
     raise InputError(
-      f'class_weights={tuple(weights)} are not one for each of {num_classes}'
-      ' classes; change them.'
+      f'class_weights={weights} are not one for each of {num_classes} classes;'
+      ' change them.'
     )
-  return vfl.weighted_cross_entropy(weights)
+  if weights:
+    options['class_weights'] = weights
+  named = {'loss': spec.plain(options)}
+  is_default = options['name'] == 'cross_entropy'
+  return {} if is_default else named, registry.build('vfl', options)

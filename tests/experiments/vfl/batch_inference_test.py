@@ -87,10 +87,10 @@ class RunTest(parameterized.TestCase):
     (dict(split=dict(name='splits.patches')), 'cuts examples of shape'),
     (dict(attacks=(dict(name='scores.direct'),)), 'link is sealed'),
     (dict(attacks=(dict(name='linear.full', known=('labelled', 'z')),)), "'z'"),
-    (dict(cut_width=4), 'one logit a class'),
+    (dict(cut_width=4), 'return as many'),
     (
       dict(cut_width=4, experiment='vfl.training', train__steps=1),
-      'one logit a class',
+      'return as many',
     ),
     (dict(train__batch_size=0), 'train.batch_size=0 must be .* of at least 1'),
     (
