@@ -137,6 +137,8 @@ def vfl(name):
       # Rows of the attacked batch that `known` may grant as `labelled`.
       aux=dict(per_class=1),
       aggregate=dict(name='ideal'),  # of the passive parties' links
+      # Whether an arbiter holds passive parties' optimizers; float64 then.
+      arbiter=False,
       he=dict(max_hours=1.0),
       batch_size=128,
       draw='random',  # or 'first': rows and classes of a trial

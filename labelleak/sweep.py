@@ -216,8 +216,12 @@ def run_trials(
     index = np.minimum(np.arange(start, start + width), stop - 1)
     return (put(keys[index]), put(build(index)), shared), stop - start
 
+  x64 = jax.config.jax_enable_x64
+
   def fetch(args, num):
-    return jax.tree.map(lambda a: a[:num], jax.device_get(compiled(*args)))
+    with jax.enable_x64(x64):  # a thread does not inherit it
+      out = jax.device_get(compiled(*args))
+    return jax.tree.map(lambda a: a[:num], out)
 
   done, pending = [], collections.deque()
 

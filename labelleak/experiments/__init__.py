@@ -142,7 +142,8 @@ def prepare(config: ConfigDict) -> list[Job]:
       registry.check_arguments(path, experiment, dict(config=full))
     except base.InputError as e:
       raise base.InputError(str(e).replace('.experiment', '')) from None
-    jobs.append(Job(point, full, experiment(config=full)))
+    with jax.enable_x64(full.get('arbiter', False)):  # as arbiters compute
+      jobs.append(Job(point, full, experiment(config=full)))
   return jobs
 
 
@@ -225,7 +226,8 @@ def _measure(job: Job, workdir: Optional[str]) -> list[dict]:
   """Returns the rows of one point, appended to the workdir."""
   with show(job.config.trials, 'trial', leave=False) as bar:
     progress = Progress(bar, workdir, job.point)
-    results = job.measure(progress)
+    with jax.enable_x64(job.config.get('arbiter', False)):
+      results = job.measure(progress)
   rows = [
     result.row(
       each,

@@ -152,6 +152,7 @@ class _Vertical(_Common):
   top_optimizer: Optional[Spec]
   attacker: int
   defend_active: bool
+  arbiter: NotRequired[bool]
   aux: Rows
   draw: str
   observed: Observed

@@ -13,10 +13,12 @@ from typing import Optional
 
 import chex
 from flax import linen as nn
+import jax
 from jax.nn.initializers import Initializer
 import jax.numpy as jnp
 
 from labelleak import validate
+from labelleak.base import InputError
 from labelleak.models.layers import (
   Activation,
   BatchNorm,
@@ -49,6 +51,7 @@ class Mlp(nn.Module):
   head_bias: bool
   kernel_init: Initializer = torch_default  # of hidden layers
   bias_init: Optional[Initializer] = None  # of hidden layers; None: torch's
+  head_init: Optional[Initializer] = None  # None: torch's, and its bias
 
   @nn.compact
   def __call__(self, x: chex.Array, train: bool = False) -> chex.Array:
@@ -58,7 +61,11 @@ class Mlp(nn.Module):
       act = _ACTIVATIONS[self.activation if last else 'relu']
       init = dict(kernel_init=self.kernel_init, bias_init=self.bias_init)
       x = act(Dense(self.width, **init, name=f'linear{i}')(x))
-    return Dense(self.num_classes, use_bias=self.head_bias, name='head')(x)
+    init = {}
+    if self.head_init:
+      init = dict(kernel_init=self.head_init, bias_init=nn.initializers.zeros)
+    head = Dense(self.num_classes, use_bias=self.head_bias, **init, name='head')
+    return head(x)
 
 
 def mlp(
@@ -84,9 +91,33 @@ def mlp2(*, num_classes: int, width: int = 32) -> Mlp:
   return Mlp(num_classes, width, 1, 'relu', True, xavier, zeros)
 
 
-def linear(*, num_classes: int) -> Mlp:
-  """Builds logistic regression: the head alone."""
-  return Mlp(num_classes, 0, 0, 'relu', True)
+def linear(
+  *,
+  num_classes: int,
+  bias: bool = True,
+  start: Optional[tuple[float, float]] = None,
+) -> Mlp:
+  """Builds logistic regression: the head alone.
+
+  Args:
+    num_classes: outputs.
+    bias: whether it has an intercept.
+    start: ends of the interval that weights are drawn from, evenly; (0, 0):
+      zeros, as is an intercept then. None: PyTorch's default.
+
+  Raises:
+    InputError: an interval whose ends do not ascend.
+  """
+  if start is None:
+    return Mlp(num_classes, 0, 0, 'relu', bias)
+  low, high = start
+  if not low <= high:
+    raise InputError(f'linear: start={start} must be (low, high) that ascend.')
+
+  def draw(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, low, high)
+
+  return Mlp(num_classes, 0, 0, 'relu', bias, head_init=draw)
 
 
 class BnMlp(nn.Module):

@@ -17,6 +17,7 @@ class Link(NamedTuple):
   tx: optax.GradientTransformation  # chain of defenses on [B, D]
   aggregate: he.Aggregate
   tampering: Tampering = Tampering()  # of that party
+  coordinated: bool = False  # whether an arbiter holds that party's optimizer
 
 
 class Traffic(NamedTuple):
@@ -32,6 +33,7 @@ def link(
   *txs: optax.GradientTransformation,
   aggregate: Optional[he.Aggregate] = None,
   tampering: Optional[Tampering] = None,
+  coordinated: bool = False,
 ) -> Link:
   """A link whose transforms act in order; in plaintext unless told otherwise.
 
@@ -42,6 +44,8 @@ def link(
     *txs: defenses, at the active end.
     aggregate: from `he`.
     tampering: of the party at the other end; None: it follows the protocol.
+    coordinated: whether an arbiter decrypts that party's gradient and returns
+      the update of its optimizer instead, as in FATE's hetero-LR.
   """
   alone = len(txs) == 1  # its key stays as it is
   tx = optax.with_extra_args_support(
@@ -51,7 +55,7 @@ def link(
   if tampering.tamper:
     tamper = optax.with_extra_args_support(tampering.tamper)
     tampering = tampering._replace(tamper=tamper)
-  return Link(tx, aggregate or he.plaintext(), tampering)
+  return Link(tx, aggregate or he.plaintext(), tampering, coordinated)
 
 
 def traffic(

@@ -12,6 +12,9 @@ may send another embedding than its own, and tamper with the message before its
 vjp: on a sealed link in an affine way, as part of the map that is applied to
 the ciphertexts.
 
+Where an arbiter holds a party's optimizer, that party sees its updates in the
+place of its gradient.
+
 One batch is the unit. `init`, `step` have the order of `lax.scan`, so
 `lax.scan(protocol.step, state, batches)` trains and returns the views of all
 steps, stacked.
@@ -241,7 +244,7 @@ def _step(model, state, batch):
       )
     )
     link_states.append((tx_state, tamper_state))
-  variables, opt_states = zip(
+  variables, opt_states, updates = zip(
     *(
       _update(party.tx, view.param_grads, opt_state, v)
       for party, view, opt_state, v in zip(
@@ -249,6 +252,10 @@ def _step(model, state, batch):
       )
     )
   )
+  views = [
+    view._replace(param_grads=None, updates=each) if link.coordinated else view
+    for link, view, each in zip(model.links, views, updates)
+  ]
   state = state._replace(
     variables=variables,
     opt_states=opt_states,
@@ -256,7 +263,7 @@ def _step(model, state, batch):
     count=state.count + 1,
   )
   if top:
-    new_top, opt_state = _update(
+    new_top, opt_state, _ = _update(
       top.tx, top_grads, state.top_opt_state, new_top
     )
     state = state._replace(top=new_top, top_opt_state=opt_state)
@@ -348,11 +355,11 @@ def _loss(model, variables, batch, key, params, hs, y):
 
 
 def _update(tx, grads, opt_state, variables):
-  """Returns variables after a step of `tx` on their params, and its state."""
+  """Returns variables after a step of `tx`, its state, and what it added."""
   params = variables['params']
   updates, opt_state = tx.update(grads, opt_state, params)
   params = optax.apply_updates(params, updates)
-  return {**variables, 'params': params}, opt_state
+  return {**variables, 'params': params}, opt_state, updates
 
 
 def _check(model, batch):

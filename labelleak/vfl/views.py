@@ -21,15 +21,18 @@ class View(NamedTuple):
     cut_grads: [B, D] of the mean loss; None where the link is sealed.
     index: [B] rows of the data set, which all parties share, -1 for padding;
       None where no batch is observed.
+    updates: like variables['params'], what an arbiter returned in the place of
+      `param_grads`, which is None then.
   """
 
   x: chex.Array
   h: chex.Array
   variables: chex.ArrayTree
   key: chex.PRNGKey
-  param_grads: chex.ArrayTree
+  param_grads: Optional[chex.ArrayTree]
   cut_grads: Optional[chex.Array]
   index: Optional[chex.Array] = None
+  updates: Optional[chex.ArrayTree] = None
 
   kind = 'vertical'  # of FL; no field
 

@@ -11,7 +11,7 @@ import pytest
 from labelleak import runs
 from tests.repository import kills
 
-_KILLS = 5  # of each experiment, 45 together
+_KILLS = 3  # of each experiment, 27 together
 
 
 @pytest.mark.slow

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 from labelleak import validate
 from labelleak.attacks import single_logit
-from labelleak.attacks.scores import readout
+from labelleak.attacks.scores import directions, readout
 from labelleak.attacks.scores.directions import similarity
 from labelleak.base import Attack, InputError, attack
 
-__all__ = 'cosine', 'direct', 'norm', 'random', 'similarity'
+__all__ = 'cosine', 'direct', 'features', 'norm', 'random', 'similarity'
 
 _TINY = 1e-16  # of VFLAIR's min-max
 _RULES = {
@@ -36,6 +36,22 @@ def random() -> Attack:
     return jax.random.uniform(key, (view.x.shape[0], known.num_classes))
 
   return attack(infer, name='scores.random', kind='vertical')
+
+
+def features() -> Attack:
+  """Builds the baseline of own features alone: their clusters, K of them.
+
+  k-means on standardised features: no gradient is read, and nothing names a
+  cluster. Its accuracy is chance; that under the best map of clusters to labels
+  (`permuted_label_accuracy`) is an upper bound of what features group.
+  """
+
+  def infer(key, view, known):
+    x = view.x.reshape(len(view.x), -1)
+    groups = directions.cluster_points(key, x, known.num_classes)
+    return jax.nn.one_hot(groups, known.num_classes)
+
+  return attack(infer, name='scores.features', kind='vertical')
 
 
 def direct(*, rule: str = 'argmin') -> Attack:

@@ -56,31 +56,55 @@ def cluster(
     [N] the group of each vector.
   """
   unit = readout.normalise(vectors)
+  return _cluster(key, unit, num_groups, readout.normalise)
+
+
+def cluster_points(
+  key: chex.PRNGKey, points: chex.Array, num_groups: int
+) -> chex.Array:
+  """Groups points [N, F] as `cluster`, by distance in standardised columns."""
+  std = points.std(0)
+  points = (points - points.mean(0)) / jnp.where(std > 0, std, 1.0)
+  return _cluster(key, points, num_groups, lambda mean: mean)
+
+
+def _cluster(key, points, num_groups, place):
+  """Returns the best of several runs; `place` puts means where they belong."""
 
   def run(key):
-    means = _start(key, unit, num_groups)
-    means = jax.lax.fori_loop(0, _ROUNDS, lambda _, m: _move(unit, m), means)
-    cosines = unit @ means.T
-    return cosines.argmax(-1), cosines.max(-1).sum()
+    means = _start(key, points, num_groups)
+    means = jax.lax.fori_loop(
+      0, _ROUNDS, lambda _, m: _move(points, m, place), means
+    )
+    far = _square(points, means)
+    return far.argmin(-1), far.min(-1).sum()
 
-  groups, fits = jax.lax.map(run, jax.random.split(key, _RESTARTS))
-  return groups[fits.argmax()]
+  groups, misfits = jax.lax.map(run, jax.random.split(key, _RESTARTS))
+  return groups[misfits.argmin()]
 
 
-def _start(key, unit, num_groups):
-  """Draws first means [G, D], each among vectors far from those before."""
+def _square(points, means):
+  """Returns squared distances [N, G]."""
+  squares = (points**2).sum(-1)[:, None] + (means**2).sum(-1)[None]
+  return jnp.maximum(squares - 2 * points @ means.T, 0.0)
+
+
+def _start(key, points, num_groups):
+  """Draws first means [G, F], each among points far from those before."""
 
   def draw(far, key):
     place = jax.random.categorical(key, jnp.log(far + 1e-9))
-    mean = unit[place]
-    return jnp.minimum(far, 1.0 - unit @ mean), mean
+    mean = points[place]
+    return jnp.minimum(far, _square(points, mean[None])[:, 0]), mean
 
-  far = jnp.full(len(unit), 2.0, unit.dtype)
+  far = jnp.full(len(points), 1e30, points.dtype)
   return jax.lax.scan(draw, far, jax.random.split(key, num_groups))[1]
 
 
-def _move(unit, means):
-  """Returns the mean direction of each group; one without members stays."""
-  near = jax.nn.one_hot((unit @ means.T).argmax(-1), len(means))
-  sums = near.T @ unit
-  return jnp.where(near.any(0)[:, None], readout.normalise(sums), means)
+def _move(points, means, place):
+  """Returns the mean of each group; one without members stays."""
+  nearest = _square(points, means).argmin(-1)
+  near = jax.nn.one_hot(nearest, len(means), dtype=points.dtype)
+  sizes = near.sum(0)[:, None]
+  new = place(near.T @ points / jnp.maximum(sizes, 1.0))
+  return jnp.where(sizes > 0, new, means)

@@ -157,18 +157,19 @@ def scorer(
         num_rows=len(joint.source.y),
         **grants.select(attacker, given),
       )
-      scores.append(_infer(attacker, key, view, known))
+      scores.append(_infer(joint, attacker, key, view, known))
     return scores, view.check('view', known)[1]
 
   return score
 
 
-def _infer(attacker, key, view, known):
+def _infer(joint, attacker, key, view, known):
   """Returns scores [B, K] of one view; an attack over time knows but that."""
-  attack = attacker.attack
+  attack = joint.adapt(attacker.attack)
   memory = attack.observe(attack.init(known), view)
-  scores = answers.infer(attacker, key, memory, known)
-  return scores[view.index] if over_time.remembers(attack) else scores
+  adapted = attacker._replace(attack=attack)
+  scores = answers.infer(adapted, key, memory, known)
+  return scores[view.index] if over_time.remembers(attacker.attack) else scores
 
 
 def label_rows(x: chex.Array, y: chex.Array, per_class: int) -> Labelled:

@@ -5,6 +5,7 @@ import functools
 from typing import Optional
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
@@ -78,7 +79,10 @@ def build(
   honest = party(make(config.optimizer))
   other = party(make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
-  passive = functools.partial(vfl.link, defense.gradient, aggregate=aggregate)
+  arbiter = config.get('arbiter', False)
+  passive = functools.partial(
+    vfl.link, defense.gradient, aggregate=aggregate, coordinated=arbiter
+  )
   active = vfl.link(*([defense.gradient] if config.defend_active else []))
   links = (
     *(
@@ -118,6 +122,7 @@ def build(
       step=training.steps,
       aggregate=spec.plain(config.aggregate),
       **named_loss,
+      **({'arbiter': spec.plain(config.optimizer)} if arbiter else {}),
       **accounting.facts(defense.strengths, -(-training.steps // per_epoch)),
     ),
   )
@@ -135,6 +140,7 @@ def build(
     weights=config.get('weights'),
     max_hours=config.he.max_hours,
     strengths=defense.strengths,
+    arbiter=spec.plain(config.optimizer) if arbiter else None,
     setting=setting,
   )
 
@@ -164,9 +170,15 @@ def _party(model, module, tx) -> Party:
 
   def init(key, x):
     with misfits.refuse(model, jnp.shape(x)[1:]):
-      return party.init(key, x)
+      variables = party.init(key, x)
+    return jax.tree.map(_widen, variables)
 
   return party._replace(init=init)
+
+
+def _widen(leaf):
+  """Returns a float in float64, where that is enabled."""
+  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.result_type(float)))
 
 
 def _top(top, defense, num_logits) -> Optional[nn.Module]:

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from labelleak import compilation, data, he, runs, sweep, train, validate, vfl
-from labelleak.base import Batch, InputError, Party
+from labelleak.attacks import arbiter
+from labelleak.base import Attack, Batch, InputError, Party
 from labelleak.data import batches as data_batches
 from labelleak.data.splits import Split
 from labelleak.defenses import Strength
 from labelleak.experiments.result import Setting
 from labelleak.models import weights
+from labelleak.spec import Spec
 
 
 class Training(NamedTuple):
@@ -89,6 +91,7 @@ class Joint:
     weights: file of the bottoms' pretrained weights; None: none.
     max_hours: that encryption may take.
     strengths: of what is done to cut gradients; None: they cannot be told.
+    arbiter: the optimizer of an arbiter; None: parties see their gradients.
     setting: identifies the point.
   """
 
@@ -105,6 +108,7 @@ class Joint:
   weights: Optional[str]
   max_hours: float
   strengths: Optional[tuple[Strength, ...]]
+  arbiter: Optional[Spec]
   setting: Setting
 
   @property
@@ -120,6 +124,10 @@ class Joint:
   def part(self, x: chex.Array) -> chex.Array:
     """Returns what the attacker holds of examples x [n, ...]."""
     return self.split(x)[self.attacker]
+
+  def adapt(self, attack: Attack) -> Attack:
+    """Returns an attack on what the attacker sees: updates are undone."""
+    return arbiter.undo(attack, self.arbiter) if self.arbiter else attack
 
   def draw(self, index: np.ndarray) -> Batch:
     """Returns the attacked batches of trials [n], leaves [n, B, ...]."""

@@ -124,7 +124,9 @@ def _train(joint, step, attackers, known, after, seed, workdir):
   In a workdir a killed training runs again, and is observed from where it was
   killed: it is to observe that takes long.
   """
-  lasting = [a._replace(attack=_remember(a.attack)) for a in attackers]
+  lasting = [
+    a._replace(attack=joint.adapt(_remember(a.attack))) for a in attackers
+  ]
   memories = tuple(a.attack.init(k) for a, k in zip(lasting, known))
   watch = _Watch(0, memories, tuple({} for _ in attackers))
   keeper = _Keeper(workdir, seed, watch)

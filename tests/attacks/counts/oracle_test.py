@@ -325,4 +325,4 @@ def test_calibrated_ties_or_beats_both_on_24_batches(name):
 @pytest.mark.slow
 @pytest.mark.parametrize('row', ROWS, ids=NAMES)
 def test_calibrated_ties_or_beats_both(row):
-  check_calibrated(row, 50 if row.batch_size > 256 else 100)
+  check_calibrated(row, 50)
