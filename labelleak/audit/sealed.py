@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import compilation, vfl
+from labelleak import attacks, compilation, vfl
 from labelleak.attacks.linear import closed_form, solver
 from labelleak.audit import answers, patterns
 from labelleak.audit.answers import Answer, Rows, Setting
@@ -67,6 +67,9 @@ def attack(
     _answer_closed(log.steps, rows, solutions, setting),
     _answer_propagation(log.steps, rows, solutions),
   ]
+  if views[0].h.shape[1] == 1:
+    views = [_divide(view, summed) for view in views]
+    results.append(_answer_residues(key, rows, views, bottom, setting))
   return results, [*_explain(log.steps, solutions)], notes
 
 
@@ -179,6 +182,22 @@ def _answer_propagation(steps, rows, solutions) -> Answer:
   )
   name = _NAMES[1].partition('.')[2]
   return Answer(name, posterior, granted=_GRANTED, trust=trust)
+
+
+def _answer_residues(key, rows, views, bottom, setting) -> Answer:
+  """Answers by the residues of one logit, all epochs of a batch together."""
+  attack = attacks.load('residues.epochs', loss=setting.loss)
+  known = vfl.Known(
+    2, len(views[0].h), bottom=bottom.apply, num_rows=len(rows.ids)
+  )
+  memory, start = attack.init(known), 0
+  for view in views:
+    index = jnp.asarray(rows.place[start : start + len(view.h)])
+    memory = attack.observe(memory, view._replace(index=index))
+    start += len(view.h)
+  odds = np.asarray(attack.infer(key, memory, known))
+  posterior = np.asarray(jax.nn.softmax(odds))
+  return Answer('residues', posterior, granted=_GRANTED, trust=posterior.max(1))
 
 
 def _explain(steps, solutions):

@@ -172,6 +172,22 @@ class SealedTest(_InFolder):
     self.assertGreater(attempts['expectation_propagation'].accuracy, 0.9)
     self.assertIn('fc.weight', result.source.notes[-1])
 
+  def test_residues_are_read_past_the_rank(self):
+    """FATE's loss: 96 rows of 52 columns, of which some are empty."""
+    arrays = parties.log(
+      [96],
+      num_classes=2,
+      loss='taylor',
+      sealed=True,
+      features=52,
+      start=0.5,
+    )
+    _, attempts = self.assess(arrays, 2, loss='taylor', reduction='mean')
+    self.assertGreater(attempts['residues'].accuracy, 0.95)
+    self.assertGreater(
+      attempts['residues'].accuracy, attempts['last_layer'].accuracy
+    )
+
   def test_exact_solutions_are_claimed_and_noisy_ones_are_not(self):
     arrays = parties.log(
       [20, 20], num_classes=2, loss='sigmoid', sealed=True, lr=0.02

@@ -21,7 +21,7 @@ from labelleak.base import Attack, InputError
 
 _NAME = 'residues.epochs'
 _ROUNDS, _SEARCHES = 300, 20
-_CUT = 1e-10, 1e-5  # directions of smaller changes are none: float64, float32
+_CUT = 1e-10  # directions of changes smaller than this share are none
 _OUTSIDE = 1e-3  # of u's variance, what is left to all other directions
 _SMOOTH = 0.5  # of a label's variance, what is linear in the own features
 # Rows for each equation that is left, beyond which pooling gained nothing on
@@ -63,7 +63,7 @@ def epochs(*, loss: str = 'taylor') -> Attack:
 
   Scores are log odds [N, 2] of all rows, the mean over the batches that a row
   was in; rows that no batch held score 0. Epochs are pooled where a batch comes
-  back under a linear bottom, whose equations stay the same.
+  back under a linear bottom, whose equations stay the same, in float64.
 
   Args:
     loss: of the active party: 'taylor' or 'sigmoid'.
@@ -96,7 +96,7 @@ def epochs(*, loss: str = 'taylor') -> Attack:
   def infer(key, memory, known):
     total, counts = np.zeros((known.num_rows, 2)), np.zeros(known.num_rows)
     for number, visits in enumerate(_group(memory.visits)):
-      t = _read_batch(jax.random.fold_in(key, number), visits)
+      t = np.float64(_read_batch(jax.random.fold_in(key, number), visits))
       odds = np.arctanh(np.clip(t, -1 + 1e-9, 1 - 1e-9))
       real = visits[0].index >= 0
       index = visits[0].index[real]
@@ -134,14 +134,14 @@ def _read_batch(key, visits) -> np.ndarray:
 def _find_directions(observed, equations):
   """Returns where other parties move the equations [E, r], [E - 1, r].
 
-  None where the last epochs still show new directions, or too few are left.
+  None where the last epochs still show new directions, or too few are left;
+  and in float32, whose rounding is a direction, too.
   """
-  if len(observed) < 2:
+  if len(observed) < 2 or observed.dtype != np.float64:
     return None
   changes = observed[1:] - observed[:1]
   _, sizes, directions = np.linalg.svd(changes, full_matrices=False)
-  cut = _CUT[0 if sizes.dtype == np.float64 else 1]
-  seen = sizes > cut * sizes[0]
+  seen = sizes > _CUT * sizes[0]
   left = (equations.sizes > 0).sum() - seen.sum()
   if seen.all() or equations.real.sum() > _MOST * left:
     return None
