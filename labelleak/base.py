@@ -208,6 +208,8 @@ class Attack(NamedTuple):
     init: (known) -> memory.
     needs: fields of `Known` that it cannot do without.
     kind: of FL that it is for, 'horizontal' or 'vertical'; None: not said.
+    below_tops: of an attack over time, whether it reads cut gradients below any
+      top model, and not those of logits that are added alone.
   """
 
   infer: Infer
@@ -215,6 +217,7 @@ class Attack(NamedTuple):
   init: InitMemory = no_memory
   needs: tuple[str, ...] = ()
   kind: Optional[str] = None
+  below_tops: bool = False
 
 
 # (epoch, from 1; what predicts after it) -> None

@@ -20,7 +20,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from labelleak import base, registry, validate
+from labelleak import registry, validate
 from labelleak.base import Attack, InputError
 
 _NAME = 'arbiter.undo'
@@ -97,7 +97,7 @@ def undo(attack: Attack, optimizer: Mapping[str, Any]) -> Attack:
   def infer(key, memory, known):
     return attack.infer(key, memory.memory, known)
 
-  return base.Attack(infer, observe, init, attack.needs, attack.kind)
+  return attack._replace(infer=infer, observe=observe, init=init)
 
 
 def _start(updates):

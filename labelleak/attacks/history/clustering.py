@@ -30,4 +30,4 @@ def clusters(*, anchors: int = 1500, neighbours: int = 10) -> Attack:
 
   return attack(
     infer, name=_NAME, kind='vertical', needs=('pool',), observe=trace.ignore
-  )
+  )._replace(below_tops=True)

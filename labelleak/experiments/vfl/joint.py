@@ -137,6 +137,21 @@ class Joint:
       batches.append(data_batches.batch(source, self.split, rows))
     return jax.tree.map(lambda *a: np.stack(a), *batches)
 
+  def draw_labelled(self, per_class: int, trial: int) -> np.ndarray:
+    """Returns rows whose labels the attacker knows, so many of each class.
+
+    Raises:
+      InputError: a class has no more than that.
+    """
+    y, num_classes = self.source.y, self.source.num_classes
+    fewest = np.bincount(y, minlength=num_classes).min()
+    rarest = f'the rarest class of {self.source.name} has {fewest} rows'
+    validate.whole('aux.per_class', per_class, 1, fewest - 1, rarest)
+    rng = np.random.default_rng([self.draws.seed, trial])
+    order = rng.permutation(len(y))
+    classes = range(num_classes)
+    return np.concatenate([order[y[order] == k][:per_class] for k in classes])
+
   def epochs(self, numbers: np.ndarray, seed: Optional[int]) -> Batch:
     """Returns the batches of training steps [n], from 1, leaves [n, B, ...]."""
     return data_batches.epochs(

@@ -9,7 +9,7 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 
-from labelleak import metrics, spec, sweep, validate, vfl
+from labelleak import metrics, spec, sweep, vfl
 from labelleak.base import (
   Attack,
   Labelled,
@@ -272,7 +272,10 @@ def _grant(setup, attacker, trial) -> vfl.Known:
   """Returns what an attack is granted; `labels` are those of the whole pool."""
   joint = setup.joints[optimizer_of(attacker)]
   source = joint.source
-  rows, pool = _label_rows(setup, trial), _pool_rows(setup, trial)
+  rows, pool = (
+    setup.joint.draw_labelled(setup.per_class, trial),
+    _pool_rows(setup, trial),
+  )
   one_hot = np.eye(source.num_classes, dtype=np.float32)
   part = lambda rows: joint.part(source.take(rows))
   given = dict(
@@ -288,23 +291,7 @@ def _grant(setup, attacker, trial) -> vfl.Known:
   )
 
 
-def _label_rows(setup, trial) -> np.ndarray:
-  """Returns training rows whose labels the attacker knows, of each class.
-
-  Raises:
-    InputError: a class has no more than that.
-  """
-  per_class, source = setup.per_class, setup.joint.source
-  y, num_classes = source.y, source.num_classes
-  fewest = np.bincount(y, minlength=num_classes).min()
-  rarest = f'the rarest class of {source.name} has {fewest} rows'
-  validate.whole('aux.per_class', per_class, 1, fewest - 1, rarest)
-  order = np.random.default_rng([setup.seed, trial]).permutation(len(y))
-  classes = range(num_classes)
-  return np.concatenate([order[y[order] == k][:per_class] for k in classes])
-
-
 def _pool_rows(setup, trial) -> np.ndarray:
   """Returns training rows whose labels the attacker does not know."""
   rows = np.arange(len(setup.joint.source.y))
-  return np.setdiff1d(rows, _label_rows(setup, trial))
+  return np.setdiff1d(rows, setup.joint.draw_labelled(setup.per_class, trial))

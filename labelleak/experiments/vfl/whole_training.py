@@ -15,14 +15,14 @@ import numpy as np
 from labelleak import metrics, runs, spec, sweep, validate, vfl
 from labelleak.attacks import over_time
 from labelleak.attacks.memory_folder import MemoryFolder
-from labelleak.base import InputError, Pool
+from labelleak.base import InputError, Labelled, Pool
 from labelleak.experiments import Measure, answers, fields, grants, sources
 from labelleak.experiments.progress import say, show
 from labelleak.experiments.result import Result
 from labelleak.experiments.vfl import batch_inference
 from labelleak.experiments.vfl.build import build
 
-GRANTS = ('bottom', 'pool', 'labels', 'defense')
+GRANTS = ('bottom', 'pool', 'labelled', 'labels', 'defense')
 
 _judge = jax.jit(batch_inference.judge)
 _label_accuracy = jax.jit(metrics.label_accuracy)
@@ -63,7 +63,8 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
   steps = joint.training.steps
   joint.check_cost((joint.training.batch_size, config.trials * steps))
   step = jax.jit(functools.partial(_step, joint))
-  known = [_grant(joint, attacker) for attacker in attackers]
+  for attacker in attackers:
+    _grant(joint, attacker, config.aux.per_class, 0)
 
   def measure(progress):
     trials = sweep.map_trials(
@@ -71,7 +72,7 @@ def experiment(*, config: fields.WholeTraining) -> Measure:
         joint,
         step,
         attackers,
-        known,
+        [_grant(joint, a, config.aux.per_class, t) for a in attackers],
         after,
         config.seed + t,
         progress.checkpoints,
@@ -227,15 +228,20 @@ def _remember(attack):
   return attack._replace(observe=jax.jit(attack.observe))
 
 
-def _grant(joint, attacker) -> vfl.Known:
-  source = joint.source
-  pool = _hold_all(joint)
+def _grant(joint, attacker, per_class, trial) -> vfl.Known:
+  """Returns what an attack is granted in a trial."""
+  source, pool = joint.source, _hold_all(joint)
+  one_hot = np.eye(joint.num_classes, dtype=np.float32)
   given = dict(
     bottom=vfl.bottom(joint.party),
     pool=pool,
-    labels=np.eye(joint.num_classes, dtype=np.float32)[source.y],
+    labels=one_hot[source.y],
     defense=joint.strengths,
   )
+  if 'labelled' in attacker.known:
+    rows = joint.draw_labelled(per_class, trial)
+    x = joint.part(source.take(rows))
+    given['labelled'] = Labelled(x, one_hot[source.y[rows]])
   return vfl.Known(
     num_classes=joint.num_classes,
     batch_size=joint.training.batch_size,
@@ -277,7 +283,11 @@ def _name_step(view, batch):
 def _check_sources(joint, attackers):
   """Refuses scores of rows, or of test rows, that would mean nothing."""
   top = joint.setting.extra['top']
-  lasting = [a for a in attackers if over_time.remembers(a.attack)]
+  lasting = [
+    a
+    for a in attackers
+    if over_time.remembers(a.attack) and not a.attack.below_tops
+  ]
   if top != 'sum' and lasting:
     raise InputError(
       f'config.top={spec.describe(top)}: {lasting[0].spec["name"]} reads logits'

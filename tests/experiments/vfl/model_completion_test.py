@@ -86,7 +86,7 @@ class ExperimentTest(parameterized.TestCase):
     setup = model_completion.prepare(config)
     source = setup.joint.source
     for trial in (0, 1):
-      rows = model_completion._label_rows(setup, trial)
+      rows = setup.joint.draw_labelled(3, trial)
       pool = model_completion._pool_rows(setup, trial)
       np.testing.assert_array_equal(np.bincount(source.y[rows]), np.full(10, 3))
       np.testing.assert_array_equal(
