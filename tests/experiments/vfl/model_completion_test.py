@@ -94,13 +94,13 @@ class ExperimentTest(parameterized.TestCase):
       )
     self.assertFalse(
       np.array_equal(
-        *(np.sort(model_completion._label_rows(setup, t)) for t in (0, 1))
+        *(np.sort(setup.joint.draw_labelled(3, t)) for t in (0, 1))
       )
     )
     known = model_completion._grant(setup, setup.attackers[0], 0)
     part = lambda rows: setup.joint.part(source.take(rows))
     rows, pool = (
-      model_completion._label_rows(setup, 0),
+      setup.joint.draw_labelled(3, 0),
       model_completion._pool_rows(setup, 0),
     )
     np.testing.assert_array_equal(known.labelled.x, part(rows))
