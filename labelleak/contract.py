@@ -190,6 +190,15 @@ def widen(tree: chex.ArrayTree) -> chex.ArrayTree:
   return jax.tree.map(cast, tree)
 
 
+def check_untraced(name: str, tree: chex.ArrayTree) -> None:
+  """Refuses a traced view of an attack that keeps steps on the host."""
+  if is_traced(tree):
+    raise InputError(
+      f'{name} keeps every step on the host, which no trace can; use'
+      " experiment='vfl.whole_training'."
+    )
+
+
 def check_shape(
   name: str, answer: Any, shapes: Sequence[tuple[int, ...]], what: str
 ) -> None:

@@ -189,10 +189,10 @@ class VerticalTest(parameterized.TestCase):
     with self.assertRaisesRegex(InputError, f'{name}: .*batch_size'):
       attack.infer(KEY, self._view(rows), self._known())
 
-  def test_one_logit_of_two_classes(self):
-    known = vfl.Known(num_classes=2, batch_size=B)
+  def test_one_logit_of_three_classes(self):
+    known = vfl.Known(num_classes=3, batch_size=B)
     with self.assertRaisesRegex(
-      InputError, 'width 1 for 2 classes: scores.direct'
+      InputError, 'width 1 for 3 classes: scores.direct'
     ):
       attacks.load('scores.direct').infer(KEY, self._view(width=1), known)
 

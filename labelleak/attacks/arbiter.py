@@ -3,14 +3,14 @@
 In coordinated protocols (FATE's hetero-LR) a party never sees its gradient: an
 arbiter decrypts it, feeds it to an optimizer and returns the update, which the
 party adds to its parameters. The optimizer is public, starts from zeros and
-acts on each entry alone, so that whoever keeps all updates has all gradients.
+acts on each entry alone, so that whoever keeps all updates has gradients.
 
 Plain and momentum SGD are linear. RMSprop and Adam divide by what they have
 seen, so that a first update is the gradient's sign but for their epsilon:
 |g| / (|g| + 1e-8) differs from 1 in the eighth digit. float64, in which FATE
 computes, has sixteen; float32 has seven, and is refused. From Adam's second
 step on two gradients can make the same update; the one nearer to the gradient
-before is taken, which is right while gradients change slowly.
+before is taken, and where that is wrong later ones are off, too.
 """
 
 from collections.abc import Callable, Mapping

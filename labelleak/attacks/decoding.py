@@ -57,8 +57,8 @@ def mixture(*, rounds: int = 100, names: str = 'least') -> Attack:
   validate.one_of('mixture: names', names, ('least', 'granted'))
 
   def infer(key, view, known):
+    view, known = equations.read_logits('decoding.mixture', view, known)
     cut = readout.cut_gradient('decoding.mixture', view)
-    equations.check_width('decoding.mixture', view, known)
     u = known.batch_size * cut
     rows = jax.nn.softmax(view.h) - u
     starts = jax.nn.one_hot(
@@ -129,7 +129,7 @@ def least_squares(
   validate.one_of('least_squares: rule', rule, _RULES)
 
   def infer(key, view, known):
-    equations.check_width('decoding.least_squares', view, known)
+    view, known = equations.read_logits('decoding.least_squares', view, known)
     with jax.default_matmul_precision('highest'):
       eq = equations.whiten(key, view, known)
       operator = lambda z: eq.apply(eq.adjoint(z)) + ridge * z
@@ -154,8 +154,8 @@ def complements(*, num: int) -> Attack:
   """
 
   def infer(key, view, known):
+    view, known = equations.read_logits('decoding.complements', view, known)
     cut = readout.cut_gradient('decoding.complements', view)
-    equations.check_width('decoding.complements', view, known)
     u = known.batch_size * cut
     rank = u.argsort(-1).argsort(-1)
     return jnp.where(rank < num, -2.0, -u)
@@ -182,7 +182,7 @@ def logits(*, code: Sequence[dict] = ()) -> Attack:
   """
 
   def infer(key, view, known):
-    equations.check_width('decoding.logits', view, known)
+    view, known = equations.read_logits('decoding.logits', view, known)
     assumed = defenses.build(code, known.num_classes, only='labels').labels
     return assumed.decode(jax.nn.softmax(view.h))
 

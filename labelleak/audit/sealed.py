@@ -17,6 +17,7 @@ from labelleak.messages import Log, bottoms
 _UNEXPLAINED = 0.2  # of the gradients, above which confidence was seen to fail
 _SURE = 0.8  # confidence of the labels by which a sum is told from a mean
 _ERROR = 1e-2  # of the closed form, where it is exact but for rounding
+_MOST_EQUATIONS = 256  # of a step whose residues are read
 _GRANTED = 'its own model and inputs', 'the rows of each batch'
 _NAMES = 'linear.last_layer', 'linear.expectation_propagation'
 
@@ -67,7 +68,7 @@ def attack(
     _answer_closed(log.steps, rows, solutions, setting),
     _answer_propagation(log.steps, rows, solutions),
   ]
-  if views[0].h.shape[1] == 1:
+  if views[0].h.shape[1] == 1 and all(map(_is_small, views)):
     views = [_divide(view, summed) for view in views]
     results.append(_answer_residues(key, rows, views, bottom, setting))
   return results, [*_explain(log.steps, solutions)], notes
@@ -184,9 +185,16 @@ def _answer_propagation(steps, rows, solutions) -> Answer:
   return Answer(name, posterior, granted=_GRANTED, trust=trust)
 
 
+def _is_small(view) -> bool:
+  """Returns whether a step's equations can be decomposed in a second."""
+  numbers = sum(g.size for g in jax.tree.leaves(view.param_grads))
+  return min(numbers, len(view.h)) <= _MOST_EQUATIONS
+
+
 def _answer_residues(key, rows, views, bottom, setting) -> Answer:
   """Answers by the residues of one logit, all epochs of a batch together."""
-  attack = attacks.load('residues.epochs', loss=setting.loss)
+  loss = 'sigmoid' if setting.loss == 'softmax' else setting.loss
+  attack = attacks.load('residues.epochs', loss=loss)
   known = vfl.Known(
     2, len(views[0].h), bottom=bottom.apply, num_rows=len(rows.ids)
   )

@@ -110,9 +110,9 @@ def linear(
   """
   if start is None:
     return Mlp(num_classes, 0, 0, 'relu', bias)
-  low, high = start
-  if not low <= high:
+  if len(start) != 2 or not start[0] <= start[1]:
     raise InputError(f'linear: start={start} must be (low, high) that ascend.')
+  low, high = start
 
   def draw(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, low, high)

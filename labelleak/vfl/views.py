@@ -58,9 +58,8 @@ class View(NamedTuple):
     if self.variables and 'params' in self.variables:
       params = self.variables['params']
       contract.check_like(name, 'param_grads', self.param_grads, params)
-    seen = dict(
-      h=self.h, cut_grads=self.cut_grads, param_grads=self.param_grads
-    )
+    fields = 'h', 'cut_grads', 'param_grads', 'updates'
+    seen = {field: getattr(self, field) for field in fields}
     contract.check_floats(name, seen)
     view = self._replace(**contract.widen(seen))
     if contract.is_traced(seen):
@@ -87,6 +86,7 @@ class Known:
     pool: the attacker's own rows without labels.
     num_rows: N of the data set, for attacks that name rows over a training.
     labels: [N, K] of the pool's first rows, for upper bounds alone: no attack.
+    loss: name of the active party's loss, such as 'taylor'.
     defense: what is done to cut gradients, pairs of a transform's name and its
       strength, such as (('laplace', 0.01),); () is nothing.
   """
@@ -100,6 +100,7 @@ class Known:
   pool: Optional[Pool] = None
   num_rows: Optional[int] = static(default=None)
   labels: Optional[chex.Array] = None
+  loss: Optional[str] = static(default=None)
   defense: Optional[tuple[tuple[str, float], ...]] = static(default=None)
 
   kind: ClassVar[str] = 'vertical'  # of FL

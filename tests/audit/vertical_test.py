@@ -172,6 +172,12 @@ class SealedTest(_InFolder):
     self.assertGreater(attempts['expectation_propagation'].accuracy, 0.9)
     self.assertIn('fc.weight', result.source.notes[-1])
 
+  def test_one_logit_without_h_and_loss_is_a_sigmoids(self):
+    arrays = parties.log([20, 20], num_classes=2, loss='sigmoid', sealed=True)
+    del arrays['h']
+    _, attempts = self.assess(arrays, 2)
+    self.assertGreater(attempts['residues'].accuracy, 0.9)
+
   def test_residues_are_read_past_the_rank(self):
     """FATE's loss: 96 rows of 52 columns, of which some are empty."""
     arrays = parties.log(

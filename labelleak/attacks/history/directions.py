@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import validate
+from labelleak import contract, validate
 from labelleak.attacks.scores import directions as groups
 from labelleak.attacks.scores import readout
 from labelleak.base import Attack, InputError
 from labelleak.vfl import Known, View
 
 _ROUNDS = 50  # of k-means from labelled rows
+_RESTARTS = 50  # of k-means without any
 
 
 class Cut(NamedTuple):
@@ -99,7 +100,9 @@ def direction_groups(*, visits: Optional[int] = None) -> Attack:
   def infer(key, memory, known):
     vectors = _stack(memory, visits)
     seen = np.asarray(vectors).any(1)
-    found = groups.cluster(key, vectors[seen], known.num_classes)
+    found = groups.cluster(
+      key, vectors[seen], known.num_classes, restarts=_RESTARTS
+    )
     scores = np.zeros((len(vectors), known.num_classes), np.float32)
     scores[seen] = np.eye(known.num_classes, dtype=np.float32)[found]
     return jnp.asarray(scores)
@@ -118,6 +121,7 @@ def _build(infer, name, needs):
     return Memory(known)
 
   def observe(memory, view: View):
+    contract.check_untraced(name, view)
     view, _ = view.check(name, memory.known)
     cut = readout.cut_gradient(name, view)
     if view.index is None:

@@ -1,21 +1,22 @@
 """The epochs of a training, pooled: what other parties cannot move is labels.
 
 A batch that comes back holds the same rows. Between two epochs basis^T (a + u -
-t / 2) changes by the own part a, which is known, and by the other parties' u.
+t / 2) changes by the own part a, which is known, and by the other parties' u,
+which is linear in their columns under FATE's loss.
 So the changes of observed - basis^T a span, epoch by epoch, the directions in
 which u can move: other parties of F columns have no more than F. What is
 orthogonal to them are equations in labels alone.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from labelleak import validate, vfl
+from labelleak import contract, vfl
 from labelleak.attacks.residues import propagation, system
 from labelleak.base import Attack, InputError
 
@@ -58,7 +59,7 @@ class Memory(NamedTuple):
   visits: tuple[Visit, ...] = ()
 
 
-def epochs(*, loss: str = 'taylor') -> Attack:
+def epochs(*, loss: Optional[str] = None) -> Attack:
   """Builds the residue attack on all steps of a training.
 
   Scores are log odds [N, 2] of all rows, the mean over the batches that a row
@@ -66,13 +67,14 @@ def epochs(*, loss: str = 'taylor') -> Attack:
   back under a linear bottom, whose equations stay the same, in float64.
 
   Args:
-    loss: of the active party: 'taylor' or 'sigmoid'.
+    loss: as of `least_squares`; epochs of 'taylor' are pooled alone, whose
+      residues are linear in what other parties add.
 
   Raises:
     InputError: no such loss. (init) `num_rows` was not granted. (observe) As of
       `least_squares`.
   """
-  validate.one_of('loss', loss, system.ACTIVATIONS)
+  system.check_loss(loss)
 
   def init(known):
     if known.num_rows is None:
@@ -83,20 +85,24 @@ def epochs(*, loss: str = 'taylor') -> Attack:
     @jax.jit
     def read(view):
       equations = system.build(_NAME, view, known)
-      own = system.ACTIVATIONS[loss](equations.h) * equations.real
+      own = system.share_own(equations, loss, known)
       return Visit(view.index, equations, own)
 
     return Memory(known, read)
 
   def observe(memory, view):
+    contract.check_untraced(_NAME, view)
+    view, _ = view.check(_NAME, memory.known)
     system.check(_NAME, view, memory.known)
     visit = jax.tree.map(np.asarray, memory.read(view))
     return memory._replace(visits=(*memory.visits, visit))
 
   def infer(key, memory, known):
     total, counts = np.zeros((known.num_rows, 2)), np.zeros(known.num_rows)
+    pools = (loss or known.loss or 'taylor') == 'taylor'
     for number, visits in enumerate(_group(memory.visits)):
-      t = np.float64(_read_batch(jax.random.fold_in(key, number), visits))
+      t = _read_batch(jax.random.fold_in(key, number), visits, pools)
+      t = np.float64(t)
       odds = np.arctanh(np.clip(t, -1 + 1e-9, 1 - 1e-9))
       real = visits[0].index >= 0
       index = visits[0].index[real]
@@ -115,7 +121,7 @@ def _group(visits: tuple[Visit, ...]) -> list[list[Visit]]:
   return list(groups.values())
 
 
-def _read_batch(key, visits) -> np.ndarray:
+def _read_batch(key, visits, pools) -> np.ndarray:
   """Returns posterior means [B] of a batch's labels, from all its epochs.
 
   Before the first step the other parties know nothing of the labels, so that
@@ -123,6 +129,7 @@ def _read_batch(key, visits) -> np.ndarray:
   """
   first = visits[0]
   basis = first.equations.basis
+  visits = visits if pools else visits[:1]
   same = [v for v in visits if np.allclose(v.equations.basis, basis, atol=1e-6)]
   own = [v.equations.observed - v.equations.basis.T @ v.own for v in same]
   directions = _find_directions(np.stack(own), first.equations)

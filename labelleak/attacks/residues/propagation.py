@@ -7,11 +7,11 @@ other parties, the equations of `system` are
 
 u is taken for Gaussian and independent of t, as large as the own share. Where
 the other parties are silent (weights that start at zero) u is nothing, and the
-equations are exact: the labels that solve them are then looked for, and are
-certain where they are found.
+equations are exact: labels that solve them are then looked for. Those that all
+solutions share are taken for certain.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -47,30 +47,29 @@ class Beliefs(NamedTuple):
 
 
 def expectation_propagation(
-  *, loss: str = 'taylor', rounds: int = 300, searches: int = 20
+  *, loss: Optional[str] = None, rounds: int = 300, searches: int = 20
 ) -> Attack:
   """Builds the residue attack that knows that labels are binary.
 
-  Scores are posterior probabilities [B, 2]; those of labels that solve the
-  equations exactly, where a search finds some, are 0 and 1.
+  Scores are posterior probabilities [B, 2]; those of labels that are shared by
+  all exact solutions of the equations, where searches find some, are 0 and 1.
 
   Args:
-    loss: of the active party: 'taylor' or 'sigmoid'.
+    loss: as of `least_squares`.
     rounds: of expectation propagation.
-    searches: for an exact solution; they follow their own beliefs, from other
-      starts, and are believed where nothing is left and the equations have
-      more digits than there are labels.
+    searches: for exact solutions; they follow their own beliefs, from other
+      starts, where there are fewer equations than rows and yet more digits.
 
   Raises:
     InputError: an option out of range. (infer) As of `least_squares`.
   """
-  validate.one_of('loss', loss, system.ACTIVATIONS)
+  system.check_loss(loss)
   validate.whole('rounds', rounds, 1)
   validate.whole('searches', searches, 0)
 
   def infer(key, view, known):
     equations = system.build(_NAME, view, known)
-    own = system.ACTIVATIONS[loss](equations.h) * equations.real
+    own = system.share_own(equations, loss, known)
     return as_scores(solve(key, equations, own, rounds, searches))
 
   return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))
@@ -102,10 +101,8 @@ def solve(
     t = propagate(equations.basis, observed, noise, rounds)
     if not searches:
       return t
-    found, solved = _search(
-      key, equations, observed, noise, 2 * rounds, searches
-    )
-  return jnp.where(solved, found, t)
+    found, sure = _search(key, equations, observed, noise, 2 * rounds, searches)
+  return jnp.where(sure, found, t)
 
 
 def propagate(
@@ -159,32 +156,40 @@ def _advance(basis, observed, noise, beliefs, doubt, damping):
 
 
 def _search(key, equations, observed, noise, rounds, searches):
-  """Returns labels that solve the equations, and whether there are any."""
-  basis = equations.basis
-  tolerance = _SOLVED[0 if basis.dtype == jnp.float64 else 1]
-  most = tolerance * jnp.linalg.norm(observed)
-  # Of 2^B labels as many solve r equations to that digit by chance.
-  bits = -jnp.log2(tolerance) * (basis != 0).any(0).sum()
-  believable = equations.real.sum() < bits
+  """Returns labels that solve the equations, and [B] which are sure.
 
-  def run(carry, number):
-    solved = carry[1]
+  A label is sure where all solutions that were found share it, two or more: of
+  a table of few values, or with rows alike, several solve the equations.
+  """
+  basis = equations.basis
+  exact = basis.dtype == jnp.float64
+  most = _SOLVED[0 if exact else 1] * jnp.linalg.norm(observed)
+  rank = (basis != 0).any(0).sum()
+  # Of 2^B labels as many solve r equations to that digit by chance.
+  bits = -jnp.log2(_SOLVED[0 if exact else 1]) * rank
+  worthwhile = (equations.real.sum() < bits) & (rank < equations.real.sum())
+  widest = 1 - jnp.finfo(basis.dtype).eps
+
+  def look(number):
     start = jax.random.normal(jax.random.fold_in(key, number), (len(basis),))
     field = _JITTER * start.astype(basis.dtype) * (number > 0)
 
     def step(_, beliefs):
       beliefs = _advance(basis, observed, noise, beliefs, 1.0, damping=0.3)
-      t = jnp.clip(beliefs.t, -1 + 1e-12, 1 - 1e-12)
+      t = jnp.clip(beliefs.t, -widest, widest)
       field = (1 - _PULL) * beliefs.field + _PULL * jnp.arctanh(t)
       return beliefs._replace(field=field)
 
-    def look():
-      t = jax.lax.fori_loop(0, rounds, step, _start(field)).t
-      signs = jnp.where(t < 0, -1.0, 1.0).astype(basis.dtype)
-      left = observed + basis.T @ (signs * equations.real) / 2
-      return signs, believable & (jnp.linalg.norm(left) < most)
+    t = jax.lax.fori_loop(0, rounds, step, _start(field)).t
+    signs = jnp.where(t < 0, -1.0, 1.0).astype(basis.dtype)
+    left = observed + basis.T @ (signs * equations.real) / 2
+    return signs, jnp.linalg.norm(left) < most
 
-    return jax.lax.cond(solved, lambda: carry, look), None
+  def run():
+    signs, solved = jax.lax.map(look, jnp.arange(searches))
+    total, count = solved.astype(basis.dtype) @ signs, solved.sum()
+    tells = jnp.linalg.norm(basis, axis=1) > most  # a row of zeros does not
+    return jnp.sign(total), (jnp.abs(total) == count) & (count > 1) & tells
 
-  first = jnp.zeros(len(basis), basis.dtype), jnp.zeros((), bool)
-  return jax.lax.scan(run, first, jnp.arange(searches))[0]
+  nothing = jnp.zeros(len(basis), basis.dtype), jnp.zeros(len(basis), bool)
+  return jax.lax.cond(worthwhile, run, lambda: nothing)

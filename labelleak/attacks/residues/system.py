@@ -1,6 +1,6 @@
 """A host's gradient as equations in residues, on an orthonormal basis."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import chex
 import jax
@@ -39,20 +39,21 @@ class System(NamedTuple):
   real: chex.Array
 
 
-def least_squares(*, loss: str = 'taylor') -> Attack:
+def least_squares(*, loss: Optional[str] = None) -> Attack:
   """Builds the residue attack of Tan et al.: d by least squares, then its sign.
 
   Scores are [d, -d], of least norm: exact where the rank of the own features
   is B.
 
   Args:
-    loss: of the active party, whose residues are d: 'taylor' or 'sigmoid'.
+    loss: of the active party, 'taylor' or 'sigmoid'; None: what `Known` says,
+      else 'taylor'.
 
   Raises:
     InputError: no such loss. (infer) More logits than one, or other than two
       classes; a view without the gradient.
   """
-  validate.one_of('loss', loss, ACTIVATIONS)
+  check_loss(loss)
 
   def infer(key, view, known):
     del key
@@ -61,6 +62,30 @@ def least_squares(*, loss: str = 'taylor') -> Attack:
     return -single_logit.split_gradient(d[:, None])
 
   return attack(infer, name=_NAME, kind='vertical', needs=('bottom',))
+
+
+def check_loss(loss: Optional[str]) -> None:
+  """Refuses a loss that has no residues here; None passes."""
+  if loss is not None:
+    validate.one_of('loss', loss, ACTIVATIONS)
+
+
+def share_own(
+  equations: System, loss: Optional[str], known: vfl.Known
+) -> chex.Array:
+  """Returns the own share of the activation, [B].
+
+  Raises:
+    InputError: a loss that contradicts `known`, or has no residues here.
+  """
+  if loss and known.loss and loss != known.loss:
+    raise InputError(
+      f'residues: loss={loss!r} contradicts Known: loss={known.loss!r}; leave'
+      ' it out.'
+    )
+  loss = loss or known.loss or 'taylor'
+  check_loss(loss)
+  return ACTIVATIONS[loss](equations.h) * equations.real
 
 
 def build(name: str, view: vfl.View, known: vfl.Known) -> System:

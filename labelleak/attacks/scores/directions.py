@@ -43,7 +43,11 @@ def similarity() -> Attack:
 
 
 def cluster(
-  key: chex.PRNGKey, vectors: chex.Array, num_groups: int
+  key: chex.PRNGKey,
+  vectors: chex.Array,
+  num_groups: int,
+  *,
+  restarts: int = _RESTARTS,
 ) -> chex.Array:
   """Groups vectors by direction: spherical k-means of several starts.
 
@@ -51,24 +55,26 @@ def cluster(
     key: of the starts, which are drawn far from each other (k-means++).
     vectors: [N, D].
     num_groups: how many; their numbers mean nothing.
+    restarts: of which the tightest groups are returned.
 
   Returns:
     [N] the group of each vector.
   """
   unit = readout.normalise(vectors)
-  return _cluster(key, unit, num_groups, readout.normalise)
+  return _cluster(key, unit, num_groups, readout.normalise, restarts)
 
 
 def cluster_points(
   key: chex.PRNGKey, points: chex.Array, num_groups: int
 ) -> chex.Array:
   """Groups points [N, F] as `cluster`, by distance in standardised columns."""
-  std = points.std(0)
-  points = (points - points.mean(0)) / jnp.where(std > 0, std, 1.0)
-  return _cluster(key, points, num_groups, lambda mean: mean)
+  std = points.std(0, keepdims=True)
+  points = points - points.mean(0, keepdims=True)
+  points = points / jnp.where(std > 0, std, 1.0)
+  return _cluster(key, points, num_groups, lambda mean: mean, _RESTARTS)
 
 
-def _cluster(key, points, num_groups, place):
+def _cluster(key, points, num_groups, place, restarts):
   """Returns the best of several runs; `place` puts means where they belong."""
 
   def run(key):
@@ -79,7 +85,7 @@ def _cluster(key, points, num_groups, place):
     far = _square(points, means)
     return far.argmin(-1), far.min(-1).sum()
 
-  groups, misfits = jax.lax.map(run, jax.random.split(key, _RESTARTS))
+  groups, misfits = jax.lax.map(run, jax.random.split(key, restarts))
   return groups[misfits.argmin()]
 
 

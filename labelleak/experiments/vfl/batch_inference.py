@@ -48,6 +48,11 @@ def experiment(*, config: fields.Vertical) -> Measure:
     baseline='scores.random',
   )
   training = joint.training
+  if joint.arbiter and training.steps:
+    raise InputError(
+      f'arbiter=True after train.steps={training.steps}: its optimizer keeps'
+      " what this attacker has not seen; use experiment='vfl.whole_training'."
+    )
   joint.check_cost(
     (config.batch_size, config.trials), (training.batch_size, training.steps)
   )
@@ -155,6 +160,7 @@ def scorer(
         num_classes=joint.num_classes,
         batch_size=batch.mask.shape[0],
         num_rows=len(joint.source.y),
+        loss=joint.loss,
         **grants.select(attacker, given),
       )
       scores.append(_infer(joint, attacker, key, view, known))

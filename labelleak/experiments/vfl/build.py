@@ -80,6 +80,7 @@ def build(
   other = party(make(config.optimizer, malicious=optimizer))
   parties = tuple(other if p in attackers else honest for p in range(num))
   arbiter = config.get('arbiter', False)
+  _check_arbiter(arbiter, aggregate, optimizer or attackers)
   passive = functools.partial(
     vfl.link, defense.gradient, aggregate=aggregate, coordinated=arbiter
   )
@@ -141,6 +142,7 @@ def build(
     max_hours=config.he.max_hours,
     strengths=defense.strengths,
     arbiter=spec.plain(config.optimizer) if arbiter else None,
+    loss=named_loss.get('loss', {}).get('name', 'cross_entropy'),
     setting=setting,
   )
 
@@ -177,8 +179,22 @@ def _party(model, module, tx) -> Party:
 
 
 def _widen(leaf):
-  """Returns a float in float64, where that is enabled."""
-  return leaf.astype(jnp.promote_types(leaf.dtype, jnp.result_type(float)))
+  """Returns a float32 in float64, where that is enabled."""
+  return leaf.astype(float) if leaf.dtype == jnp.float32 else leaf
+
+
+def _check_arbiter(arbiter, aggregate, deviates):
+  """Refuses an arbiter that would have nothing to decrypt, or no say."""
+  if arbiter and not aggregate.sealed:
+    raise InputError(
+      'arbiter=True decrypts what parties are sent, and this aggregate seals'
+      " nothing; use aggregate=dict(name='ideal')."
+    )
+  if arbiter and deviates:
+    raise InputError(
+      'arbiter=True holds the optimizers of passive parties, and here one has'
+      ' its own; set arbiter=False.'
+    )
 
 
 def _top(top, defense, num_logits) -> Optional[nn.Module]:
@@ -198,7 +214,8 @@ def _loss(
 ) -> tuple[dict[str, Spec], vfl.Loss]:
   """Returns {'loss': its spec}, {} of the default, and the loss itself."""
   options = dict(options or dict(name='cross_entropy'))
-  weights = tuple(weights or ())
+  is_default = options == dict(name='cross_entropy')
+  weights = tuple(weights or options.get('class_weights', ()))
   if weights and len(weights) != num_classes:
     raise InputError(
       f'class_weights={weights} are not one for each of {num_classes} classes;'
@@ -207,5 +224,4 @@ def _loss(
   if weights:
     options['class_weights'] = weights
   named = {'loss': spec.plain(options)}
-  is_default = options['name'] == 'cross_entropy'
   return {} if is_default else named, registry.build('vfl', options)

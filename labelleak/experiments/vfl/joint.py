@@ -92,6 +92,7 @@ class Joint:
     max_hours: that encryption may take.
     strengths: of what is done to cut gradients; None: they cannot be told.
     arbiter: the optimizer of an arbiter; None: parties see their gradients.
+    loss: name of the active party's.
     setting: identifies the point.
   """
 
@@ -109,6 +110,7 @@ class Joint:
   max_hours: float
   strengths: Optional[tuple[Strength, ...]]
   arbiter: Optional[Spec]
+  loss: str
   setting: Setting
 
   @property

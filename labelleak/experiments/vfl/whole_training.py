@@ -246,6 +246,7 @@ def _grant(joint, attacker, per_class, trial) -> vfl.Known:
     num_classes=joint.num_classes,
     batch_size=joint.training.batch_size,
     num_rows=pool.size,
+    loss=joint.loss,
     **grants.select(attacker, given),
   )
 

@@ -114,6 +114,36 @@ class ResiduesTest(parameterized.TestCase):
     scores = _read('expectation_propagation', view, 80)
     self.assertTrue(((scores > 0) & (scores < 1)).all())
 
+  @parameterized.parameters('binary', 'zeros', 'twins')
+  def test_what_several_solutions_do_not_share_is_not_certain(self, table):
+    """Of few values, rows of zeros and rows alike more than one set fits."""
+    rng, x, _ = _draw(40, 20)
+    t = np.where(rng.normal(size=40) > 0, 1.0, -1.0)
+    if table == 'binary':
+      x = (x[:, :12] > 0).astype(float)
+    elif table == 'zeros':
+      x[:6] = 0
+    else:
+      x[1], x[3], t[:4] = x[0], x[2], (1, -1, -1, 1)
+    columns = x.shape[1]
+    view = _view(x, np.zeros(columns), np.zeros(40), t)
+    scores = _read('expectation_propagation', view, 40)
+    sure = scores.max(1) == 1
+    right = scores.argmax(1) == (t > 0)
+    self.assertTrue(right[sure].all(), (~right[sure]).sum())
+
+  def test_a_loss_that_contradicts_is_refused(self):
+    _, x, t = _draw(6, 3)
+    view = _view(x, np.zeros(3), np.zeros(6), t)
+    infer = attacks.load(
+      'residues.expectation_propagation', loss='taylor'
+    ).infer
+    known = vfl.Known(2, 6, bottom=_bottom, loss='sigmoid')
+    with self.assertRaisesRegex(
+      InputError, "contradicts Known: loss='sigmoid'"
+    ):
+      infer(jax.random.key(0), view, known)
+
   def test_beliefs_are_those_of_all_labels(self):
     """Posterior means beside the sum over 2^B labels, of Gaussian noise."""
     rng, x, t = _draw(9, 4, seed=2)
@@ -192,6 +222,14 @@ class EpochsTest(parameterized.TestCase):
     one, many = self._accuracy(1), self._accuracy(12)
     self.assertLess(one, 0.9)
     self.assertGreater(many, one + 0.08)
+
+  def test_views_that_are_not_finite_are_refused(self):
+    attack = attacks.load('residues.epochs')
+    known = vfl.Known(2, 24, num_rows=50, bottom=_bottom)
+    _, view = next(self._train(1))
+    bad = view.param_grads | {'kernel': jnp.full((10, 1), jnp.nan)}
+    with self.assertRaisesRegex(InputError, 'not finite'):
+      attack.observe(attack.init(known), view._replace(param_grads=bad))
 
   def test_rows_are_needed(self):
     with self.assertRaisesRegex(InputError, 'needs num_rows'):
