@@ -66,6 +66,18 @@ class OddsTest(parameterized.TestCase):
       self.assertTrue(np.isfinite(odds).all())
       self.assertTrue((np.diff(odds) <= 1e-3).all())
 
+  def test_what_all_entries_of_a_row_share_says_nothing(self):
+    """Rows of S - Y sum to zero; what noise adds to all entries is taken off."""
+    rng = np.random.default_rng(0)
+    cut = jnp.asarray(rng.normal(size=(6, 4)) / 6, jnp.float32)
+    shared = jnp.asarray(rng.normal(size=(6, 1)), jnp.float32)
+    view = vfl.View(*(None,) * 5, cut)
+    np.testing.assert_allclose(
+      words._weigh_cuts(view._replace(cut_grads=cut + shared)),
+      words._weigh_cuts(view),
+      atol=1e-3,
+    )
+
   def test_noise_is_told_by_what_softmaxes_leave(self):
     x, y = _world()
     sure, unsure = (

@@ -1,5 +1,7 @@
 """The experiment of model completion: what a run trains, grants and scores."""
 
+from unittest import mock
+
 from absl.testing import absltest, parameterized
 import chex
 import jax
@@ -10,7 +12,7 @@ from configs import common
 from labelleak import attacks, experiments
 from labelleak.attacks.completion import malicious
 from labelleak.base import InputError
-from labelleak.experiments.vfl import model_completion
+from labelleak.experiments.vfl import joint, model_completion
 from labelleak.experiments.vfl.build import build
 
 _QUICK = dict(epochs=3, iterations=100, ema=0.98)
@@ -80,6 +82,16 @@ class ExperimentTest(parameterized.TestCase):
     self.assertEqual(active['gain']['verdict'], 'not told from 0')  # one seed
     gain = mean('completion.active') - mean(passive)
     self.assertAlmostEqual(active['gain']['mean'], gain, places=4)
+
+  def test_each_trial_trains_from_a_seed_of_its_own(self):
+    setup = model_completion.prepare(_config(seed=5))
+    with mock.patch.object(
+      joint.Joint, 'fit', side_effect=FloatingPointError('stop')
+    ) as fit:
+      for trial in (0, 3):
+        with self.assertRaisesRegex(FloatingPointError, 'stop'):
+          model_completion._trial(setup, trial, None)
+    self.assertEqual([call.args[0] for call in fit.call_args_list], [5, 8])
 
   def test_labelled_rows_are_of_training_and_not_scored(self):
     config = _config(aux__per_class=3)
