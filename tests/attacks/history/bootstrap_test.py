@@ -67,7 +67,7 @@ class OddsTest(parameterized.TestCase):
       self.assertTrue((np.diff(odds) <= 1e-3).all())
 
   def test_what_all_entries_of_a_row_share_says_nothing(self):
-    """Rows of S - Y sum to zero; what noise adds to all entries is taken off."""
+    """Rows of S - Y sum to zero: what all entries share is noise, and goes."""
     rng = np.random.default_rng(0)
     cut = jnp.asarray(rng.normal(size=(6, 4)) / 6, jnp.float32)
     shared = jnp.asarray(rng.normal(size=(6, 1)), jnp.float32)
