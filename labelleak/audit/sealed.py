@@ -70,7 +70,8 @@ def attack(
   ]
   if views[0].h.shape[1] == 1 and all(map(_is_small, views)):
     views = [_divide(view, summed) for view in views]
-    results.append(_answer_residues(key, rows, views, bottom, setting))
+    sound = np.isfinite(results[-1].trust)
+    results.append(_answer_residues(key, rows, views, bottom, setting, sound))
   return results, [*_explain(log.steps, solutions)], notes
 
 
@@ -191,8 +192,12 @@ def _is_small(view) -> bool:
   return min(numbers, len(view.h)) <= _MOST_EQUATIONS
 
 
-def _answer_residues(key, rows, views, bottom, setting) -> Answer:
-  """Answers by the residues of one logit, all epochs of a batch together."""
+def _answer_residues(key, rows, views, bottom, setting, sound) -> Answer:
+  """Answers by the residues of one logit, trusted where rows are `sound` [N].
+
+  That is where the labels of expectation propagation explain the gradients:
+  those of noise, too, have some set of residues.
+  """
   loss = 'sigmoid' if setting.loss == 'softmax' else setting.loss
   attack = attacks.load('residues.epochs', loss=loss)
   known = vfl.Known(
@@ -205,7 +210,8 @@ def _answer_residues(key, rows, views, bottom, setting) -> Answer:
     start += len(view.h)
   odds = np.asarray(attack.infer(key, memory, known))
   posterior = np.asarray(jax.nn.softmax(odds))
-  return Answer('residues', posterior, granted=_GRANTED, trust=posterior.max(1))
+  trust = np.where(sound, posterior.max(1), np.nan)
+  return Answer('residues', posterior, granted=_GRANTED, trust=trust)
 
 
 def _explain(steps, solutions):

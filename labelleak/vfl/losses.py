@@ -24,7 +24,7 @@ class Loss(NamedTuple):
 
   Attributes:
     rows: (logits, y) -> the loss of each row [B].
-    predict: logits -> probabilities [B, K]; real labels for `squared`.
+    predict: logits -> probabilities [B, K].
     width: K -> D.
     weigh: y -> the weight of each row [B] in the mean.
   """

@@ -207,6 +207,9 @@ class SealedTest(_InFolder):
     arrays['param_grads/fc.weight'] = np.float32(grads + grads.std() * noise)
     result, attempts = self.assess(arrays, 2, reduction='mean')
     self.assertIsNone(attempts['last_layer'].confidence)
+    # Where labels do not explain the gradients, nobody claims any.
+    self.assertIsNone(attempts['expectation_propagation'].confidence)
+    self.assertIsNone(attempts['residues'].confidence)
 
   def test_gradients_of_something_else_are_not_believed(self):
     arrays = parties.log([24, 24], sealed=True, num_classes=3)

@@ -2,10 +2,10 @@
 
 A batch that comes back holds the same rows. Between two epochs basis^T (a + u -
 t / 2) changes by the own part a, which is known, and by the other parties' u,
-which is linear in their columns under FATE's loss.
-So the changes of observed - basis^T a span, epoch by epoch, the directions in
-which u can move: other parties of F columns have no more than F. What is
-orthogonal to them are equations in labels alone.
+which is linear in their columns under FATE's loss. So the changes of observed -
+basis^T a span, epoch by epoch, the directions in which u can move: other
+parties of F columns have no more than F. What is orthogonal to them are
+equations in labels alone.
 """
 
 from collections.abc import Callable
@@ -141,8 +141,8 @@ def _read_batch(key, visits, pools) -> np.ndarray:
 def _find_directions(observed, equations):
   """Returns where other parties move the equations [E, r], [E - 1, r].
 
-  None where the last epochs still show new directions, or too few are left;
-  and in float32, whose rounding is a direction, too.
+  None where nothing changes, the last epochs still show new directions, or too
+  few are left; and in float32, whose rounding is a direction, too.
   """
   if len(observed) < 2 or observed.dtype != np.float64:
     return None
@@ -150,7 +150,7 @@ def _find_directions(observed, equations):
   _, sizes, directions = np.linalg.svd(changes, full_matrices=False)
   seen = sizes > _CUT * sizes[0]
   left = (equations.sizes > 0).sum() - seen.sum()
-  if seen.all() or equations.real.sum() > _MOST * left:
+  if seen.all() or not seen.any() or equations.real.sum() > _MOST * left:
     return None
   return np.where(seen[:, None], directions, 0.0)
 

@@ -223,6 +223,18 @@ class EpochsTest(parameterized.TestCase):
     self.assertLess(one, 0.9)
     self.assertGreater(many, one + 0.08)
 
+  def test_a_batch_that_comes_back_unchanged_says_no_more(self):
+    attack = attacks.load('residues.epochs')
+    known = vfl.Known(2, 24, num_rows=50, bottom=_bottom)
+    _, view = next(self._train(1))
+    answers = []
+    for times in (1, 4):
+      memory = attack.init(known)
+      for _ in range(times):
+        memory = attack.observe(memory, view)
+      answers.append(attack.infer(jax.random.key(0), memory, known))
+    np.testing.assert_allclose(*answers, atol=1e-9)
+
   def test_views_that_are_not_finite_are_refused(self):
     attack = attacks.load('residues.epochs')
     known = vfl.Known(2, 24, num_rows=50, bottom=_bottom)
