@@ -132,6 +132,16 @@ class ResiduesTest(parameterized.TestCase):
     right = scores.argmax(1) == (t > 0)
     self.assertTrue(right[sure].all(), (~right[sure]).sum())
 
+  def test_rows_of_zeros_are_not_named_by_a_search(self):
+    """Two searches agree on half of them by chance."""
+    rng, x, _ = _draw(40, 20)
+    t = np.where(rng.normal(size=40) > 0, 1.0, -1.0)
+    x[:12] = 0
+    view = _view(x, np.zeros(20), np.zeros(40), t)
+    scores = _read('expectation_propagation', view, 40, searches=2)
+    np.testing.assert_allclose(scores[:12], 0.5, atol=1e-6)
+    self.assertTrue((scores[12:].max(1) == 1).all())
+
   def test_a_loss_that_contradicts_is_refused(self):
     _, x, t = _draw(6, 3)
     view = _view(x, np.zeros(3), np.zeros(6), t)
